@@ -1,0 +1,3 @@
+"""ctlib: the work behind the four notebooks; import its modules by name."""
+
+__version__ = "0.1.0"

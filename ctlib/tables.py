@@ -1,0 +1,237 @@
+"""The schema of every table that passes between notebooks, and checked Parquet.
+
+A table is written only if it fits its schema, and read the same way, so that a notebook
+never meets a column of another name, type or unit than the one before it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+
+class TableError(ValueError):
+    """A table does not fit its schema: one sentence with table, column and value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: pandas dtype, unit or meaning, and whether it may be empty."""
+
+    name: str
+    dtype: str
+    meaning: str
+    nullable: bool = False
+
+
+def _columns(*rows: tuple[str, str, str]) -> tuple[Column, ...]:
+    """Rows of (name, dtype, meaning); a dtype that ends in `?` may be empty."""
+    return tuple(Column(n, d.removesuffix("?"), m, d.endswith("?")) for n, d, m in rows)
+
+
+SCHEMAS: dict[str, tuple[Column, ...]] = {
+    "series": _columns(
+        ("cohort", "str", "name of the cohort"),
+        ("patient_id", "str", "patient; the study where the source names no patient"),
+        ("study_uid", "str", "study"),
+        ("series_uid", "str", "series"),
+        ("n_files", "int64", "files of the series"),
+        ("n_slices", "int64", "slices of its volume"),
+        ("rows_px", "int64", "rows of a slice as acquired"),
+        ("cols_px", "int64", "columns of a slice as acquired"),
+        ("spacing_z_mm", "float64", "distance between slices, mm, from positions"),
+        ("spacing_y_mm", "float64", "distance between rows, mm"),
+        ("spacing_x_mm", "float64", "distance between columns, mm"),
+        ("thickness_mm", "float64?", "SliceThickness, mm, as the file claims it"),
+        ("kernel", "str?", "reconstruction kernel"),
+        ("manufacturer", "str?", "maker of the scanner"),
+        ("label", "int64?", "exam label, 1 = disease; empty where it is not known"),
+    ),
+    "slices": _columns(
+        ("series_uid", "str", "series"),
+        ("slice", "int64", "index into the volume, 0 = the most inferior"),
+        ("z_mm", "float64", "patient coordinate along Superior, mm"),
+        ("label", "int64?", "1 = disease on this slice; empty where it is not known"),
+    ),
+    "problems": _columns(
+        ("cohort", "str", "name of the cohort"),
+        ("path", "str", "file or folder, relative to the root that was scanned"),
+        ("n_files", "int64", "files it stands for"),
+        ("reason", "str", "one sentence"),
+    ),
+    "marks": _columns(
+        ("series_uid", "str", "series"),
+        ("nodule", "int64", "cluster of readers' marks of one nodule"),
+        ("reader", "int64", "reader within the nodule, from 0"),
+        ("slice", "int64", "index into the volume, 0 = the most inferior"),
+        ("z_mm", "float64", "patient coordinate along Superior, mm"),
+        ("inclusion", "bool", "False where the contour cuts a hole"),
+        ("contour", "str", "points 'row,col' as acquired, px, joined by blanks"),
+    ),
+    "clips": _columns(
+        ("series_uid", "str", "series"),
+        ("clip", "int64", "index of the clip in its series, 0 = the most inferior"),
+        ("start", "int64", "first slice"),
+        ("stop", "int64", "slice after the last; the rest of the clip is air"),
+        ("n_positive", "int64?", "slices with label 1"),
+        ("label", "int64?", "clip label"),
+    ),
+    "splits": _columns(
+        ("patient_id", "str", "patient"),
+        ("split", "str", "train, val or test"),
+    ),
+    "ledger": _columns(
+        ("backbone", "str", "network"),
+        ("init", "str", "where the weights come from"),
+        ("tensor", "str", "name in the network"),
+        ("shape", "str", "its shape"),
+        ("n_parameters", "int64", "numbers in it"),
+        ("status", "str", "loaded, head or random"),
+        ("why", "str", "reason of the status"),
+        ("checksum", "str", "first 16 hex digits of the SHA-256 of the tensor in memory"),
+    ),
+    "pretraining": _columns(
+        ("backbone", "str", "network"),
+        ("epoch", "int64", "from 1"),
+        ("train_loss", "float64", "cross entropy, mean of the epoch"),
+        ("heldout_loss", "float64", "cross entropy on held-out clips"),
+        ("heldout_accuracy", "float64", "share of held-out clips with the right class"),
+    ),
+    "runs": _columns(
+        ("run_id", "str", "hash of all that changes the result"),
+        ("task", "str", "task"),
+        ("backbone", "str", "network"),
+        ("init", "str", "where the weights come from"),
+        ("fraction", "float64", "share of training patients whose labels are used"),
+        ("seed", "int64", "of the training patients drawn, the order, the head"),
+        ("lr", "float64", "learning rate"),
+        ("status", "str", "finished, failed or missing"),
+        ("error", "str?", "last line of the traceback of a failed run"),
+        ("n_patients", "int64?", "distinct training patients"),
+        ("n_studies", "int64?", "distinct training studies"),
+        ("n_clips", "int64?", "distinct training clips seen"),
+        ("n_parameters", "int64?", "numbers that are trained"),
+        ("epochs", "int64?", "epochs trained"),
+        ("best_epoch", "int64?", "epoch whose weights are used, by validation AUROC"),
+        ("val_auroc", "float64?", "validation study AUROC at that epoch"),
+        ("seconds", "float64?", "wall time of training and prediction, s"),
+    ),
+    "curves": _columns(
+        ("run_id", "str", "run"),
+        ("epoch", "int64", "from 1"),
+        ("train_loss", "float64", "binary cross entropy, mean of the epoch"),
+        ("val_loss", "float64", "binary cross entropy, mean over validation clips"),
+        ("val_auroc", "float64?", "study AUROC on the validation split"),
+    ),
+    "predictions": _columns(
+        ("run_id", "str", "run"),
+        ("split", "str", "val or test"),
+        ("patient_id", "str", "patient"),
+        ("study", "str", "study"),
+        ("clip", "int64", "index of the clip in its study"),
+        ("score", "float64", "after the sigmoid, in [0, 1]"),
+        ("label", "int64", "clip label"),
+        ("study_label", "int64", "exam label"),
+    ),
+    "effects": _columns(
+        ("task", "str", "task"),
+        ("fraction", "float64", "share of training patients whose labels are used"),
+        ("backbone", "str", "network, or 'mean of N networks'"),
+        ("baseline", "str", "init that is subtracted"),
+        ("init", "str", "init that is looked at"),
+        ("auroc_baseline", "float64?", "mean over seeds"),
+        ("auroc_init", "float64?", "mean over seeds"),
+        ("effect", "float64?", "auroc_init - auroc_baseline"),
+        ("low", "float64?", "lower end of the interval"),
+        ("high", "float64?", "upper end of the interval"),
+        ("n_patients", "int64", "test patients"),
+        ("n_positive", "int64", "test patients with disease"),
+        ("n_seeds", "int64", "seeds"),
+        ("n_networks", "int64", "networks averaged"),
+        ("reason", "str", "why a value is empty, or ''"),
+    ),
+}
+
+
+def check(frame: pd.DataFrame, name: str, where: str = "") -> pd.DataFrame:
+    """The same rows with exactly the schema's columns, in its order and types.
+
+    Args:
+        frame: the table.
+        name: a key of `SCHEMAS`.
+        where: the file, for the message.
+
+    Raises:
+        TableError: a column is missing, unknown, empty where it must not be, or of a
+            value that its type cannot hold.
+    """
+    place = f"{where}: " if where else ""
+    if name not in SCHEMAS:
+        raise TableError(f"{place}no table is called {name!r}; known are {', '.join(SCHEMAS)}.")
+    schema = SCHEMAS[name]
+    wanted = [column.name for column in schema]
+    missing = [column for column in wanted if column not in frame.columns]
+    unknown = [str(column) for column in frame.columns if column not in wanted]
+    if missing or unknown:
+        raise TableError(
+            f"{place}table {name!r} lacks {missing or 'nothing'} and has unknown {unknown or 'nothing'}; "
+            f"its columns are {', '.join(wanted)}."
+        )
+    checked = {}
+    for column in schema:
+        values = frame[column.name]
+        if not column.nullable and values.isna().any():
+            row = int(values.isna().to_numpy().argmax())
+            raise TableError(
+                f"{place}table {name!r}, column {column.name!r}, row {row} is empty; it must have a value."
+            )
+        dtype = "Int64" if column.nullable and column.dtype == "int64" else column.dtype
+        try:
+            checked[column.name] = values.astype(dtype)
+        except (ValueError, TypeError) as error:
+            raise TableError(
+                f"{place}table {name!r}, column {column.name!r} does not hold {column.dtype}: {error}."
+            ) from error
+    return pd.DataFrame(checked).reset_index(drop=True)
+
+
+def empty(name: str) -> pd.DataFrame:
+    """A table without rows.
+
+    >>> len(empty("splits")), list(empty("splits").columns)
+    (0, ['patient_id', 'split'])
+    """
+    return check(pd.DataFrame({column.name: [] for column in SCHEMAS[name]}), name)
+
+
+def write(frame: pd.DataFrame, name: str, path: Path) -> Path:
+    """Check a table and write it as Parquet, under a temporary name first.
+
+    Raises:
+        TableError: see `check`.
+    """
+    checked = check(frame, name, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    checked.to_parquet(temporary, index=False)
+    temporary.replace(path)
+    return path
+
+
+def read(name: str, path: Path) -> pd.DataFrame:
+    """Read a table and check it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        TableError: the file is no Parquet or does not fit the schema.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: table {name!r} has not been written.")
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} is no Parquet table: {error}. Delete it and write it again.") from error
+    return check(frame, name, str(path))

@@ -1,0 +1,118 @@
+"""Where each file of a profile lies, and which notebook writes it.
+
+Everything computed goes under one folder, `work/<profile>`; notebooks pass state only by
+the files in it. Relative paths in parameters are relative to the project (the folder that
+holds `pyproject.toml`), so a notebook finds the same files from JupyterLab, papermill and
+the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The project's folder."""
+
+NOTEBOOKS = ("01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze")
+"""The notebooks, in the order in which they run."""
+
+
+class MissingInput(FileNotFoundError):
+    """A notebook's input is missing: the sentence names it and the notebook that writes it."""
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path; a relative one is taken from the project's folder.
+
+    >>> resolve("work/demo") == PROJECT / "work" / "demo"
+    True
+    """
+    return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
+
+
+def shown(path: Path) -> str:
+    """A path as people read it: relative to the project where it lies inside.
+
+    >>> shown(PROJECT / "work" / "demo")
+    'work/demo'
+    """
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON with sorted keys, under a temporary name first."""
+    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one profile.
+
+    Args:
+        root: `work/<profile>`, absolute; `Workspace.at` resolves a parameter.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, work_dir: str | Path) -> Workspace:
+        """The workspace of a parameter `work_dir`."""
+        return cls(resolve(work_dir))
+
+    def table(self, name: str, cohort: str = "") -> Path:
+        """`tables/<name>.parquet`, or `tables/<cohort>/<name>.parquet`."""
+        return self.root / "tables" / cohort / f"{name}.parquet"
+
+    def store(self, cohort: str) -> Path:
+        """Folder of the stored volumes of a cohort."""
+        return self.root / "store" / cohort
+
+    def weights(self, init: str, backbone: str) -> Path:
+        """Weights that were pretrained here."""
+        return self.root / "weights" / init / f"{backbone}.safetensors"
+
+    @property
+    def videos(self) -> Path:
+        """Folder of labelled videos, one folder a class."""
+        return self.root / "videos"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs, one folder a run id."""
+        return self.root / "runs"
+
+    @property
+    def notebooks(self) -> Path:
+        """Folder of the executed notebooks."""
+        return self.root / "notebooks"
+
+    def require(self, path: Path, writer: str) -> Path:
+        """The same path, if it is there.
+
+        Raises:
+            MissingInput: it is not; the sentence names the notebook that writes it.
+        """
+        if not path.exists():
+            raise MissingInput(
+                f"{shown(path)} is missing; notebook {writer} writes it: run "
+                f"`python -m ctlib run {self.root.name} --only {writer[:2]}` first."
+            )
+        return path
