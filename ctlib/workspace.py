@@ -21,6 +21,38 @@ NOTEBOOKS = ("01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze")
 """The notebooks, in the order in which they run."""
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where notebooks, profiles and reports lie; the defaults are the project's folders.
+
+    Args:
+        notebooks: folder of the notebooks.
+        params: folder of the profiles, one folder each.
+        reports: folder of the reports, one folder a profile.
+        names: the notebooks, in the order in which they run.
+    """
+
+    notebooks: Path = PROJECT / "notebooks"
+    params: Path = PROJECT / "params"
+    reports: Path = PROJECT / "reports"
+    names: tuple[str, ...] = NOTEBOOKS
+
+    def find(self, name: str) -> str | None:
+        """The notebook of a name or of its number; None where there is none.
+
+        >>> Places().find("03"), Places().find("3"), Places().find("04_analyze"), Places().find("07")
+        ('03_finetune_grid', '03_finetune_grid', '04_analyze', None)
+        """
+        for notebook in self.names:
+            if name in (notebook, notebook[:2], notebook[:2].lstrip("0")):
+                return notebook
+        return None
+
+
+HOME = Places()
+"""The project's own places."""
+
+
 class MissingInput(FileNotFoundError):
     """A notebook's input is missing: the sentence names it and the notebook that writes it."""
 

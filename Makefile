@@ -1,0 +1,51 @@
+# The study in three words: make demo. Only Python 3.11 and make are needed beforehand.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lab lint format lock clean
+
+help: ## show this help
+	@echo "ctlib: does video pretraining help 3D networks on chest CT?"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# Made once, and again only when the pins change.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making the environment in $(VENV) (some minutes, some gigabytes; only once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## run the whole study on phantoms (about ten minutes), then read reports/demo/index.html
+	@$(BIN)/python -m ctlib run demo
+
+test: $(STAMP) lint ## lint, types, fast tests, then the demo end to end
+	@$(BIN)/python -m pytest -q -m "not e2e"
+	@$(BIN)/python -m pytest -q -m e2e
+
+test-fast: $(STAMP) ## the fast tests only (under two minutes)
+	@$(BIN)/python -m pytest -q -m "not e2e"
+
+lint: $(STAMP) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## format code and strip notebooks
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+lab: $(STAMP) ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+lock: $(STAMP) ## write requirements.lock and environment.yml from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/python tools/lock.py
+
+clean: ## delete what the demo computed (not the environment)
+	rm -rf work/demo

@@ -1,0 +1,286 @@
+"""Where work executes: in this process, or in worker processes on this machine (Dask).
+
+One idea: `Engine.run(function, items)` gives one `Outcome` an item, in order. An item that
+raises is an outcome with its traceback and stops no other; a worker process that dies is
+replaced and its item tried again. Results do not depend on the number of workers: each
+worker computes with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from ctlib import progress
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Read by the numeric libraries when they are loaded, so they are set before a worker starts."""
+
+DASK_CONFIG = {
+    "distributed.worker.multiprocessing-method": "spawn",  # fork copies locks held by torch's threads
+    "distributed.worker.daemon": False,  # so that a worker may have loader processes of its own
+    "distributed.worker.profile.enabled": False,  # a sampling thread that competes for the GIL
+    "distributed.admin.low-level-log-length": 0,
+    "distributed.comm.timeouts.connect": "60s",  # importing torch on a busy machine
+    "distributed.scheduler.allowed-failures": 2,  # a third death of its worker fails the item
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item.
+
+    Args:
+        index: position of the item.
+        value: what the function returned; None where it failed.
+        error: traceback as text; None where it succeeded.
+        seconds: wall time, s; 0 where the worker died.
+    """
+
+    index: int
+    value: Any
+    error: str | None
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        """Last line of the traceback, or ''.
+
+        >>> Outcome(0, None, "Traceback ...\\nValueError: lr is -1.\\n", 0.1).reason
+        'ValueError: lr is -1.'
+        """
+        return self.error.strip().splitlines()[-1].strip() if self.error else ""
+
+
+def pin_threads(threads: int) -> None:
+    """Let the numeric libraries of this process use so many threads: the one place for it.
+
+    Those that are not loaded yet read the environment when they are.
+    """
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    import cv2
+
+    cv2.setNumThreads(0 if threads == 1 else threads)  # 0: no thread pool at all
+
+
+@contextlib.contextmanager
+def pinned_threads(threads: int) -> Iterator[None]:
+    """`pin_threads` for a while; afterwards as before."""
+    import cv2
+
+    environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    torch = sys.modules.get("torch")
+    before = (torch.get_num_threads() if torch else None, cv2.getNumThreads())
+    pin_threads(threads)
+    try:
+        yield
+    finally:
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if torch is not None:
+            torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome:
+    """The function on one item, its exception caught."""
+    started = time.perf_counter()
+    try:
+        value, error = function(item), None
+    except (Exception, SystemExit):
+        value, error = None, traceback.format_exc()
+    return Outcome(index, value, error, time.perf_counter() - started)
+
+
+def _call_in_worker(function: Callable[[Any], Any], index: int, item: Any, threads: int) -> Outcome:
+    """`_call` in a worker process, whose thread must be told its number of threads."""
+    pin_threads(threads)
+    return _call(function, index, item)
+
+
+def _lost(error: BaseException) -> str:
+    """Text of an error that did not come from the function itself."""
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return (
+            f"WorkerDied: the worker process died {error.allowed_failures + 1} times at this item (a crash in "
+            "native code, or killed by the system for want of memory); it is not tried again.\n"
+        )
+    return "".join(traceback.format_exception(error))
+
+
+class EngineError(RuntimeError):
+    """An item of `Engine.map` failed; the message ends with its traceback."""
+
+
+class Engine:
+    """Runs a function over items; a context manager that ends its workers.
+
+    Args:
+        workers: worker processes; 0 runs in this process, one item after the other.
+        threads: threads each of them computes with. Results are the same for any number
+            of workers, but may differ in the last bits for another number of threads.
+        dashboard: serve Dask's dashboard on this machine.
+
+    Raises:
+        ValueError: fewer than 0 workers, or fewer than 1 thread.
+    """
+
+    def __init__(self, workers: int, threads: int = 1, dashboard: bool = False):
+        if workers < 0 or threads < 1:
+            raise ValueError(
+                f"Engine: workers is {workers}, threads is {threads}; give at least 0 workers (0 is this "
+                "process) and at least 1 thread."
+            )
+        self.workers, self.threads, self.dashboard = workers, threads, dashboard
+        self._client: Any = None
+
+    def __repr__(self) -> str:
+        where = f"{self.workers} worker processes" if self.workers else "this process"
+        return f"Engine({where}, {self.threads} thread each)"
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes; a later `run` starts new ones."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        client.close(timeout=2)
+        client.cluster.close(timeout=10)
+
+    def client(self) -> Any:
+        """The Dask client; the first call starts the workers (about 2 s)."""
+        if self._client is None:
+            import dask
+            from distributed import Client, LocalCluster
+
+            environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+            with dask.config.set(DASK_CONFIG):
+                cluster = LocalCluster(
+                    n_workers=self.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0" if self.dashboard else None,
+                    memory_limit=None,  # no spilling, pausing or killing
+                    silence_logs=logging.CRITICAL,  # failures come back as outcomes
+                    env=environment,
+                    preload="ctlib.engine",
+                )
+                self._client = Client(cluster)
+        return self._client
+
+    def run(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        what: str = "runs",
+        note: Callable[[Outcome], str] | None = None,
+        on_done: Callable[[Outcome], None] | None = None,
+    ) -> list[Outcome]:
+        """The function on every item.
+
+        Args:
+            function: at the top level of a module, so that a worker finds it.
+            items: anything that pickles.
+            what: what is counted, in plural, for the progress bar.
+            note: a line for the progress bar, from what was last done.
+            on_done: called in this process as items end, in the order in which they end.
+
+        Returns:
+            One outcome an item, in the order of the items.
+
+        Raises:
+            KeyboardInterrupt: after the workers were ended.
+        """
+        outcomes: list[Outcome | None] = [None] * len(items)
+        started = time.time()
+        progress.report(what, 0, len(items), started)
+        ended = self._in_workers(function, items) if self.workers else self._here(function, items)
+        try:
+            for done, outcome in enumerate(ended, start=1):
+                outcomes[outcome.index] = outcome
+                if on_done is not None:
+                    on_done(outcome)
+                progress.report(what, done, len(items), started, note(outcome) if note else "")
+        except BaseException:
+            self.close()  # not at the end of the with statement: an interrupted notebook cell may go on
+            raise
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], what: str = "items") -> list[Any]:
+        """What the function returned for every item, in order, where no failure is acceptable.
+
+        Raises:
+            EngineError: an item failed; the others were computed nevertheless.
+        """
+        outcomes = self.run(function, items, what)
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        if failed:
+            raise EngineError(f"{len(failed)} of {len(items)} {what} failed; the first:\n{failed[0].error}")
+        return [outcome.value for outcome in outcomes]
+
+    def _here(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome]:
+        for index, item in enumerate(items):
+            with pinned_threads(self.threads):
+                outcome = _call(function, index, item)
+            yield outcome
+
+    def _in_workers(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome]:
+        """Outcomes as they come; never more items handed out than there are workers, so that
+        items start in order and a worker's death touches one item only."""
+        if not items:
+            return
+        from distributed import as_completed
+
+        client = self.client()
+        waiting = iter(enumerate(items))
+        indices: dict[Any, int] = {}
+        running = as_completed()
+
+        def hand_out() -> None:
+            for index, item in waiting:
+                future = client.submit(_call_in_worker, function, index, item, self.threads, pure=False)
+                indices[future] = index
+                running.add(future)
+                return
+
+        for _ in range(self.workers):
+            hand_out()
+        for future in running:
+            hand_out()
+            index = indices.pop(future)
+            if future.status == "finished":
+                yield future.result()
+            else:  # the worker died again and again, or the result does not pickle
+                yield Outcome(index, None, _lost(future.exception()), 0.0)
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask in each worker process when it starts (`preload`).
+
+    Ctrl-C reaches every process of a terminal; only the one that holds the engine acts on it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

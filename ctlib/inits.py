@@ -1,0 +1,333 @@
+"""Where the weights of a network come from, and the ledger that accounts for every tensor.
+
+An init is a named record: source, licence, mean and std of the voxels it was made for,
+channels. After loading, the tensors that the file does not give are exactly the head's;
+anything else is an `InitError` that names the tensors.
+
+- `random`: backbone and head are drawn, mean and std are those of the cohort's voxels.
+  Scheme: as the builders do (`ctlib.backbones.video`, `.slices`): convolutions He-normal by
+  fan-out; batch norm 1 and 0.
+- `video`: pretrained here on labelled videos; weights and record are written by `save_weights`.
+
+The head is one linear layer, N(0, 0.01^2) with bias 0, as pytorchvideo draws its own. Backbone
+and head are drawn from two streams of the seed, so that a seed gives the same head for every
+init, and the head does not depend on how many numbers the backbone took.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ctlib import tables
+from ctlib.backbones import Size, build
+from ctlib.workspace import Workspace, read_json, shown, write_json
+
+HEAD_STD = 0.01
+"""Spread of the head's random weights: pytorchvideo's `fc_init_std`."""
+
+WRITERS = {"video": "02_pretrain"}
+"""Inits whose weights are made here, and the notebook that does."""
+
+_BACKBONE_STREAM, _HEAD_STREAM = 0, 1
+
+
+class InitError(ValueError):
+    """Weights do not fit a network, or are damaged: the message names file and tensors."""
+
+
+@dataclass(frozen=True)
+class Init:
+    """Where a backbone's weights begin.
+
+    Args:
+        name: `random`, `video`, ...
+        source: what they were made from, one phrase.
+        licence: of the weights.
+        mean: of the voxels in [0, 1] they were made for, one a channel or one for all.
+        std: the same.
+        channels: C that the network takes; a clip of one channel is repeated.
+        path: the safetensors file; None where there is nothing to load.
+        checksum: SHA-256 of that file; empty where there is none.
+    """
+
+    name: str
+    source: str
+    licence: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int = 1
+    path: Path | None = None
+    checksum: str = ""
+
+    def __post_init__(self) -> None:
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels) or not all(map(math.isfinite, values)):
+                raise InitError(f"init {self.name}: {field} is {values}; give {self.channels} finite values.")
+        if min(self.std) <= 0:
+            raise InitError(f"init {self.name}: std is {self.std}; give values above 0.")
+
+
+class Network(nn.Module):
+    """A backbone and a linear head: clips in [0, 1] to logits.
+
+    Mean and std are buffers, so they follow the network to its device, but no part of its state:
+    the state holds what is learnt, and mean and std stand in the init's record.
+
+    Args:
+        backbone: `[N, C, D, H, W] -> [N, F]` with the attribute `n_features`.
+        n_outputs: logits a clip.
+        mean: of the voxels, one a channel or one for all.
+        std: the same.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, backbone: nn.Module, n_outputs: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(int(backbone.n_features), n_outputs)  # type: ignore[arg-type]
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
+        return self.head(self.backbone((clip - self.mean) / self.std))
+
+
+def _stream(seed: int, stream: int) -> int:
+    """A seed for torch, one for each use of the experiment's seed."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _draw(backbone_key: str, size: Size, init: Init, seed: int, n_outputs: int) -> Network:
+    """A network whose weights are a function of the seed only; torch's own generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_stream(seed, _BACKBONE_STREAM))
+        backbone = build(backbone_key, size, init.channels)
+        # a channel that is repeated needs a mean and std for each
+        mean, std = (v * init.channels if len(v) == 1 else v for v in (init.mean, init.std))
+        network = Network(backbone, n_outputs, mean, std)
+    generator = torch.Generator().manual_seed(_stream(seed, _HEAD_STREAM))
+    nn.init.normal_(network.head.weight, std=HEAD_STD, generator=generator)
+    nn.init.zeros_(network.head.bias)
+    return network
+
+
+def network(
+    backbone_key: str, size: Size, init: Init, seed: int, n_outputs: int = 1
+) -> tuple[Network, pd.DataFrame]:
+    """A network ready to be trained, and the ledger of its tensors.
+
+    Args:
+        backbone_key: a key of `ctlib.backbones.REGISTRY`.
+        size: `tiny` or `full`.
+        init: where the backbone's weights come from.
+        seed: of the head and of random weights.
+        n_outputs: logits a clip.
+
+    Returns:
+        The network and the table `ledger`: one row a tensor (batch-norm statistics included),
+        with its checksum in memory, after loading.
+
+    Raises:
+        InitError: the file lacks a tensor of the backbone, has one that the network does not,
+            or has one of another shape or type.
+    """
+    made = _draw(backbone_key, size, init, seed, n_outputs)
+    head = {f"head.{name}" for name in made.head.state_dict()}
+    if init.path is None:
+        return made, _ledger(made, backbone_key, init, "random", "drawn from the seed", head)
+    given = _tensors(init.path)
+    theirs = sorted(name for name in given if name in head)
+    wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
+    loaded = {name: tensor for name, tensor in given.items() if name not in head}
+    _compare(wanted, loaded, f"init {init.name} for {backbone_key} ({size}), {shown(init.path)}")
+    made.load_state_dict(loaded, strict=False)
+    why = f"{shown(init.path)}, SHA-256 {init.checksum[:16]}"
+    return made, _ledger(made, backbone_key, init, "loaded", why, head, set(theirs))
+
+
+def load_weights(target: nn.Module, path: Path) -> None:
+    """Put all tensors of a file, head included, into a network of the same names and shapes.
+
+    Raises:
+        InitError: the file's tensors are not exactly the network's.
+    """
+    given = _tensors(path)
+    _compare(target.state_dict(), given, shown(path))
+    target.load_state_dict(given)
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InitError(f"{shown(path)} is missing.") from error
+    except SafetensorError as error:
+        raise InitError(
+            f"{shown(path)} is no safetensors file ({error}); delete and make it again."
+        ) from error
+
+
+def _compare(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], where: str) -> None:
+    """Refuse tensors that are missing, unexpected, or of another shape or type, by their names."""
+    problems = []
+    for kind, names in (
+        ("missing", wanted.keys() - given.keys()),
+        ("unexpected", given.keys() - wanted.keys()),
+    ):
+        if names:
+            problems.append(f"{len(names)} {kind}: {_listed(names)}")
+    other = {
+        f"{name} ({_shape(given[name])} {given[name].dtype} for {_shape(tensor)} {tensor.dtype})"
+        for name, tensor in wanted.items()
+        if name in given and (given[name].shape != tensor.shape or given[name].dtype != tensor.dtype)
+    }
+    if other:
+        problems.append(f"{len(other)} of another shape or type: {_listed(other)}")
+    if problems:
+        raise InitError(f"{where}: tensors do not fit the network; " + "; ".join(problems) + ".")
+
+
+def _listed(names: Iterable[str], most: int = 8) -> str:
+    """Names in order, the first few."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    """`8x1x1x7x7`, or `scalar`."""
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def checksum(tensor: torch.Tensor) -> str:
+    """First 16 hex digits of the SHA-256 of a tensor's values, in row-major order.
+
+    >>> checksum(torch.tensor([0.0, 1.0])), checksum(torch.tensor([[0.0], [1.0]]))
+    ('22b6f43bd8d27738', '22b6f43bd8d27738')
+    """
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+def _ledger(
+    made: Network,
+    backbone_key: str,
+    init: Init,
+    status: str,
+    why: str,
+    head: set[str],
+    skipped: set[str] = frozenset(),  # type: ignore[assignment]
+) -> pd.DataFrame:
+    """One row a tensor of the network as it is in memory."""
+    rows = []
+    for name, tensor in made.state_dict().items():
+        reason = why
+        if name in head:
+            reason = "drawn from the seed" + ("; the file's own head is not used" if name in skipped else "")
+        rows.append(
+            {
+                "backbone": backbone_key,
+                "init": init.name,
+                "tensor": name,
+                "shape": _shape(tensor),
+                "n_parameters": tensor.numel(),
+                "status": "head" if name in head else status,
+                "why": reason,
+                "checksum": checksum(tensor),
+            }
+        )
+    return tables.check(pd.DataFrame(rows), "ledger")
+
+
+def save_weights(trained: Network, path: Path, record: Mapping[str, Any]) -> Path:
+    """Write a network's tensors as safetensors, and beside them a record as JSON, written last.
+
+    Args:
+        trained: the network; the head is written too.
+        path: the file; the record has the same name with `.json`.
+        record: what is known of the weights: `source` and `licence` at least, for inits;
+            mean, std, channels, number of tensors and the file's SHA-256 are added.
+
+    Returns:
+        The path of the weights.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.state_dict().items()}
+    save_file(state, temporary)
+    known = {
+        "mean": trained.mean.flatten().tolist(),
+        "std": trained.std.flatten().tolist(),
+        "channels": trained.mean.numel(),
+        "n_tensors": len(state),
+        "sha256": _sha256(temporary),
+    }
+    temporary.replace(path)
+    write_json(path.with_suffix(".json"), {**record, **known})
+    return path
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(init_name: str, backbone: str, workspace: Workspace, cohort_mean_std: tuple[float, float]) -> Init:
+    """The init of a name for a network.
+
+    Args:
+        init_name: `random`, or an init that was made here (`video`).
+        backbone: key of the network.
+        workspace: where weights that were made here lie.
+        cohort_mean_std: of the training voxels in [0, 1]; used by `random` only.
+
+    Raises:
+        ValueError: no init has that name.
+        MissingInput: its weights were not made yet; the sentence names the notebook that does.
+        InitError: the record lacks a field, or the file is not the one that was recorded.
+    """
+    if init_name == "random":
+        mean, std = cohort_mean_std
+        return Init("random", "drawn from the seed", "none needed", (float(mean),), (float(std),))
+    if init_name not in WRITERS:
+        raise ValueError(f"init is {init_name!r}; known are random, {', '.join(WRITERS)}.")
+    path = workspace.require(workspace.weights(init_name, backbone), WRITERS[init_name])
+    record_path = workspace.require(path.with_suffix(".json"), WRITERS[init_name])
+    record = read_json(record_path)
+    lacking = [key for key in ("source", "licence", "mean", "std", "channels", "sha256") if key not in record]
+    if lacking:
+        raise InitError(f"{shown(record_path)} lacks {', '.join(lacking)}; pretrain {backbone} again.")
+    if _sha256(path) != record["sha256"]:
+        raise InitError(
+            f"{shown(path)} is not the file of its record (another SHA-256); delete it and pretrain again."
+        )
+    return Init(
+        name=init_name,
+        source=record["source"],
+        licence=record["licence"],
+        mean=tuple(record["mean"]),
+        std=tuple(record["std"]),
+        channels=record["channels"],
+        path=path,
+        checksum=record["sha256"],
+    )

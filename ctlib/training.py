@@ -1,0 +1,357 @@
+"""One fit and one predict of a network on clips (Lightning).
+
+A fit leaves a checkpoint after each epoch and goes on from it: an interrupted fit ends with
+the same weights, to the last bit, as one that was not interrupted (CPU). Therefore nothing
+random depends on what came before an epoch: torch is seeded at its start from (seed, epoch),
+and so are the order of the clips and their augmentation.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import lightning.pytorch as lightning
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from ctlib.inits import Network, load_weights, save_weights
+from ctlib.precision import Compute, trainer
+from ctlib.workspace import shown
+
+CHECKPOINT = "last.ckpt"
+WEIGHTS = "weights.safetensors"
+
+SGD_MOMENTUM = 0.9  # Goyal et al. 2017, and the recipes of pytorchvideo's model zoo
+PLATEAU_FACTOR = 0.5  # "halved on plateau": Ke et al. 2023, released code (shared/protocol.md)
+PLATEAU_PATIENCE = 1  # epochs without a lower validation loss before it is halved; ours
+
+Metric = Callable[[NDArray[np.float32]], float]
+"""Logits `[n, outputs]` of the validation clips, in their order, to a value; higher is better."""
+
+
+class FitError(RuntimeError):
+    """A fit cannot begin or go on: one sentence that says why and what to do."""
+
+
+class Clips(Protocol):
+    """A map-style data set of `dict(clip float32 [C, D, H, W] in [0, 1], label, ...)`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any) -> Mapping[str, Any]: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Augment as in this epoch."""
+
+
+class EpochSampler(Protocol):
+    """Draws the clips of one epoch, as a function of the epoch only."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Draw as in this epoch."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a network is trained.
+
+    Args:
+        epochs: at most so many.
+        batch_size: clips a step; how many steps an epoch has follows from the sampler.
+        lr: learning rate, of one_cycle the highest.
+        weight_decay: per step, in the optimizer's own sense.
+        optimizer: `adam`, `adamw` or `sgd`.
+        schedule: `one_cycle` (each step), `plateau` (halved where the validation loss stays) or `constant`.
+        patience: epochs without a better validation metric before the fit stops; 0 never stops.
+        loss: `bce` (one logit) or `cross_entropy` (one logit a class).
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    schedule: Literal["one_cycle", "plateau", "constant"] = "plateau"
+    patience: int = 5
+    loss: Literal["bce", "cross_entropy"] = "bce"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", ("adam", "adamw", "sgd")),
+            ("schedule", ("one_cycle", "plateau", "constant")),
+            ("loss", ("bce", "cross_entropy")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}.")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("weight_decay", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least {least}.")
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; give a learning rate above 0.")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit gave; the network holds the weights of the best epoch.
+
+    Args:
+        curves: one row an epoch: epoch (from 1), train_loss, val_loss, val_metric.
+        best_epoch: the epoch with the best validation metric, the last one among equals.
+        val_logits: `[n_clips, outputs]` of that epoch, in the order of the validation clips.
+        seconds: wall time of all epochs, those before an interruption included, s.
+    """
+
+    curves: pd.DataFrame
+    best_epoch: int
+    val_logits: NDArray[np.float32]
+    seconds: float
+
+
+class _Fit(lightning.LightningModule):
+    """What one step and one epoch are, and what is kept of an epoch."""
+
+    def __init__(self, network: Network, settings: FitSettings, metric: Metric, seed: int, folder: Path):
+        super().__init__()
+        self.network = network
+        self.settings, self.metric, self.seed, self.folder = settings, metric, seed, folder
+        self.rows: list[dict[str, float]] = []  # of the curves
+        self.best_logits = torch.empty(0)
+        self.seconds, self.started = 0.0, time.perf_counter()
+        self.train_losses: list[torch.Tensor] = []
+        self.val_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def best_epoch(self) -> int:
+        """The last epoch with the highest validation metric."""
+        return max(self.rows, key=lambda row: (row["val_metric"], row["epoch"]))["epoch"]  # type: ignore[return-value]
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or none of the last ones was better than those before."""
+        metrics = [row["val_metric"] for row in self.rows]
+        patience = self.settings.patience
+        since_better = len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
+        return len(metrics) >= self.settings.epochs or (0 < patience <= since_better)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean loss of logits `[N, outputs]`."""
+        if self.settings.loss == "bce":
+            return functional.binary_cross_entropy_with_logits(logits.float().squeeze(1), labels.float())
+        return functional.cross_entropy(logits.float(), labels.long())
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the schedule where it moves with each step."""
+        settings = self.settings
+        common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+        optimizer: torch.optim.Optimizer
+        if settings.optimizer == "sgd":
+            optimizer = torch.optim.SGD(self.network.parameters(), momentum=SGD_MOMENTUM, **common)
+        else:
+            kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+            optimizer = kind(self.network.parameters(), **common)
+        if settings.schedule != "one_cycle":
+            return optimizer
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, n_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """The data of this epoch; and its learning rate, where that follows the validation loss."""
+        set_epoch(self.trainer.train_dataloader, self.current_epoch)  # type: ignore[arg-type]
+        if self.settings.schedule == "plateau":
+            lr = self.settings.lr * PLATEAU_FACTOR ** n_plateaus([row["val_loss"] for row in self.rows])
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = lr
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed torch for the epoch, after all that a resumed fit draws once more."""
+        if batch_idx == 0:
+            torch.manual_seed(_epoch_seed(self.seed, self.current_epoch))
+
+    def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Loss of a batch."""
+        loss = self.loss(self.network(batch["clip"]), batch["label"])
+        self.train_losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> None:
+        """Logits of a batch."""
+        self.val_batches.append((self.network(batch["clip"]).float(), batch["label"]))
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the epoch (validation came before): curves, the best weights, the checkpoint."""
+        logits, labels = (torch.cat(parts).cpu() for parts in zip(*self.val_batches, strict=True))
+        losses = torch.stack(self.train_losses).float().mean(), self.loss(logits, labels)
+        train_loss, val_loss = (float(loss) for loss in losses)
+        self.train_losses, self.val_batches = [], []
+        epoch = self.current_epoch + 1
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise FitError(
+                f"the loss of epoch {epoch} is {train_loss:g} in training and {val_loss:g} in validation; "
+                f"lower lr, which is {self.settings.lr:g}."
+            )
+        value = self.metric(logits.numpy())
+        self.rows.append(
+            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_metric": value}
+        )
+        if self.best_epoch == epoch:
+            self.best_logits = logits.clone()
+            save_weights(self.network, self.folder / WEIGHTS, {"epoch": epoch, "val_metric": value})
+        self.trainer.should_stop = self.ended
+        now = time.perf_counter()
+        self.seconds, self.started = self.seconds + now - self.started, now
+        temporary = self.folder / f".{CHECKPOINT}"
+        self.trainer.save_checkpoint(temporary)
+        temporary.replace(self.folder / CHECKPOINT)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not know."""
+        checkpoint["fit"] = {"rows": self.rows, "best_logits": self.best_logits, "seconds": self.seconds}
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`; Lightning restores the rest."""
+        fit = checkpoint["fit"]
+        self.rows, self.best_logits, self.seconds = fit["rows"], fit["best_logits"], fit["seconds"]
+
+
+def fit(
+    network: Network,
+    train: Clips,
+    sampler: EpochSampler,
+    val: Clips,
+    metric: Metric,
+    settings: FitSettings,
+    compute: Compute,
+    folder: Path,
+    seed: int,
+    loader_workers: int = 0,
+) -> FitResult:
+    """Train a network, in place, and give it the weights of its best epoch.
+
+    `folder` gets `last.ckpt` after each epoch and `weights.safetensors` (with its record) after each
+    epoch that was the best so far. If `last.ckpt` is there, the fit goes on from it.
+
+    Args:
+        network: changed in place.
+        train: clips to learn from.
+        sampler: draws the clips of an epoch.
+        val: clips that decide which epoch is the best.
+        metric: how good the logits of `val` are.
+        settings: how to train.
+        compute: where, and in which precision.
+        folder: of this fit alone; a checkpoint of other settings in it would be continued.
+        seed: of whatever the network draws in training.
+        loader_workers: processes that read clips ahead; worth it on a GPU. They do not change the result.
+
+    Raises:
+        FitError: a loss is not finite, or the checkpoint cannot be read.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
+    module = _Fit(network, settings, metric, seed, folder)
+    last = folder / CHECKPOINT
+    if last.is_file():
+        module.restore(_checkpoint(last))
+    if not module.ended:
+        loaders = (
+            _loader(train, settings.batch_size, compute, loader_workers, sampler),
+            _loader(val, settings.batch_size, compute, loader_workers),
+        )
+        set_epoch(loaders[0], len(module.rows))  # Lightning makes the first iterator before the epoch starts
+        with trainer(compute, settings.epochs, folder) as loop:
+            loop.fit(module, *loaders, ckpt_path=last if last.is_file() else None, weights_only=True)
+    load_weights(network, folder / WEIGHTS)
+    return FitResult(
+        curves=pd.DataFrame(module.rows).astype({"epoch": "int64"}),
+        best_epoch=module.best_epoch,
+        val_logits=module.best_logits.numpy(),
+        seconds=module.seconds,
+    )
+
+
+def predict(
+    network: Network, clips: Clips, batch_size: int, compute: Compute, loader_workers: int = 0
+) -> NDArray[np.float32]:
+    """Logits of clips `[n_clips, outputs]`, in the order of the data set.
+
+    Args:
+        network: moved to the device and put into evaluation mode.
+        clips: data set.
+        batch_size: clips at once.
+        compute: where, and in which precision: as in the fit.
+        loader_workers: processes that read clips ahead.
+    """
+    network.to(compute.device, memory_format=compute.memory_format)
+    network.eval()
+    logits = []
+    with torch.inference_mode(), compute.autocast():
+        for batch in _loader(clips, batch_size, compute, loader_workers):
+            clip = batch["clip"].to(compute.device, non_blocking=True)
+            logits.append(network(clip).float().cpu())
+    return torch.cat(logits).numpy()
+
+
+def n_plateaus(val_losses: Sequence[float]) -> int:
+    """How often the validation loss stayed where it was, for more than `PLATEAU_PATIENCE` epochs.
+
+    >>> n_plateaus([0.7, 0.6, 0.6, 0.6]), n_plateaus([0.7, 0.6, 0.6, 0.5])
+    (1, 0)
+    """
+    best, waited, plateaus = math.inf, 0, 0
+    for loss in val_losses:
+        best, waited = min(best, loss), 0 if loss < best else waited + 1
+        if waited > PLATEAU_PATIENCE:
+            plateaus, waited = plateaus + 1, 0
+    return plateaus
+
+
+def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
+    """Order and augmentation as in this epoch, from 0."""
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+
+
+def _loader(
+    clips: Clips, batch_size: int, compute: Compute, workers: int, sampler: EpochSampler | None = None
+) -> DataLoader[Any]:
+    """Batches; what the loader itself draws comes from a generator of its own."""
+    return DataLoader(
+        clips,  # type: ignore[arg-type]
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=compute.accelerator == "gpu",
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for torch from the experiment's seed and the epoch."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of `fit`.
+
+    Raises:
+        FitError: it cannot be read.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["fit"]["rows"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise FitError(
+            f"{shown(path)} is no checkpoint of a fit ({type(error).__name__}); delete it to begin again."
+        ) from error
+    return checkpoint

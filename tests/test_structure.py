@@ -1,0 +1,243 @@
+"""The rules of the house that a machine can check: layers, notebooks, parameters, pins."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ctlib.workspace import NOTEBOOKS, PROJECT
+
+LAYERS = {
+    "hu": 0,
+    "tables": 0,
+    "workspace": 0,
+    "progress": 0,
+    "volumes": 1,
+    "store": 1,
+    "cohorts": 1,
+    "splits": 2,
+    "clips": 2,
+    "videos": 2,
+    "backbones": 3,
+    "inits": 3,
+    "metrics": 3,
+    "stats": 3,
+    "summaries": 3,
+    "precision": 4,
+    "training": 4,
+    "pretraining": 4,
+    "grid": 4,
+    "engine": 4,
+    "figures": 5,
+    "findings": 5,
+    "predict": 5,
+    "notebooks": 6,
+    "reports": 6,
+    "console": 6,
+    "__main__": 6,
+}
+# Of these the first may import the second, though both lie in one layer.
+SIDEWAYS = {
+    ("tables", "workspace"),
+    ("progress", "workspace"),
+    ("store", "volumes"),
+    ("cohorts", "volumes"),
+    ("cohorts", "store"),
+    ("inits", "backbones"),
+    ("stats", "metrics"),
+    ("training", "precision"),
+    ("pretraining", "training"),
+    ("pretraining", "precision"),
+    ("grid", "training"),
+    ("grid", "precision"),
+    ("grid", "engine"),
+    ("predict", "figures"),
+    ("findings", "figures"),
+    ("reports", "notebooks"),
+    ("__main__", "notebooks"),
+    ("__main__", "reports"),
+    ("__main__", "console"),
+    ("console", "notebooks"),
+}
+MODULES = sorted((PROJECT / "ctlib").rglob("*.py"))
+
+
+def module_of(path):
+    parts = path.relative_to(PROJECT / "ctlib").with_suffix("").parts
+    return parts[0]
+
+
+def imported(path):
+    """Top-level ctlib modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ctlib":
+            parts = node.module.split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("ctlib."):
+                    yield alias.name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
+def test_imports_go_one_way(path):
+    name = module_of(path)
+    if name == "__init__":
+        return
+    assert name in LAYERS, f"{name} has no layer: add it to design and to this test"
+    for other in imported(path):
+        if other in ("__version__", name):
+            continue
+        assert LAYERS[other] < LAYERS[name] or (name, other) in SIDEWAYS, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
+def test_modules_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 330
+
+
+def test_layers_below_two_do_not_import_torch():
+    names = [n for n, layer in LAYERS.items() if layer < 2]
+    names += ["cohorts.rspect", "cohorts.lidc", "cohorts.phantom", "cohorts.ingest"]
+    code = "import sys;" + ";".join(f"import ctlib.{n}" for n in names) + ";sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_exports_only_its_version():
+    tree = ast.parse((PROJECT / "ctlib" / "__init__.py").read_text())
+    names = [t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+    assert names == ["__version__"] and not any(isinstance(n, ast.Import | ast.ImportFrom) for n in tree.body)
+
+
+# ---- notebooks -------------------------------------------------------------------------
+
+FORBIDDEN = re.compile(
+    r"^\s*(def |class |try:|if demo|!|%)|sys\.path|sys\.exit|filterwarnings|simplefilter"
+    r"|[\"'](/|[A-Z]:\\)|\.backward\(|optimizer",
+    re.MULTILINE,
+)
+
+
+def cells_of(notebook):
+    return json.loads((PROJECT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+
+
+def source_of(cell):
+    return "".join(cell["source"])
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebooks_open_as_the_house_does(notebook):
+    first, imports, parameters, header = cells_of(notebook)[:4]
+    text = source_of(first)
+    assert first["cell_type"] == "markdown" and text.startswith("# ")
+    assert all(f"**{word}**" in text for word in ("Question", "Reads", "Writes", "Takes"))
+    assert all(line.startswith(("from ", "import ")) for line in source_of(imports).splitlines() if line)
+    assert parameters["metadata"]["tags"] == ["parameters"]
+    assert f'notebooks.header("{notebook}", globals())' in source_of(header)
+    last_heading = [source_of(c) for c in cells_of(notebook) if source_of(c).startswith("## ")][-1]
+    assert last_heading.startswith("## What this shows, and what it does not")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebooks_are_short_and_only_tell(notebook):
+    code = [c for c in cells_of(notebook) if c["cell_type"] == "code"]
+    lines = [sum(1 for x in source_of(c).splitlines() if x.strip()) for c in code]
+    assert len(cells_of(notebook)) <= 32
+    assert sum(lines) <= 125
+    for cell, n in zip(code, lines, strict=True):
+        assert n <= 12 or cell["metadata"].get("tags") == ["parameters"], source_of(cell)
+        assert not FORBIDDEN.search(source_of(cell)), source_of(cell)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_prose_states_no_number(notebook):
+    for cell in cells_of(notebook):
+        if cell["cell_type"] == "markdown":
+            prose = re.sub(r"`[^`]*`|\b[23]D\b|^# .*$|`?0\d_\w+`?", "", source_of(cell), flags=re.MULTILINE)
+            assert not re.search(r"\d", prose), prose
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebooks_are_committed_clean(notebook):
+    book = json.loads((PROJECT / "notebooks" / f"{notebook}.ipynb").read_text())
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+    ids = [cell["id"] for cell in book["cells"]]
+    assert len(set(ids)) == len(ids) and not any(re.fullmatch(r"[0-9a-f]{8}", i) for i in ids)
+    for cell in book["cells"]:
+        assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_parameter_cells_hold_commented_literals(notebook):
+    cell = source_of(cells_of(notebook)[2])
+    for line, node in zip(cell.splitlines(), ast.parse(cell).body, strict=True):
+        assert isinstance(node, ast.AnnAssign) and node.value is not None, line
+        ast.literal_eval(node.value)
+        assert re.search(r"  # \S", line), f"no unit or meaning: {line}"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_defaults_are_the_demo_profile(notebook):
+    body = ast.parse(source_of(cells_of(notebook)[2])).body
+    defaults = {node.target.id: ast.literal_eval(node.value) for node in body}
+    assert yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text()) == defaults
+
+
+PARAMS = sorted((PROJECT / "params").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_parameter_files_begin_with_what_they_cost(path):
+    head = path.read_text().split("\n\n")[0]
+    assert head.startswith("#") and "Time" in head and "Hardware" in head and "Expect" in head
+
+
+# ---- pins ------------------------------------------------------------------------------
+
+
+def pins():
+    lines = (PROJECT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_every_package_is_pinned_for_both_machines():
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.+]+(; platform_machine == '\w+')?", pin) for pin in pins())
+    for package in ("torch", "torchvision"):
+        found = [pin for pin in pins() if pin.startswith(f"{package}==")]
+        assert sorted(re.findall(r"'(\w+)'", " ".join(found))) == ["aarch64", "x86_64"]
+
+
+def test_conda_users_get_the_same_pins():
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert [pin for pin in pip if not pin.startswith("--")] == pins()
+
+
+def test_what_is_declared_is_pinned():
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["dev"]
+    pinned = {pin.split("==")[0]: pin.split("==")[1].split(";")[0] for pin in pins()}
+    for line in declared:
+        requirement = Requirement(line)
+        name = requirement.name.lower()
+        assert name in pinned, f"{name} is not in requirements.lock: make lock"
+        if requirement.marker is None:
+            assert requirement.specifier.contains(pinned[name]), f"{line}, but the lock has {pinned[name]}"
+
+
+def test_no_package_host_is_named():
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    host = re.compile("pypi" + r"\.org|" + "python" + r"hosted|registry\." + "npmjs|deb\\." + "debian")
+    for name in listed.stdout.split():
+        path = PROJECT / name
+        if path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".lock", ".html", ".ipynb", ""}:
+            assert not host.search(path.read_text(errors="ignore")), name
