@@ -118,8 +118,8 @@ def _lost(error: BaseException) -> str:
 
     if isinstance(error, KilledWorker):
         return (
-            f"WorkerDied: the worker process died {error.allowed_failures + 1} times at this item (a crash in "
-            "native code, or killed by the system for want of memory); it is not tried again.\n"
+            f"WorkerDied: the worker process died {error.allowed_failures + 1} times at this item (a crash "
+            "in native code, or the system wanted memory); it is not tried again.\n"
         )
     return "".join(traceback.format_exception(error))
 
@@ -135,7 +135,7 @@ class Engine:
         workers: worker processes; 0 runs in this process, one item after the other.
         threads: threads each of them computes with. Results are the same for any number
             of workers, but may differ in the last bits for another number of threads.
-        dashboard: serve Dask's dashboard on this machine.
+        dashboard: serve Dask's dashboard on this machine; `client().dashboard_link` is its address.
 
     Raises:
         ValueError: fewer than 0 workers, or fewer than 1 thread.
@@ -183,7 +183,8 @@ class Engine:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0" if self.dashboard else None,
+                    # any free port: the usual one may be taken, and Dask warns
+                    scheduler_kwargs={"dashboard": self.dashboard, "dashboard_address": "127.0.0.1:0"},
                     memory_limit=None,  # no spilling, pausing or killing
                     silence_logs=logging.CRITICAL,  # failures come back as outcomes
                     env=environment,

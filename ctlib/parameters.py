@@ -243,7 +243,7 @@ def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> 
     for text in overrides:
         problems += _apply(_override(text, places), values, known, profile)
     for name in names:
-        problems += _check(name, values[name], known)
+        problems += check(name, values[name], known)
     if problems:
         raise ParameterError(problems)
     return {
@@ -289,7 +289,7 @@ def _apply(
             yield f"{name}.{key} in --set: {error}."
 
 
-def _check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
+def check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
     """Problems of one notebook's values: unknown, of the wrong type, missing."""
     unknown = [key for key in given if key not in known[name]]
     yield from (_unknown(name, key, known) for key in unknown)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -22,9 +22,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from ctlib.inits import Network, load_weights, save_weights
+from ctlib.loaders import Clips, EpochSampler, loader, set_epoch
 from ctlib.precision import Compute, trainer
 from ctlib.workspace import shown
 
@@ -41,24 +41,6 @@ Metric = Callable[[NDArray[np.float32]], float]
 
 class FitError(RuntimeError):
     """A fit cannot begin or go on: one sentence that says why and what to do."""
-
-
-class Clips(Protocol):
-    """A map-style data set of `dict(clip float32 [C, D, H, W] in [0, 1], label, ...)`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: Any) -> Mapping[str, Any]: ...
-    def set_epoch(self, epoch: int) -> None:
-        """Augment as in this epoch."""
-
-
-class EpochSampler(Protocol):
-    """Draws the clips of one epoch, as a function of the epoch only."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Any]: ...
-    def set_epoch(self, epoch: int) -> None:
-        """Draw as in this epoch."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +134,7 @@ class _Fit(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule where it moves with each step."""
         settings = self.settings
-        common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+        common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         optimizer: torch.optim.Optimizer
         if settings.optimizer == "sgd":
             optimizer = torch.optim.SGD(self.network.parameters(), momentum=SGD_MOMENTUM, **common)
@@ -258,15 +240,15 @@ def fit(
         KeyboardInterrupt: Ctrl-C.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network.to(memory_format=compute.memory_format)  # type: ignore[call-overload]
+    network.to(memory_format=compute.memory_format)
     module = _Fit(network, settings, metric, seed, folder)
     last = folder / CHECKPOINT
     if last.is_file():
         module.restore(_checkpoint(last))
     if not module.ended:
         loaders = (
-            _loader(train, settings.batch_size, compute, loader_workers, sampler),
-            _loader(val, settings.batch_size, compute, loader_workers),
+            loader(train, settings.batch_size, compute, loader_workers, sampler),
+            loader(val, settings.batch_size, compute, loader_workers),
         )
         set_epoch(loaders[0], len(module.rows))  # Lightning makes the first iterator before the epoch starts
         with trainer(compute, settings.epochs, folder) as loop:
@@ -292,11 +274,11 @@ def predict(
         compute: where, and in which precision: as in the fit.
         loader_workers: processes that read clips ahead.
     """
-    network.to(compute.device, memory_format=compute.memory_format)
+    network.to(compute.device).to(memory_format=compute.memory_format)
     network.eval()
     logits = []
     with torch.inference_mode(), compute.autocast():
-        for batch in _loader(clips, batch_size, compute, loader_workers):
+        for batch in loader(clips, batch_size, compute, loader_workers):
             clip = batch["clip"].to(compute.device, non_blocking=True)
             logits.append(network(clip).float().cpu())
     return torch.cat(logits).numpy()
@@ -314,26 +296,6 @@ def n_plateaus(val_losses: Sequence[float]) -> int:
         if waited > PLATEAU_PATIENCE:
             plateaus, waited = plateaus + 1, 0
     return plateaus
-
-
-def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
-    """Order and augmentation as in this epoch, from 0."""
-    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-    loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
-
-
-def _loader(
-    clips: Clips, batch_size: int, compute: Compute, workers: int, sampler: EpochSampler | None = None
-) -> DataLoader[Any]:
-    """Batches; what the loader itself draws comes from a generator of its own."""
-    return DataLoader(
-        clips,  # type: ignore[arg-type]
-        batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        pin_memory=compute.accelerator == "gpu",
-        generator=torch.Generator().manual_seed(0),
-    )
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

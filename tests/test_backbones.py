@@ -1,4 +1,4 @@
-"""Networks have the published structure, take any clip, and see (3D) or do not see (2D) the order of slices."""
+"""Networks have the published structure, take any clip, and only the 3D ones see the order of slices."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_full_size_has_the_published_tensors_without_the_head(key):
     with torch.device("meta"):
         published = shapes(PUBLISHED[key]().state_dict())
         ours = shapes(build(key, "full", in_channels=3).state_dict())
-    head = "fc." if key == "resnet18" else "blocks.5." if key == "x3d_m" else "blocks.5."
+    head = "fc." if key == "resnet18" else "blocks.5."
     assert any(name.startswith(head) for name in published)
     assert ours == {name: shape for name, shape in published.items() if not name.startswith(head)}
 
@@ -152,7 +152,7 @@ def test_grouped_convolutions_stay_in_fp32_and_equal_torchs():
         expected = nn.Conv3d.forward(module, x)
         torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-6)
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(module(x), module(x.clone())) and module(x).dtype == torch.float32
+            assert module(x).dtype == torch.float32
             torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctlib.hu import HU_MAX, HU_MIN
+
 Array = NDArray[np.float32]
 
 MATRIX_PX = 96
@@ -122,25 +124,30 @@ def _ellipse(grid: _Grid, y: float, x: float, by: float, ax: float) -> Array:
     return ((grid.y - y) / by) ** 2 + ((grid.x - x) / ax) ** 2
 
 
+def _fill(hu: Array, where: NDArray[np.bool_], value: Array | float) -> None:
+    """Set voxels in place; mask and value broadcast to the volume."""
+    np.copyto(hu, value, where=where, casting="same_kind")
+
+
 def _wall(grid: _Grid, rng: np.random.Generator) -> Array:
     """Body with its fat rim, muscle, ribs, sternum, spine; filled with soft tissue."""
     g, a, b = grid, grid.a, grid.b
     narrow = 1 - 0.16 * np.clip((g.u - 0.55) / 0.45, 0, 1) ** 2
     skin = (np.abs(g.x) / (a * narrow)) ** 2.4 + (np.abs(g.y) / (b * narrow)) ** 2.4
     hu = np.full(skin.shape, AIR, np.float32)
-    hu[skin < 1] = FAT
-    hu[skin < rng.uniform(0.80, 0.92)] = MUSCLE
+    _fill(hu, skin < 1, FAT)
+    _fill(hu, skin < rng.uniform(0.80, 0.92), MUSCLE)
     cage = np.sqrt((g.x / (0.83 * a * narrow)) ** 2 + (g.y / (0.80 * b * narrow)) ** 2)
     ribs = (np.abs(cage - 1) * b < 4.5) & (np.cos(2 * np.pi * (g.z - 0.45 * g.y) / 27) > 0.15)
-    hu[ribs] = CORTEX
+    _fill(hu, ribs, CORTEX)
     sternum = _ellipse(g, -0.80 * b, 0, 0.06 * b, 0.15 * a)
-    hu[(sternum < 1) & (g.u > 0.35)] = MARROW
+    _fill(hu, (sternum < 1) & (g.u > 0.35), MARROW)
     spine = _ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
-    hu[spine < 1] = MARROW
-    hu[(spine < 1) & (spine > 0.6) & (np.cos(2 * np.pi * g.z / 25) > -0.6)] = CORTEX
-    hu[_ellipse(g, 0.79 * b, 0, 0.06 * b, 0.05 * a) * np.ones_like(g.u) < 1] = 30
-    process = np.maximum(_ellipse(g, 0.90 * b, 0, 0.07 * b, 0.04 * a), np.zeros_like(g.u))
-    hu[(process < 1) & (np.cos(2 * np.pi * g.z / 25) > -0.2)] = CORTEX
+    _fill(hu, spine < 1, MARROW)
+    _fill(hu, (spine < 1) & (spine > 0.6) & (np.cos(2 * np.pi * g.z / 25) > -0.6), CORTEX)
+    _fill(hu, _ellipse(g, 0.79 * b, 0, 0.06 * b, 0.05 * a) < 1, 30)
+    process = _ellipse(g, 0.90 * b, 0, 0.07 * b, 0.04 * a)
+    _fill(hu, (process < 1) & (np.cos(2 * np.pi * g.z / 25) > -0.2), CORTEX)
     return hu
 
 
@@ -161,7 +168,7 @@ def _lung_room(grid: _Grid, left: bool, rng: np.random.Generator) -> tuple[Array
 def _chest_organs(hu: Array, grid: _Grid, rng: np.random.Generator, contrast_hu: float) -> Array:
     """Lungs, abdomen below the domes, heart, mediastinum, aorta, trachea; returns the room."""
     g, a, b = grid, grid.a, grid.b
-    lung_hu = rng.normal(-850, 18) + 35 * g.y / b + np.zeros_like(g.x)
+    lung_hu = rng.normal(-850, 18) + 35 * g.y / b
     blood = BLOOD if not contrast_hu else contrast_hu * rng.uniform(0.45, 0.85)
     heart_u = rng.uniform(0.24, 0.30)
     heart = (
@@ -169,7 +176,7 @@ def _chest_organs(hu: Array, grid: _Grid, rng: np.random.Generator, contrast_hu:
         + ((g.y + 0.27 * b) / (0.44 * b)) ** 2
         + ((g.u - heart_u) / 0.27) ** 2
     )
-    middle = _ellipse(g, -0.05 * b, 0.02 * a, 0.62 * b, 0.13 * a) + 0 * g.u
+    middle = _ellipse(g, -0.05 * b, 0.02 * a, 0.62 * b, 0.13 * a)
     spine = _ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
     keep_off = np.minimum((np.sqrt(heart) - 1) * 0.35 * a, (np.sqrt(middle) - 1) * 0.13 * a)
     keep_off = np.minimum(keep_off, (np.sqrt(spine) - 1) * 0.16 * a)
@@ -177,14 +184,14 @@ def _chest_organs(hu: Array, grid: _Grid, rng: np.random.Generator, contrast_hu:
     for left in (False, True):
         depth, above = _lung_room(g, left, rng)
         lung = np.minimum(np.minimum(depth, above), keep_off)
-        hu[lung > 0] = np.broadcast_to(lung_hu, hu.shape)[lung > 0]
-        hu[(depth > 0) & (above <= 0)] = MUSCLE + 5 if left else LIVER + 0.15 * contrast_hu
+        _fill(hu, lung > 0, lung_hu)
+        _fill(hu, (depth > 0) & (above <= 0), MUSCLE + 5 if left else LIVER + 0.15 * contrast_hu)
         np.maximum(room, lung, out=room)
     stomach = _ellipse(g, -0.30 * b, 0.42 * a, 0.20 * b, 0.17 * a) + (g.u / 0.07) ** 2
-    hu[stomach < 1] = -920
-    hu[(middle < 1) & (room <= 0) & (spine > 1)] = -20
-    hu[heart < 1] = BLOOD + 8
-    hu[heart < 0.72] = blood
+    _fill(hu, stomach < 1, -920)
+    _fill(hu, (middle < 1) & (room <= 0) & (spine > 1), -20)
+    _fill(hu, heart < 1, BLOOD + 8)
+    _fill(hu, heart < 0.72, blood)
     _aorta_and_airways(hu, g, BLOOD if not contrast_hu else 0.9 * blood)
     return room
 
@@ -194,15 +201,19 @@ def _aorta_and_airways(hu: Array, grid: _Grid, blood: float) -> None:
     g, a, b = grid, grid.a, grid.b
     radius = 0.095 * a
     arch = (g.u > 0.66) & (g.u < 0.66 + 2.0 * radius / g.height)
-    hu[(_ellipse(g, 0.36 * b, 0.17 * a, radius, radius) < 1) & (g.u < 0.73)] = blood
-    hu[(_ellipse(g, -0.22 * b, -0.09 * a, 1.15 * radius, 1.15 * radius) < 1) & (g.u > 0.42) & (g.u < 0.73)] = blood
+    _fill(hu, (_ellipse(g, 0.36 * b, 0.17 * a, radius, radius) < 1) & (g.u < 0.73), blood)
+    _fill(
+        hu,
+        (_ellipse(g, -0.22 * b, -0.09 * a, 1.15 * radius, 1.15 * radius) < 1) & (g.u > 0.42) & (g.u < 0.73),
+        blood,
+    )
     on_arch = np.abs((g.x - 0.17 * a) * 0.58 * b - (g.y - 0.36 * b) * 0.26 * a) / np.hypot(0.58 * b, 0.26 * a)
-    hu[(on_arch < radius) & (g.y > -0.24 * b) & (g.y < 0.38 * b) & arch] = blood
+    _fill(hu, (on_arch < radius) & (g.y > -0.24 * b) & (g.y < 0.38 * b) & arch, blood)
     split = np.clip((0.60 - g.u) / 0.12, 0, 1) * 0.24 * a
     airway = (g.u > 0.48) & (g.y < b)
     for side in (-1.0, 1.0):
         tube = (g.x - side * split) ** 2 + (g.y - 0.14 * b) ** 2
-        hu[(tube < (0.068 * a) ** 2) & airway] = AIR + 10
+        _fill(hu, (tube < (0.068 * a) ** 2) & airway, AIR + 10)
 
 
 def add_balls(weight: Array, spacing_mm: tuple[float, float, float], points: NDArray[np.float64]) -> None:
@@ -214,20 +225,28 @@ def add_balls(weight: Array, spacing_mm: tuple[float, float, float], points: NDA
         points: [n, 4] of (z, y, x, radius), mm, in the axes of `axes_mm`.
     """
     step = np.asarray(spacing_mm)
-    shape = np.asarray(weight.shape)
-    offset = np.array([0.0, (shape[1] - 1) / 2, (shape[2] - 1) / 2])
-    at = points[:, :3] / step + offset
-    reach = np.ceil(points[:, 3].max() / step + 0.5).astype(int)
-    box = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, 3)
-    index = np.round(at).astype(int)[:, None] + box[None]
-    distance = np.sqrt((((index - at[:, None]) * step) ** 2).sum(-1))
-    value = np.clip(0.5 + (points[:, 3:4] - distance) / step[1], 0, 1).astype(np.float32)
-    inside = ((index >= 0) & (index < shape)).all(-1) & (value > 0)
-    np.maximum.at(weight, tuple(index[inside].T), value[inside])
+    middle = np.array([0.0, (weight.shape[1] - 1) / 2, (weight.shape[2] - 1) / 2])
+    at = points[:, :3] / step + middle
+    reach = np.ceil((points[:, 3].max() + step[1] / 2) / step).astype(int)
+    index, square = [], []
+    for axis in range(3):
+        near = np.round(at[:, axis, None]).astype(int) + np.arange(-reach[axis], reach[axis] + 1)
+        squares = ((near - at[:, axis, None]) * step[axis]) ** 2
+        squares[(near < 0) | (near >= weight.shape[axis])] = np.inf
+        index.append(near)
+        square.append(squares.astype(np.float32))
+    distance = np.sqrt(square[0][:, :, None, None] + square[1][:, None, :, None] + square[2][:, None, None])
+    value = np.clip(0.5 + (points[:, 3].astype(np.float32)[:, None, None, None] - distance) / step[1], 0, 1)
+    ball, i, j, k = np.nonzero(value)
+    np.maximum.at(weight, (index[0][ball, i], index[1][ball, j], index[2][ball, k]), value[ball, i, j, k])
 
 
 def _branches(
-    start: NDArray[np.float64], heading: NDArray[np.float64], length: NDArray[np.float64], radius: float, n: int
+    start: NDArray[np.float64],
+    heading: NDArray[np.float64],
+    length: NDArray[np.float64],
+    radius: float,
+    n: int,
 ) -> NDArray[np.float64]:
     """Straight tapering tubes, [branches, n, 4], from starts [k, 3] along headings [k, 3]."""
     heading = heading / np.linalg.norm(heading, axis=-1, keepdims=True)
@@ -251,7 +270,7 @@ def _lung_vessels(
     for side in (-1.0, 1.0):
         hilum = np.array([0.46 * grid.height, 0.08 * grid.b + shift[0], side * 0.24 * grid.a + shift[1]])
         heading = rng.normal(size=(12, 3)) * (0.9, 1.0, 0.45) + (0, 0, side * 0.55)
-        stems = _branches(np.repeat(hilum[None], 12, 0), heading, rng.uniform(35, 60, 12), 3.4, 16)
+        stems = _branches(np.repeat(hilum[None], 12, 0), heading, rng.uniform(35, 60, 12), 3.8, 16)
         tips = np.repeat(stems[:, -1, :3], 2, 0)
         twigs = np.repeat(heading, 2, 0) / np.linalg.norm(heading, axis=1).repeat(2)[:, None]
         twigs = twigs + rng.normal(size=twigs.shape) * 0.55
@@ -274,8 +293,12 @@ def _central_arteries(
     """Pulmonary trunk, its two main branches and the descending arteries; returns the latter."""
     a, b, height = grid.a, grid.b, grid.height
     move = np.array([0.0, shift[0], shift[1], 0.0])
-    wide = 0.105 * a * rng.uniform(0.95, 1.1)
-    trunk = np.linspace([0.40 * height, -0.32 * b, 0.10 * a, wide], [0.56 * height, -0.14 * b, 0.10 * a, wide], 10)
+    # With contrast they are drawn at about twice their size in people, so that a filling defect
+    # is several pixels wide at the demo's matrix; without, thin, so as not to pass for nodules.
+    wide = (0.105 if contrast_hu else 0.045) * a * rng.uniform(0.95, 1.1)
+    trunk = np.linspace(
+        [0.40 * height, -0.32 * b, 0.10 * a, wide], [0.56 * height, -0.14 * b, 0.10 * a, wide], 10
+    )
     tubes, descending = [trunk + move], []
     for side in (-1.0, 1.0):
         top = (0.54 if side < 0 else 0.58) * height
@@ -313,5 +336,7 @@ def acquire(hu: Array, kernel: str, rng: np.random.Generator) -> NDArray[np.int1
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     for _ in range(passes):
         hu = _blur(hu)
-        noise = _blur(noise) * np.float32(1.6)  # 1 / 0.625: keeps about the height of the noise, not its grain
-    return np.clip(np.rint(hu + noise * np.float32(noise_hu)), -1024, 3071).astype(np.int16)
+        noise = _blur(noise) * np.float32(
+            1.6
+        )  # 1 / 0.625: keeps about the height of the noise, not its grain
+    return np.clip(np.rint(hu + noise * np.float32(noise_hu)), HU_MIN, HU_MAX).astype(np.int16)

@@ -1,0 +1,222 @@
+"""Round objects in the lungs and filling defects in the arteries of a phantom.
+
+Everything here is drawn before the label is looked at. Which patient is ill then decides one
+thing a cohort: whether an object stands still (nodules), or how much it attenuates (emboli).
+So nothing else about the objects can carry the label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctlib.cohorts.phantom_anatomy import MATRIX_PX, Array, Chest
+
+N_SLICES = (6, 7, 8)
+"""Slices of an object: enough for four positive slices in a clip, wherever clips begin."""
+OBJECT_RADIUS_MM = (14.0, 22.0)
+"""Largest radius of a round object in a lung: 3 to 4 px of a 56 px matrix over 300 mm."""
+PACE_MM = (7.5, 14.0)
+"""How far a vessel's cross-section moves from slice to slice: 1.4 to 2.6 px of that matrix."""
+OBJECT_HU = (-100.0, 60.0)
+"""Attenuation of a round object: soft tissue, partly aerated."""
+N_OBJECTS = (2, 3)
+"""Fewest and most round objects of an exam, nodules and vessels together."""
+EMBOLUS_HU, ARTEFACT_HU = (50.0, 25.0), (140.0, 45.0)
+"""Mean and spread between exams of an embolus, and of unmixed contrast."""
+
+
+@dataclass(frozen=True)
+class RoundObject:
+    """Discs on consecutive slices: a nodule where they stand still, a vessel where they move.
+
+    Args:
+        first: index of its lowest slice.
+        centres_mm: [n, 2] of (y, x) a slice, mm, in the axes of `Chest.axes_mm`.
+        radii_mm: [n], radius a slice; swells and shrinks as a ball's does.
+        hu: attenuation.
+        spikes_rad: directions of spicules; empty for a smooth outline.
+        moves: False for a nodule.
+    """
+
+    first: int
+    centres_mm: NDArray[np.float64]
+    radii_mm: NDArray[np.float64]
+    hu: float
+    spikes_rad: NDArray[np.float64]
+    moves: bool = True
+
+    @property
+    def slices(self) -> range:
+        """Indices of its slices, from the lowest."""
+        return range(self.first, self.first + len(self.radii_mm))
+
+    def standing(self, at: int) -> RoundObject:
+        """The same discs, all where the disc `at` is."""
+        return replace(
+            self, centres_mm=np.repeat(self.centres_mm[at : at + 1], len(self.radii_mm), 0), moves=False
+        )
+
+
+def _apart(
+    first: int, centres: NDArray[np.float64], radius: float, others: list[RoundObject]
+) -> NDArray[np.bool_]:
+    """For tracks [k, n, 2]: whether each keeps clear of all others, wherever these might stand."""
+    free = np.ones(len(centres), bool)
+    for other in others:
+        if first <= other.slices.stop and other.first <= first + centres.shape[1]:
+            gap = np.linalg.norm(centres[:, :, None] - other.centres_mm[None, None], axis=-1).min((1, 2))
+            free &= gap > radius + other.radii_mm.max() + 6
+    return free
+
+
+def _track(chest: Chest, rng: np.random.Generator, others: list[RoundObject]) -> RoundObject | None:
+    """One vessel that runs obliquely through a lung, or None where no try out of many fits."""
+    n = int(rng.choice(N_SLICES))
+    radius = float(rng.uniform(*OBJECT_RADIUS_MM))
+    pace = float(rng.uniform(*PACE_MM))
+    steps = (np.arange(n) - (n - 1) / 2) * pace
+    _, y_mm, x_mm = chest.axes_mm()
+    for first in rng.permutation(len(chest.hu) - n):
+        room = chest.room_mm[first : first + n].min(0)
+        rows, cols = np.nonzero(room > 0.55 * radius)
+        if len(rows) < 20:
+            continue
+        pick = rng.integers(len(rows), size=300)
+        angle = rng.uniform(0, 2 * np.pi, 300)
+        heading = np.stack([np.sin(angle), np.cos(angle)], -1)
+        middle = np.stack([y_mm[rows[pick]], x_mm[cols[pick]]], -1)
+        centres = middle[:, None] + heading[:, None] * steps[None, :, None]
+        at = np.rint(centres / chest.spacing_mm[1:] + (MATRIX_PX - 1) / 2).astype(int).clip(0, MATRIX_PX - 1)
+        fits = (room[at[..., 0], at[..., 1]] > 0.55 * radius).all(1) & _apart(first, centres, radius, others)
+        if fits.any():
+            height = np.sqrt(1 - ((np.arange(n) - (n - 1) / 2) / (n / 2)) ** 2)
+            spiculated = rng.random() < 0.4
+            spikes = rng.uniform(0, 2 * np.pi, rng.integers(7, 12)) if spiculated else np.empty(0)
+            hu = float(rng.uniform(*OBJECT_HU))
+            return RoundObject(int(first), centres[int(fits.argmax())], radius * height, hu, spikes)
+    return None
+
+
+def round_objects(chest: Chest, rng: np.random.Generator) -> list[RoundObject]:
+    """The moving objects of an exam, as many in healthy exams as in others.
+
+    Args:
+        chest: where they go.
+        rng: of this patient only, in a state that does not depend on the label.
+
+    Returns:
+        One to `N_OBJECTS[1]` objects, in random order; fewer than drawn where a small lung is full.
+
+    Raises:
+        ValueError: not one fits into the lungs.
+    """
+    wanted = int(rng.integers(N_OBJECTS[0], N_OBJECTS[1] + 1))
+    objects: list[RoundObject] = []
+    for _ in range(4 * wanted):
+        found = _track(chest, rng, objects) if len(objects) < wanted else None
+        objects += [found] if found else []
+    if not objects:
+        raise ValueError("a phantom's lungs have no room for a round object; use another seed.")
+    return objects
+
+
+def halt(objects: list[RoundObject], rng: np.random.Generator, ill: bool) -> list[RoundObject]:
+    """Let one or two objects of an ill patient stand still, each at a place of its own track.
+
+    The generator gives the same numbers whether the patient is ill or not.
+    """
+    n_still = 1 + int(rng.random() < 0.3)
+    stops = [int(rng.integers(len(item.radii_mm))) for item in objects]
+    if not ill:
+        return objects
+    return [
+        o.standing(stop) if i < n_still else o for i, (o, stop) in enumerate(zip(objects, stops, strict=True))
+    ]
+
+
+def draw_objects(hu: Array, chest: Chest, objects: list[RoundObject]) -> None:
+    """Draw round objects into a volume, in place, with soft edges and spicules."""
+    _, y_mm, x_mm = chest.axes_mm()
+    pixel = chest.spacing_mm[1]
+    for item in objects:
+        for k, centre, radius in zip(item.slices, item.centres_mm, item.radii_mm, strict=True):
+            low = (
+                np.searchsorted(y_mm, centre[0] - 1.7 * radius),
+                np.searchsorted(x_mm, centre[1] - 1.7 * radius),
+            )
+            high = (
+                np.searchsorted(y_mm, centre[0] + 1.7 * radius),
+                np.searchsorted(x_mm, centre[1] + 1.7 * radius),
+            )
+            dy = y_mm[low[0] : high[0], None] - centre[0]
+            dx = x_mm[None, low[1] : high[1]] - centre[1]
+            edge = np.full((dy.shape[0], dx.shape[1]), radius)
+            if len(item.spikes_rad):
+                turn = np.arctan2(dy, dx)[..., None] - item.spikes_rad
+                away = np.abs(np.mod(turn + np.pi, 2 * np.pi) - np.pi).min(-1)
+                edge *= 0.92 + 0.43 * np.exp(-((away / 0.16) ** 2))
+            weight = np.clip(0.5 + (edge - np.hypot(dy, dx)) / pixel, 0, 1).astype(np.float32)
+            part = hu[k, low[0] : high[0], low[1] : high[1]]
+            part += weight * (np.float32(item.hu) - part)
+
+
+@dataclass(frozen=True)
+class FillingDefect:
+    """A gap in the contrast of a descending pulmonary artery.
+
+    Args:
+        left: in the left artery.
+        central: begins in its upper third.
+        slices: indices of its slices.
+        hu: attenuation.
+        lasting: False for a flow artefact of a single slice.
+    """
+
+    left: bool
+    central: bool
+    slices: range
+    hu: float
+    lasting: bool
+
+
+def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: float) -> list[FillingDefect]:
+    """Draw the filling defects of an exam into a volume, in place.
+
+    One or two that follow an artery over several slices, and in half of the exams one flow
+    artefact of a single slice, as dark as an embolus. Only `mean_hu` may depend on the label.
+
+    Args:
+        hu: float32 [D, H, W], changed.
+        chest: its arteries.
+        rng: of this patient only, in a state that does not depend on the label.
+        mean_hu: attenuation of the lasting defects.
+    """
+    sides = rng.permutation(2)[: 1 + int(rng.random() < 0.4)]
+    defects = [_draw_defect(hu, chest, rng, bool(side), mean_hu + rng.normal(0, 8), True) for side in sides]
+    flow, side, flow_hu = rng.random() < 0.5, bool(rng.integers(2)), rng.normal(*EMBOLUS_HU)
+    if flow and side not in sides.astype(bool):
+        defects.append(_draw_defect(hu, chest, rng, side, flow_hu, False))
+    return defects
+
+
+def _draw_defect(
+    hu: Array, chest: Chest, rng: np.random.Generator, left: bool, defect_hu: float, lasting: bool
+) -> FillingDefect:
+    path = chest.arteries[int(left)]
+    z_mm, y_mm, x_mm = chest.axes_mm()
+    inside = np.nonzero((z_mm > path[-1, 0]) & (z_mm < path[0, 0]))[0]
+    n = min(int(rng.choice(N_SLICES)), len(inside)) if lasting else 1
+    first = int(rng.integers(inside[0], inside[-1] + 2 - n))
+    share, angle = rng.uniform(0.74, 0.86), rng.uniform(0, 2 * np.pi)
+    for step, k in enumerate(range(first, first + n)):
+        y, x, radius = (np.interp(z_mm[k], path[::-1, 0], path[::-1, i]) for i in (1, 2, 3))
+        profile = np.sqrt(1 - ((step - (n - 1) / 2) / (0.62 * n)) ** 2)
+        off = 0.12 * radius
+        distance = np.hypot(y_mm[:, None] - y - off * np.sin(angle), x_mm[None] - x - off * np.cos(angle))
+        weight = np.clip(0.5 + (share * radius * profile - distance) / chest.spacing_mm[1], 0, 1)
+        hu[k] += weight.astype(np.float32) * (np.float32(defect_hu) - hu[k])
+    central = z_mm[first + n - 1] > path[len(path) // 3, 0]
+    return FillingDefect(left, bool(central), range(first, first + n), float(defect_hu), lasting)

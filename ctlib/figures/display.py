@@ -1,0 +1,127 @@
+"""Figures and tables as they stand in a report: HTML that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+from ctlib.figures.look import PX_PER_INCH, style
+
+MAX_SVG_BYTES = 110_000
+"""A larger SVG is shown as PNG, if that is smaller; base64 adds a third, and a report holds 2 MB."""
+
+DECIMALS = {"auroc": "{:.3f}", "effect": "{:+.3f}", "low": "{:+.3f}", "high": "{:+.3f}", "brier": "{:.3f}"}
+SHARES = ("fraction", "prevalence", "share", "accuracy")
+"""Columns whose name holds one of these words are shares of 1, shown in percent."""
+NOTHING = "–"
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes each time."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG with two pixels a CSS pixel, the same bytes each time."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=2 * PX_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure_html(figure: Figure, alt: str, caption: str) -> str:
+    """An HTML `<figure>` with the picture inside it.
+
+    Args:
+        figure: what a function of this package returns.
+        alt: what is seen, for those who cannot see it.
+        caption: what it shows, with the number of patients.
+
+    Raises:
+        ValueError: no alternative text.
+    """
+    if not alt.strip():
+        raise ValueError("show: alt is empty; say in a sentence what the figure shows.")
+    data, kind = svg(figure), "svg+xml"
+    if len(data) > MAX_SVG_BYTES:
+        raster = png(figure)
+        if len(raster) < len(data):
+            data, kind = raster, "png"
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    width = round(figure.get_figwidth() * PX_PER_INCH)
+    return (
+        f'<figure class="ct-figure"><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
+        f'style="max-width:100%;height:auto;background:#fff"/>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def show(figure: Figure, alt: str, caption: str) -> None:
+    """Display a figure with its alternative text and caption; see `figure_html`."""
+    display(HTML(figure_html(figure, alt, caption)))
+
+
+def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
+    """An HTML table; numbers aligned and rounded to what matters.
+
+    Args:
+        frame: rows to show; its index is left out.
+        caption: what it shows.
+        formats: format of a column ("{:.2f}") where the usual one does not do.
+    """
+    if frame.empty:
+        return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: nothing to list.</p>'
+    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
+    kinds = [' class="num"' if number else "" for number in numeric]
+    formatters = [(formats or {}).get(str(name)) or usual_format(frame[name]) for name in frame]
+    head = "".join(f"<th{kind}>{html.escape(str(name))}</th>" for name, kind in zip(frame, kinds, strict=True))
+    rows = []
+    for values in frame.itertuples(index=False, name=None):
+        cells = zip(values, kinds, formatters, strict=True)
+        rows.append("".join(f"<td{kind}>{html.escape(_cell(v, how))}</td>" for v, kind, how in cells))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<table class="ct-table"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
+    """Display a table; see `table_html`."""
+    display(HTML(table_html(frame, caption, formats)))
+
+
+def usual_format(column: pd.Series) -> str:
+    """The format of a column, from its name and type.
+
+    >>> usual_format(pd.Series([0.25], name="fraction")), usual_format(pd.Series([12345], name="n"))
+    ('{:.0%}', '{:,}')
+    """
+    name = str(column.name).lower()
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return "{}"
+    if pd.api.types.is_integer_dtype(column):
+        return "{:,}"
+    if any(word in name for word in SHARES):
+        exact = (100 * column.dropna() % 1).abs()
+        return "{:.0%}" if ((exact < 1e-6) | (exact > 1 - 1e-6)).all() else "{:.1%}"
+    for word, how in DECIMALS.items():
+        if word in name:
+            return how
+    if name.endswith("_mm") or " mm" in name:
+        return "{:.2f}"
+    return "{:,.0f}" if (column.dropna() % 1 == 0).all() else "{:,.3g}" if column.max() < 100 else "{:,.0f}"
+
+
+def _cell(value: Any, how: str) -> str:
+    return NOTHING if pd.isna(value) else how.format(value).replace("%", " %") if "%" in how else how.format(value)

@@ -1,0 +1,169 @@
+"""One look for all figures: fonts, colours by init, and shared ranges.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any
+colour vision tell apart; inits differ by marker too, so print in grey still reads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+PX_PER_INCH = 96
+"""CSS pixels an inch: a figure 10 inches wide is shown 960 px wide."""
+WIDTH = 10.0
+"""Width of a figure, inches."""
+
+INK, FAINT = "#222222", "#8a8a8a"
+DISEASE, NO_DISEASE = "#E69F00", "#8a8a8a"
+READERS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7")
+"""Contours on grey pictures, one colour a reader; a fifth reader begins anew."""
+
+
+@dataclass(frozen=True)
+class InitLook:
+    """Colour and marker of an init; `filled` is False for a hollow marker."""
+
+    colour: str
+    marker: str
+    filled: bool = True
+
+
+INITS = {
+    "random": InitLook("#6b6b6b", "o", filled=False),
+    "video": InitLook("#0072B2", "o"),
+    "kinetics400": InitLook("#D55E00", "s"),
+    "imagenet": InitLook("#009E73", "^"),
+    "ct": InitLook("#CC79A7", "D"),
+}
+"""Fixed by init in every figure; `ct_lidc` and the like look as `ct` where they are alone."""
+_OTHERS = (InitLook("#E69F00", "v"), InitLook("#56B4E9", "P"), InitLook("#000000", "X"))
+
+
+def init_looks(inits: Iterable[str]) -> dict[str, InitLook]:
+    """The look of each init: the fixed one, or the next that is free.
+
+    >>> init_looks(["random", "mine"])["mine"].colour
+    '#E69F00'
+    """
+    looks: dict[str, InitLook] = {}
+    others = iter(_OTHERS * 9)
+    for init in dict.fromkeys(inits):
+        family = "ct" if init.startswith("ct_") else init
+        known = INITS.get(family)
+        looks[init] = known if known and known not in looks.values() else next(others)
+    return looks
+
+
+def _parameters() -> dict[str, object]:
+    return {
+        **seaborn.axes_style("whitegrid"),
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
+        "font.size": 10,
+        "axes.labelsize": 10,
+        "axes.titlesize": 10.5,
+        "axes.titlelocation": "left",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": "#bbbbbb",
+        "grid.color": "#e6e6e6",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "lines.linewidth": 1.6,
+        "svg.fonttype": "path",  # no font of the reader's machine moves a label
+        "svg.hashsalt": "ctlib",  # the same bytes each time
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+    }
+
+
+def style() -> matplotlib.RcParams:
+    """A context in which figures have the look; nothing global changes."""
+    return matplotlib.rc_context(_parameters())
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(plot: Callable[P, R]) -> Callable[P, R]:
+    """A figure function that draws inside `style`."""
+
+    @functools.wraps(plot)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with style():
+            return plot(*args, **kwargs)
+
+    return inside
+
+
+def panels(n_rows: int, n_columns: int, height: float, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
+    """A figure of equal panels that share their x and y ranges, without pyplot's global state.
+
+    Args:
+        n_rows: rows of panels.
+        n_columns: columns of panels.
+        height: of the figure, inches.
+        width: of the figure, inches.
+
+    Returns:
+        The figure, and the axes `[n_rows, n_columns]`.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+
+
+def key(figure: Figure, looks: dict[str, InitLook]) -> None:
+    """The inits by name, in their colours, above the panels."""
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, markerfacecolor=face(look), label=init)
+        for init, look in looks.items()
+    ]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, labelcolor="linecolor"
+        )
+
+
+def face(look: InitLook) -> str:
+    """Colour that fills the marker."""
+    return look.colour if look.filled else "white"
+
+
+def note(axes: Axes, text: str) -> None:
+    """A line of small print at the bottom of a panel: what is missing there."""
+    axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=9, color="#a33b00", va="bottom", wrap=True)
+
+
+def percent(fraction: float) -> str:
+    """A share as people read it.
+
+    >>> percent(0.25), percent(0.125)
+    ('25 %', '12.5 %')
+    """
+    return f"{100 * fraction:g} %"
+
+
+def auroc_limits(*columns: Sequence[float] | pd.Series) -> tuple[float, float]:
+    """One y range for all panels: from a step of 0.1 below the lowest value, to 1.
+
+    >>> auroc_limits([0.72, float("nan")], [0.9])
+    (0.7, 1.02)
+    """
+    values = np.concatenate([np.asarray(column, dtype=np.float64).ravel() for column in columns])
+    values = values[np.isfinite(values)]
+    low = min(float(values.min()), 0.9) if len(values) else 0.4
+    return max(float(np.floor(low * 10 + 1e-9) / 10), 0.0), 1.02

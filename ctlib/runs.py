@@ -1,0 +1,163 @@
+"""What a run is: one finetuning, known by all that changes its result.
+
+`Run.run_id` is a hash of every setting, of the data (`fingerprint`) and of the weights it begins
+from, so that a result is never taken for that of another experiment, and never computed twice.
+What does not belong to it: the device and the library versions. They change the last bits
+only, and a result from a cluster must be found on a laptop; both are recorded with the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from ctlib import tables
+from ctlib.cohorts import load_tables, task
+from ctlib.store import Store
+from ctlib.workspace import Workspace
+
+PROTOCOL_VERSION = 1
+"""Counts the changes of the code that change results."""
+
+STUDY_LABELS = ("exam", "clips")
+"""Where the label of a study comes from: the exam's own, or any of its clips (the published rule)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finetuning. Units and meanings are those of the notebook's parameters.
+
+    Args:
+        task: a task of `ctlib.cohorts.TASKS`.
+        backbone: key of the network.
+        init: where its weights begin.
+        fraction: share of the training patients whose labels are used.
+        seed: of the patients drawn, the order of the clips, the augmentation and the head.
+        lr: learning rate.
+        size: `tiny` or `full`.
+        matrix_px: rows and columns of a stored slice.
+        clip_length: slices a clip.
+        crop_px: rows and columns of a clip.
+        rotation_deg: training clips turn by up to this.
+        epochs: at most so many.
+        steps_per_epoch: batches an epoch.
+        batch_size: clips a batch.
+        weight_decay: of the optimizer.
+        optimizer: `adam`, `adamw` or `sgd`.
+        schedule: `one_cycle`, `plateau` or `constant`.
+        patience: epochs without a better validation AUROC before it stops; 0 never stops.
+        precision: `auto`, `fp32` or `bf16`.
+        study_label: one of `STUDY_LABELS`.
+        data: `fingerprint` of the cohort.
+        weights: checksum of the init's file; empty where nothing is loaded.
+    """
+
+    task: str
+    backbone: str
+    init: str
+    fraction: float
+    seed: int
+    lr: float
+    size: str
+    matrix_px: int
+    clip_length: int
+    crop_px: int
+    rotation_deg: float
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    weight_decay: float
+    optimizer: str
+    schedule: str
+    patience: int
+    precision: str
+    study_label: str
+    data: str
+    weights: str
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.type == "float":  # 1 and 1.0 are one setting
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        if self.study_label not in STUDY_LABELS:
+            raise ValueError(f"study_label is {self.study_label!r}; known are {', '.join(STUDY_LABELS)}.")
+        if self.steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch is {self.steps_per_epoch}; give at least 1.")
+
+    @cached_property
+    def run_id(self) -> str:
+        """First 12 hex digits of the SHA-256 of all settings and the version of the protocol."""
+        return digest({**dataclasses.asdict(self), "protocol": PROTOCOL_VERSION})[:12]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.backbone} {self.init} fraction {self.fraction:g} seed {self.seed}"
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings, whatever their order.
+
+    >>> digest({"b": 1, "a": [2.5]}) == digest({"a": [2.5], "b": 1})
+    True
+    >>> digest({"a": 1})[:12]
+    '015abd7f5cc5'
+    """
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam") -> pd.DataFrame:
+    """The clips of a cohort with patient, study, split and study label.
+
+    Returns:
+        Columns of table `clips` (series_uid, start, stop, label, ...), with `clip` counted within
+        the study, and patient_id, study, split, study_label; sorted by patient, study and clip.
+
+    Raises:
+        MissingInput: a table is missing; the sentence names the notebook that writes it.
+        ValueError: a clip has no label.
+    """
+    series = load_tables(workspace, cohort).series
+    writer = "01_explore_data"
+    clips = tables.read("clips", workspace.require(workspace.table("clips", cohort), writer))
+    splits = tables.read("splits", workspace.require(workspace.table("splits", cohort), writer))
+    exams = series.rename(columns={"study_uid": "study", "label": "exam_label"})
+    rows = clips.merge(exams[["patient_id", "study", "series_uid", "exam_label"]], on="series_uid")
+    rows = rows.merge(splits, on="patient_id").sort_values(["patient_id", "study", "series_uid", "clip"])
+    if rows["label"].isna().any() or rows["exam_label"].isna().any():
+        row = rows[rows["label"].isna() | rows["exam_label"].isna()].iloc[0]
+        raise ValueError(
+            f"cohort {cohort}: series {row['series_uid']}, clip {row['clip']} has no clip label or no exam "
+            f"label; drop such series in notebook {writer}."
+        )
+    studies = rows.groupby("study")
+    rows["clip"] = studies.cumcount()
+    rows["study_label"] = studies["exam_label" if study_label == "exam" else "label"].transform("max")
+    return (
+        rows.drop(columns="exam_label")
+        .astype({"label": "int64", "study_label": "int64"})
+        .reset_index(drop=True)
+    )
+
+
+def fingerprint(workspace: Workspace, cohort: str) -> str:
+    """SHA-256 of all of a cohort that a run sees: clips, labels, splits and volumes.
+
+    Raises:
+        MissingInput: a table is missing.
+        StoreError: a volume is not in the store.
+    """
+    rows = labelled_clips(workspace, cohort).drop(columns="n_positive")
+    store = Store(workspace.store(cohort), matrix_px=1)  # no voxel is read
+    volumes = {uid: store.checksum(uid) for uid in sorted(rows["series_uid"].unique())}
+    return digest({"clips": rows.to_csv(index=False), "volumes": volumes})
+
+
+def store_of(workspace: Workspace, run: Run) -> Store:
+    """Where the volumes of a run's cohort lie."""
+    return Store(workspace.store(task(run.task).cohort), run.matrix_px)

@@ -1,0 +1,185 @@
+"""Outcomes are in order, failures stop nothing, workers are alike and end with whoever made them."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ctlib import progress
+from ctlib.engine import Engine, EngineError, Outcome
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def odd_fails(x: int) -> int:
+    if x % 2:
+        raise ValueError(f"x is {x}; give an even number.")
+    return x
+
+
+def dies_at_one(x: int) -> int:
+    if x == 1:
+        os._exit(3)
+    return x
+
+
+def threads_used(x: int) -> tuple[int, int, str, str]:
+    import cv2
+    import torch
+
+    return torch.get_num_threads(), cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"], str(os.getpid())
+
+
+def interrupts(x: int) -> int:
+    if x == 1:
+        raise KeyboardInterrupt
+    return x
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    with Engine(2) as engine:
+        yield engine
+
+
+def values(outcomes: list[Outcome]) -> list[object]:
+    return [outcome.value for outcome in outcomes]
+
+
+def test_outcomes_are_in_order_whatever_the_number_of_workers(two_workers):
+    items = list(range(25))
+    for engine in (Engine(0), two_workers):
+        outcomes = engine.run(square, items)
+        assert values(outcomes) == [x * x for x in items]
+        assert [outcome.index for outcome in outcomes] == items
+        assert all(outcome.error is None for outcome in outcomes)
+
+
+def test_a_failure_is_an_outcome_with_its_traceback_and_stops_nothing(two_workers):
+    for engine in (Engine(0), two_workers):
+        outcomes = engine.run(odd_fails, range(4))
+        assert values(outcomes) == [0, None, 2, None]
+        assert outcomes[3].reason == "ValueError: x is 3; give an even number."
+        assert "in odd_fails" in outcomes[3].error
+        with pytest.raises(EngineError, match=r"(?s)2 of 4 items failed; the first:.*x is 1; give an even"):
+            engine.map(odd_fails, range(4))
+        assert engine.map(square, [2, 3]) == [4, 9]
+
+
+def test_a_worker_that_dies_is_an_outcome_and_the_others_are_computed(two_workers):
+    outcomes = two_workers.run(dies_at_one, range(5))
+    assert values(outcomes) == [0, None, 2, 3, 4]
+    assert outcomes[1].reason.startswith("WorkerDied: the worker process died 3 times at this item")
+
+
+def test_threads_are_pinned_in_workers_and_given_back_here(two_workers):
+    import cv2
+    import torch
+
+    used = values(two_workers.run(threads_used, range(4)))
+    assert {row[:3] for row in used} == {(1, 1, "1")}
+    assert os.getpid() not in {int(row[3]) for row in used}
+    before = torch.get_num_threads(), cv2.getNumThreads(), os.environ.get("OMP_NUM_THREADS")
+    [(n_torch, n_cv2, variable, pid)] = values(Engine(0, threads=2).run(threads_used, [0]))
+    assert (n_torch, n_cv2, variable, int(pid)) == (2, 2, "2", os.getpid())
+    assert (torch.get_num_threads(), cv2.getNumThreads(), os.environ.get("OMP_NUM_THREADS")) == before
+
+
+def test_it_works_where_an_event_loop_runs_as_in_a_notebook(two_workers):
+    async def cell() -> list[object]:
+        return values(two_workers.run(square, [3, 4]))
+
+    assert asyncio.run(cell()) == [9, 16]
+
+
+def test_nothing_starts_before_there_is_work():
+    with Engine(2) as engine:
+        assert engine.run(square, []) == []
+        assert engine._client is None
+
+
+def test_an_interrupt_passes_and_later_work_is_done(two_workers):
+    with pytest.raises(KeyboardInterrupt):
+        Engine(0).run(interrupts, range(3))
+
+    def interrupt(outcome: Outcome) -> None:
+        raise KeyboardInterrupt
+
+    with Engine(1) as engine:
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(square, range(3), on_done=interrupt)
+        assert engine._client is None  # its workers were ended at once
+
+
+def test_progress_counts_what_ended(tmp_path, monkeypatch):
+    path = tmp_path / "progress.json"
+    monkeypatch.setenv(progress.VARIABLE, str(path))
+    seen = []
+    Engine(0).run(
+        odd_fails,
+        range(3),
+        what="trials",
+        note=lambda outcome: outcome.reason or f"item {outcome.index}",
+        on_done=lambda outcome: seen.append((outcome.index, json.loads(path.read_text())["done"])),
+    )
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+    state = progress.read(path)
+    assert (state.what, state.done, state.total, state.note) == ("trials", 3, 3, "item 2")
+    assert abs(time.time() - state.started_s) < 60
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(-1, 1), (1, 0)])
+def test_senseless_numbers_are_refused(workers, threads):
+    with pytest.raises(ValueError, match=f"workers is {workers}, threads is {threads}; give at least 0"):
+        Engine(workers, threads)
+
+
+SCRIPT = """
+import os, sys, time
+from ctlib.engine import Engine
+
+def pid_and_wait(seconds):
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    assert "torch" not in sys.modules
+    with Engine(2) as engine:
+        engine.run(pid_and_wait, [60, 60])
+"""
+
+
+def gone(pid: int) -> bool:
+    """Ended, or a zombie that nobody waits for in a container."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to look at processes")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_process_that_made_them(tmp_path, sign):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    pids = [int(process.stdout.readline()) for _ in range(2)]
+    process.send_signal(sign)
+    deadline = time.monotonic() + 20
+    while not all(map(gone, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert all(map(gone, pids))
+    process.communicate(timeout=20)
+    assert process.returncode != 0

@@ -1,0 +1,352 @@
+"""A fit that was interrupted equals one that was not; the best epoch is kept; precision is asked for once."""
+
+import math
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as lightning
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from ctlib import precision
+from ctlib.backbones import spec
+from ctlib.clips import BalancedSampler
+from ctlib.inits import Init, Network, network
+from ctlib.precision import Compute, choose
+from ctlib.training import CHECKPOINT, WEIGHTS, FitError, FitSettings, fit, n_plateaus, predict
+
+CPU = Compute("cpu", "32-true")
+RANDOM = Init("random", "drawn", "none", (0.5,), (0.3,))
+
+
+class Cubes:
+    """Noise, brighter where the label is 1; in training noise of its own for each position and epoch."""
+
+    def __init__(self, n: int, train: bool, side: int = 8) -> None:
+        self.labels = [i % 2 for i in range(n)]
+        self.train, self.side, self.epoch = train, side, 0
+        self.epochs: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.epochs.append(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        position = getattr(index, "position", index)
+        rng = np.random.default_rng([int(index), position, self.epoch] if self.train else [int(index), 77])
+        clip = rng.random((1, 4, self.side, self.side), dtype=np.float32) + 0.1 * self.labels[index]
+        return {"clip": torch.from_numpy(clip), "label": torch.tensor(float(self.labels[index]))}
+
+
+class Mean(nn.Module):
+    """A network small enough for a test of the loop: it has batch norm and dropout."""
+
+    n_features = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.Dropout(0.5)
+        )
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.layers(clip).mean(dim=(2, 3, 4))
+
+
+def small() -> Network:
+    torch.manual_seed(5)
+    return Network(Mean(), 1, (0.5,), (0.3,))
+
+
+class Accuracy:
+    """A metric, which can raise on its n-th call, as if the process had been killed there."""
+
+    def __init__(self, labels: list[int], killed_at: int = 0) -> None:
+        self.labels, self.killed_at, self.calls = np.array(labels), killed_at, 0
+
+    def __call__(self, logits: np.ndarray) -> float:
+        self.calls += 1
+        if self.calls == self.killed_at:
+            raise RuntimeError("killed")
+        return float(((logits[:, 0] > 0) == self.labels).mean())
+
+
+def run(net: Network, folder: Path, killed_at: int = 0, compute: Compute = CPU, side: int = 8, **changes):
+    val = Cubes(10, train=False, side=side)
+    train = Cubes(16, train=True, side=side)
+    settings = {"epochs": 4, "batch_size": 4, "lr": 1e-2, "weight_decay": 1e-6, "patience": 0, **changes}
+    metric = changes.get("metric") or Accuracy(val.labels, killed_at)
+    settings.pop("metric", None)
+    sampler = BalancedSampler(train.labels, 12, seed=3)
+    return fit(net, train, sampler, val, metric, FitSettings(**settings), compute, folder, seed=3)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    states = a.state_dict(), b.state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"), [("adamw", "one_cycle"), ("adam", "plateau"), ("sgd", "constant")]
+)
+def test_a_resumed_fit_equals_one_that_was_not_interrupted(tmp_path, killed_at, optimizer, schedule):
+    quiet, resumed = small(), small()
+    settings = {"optimizer": optimizer, "schedule": schedule}
+    expected = run(quiet, tmp_path / "quiet", **settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(small(), tmp_path / "killed", killed_at, **settings)
+    assert (tmp_path / "killed" / CHECKPOINT).exists() == (killed_at > 1)
+    result = run(resumed, tmp_path / "killed", **settings)
+    pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
+    assert result.best_epoch == expected.best_epoch
+    assert np.array_equal(result.val_logits, expected.val_logits)
+    assert same(quiet, resumed)
+
+
+def test_a_resumed_fit_of_slow_in_bf16_is_the_same_too(tmp_path):
+    compute = choose("bf16", spec("slow_r50"))
+    nets = [network("slow_r50", "tiny", RANDOM, seed=0)[0] for _ in range(3)]
+    expected = run(nets[0], tmp_path / "quiet", compute=compute, side=32, schedule="one_cycle")
+    with pytest.raises(RuntimeError, match="killed"):
+        run(nets[1], tmp_path / "killed", killed_at=3, compute=compute, side=32, schedule="one_cycle")
+    result = run(nets[2], tmp_path / "killed", compute=compute, side=32, schedule="one_cycle")
+    pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
+    assert same(nets[0], nets[2])
+    predicted = predict(nets[2], Cubes(10, train=False, side=32), 4, compute)
+    assert np.array_equal(predicted, result.val_logits)
+
+
+def test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie(tmp_path):
+    val = Cubes(10, train=False)
+    states = []
+
+    def scripted(logits: np.ndarray) -> float:
+        states.append(logits)
+        return [0.6, 0.8, 0.8, 0.7][len(states) - 1]
+
+    net = small()
+    result = run(net, tmp_path, metric=scripted)
+    assert result.best_epoch == 3
+    assert result.curves["epoch"].tolist() == [1, 2, 3, 4]
+    assert result.curves["val_metric"].tolist() == [0.6, 0.8, 0.8, 0.7]
+    assert np.array_equal(result.val_logits, states[2])
+    assert np.array_equal(predict(net, val, 4, CPU), states[2])
+    assert not np.array_equal(states[2], states[3])
+    assert (tmp_path / WEIGHTS).is_file()
+
+
+def test_it_stops_after_patience_and_is_not_trained_further_when_called_again(tmp_path):
+    values = iter([0.5, 0.7, 0.7, 0.6, 0.9, 0.9])
+    result = run(small(), tmp_path, metric=lambda logits: next(values), epochs=6, patience=2)
+    assert result.curves["val_metric"].tolist() == [0.5, 0.7, 0.7, 0.6]  # 0.7 again is not better
+    assert result.best_epoch == 3
+    again = run(small(), tmp_path, metric=lambda logits: pytest.fail("trained"), epochs=6, patience=2)
+    pd.testing.assert_frame_equal(again.curves, result.curves, check_exact=True)
+    assert again.seconds == result.seconds
+
+
+def test_learning_rate_follows_its_schedule(tmp_path, monkeypatch):
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def recorded(self, closure=None):
+        used.append(self.param_groups[0]["lr"])
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
+    run(small(), tmp_path / "one_cycle", schedule="one_cycle", optimizer="adamw")
+    other = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule, wanted = torch.optim.lr_scheduler.OneCycleLR(other, 1e-2, total_steps=12), []
+    for _ in range(12):  # 4 epochs of 12 clips, 4 a step
+        wanted.append(other.param_groups[0]["lr"])
+        other.step()
+        schedule.step()
+    assert used == pytest.approx(wanted, rel=1e-12)
+    used.clear()
+    run(small(), tmp_path / "constant", schedule="constant", optimizer="adamw")
+    assert set(used) == {1e-2}
+    used.clear()
+    monkeypatch.setattr("ctlib.training.n_plateaus", len)  # as if each epoch were a plateau
+    run(small(), tmp_path / "plateau", schedule="plateau", optimizer="adamw")
+    assert used == [0.01] * 3 + [0.005] * 3 + [0.0025] * 3 + [0.00125] * 3
+
+
+def test_a_plateau_is_more_than_one_epoch_without_a_lower_loss():
+    assert [n_plateaus([1.0, *rest]) for rest in ([], [1.0], [1.0, 1.0], [1.0, 1.0, 1.0, 1.0])] == [
+        0,
+        0,
+        1,
+        2,
+    ]
+    assert n_plateaus([1.0, 1.1, 0.9, 1.0, 0.8]) == 0
+
+
+def test_every_epoch_has_its_own_data_also_after_a_resume(tmp_path):
+    train, val = Cubes(16, train=True), Cubes(10, train=False)
+    sampler = BalancedSampler(train.labels, 12, seed=3)
+    settings = FitSettings(3, 4, 1e-3, 0.0, patience=0)
+    metric = Accuracy(val.labels, killed_at=2)
+    with pytest.raises(RuntimeError):
+        fit(small(), train, sampler, val, metric, settings, CPU, tmp_path, seed=0)
+    resumed = Cubes(16, train=True)
+    fit(small(), resumed, sampler, val, Accuracy(val.labels), settings, CPU, tmp_path, seed=0)
+    assert set(train.epochs) == {0, 1}
+    assert sorted(set(resumed.epochs)) == [1, 2] and resumed.epochs[0] == 1
+
+
+def test_readers_ahead_do_not_change_the_result(tmp_path):
+    nets = small(), small()
+    results = []
+    for net, workers in zip(nets, (0, 1), strict=True):
+        train, val = Cubes(16, train=True), Cubes(10, train=False)
+        sampler = BalancedSampler(train.labels, 12, seed=3)
+        settings = FitSettings(2, 4, 1e-3, 0.0, patience=0)
+        folder = tmp_path / str(workers)
+        metric = Accuracy(val.labels)
+        results.append(fit(net, train, sampler, val, metric, settings, CPU, folder, 0, workers))
+    pd.testing.assert_frame_equal(results[0].curves, results[1].curves, check_exact=True)
+    assert same(*nets)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do(tmp_path):
+    net = small()
+    with torch.no_grad():
+        net.head.weight.fill_(math.nan)
+    with pytest.raises(FitError, match=r"loss of epoch 1 is nan in training .* lower lr, which is 0\.01"):
+        run(net, tmp_path)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(FitError, match=r"last\.ckpt is no checkpoint of a fit .* delete it to begin again"):
+        run(small(), tmp_path)
+
+
+def test_ctrl_c_stays_a_keyboard_interrupt(tmp_path):
+    import signal
+
+    def interrupted(logits: np.ndarray) -> float:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), tmp_path, metric=interrupted)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_it_is_silent(tmp_path, capfd, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(small(), tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "lion"}, "optimizer is 'lion'; known are adam, adamw, sgd"),
+        ({"schedule": "cosine"}, "schedule is 'cosine'; known are one_cycle, plateau, constant"),
+        ({"epochs": 0}, "epochs is 0; give at least 1"),
+        ({"patience": -1}, "patience is -1; give at least 0"),
+        ({"lr": 0.0}, "lr is 0.0; give a learning rate above 0"),
+    ],
+)
+def test_senseless_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        FitSettings(**{"epochs": 1, "batch_size": 1, "lr": 0.1, "weight_decay": 0.0, **change})
+
+
+def test_cross_entropy_learns_classes(tmp_path):
+    torch.manual_seed(5)
+    net = Network(Mean(), 2, (0.5,), (0.3,))
+    val, train = Cubes(10, train=False), Cubes(16, train=True)
+    for cubes in (val, train):
+        cubes.labels = [int(label) for label in cubes.labels]
+    settings = FitSettings(1, 4, 1e-2, 0.0, patience=0, loss="cross_entropy")
+    metric = lambda logits: float((logits.argmax(1) == np.array(val.labels)).mean())  # noqa: E731
+    result = fit(net, train, BalancedSampler(train.labels, 12, 0), val, metric, settings, CPU, tmp_path, 0)
+    assert result.val_logits.shape == (10, 2)
+    expected = nn.functional.cross_entropy(torch.tensor(result.val_logits), torch.tensor(val.labels))
+    assert result.curves["val_loss"].iloc[0] == pytest.approx(float(expected), rel=1e-6)
+
+
+# precision
+
+
+@pytest.mark.parametrize(
+    ("asked", "bf16", "expected"),
+    [
+        ("auto", True, "bf16-mixed"),
+        ("auto", False, "16-mixed"),
+        ("bf16", False, "bf16-mixed"),
+        ("fp32", True, "32-true"),
+    ],
+)
+def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    compute = choose(asked, spec("slow_r50"))
+    assert (compute.accelerator, compute.precision) == ("gpu", expected)
+    assert compute.device == torch.device("cuda")
+    requested = {}
+    monkeypatch.setattr(lightning, "Trainer", lambda **arguments: requested.update(arguments))
+    with precision.trainer(compute, 3, tmp_path):
+        pass
+    wanted = {"accelerator": "gpu", "devices": 1, "precision": expected, "deterministic": "warn"}
+    wanted |= {"benchmark": False, "logger": False, "enable_checkpointing": False, "max_epochs": 3}
+    assert {name: requested[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("key", ["slow_r50", "resnet18"])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_cpu_computes_as_was_measured_to_be_faster(monkeypatch, key, bf16):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: bf16)
+    backbone = spec(key)
+    compute = choose("auto", backbone)
+    assert compute.accelerator == "cpu"
+    assert compute.precision == ("bf16-mixed" if bf16 and backbone.cpu_precision == "bf16" else "32-true")
+    layout = {3: torch.channels_last_3d, 2: torch.channels_last}[backbone.dims]
+    assert compute.memory_format == (layout if backbone.cpu_channels_last else torch.contiguous_format)
+    assert choose("fp32", backbone).precision == "32-true"
+    assert choose("bf16", backbone).precision == "bf16-mixed"
+    assert compute.trainer_arguments["deterministic"] is False
+
+
+def test_memory_format_and_autocast_reach_the_network(tmp_path):
+    seen = []
+
+    class Seen(Mean):
+        def forward(self, clip: torch.Tensor) -> torch.Tensor:
+            seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+            return super().forward(clip)
+
+    net = Network(Seen(), 1, (0.5,), (0.3,))
+    compute = Compute("cpu", "bf16-mixed", torch.channels_last_3d)
+    run(net, tmp_path, compute=compute, epochs=1)
+    predict(net, Cubes(4, train=False), 4, compute)
+    assert set(seen) == {(True, torch.bfloat16)}
+    weight = net.backbone.layers[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision is 'fp8'; known are auto, fp32, bf16"):
+        choose("fp8", spec("slow_r50"))
