@@ -32,10 +32,10 @@ from scipy.special import expit
 from ctlib import metrics, tables
 from ctlib.backbones import spec
 from ctlib.clips import BalancedSampler, ClipDataset, ClipSettings, intensity
-from ctlib.cohorts import load_tables, task
+from ctlib.cohorts import task
 from ctlib.inits import find, network
 from ctlib.precision import choose
-from ctlib.runs import Run, fingerprint, labelled_clips, store_of
+from ctlib.runs import Run, fingerprint, labelled_clips, read_table, store_of
 from ctlib.splits import fraction_patients
 from ctlib.training import CHECKPOINT, FitError, FitSettings, Metric, fit, predict
 from ctlib.workspace import Workspace, read_json, write_json, write_text
@@ -70,10 +70,14 @@ def expand(
 
     Raises:
         MissingInput: data or weights were not made yet.
+        FitError: all validation studies of a task have one label.
         ValueError: an unknown name or a setting out of range.
         TypeError: a setting is missing or unknown.
     """
     data = {name: fingerprint(workspace, task(name).cohort) for name in tasks}
+    for name in tasks:  # here, not only in each run, so that nothing starts in vain
+        rows = labelled_clips(workspace, task(name).cohort, settings.get("study_label", "exam"))
+        study_auroc(rows[rows["split"] == "val"])
     weights = {
         (init, backbone): find(init, backbone, workspace, cohort_mean_std=(0.0, 1.0)).checksum
         for init in inits
@@ -144,8 +148,8 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, 
     rows = labelled_clips(workspace, cohort, run.study_label)
     cut = ClipSettings(run.clip_length, run.crop_px, task(run.task).hu_window, run.rotation_deg)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    splits = rows[["patient_id", "split"]].drop_duplicates()
-    patients = fraction_patients(splits, load_tables(workspace, cohort).series, run.fraction, run.seed)
+    splits = read_table(workspace, "splits", cohort)
+    patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
     used = in_split["train"][in_split["train"]["patient_id"].isin(patients)].reset_index(drop=True)
 
     cohort_mean_std = intensity(store, in_split["train"], cut)

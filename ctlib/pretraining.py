@@ -79,7 +79,9 @@ class PretrainSettings:
     seed: int = 0
 
 
-def pretrain(work_dir: str, backbone: str, settings: PretrainSettings, loader_workers: int = 0) -> dict[str, Any]:
+def pretrain(
+    work_dir: str, backbone: str, settings: PretrainSettings, loader_workers: int = 0
+) -> dict[str, Any]:
     """Pretrain one network, or what is left of it. This is what a worker does.
 
     Args:
@@ -218,7 +220,7 @@ def pretrain_all(
             f"{len(record['classes'])} classes at epoch {record['best_epoch']}, {record['seconds']:.0f} s"
         )
 
-    work = partial(_pretrain_one, str(workspace.root), settings=settings, loader_workers=loader_workers)
+    work = partial(pretrain, str(workspace.root), settings=settings, loader_workers=loader_workers)
     outcomes = engine.run(work, backbones, "networks to pretrain", line, lambda outcome: echo(line(outcome)))
     rows = [
         {"backbone": outcome.value["backbone"], **row}
@@ -228,7 +230,9 @@ def pretrain_all(
     ]
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(backbones)} networks failed; the first:\n{failed[0].error}")
+        raise RuntimeError(
+            f"{len(failed)} of {len(backbones)} networks failed; the first:\n{failed[0].error}"
+        )
     table = tables.check(pd.DataFrame(rows), "pretraining")
     tables.write(table, "pretraining", workspace.table("pretraining"))
     return table

@@ -32,6 +32,7 @@ MAX_FINDINGS = 6
 MAX_PICTURE_BYTES = 400_000
 """Larger pictures are left out of the index, which stays below 2 MB."""
 
+_MARKER = "papermill-error-cell-tag"  # cells in which papermill repeats an error; the page says it itself
 _DATA_IMAGE = re.compile(r'<img[^>]*?src="(data:image/[^"]+)"[^>]*?>', re.DOTALL)
 _ALT = re.compile(r'alt="([^"]*)"')
 _LEAD = re.compile(r"^\*\*(\w+)\*\*[ \t]*(.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -88,7 +89,9 @@ class Story:
         import nbformat
 
         try:
-            return cls(path.stem, nbformat.read(path, as_version=4))
+            book = nbformat.read(path, as_version=4)
+            book.cells = [c for c in book.cells if _MARKER not in c.metadata.get("tags", [])]
+            return cls(path.stem, book)
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ReportError(
                 f"{shown(path)} is no readable notebook ({type(error).__name__}): run {path.stem} again."
@@ -195,8 +198,7 @@ def _shaped(story: Story) -> tuple[Any, list[str]]:
     import copy
 
     book = copy.deepcopy(story.book)
-    hidden = {"papermill-error-cell-tag", "injected-parameters"}
-    cells = [cell for cell in book.cells if not hidden & set(cell.metadata.get("tags", []))]
+    cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if cells and cells[0].cell_type == "markdown":
         cells[0].source = _LEAD.sub("", re.sub(r"^# .+$", "", cells[0].source, count=1, flags=re.M)).strip()
     for cell in cells:

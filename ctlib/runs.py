@@ -18,12 +18,15 @@ from typing import Any
 import pandas as pd
 
 from ctlib import tables
-from ctlib.cohorts import load_tables, task
+from ctlib.cohorts import task
 from ctlib.store import Store
 from ctlib.workspace import Workspace
 
 PROTOCOL_VERSION = 1
 """Counts the changes of the code that change results."""
+
+WRITER = "01_explore_data"
+"""The notebook that writes a cohort's tables and volumes."""
 
 STUDY_LABELS = ("exam", "clips")
 """Where the label of a study comes from: the exam's own, or any of its clips (the published rule)."""
@@ -111,6 +114,15 @@ def digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def read_table(workspace: Workspace, name: str, cohort: str) -> pd.DataFrame:
+    """A table of a cohort.
+
+    Raises:
+        MissingInput: it is missing; the sentence names the notebook that writes it.
+    """
+    return tables.read(name, workspace.require(workspace.table(name, cohort), WRITER))
+
+
 def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam") -> pd.DataFrame:
     """The clips of a cohort with patient, study, split and study label.
 
@@ -122,10 +134,7 @@ def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam")
         MissingInput: a table is missing; the sentence names the notebook that writes it.
         ValueError: a clip has no label.
     """
-    series = load_tables(workspace, cohort).series
-    writer = "01_explore_data"
-    clips = tables.read("clips", workspace.require(workspace.table("clips", cohort), writer))
-    splits = tables.read("splits", workspace.require(workspace.table("splits", cohort), writer))
+    series, clips, splits = (read_table(workspace, name, cohort) for name in ("series", "clips", "splits"))
     exams = series.rename(columns={"study_uid": "study", "label": "exam_label"})
     rows = clips.merge(exams[["patient_id", "study", "series_uid", "exam_label"]], on="series_uid")
     rows = rows.merge(splits, on="patient_id").sort_values(["patient_id", "study", "series_uid", "clip"])
@@ -133,7 +142,7 @@ def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam")
         row = rows[rows["label"].isna() | rows["exam_label"].isna()].iloc[0]
         raise ValueError(
             f"cohort {cohort}: series {row['series_uid']}, clip {row['clip']} has no clip label or no exam "
-            f"label; drop such series in notebook {writer}."
+            f"label; drop such series in notebook {WRITER}."
         )
     studies = rows.groupby("study")
     rows["clip"] = studies.cumcount()

@@ -1,6 +1,6 @@
-"""The small tables that notebooks show: counts, prevalence, patients, cost.
+"""The small tables and plain sentences that notebooks show: counts, prevalence, patients, cost.
 
-Every function takes tables and gives a table; column names are what people read.
+Every function takes tables; the columns and sentences it gives are what people read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ctlib import splits as split_rules
+from ctlib.backbones import Size, build, spec
 from ctlib.cohorts import Cohort, load_tables, task
+from ctlib.videos import VideoClips
 from ctlib.workspace import Workspace
 
 
@@ -118,3 +120,88 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
         slowest=("seconds", "max"),
     )
     return table.reset_index().rename(columns={"seconds": "seconds a run", "slowest": "slowest run, s"})
+
+
+def videos(train: VideoClips, heldout: VideoClips) -> pd.DataFrame:
+    """Videos by class: learnt from, held out, not usable (broken or too short)."""
+    rows = []
+    for label, name in enumerate(train.classes):
+        parts = [part.table[part.table["label"] == label] for part in (train, heldout)]
+        usable = [int((part["problem"] == "").sum()) for part in parts]
+        broken = sum(len(part) for part in parts) - sum(usable)
+        rows.append({"class": name, "learnt from": usable[0], "held out": usable[1], "not usable": broken})
+    return pd.DataFrame(rows)
+
+
+def networks(keys: Sequence[str], size: Size) -> pd.DataFrame:
+    """What the networks are, and how many numbers each has without its head.
+
+    Args:
+        keys: keys of `ctlib.backbones.REGISTRY`.
+        size: `tiny` or `full`.
+    """
+    rows = []
+    for key in keys:
+        known, built = spec(key), build(key, size)
+        rows.append(
+            {
+                "backbone": key,
+                "network": known.title,
+                "sees": "whole clips (3D)" if known.dims == 3 else "slices (2D)",
+                "parameters": sum(p.numel() for p in built.parameters()),
+                "features": int(built.n_features),  # type: ignore[arg-type]
+                "licence": known.licence,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ledger(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tensors and parameters by network and status.
+
+    Args:
+        rows: table `ledger`.
+    """
+    grouped = rows.groupby(["backbone", "init", "status"], sort=False)
+    table = grouped.agg(tensors=("tensor", "size"), parameters=("n_parameters", "sum")).reset_index()
+    total = table.groupby(["backbone", "init"])["parameters"].transform("sum")
+    return table.assign(share=table["parameters"] / total)
+
+
+def cohort_sentence(cohort: Cohort, splits: pd.DataFrame) -> str:
+    """What was found in a cohort, in one sentence."""
+    series, n_files = cohort.series, int(cohort.series["n_files"].sum())
+    refused = int(cohort.problems["n_files"].sum())
+    parts = splits["split"].value_counts()
+    roles = ", ".join(f"{parts[name]} {name}" for name in split_rules.SPLITS if name in parts)
+    return (
+        f"{cohort.name}: {n_files} files became {len(series)} exams of {series['patient_id'].nunique()} patients "
+        f"({roles}); {int(series['label'].sum())} exams have disease; {refused} files were refused."
+    )
+
+
+def pretraining_sentence(pretraining: pd.DataFrame, rows: pd.DataFrame, n_classes: int) -> str:
+    """What the networks learned from video, and whether their weights load, in two sentences.
+
+    Args:
+        pretraining: table `pretraining`.
+        rows: table `ledger` of the loaded networks.
+        n_classes: classes of the videos.
+    """
+    best = pretraining.groupby("backbone", sort=False)["heldout_accuracy"].max()
+    named = ", ".join(f"{key} {value:.2f}" for key, value in best.items())
+    strays = rows[~rows["status"].isin(["loaded", "head"])]
+    loaded = "every tensor but the head's was loaded into each" if strays.empty else f"{len(strays)} tensors were not"
+    return (
+        f"Share of held-out videos whose motion is named right: {named} (chance {1 / n_classes:.2f}). "
+        f"Of {rows['backbone'].nunique()} networks built anew, {loaded}."
+    )
+
+
+def grid_sentence(runs: pd.DataFrame) -> str:
+    """How many runs there are and how they ended, in one sentence."""
+    status = runs["status"].value_counts()
+    ended = ", ".join(f"{count} {name}" for name, count in status.items())
+    patients = runs.groupby("fraction")["n_patients"].median().dropna()
+    named = ", ".join(f"{int(n)} at fraction {fraction:g}" for fraction, n in patients.items())
+    return f"{len(runs)} runs: {ended}. Training patients a run: {named}."

@@ -240,7 +240,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network.to(memory_format=compute.memory_format)
+    network.backbone.to(memory_format=compute.memory_format)
     module = _Fit(network, settings, metric, seed, folder)
     last = folder / CHECKPOINT
     if last.is_file():
@@ -274,7 +274,7 @@ def predict(
         compute: where, and in which precision: as in the fit.
         loader_workers: processes that read clips ahead.
     """
-    network.to(compute.device).to(memory_format=compute.memory_format)
+    network.to(compute.device).backbone.to(memory_format=compute.memory_format)
     network.eval()
     logits = []
     with torch.inference_mode(), compute.autocast():

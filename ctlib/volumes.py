@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,11 +153,12 @@ def _row(grid: Grid) -> dict[str, Any]:
     }
 
 
-def scan(root: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def scan(root: str | Path, skip: Collection[Path] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Find the series under a folder, by their headers; no pixel is read.
 
     Args:
         root: folder; links to folders are not followed.
+        skip: files that are known to be something else; they count nowhere.
 
     Returns:
         `series`, one row a series that has the geometry of a volume: patient_id (the study where
@@ -175,7 +176,10 @@ def scan(root: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise FileNotFoundError(f"{root} is no folder; give the folder that holds the DICOM files.")
     groups: dict[str, list[Slice]] = {}
     loose: dict[tuple[Path, str], list[Path]] = {}
+    passed_over = {Path(path).resolve() for path in skip}
     for path in _files(root):
+        if passed_over and path.resolve() in passed_over:
+            continue
         found = read_header(path)[0]
         if found.series_uid:
             groups.setdefault(found.series_uid, []).append(found)

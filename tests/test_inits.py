@@ -170,8 +170,8 @@ def drop_statistics(tensors):
     [
         (remove, rf"1 missing: {NAME}\."),
         (rename, rf"1 missing: {NAME}; 1 unexpected: backbone\.blocks\.0\.convolution\.weight\."),
-        (reshape, rf"1 of another shape or type: {NAME} \(8x1x1x5x7 .* for 8x1x1x7x7"),
-        (retype, rf"{NAME} \(8x1x1x7x7 torch\.float16 for"),
+        (reshape, rf"1 of another shape or type: {NAME} \(8x1x5x5x7 .* for 8x1x5x7x7"),
+        (retype, rf"{NAME} \(8x1x5x7x7 torch\.float16 for"),
         (drop_statistics, r"1 missing: backbone\.blocks\.0\.norm\.running_var\."),
     ],
 )

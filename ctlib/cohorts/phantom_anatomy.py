@@ -67,7 +67,7 @@ def axes_mm(
     >>> [axis.tolist() for axis in axes_mm((2, 3, 3), (5.0, 2.0, 2.0))]
     [[0.0, 5.0], [-2.0, 0.0, 2.0], [-2.0, 0.0, 2.0]]
     """
-    z, y, x = (np.arange(n) * step for n, step in zip(shape, spacing_mm, strict=True))
+    z, y, x = (np.arange(n, dtype=np.float64) * step for n, step in zip(shape, spacing_mm, strict=True))
     return z, y - y.mean(), x - x.mean()
 
 

@@ -17,7 +17,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 IMPLEMENTATION_UID = "2.25.267733498370251213905270349203127403751"
 """Implementation Class UID of this writer: a random UUID as an OID (DICOM PS3.5 B.2)."""
@@ -183,8 +183,8 @@ def write_series(
     return heights
 
 
-_ANY_NUMBER, _ANY_Z = "55555", "+8888.888"
-"""InstanceNumber and z in the template; what replaces them has the same length."""
+_ANY_NUMBER, _ANY_Z = "+5555", "+8888.888"
+"""InstanceNumber and z in the template, with signs that no UID has; their values have the same length."""
 
 
 def _replaced(head: bytes, old: str, new: str, times: int) -> bytes:
@@ -212,7 +212,7 @@ def _encoded(
         meta.FileMetaInformationVersion = b"\x00\x01"
         meta.MediaStorageSOPClassUID = CTImageStorage
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.ImplementationClassUID = IMPLEMENTATION_UID
+        meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
         header.file_meta = meta
         for keyword, uid in uids.items():
             setattr(header, keyword, uid)

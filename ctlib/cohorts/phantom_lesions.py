@@ -24,6 +24,11 @@ OBJECT_HU = (-100.0, 60.0)
 """Attenuation of a round object: soft tissue, partly aerated."""
 N_OBJECTS = (2, 3)
 """Fewest and most round objects of an exam, nodules and vessels together."""
+SECOND_NODULE = 0.3
+"""Share of ill exams with two nodules."""
+DEFECT_SLICES = (6, 7, 8)
+SECOND_DEFECT = 0.4
+DEFECT_SHARE = (0.74, 0.86)
 EMBOLUS_HU, ARTEFACT_HU = (50.0, 25.0), (140.0, 45.0)
 """Mean and spread between exams of an embolus, and of unmixed contrast."""
 
@@ -128,7 +133,7 @@ def halt(objects: list[RoundObject], rng: np.random.Generator, ill: bool) -> lis
 
     The generator gives the same numbers whether the patient is ill or not.
     """
-    n_still = 1 + int(rng.random() < 0.3)
+    n_still = 1 + int(rng.random() < SECOND_NODULE)
     stops = [int(rng.integers(len(item.radii_mm))) for item in objects]
     if not ill:
         return objects
@@ -185,8 +190,8 @@ class FillingDefect:
 def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: float) -> list[FillingDefect]:
     """Draw the filling defects of an exam into a volume, in place.
 
-    One or two that follow an artery over several slices, and in half of the exams one flow
-    artefact of a single slice, as dark as an embolus. Only `mean_hu` may depend on the label.
+    One or two that follow an artery over several slices, and in some exams a flow artefact of a
+    single slice in the other artery, as dark as an embolus. Only `mean_hu` may depend on the label.
 
     Args:
         hu: float32 [D, H, W], changed.
@@ -194,7 +199,7 @@ def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: flo
         rng: of this patient only, in a state that does not depend on the label.
         mean_hu: attenuation of the lasting defects.
     """
-    sides = rng.permutation(2)[: 1 + int(rng.random() < 0.4)]
+    sides = rng.permutation(2)[: 1 + int(rng.random() < SECOND_DEFECT)]
     defects = [_draw_defect(hu, chest, rng, bool(side), mean_hu + rng.normal(0, 8), True) for side in sides]
     flow, side, flow_hu = rng.random() < 0.5, bool(rng.integers(2)), rng.normal(*EMBOLUS_HU)
     if flow and side not in sides.astype(bool):
@@ -208,9 +213,9 @@ def _draw_defect(
     path = chest.arteries[int(left)]
     z_mm, y_mm, x_mm = chest.axes_mm()
     inside = np.nonzero((z_mm > path[-1, 0]) & (z_mm < path[0, 0]))[0]
-    n = min(int(rng.choice(N_SLICES)), len(inside)) if lasting else 1
+    n = min(int(rng.choice(DEFECT_SLICES)), len(inside)) if lasting else 1
     first = int(rng.integers(inside[0], inside[-1] + 2 - n))
-    share, angle = rng.uniform(0.74, 0.86), rng.uniform(0, 2 * np.pi)
+    share, angle = rng.uniform(*DEFECT_SHARE), rng.uniform(0, 2 * np.pi)
     for step, k in enumerate(range(first, first + n)):
         y, x, radius = (np.interp(z_mm[k], path[::-1, 0], path[::-1, i]) for i in (1, 2, 3))
         profile = np.sqrt(1 - ((step - (n - 1) / 2) / (0.62 * n)) ** 2)

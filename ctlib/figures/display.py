@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ctlib.figures.look import PX_PER_INCH, style
 
@@ -24,11 +26,24 @@ NOTHING = "–"
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes each time."""
+    """The figure as SVG, the same bytes each time; coordinates to a hundredth of a point."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    grey = re.sub(rb"(?<=data:image/png;base64,)[^\"]+", _as_grey, buffer.getvalue())
+    plain = re.sub(rb"<!--.*?-->\s*|\n\s*(?=<)", b"", grey, flags=re.DOTALL)
+    return re.sub(rb' (?:d|x|y)="[^"]*"', lambda found: re.sub(rb"(\.\d\d)\d+", rb"\1", found[0]), plain)
+
+
+def _as_grey(found: re.Match[bytes]) -> bytes:
+    """A grey picture inside an SVG in one byte a pixel: matplotlib writes four."""
+    with Image.open(io.BytesIO(base64.b64decode(found[0]))) as picture:
+        red, green, blue, opaque = picture.convert("RGBA").split()
+    if opaque.getextrema() != (255, 255) or not red.tobytes() == green.tobytes() == blue.tobytes():
+        return found[0]
+    buffer = io.BytesIO()
+    red.save(buffer, format="png", optimize=True)
+    return base64.b64encode(buffer.getvalue())
 
 
 def png(figure: Figure) -> bytes:
@@ -84,7 +99,9 @@ def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | N
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     kinds = [' class="num"' if number else "" for number in numeric]
     formatters = [(formats or {}).get(str(name)) or usual_format(frame[name]) for name in frame]
-    head = "".join(f"<th{kind}>{html.escape(str(name))}</th>" for name, kind in zip(frame, kinds, strict=True))
+    head = "".join(
+        f"<th{kind}>{html.escape(str(name))}</th>" for name, kind in zip(frame, kinds, strict=True)
+    )
     rows = []
     for values in frame.itertuples(index=False, name=None):
         cells = zip(values, kinds, formatters, strict=True)
@@ -124,4 +141,10 @@ def usual_format(column: pd.Series) -> str:
 
 
 def _cell(value: Any, how: str) -> str:
-    return NOTHING if pd.isna(value) else how.format(value).replace("%", " %") if "%" in how else how.format(value)
+    return (
+        NOTHING
+        if pd.isna(value)
+        else how.format(value).replace("%", " %")
+        if "%" in how
+        else how.format(value)
+    )

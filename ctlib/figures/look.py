@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ PX_PER_INCH = 96
 WIDTH = 10.0
 """Width of a figure, inches."""
 
-INK, FAINT = "#222222", "#8a8a8a"
+INK, FAINT, WARNING = "#222222", "#757575", "#a33b00"
 DISEASE, NO_DISEASE = "#E69F00", "#8a8a8a"
 READERS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7")
 """Contours on grey pictures, one colour a reader; a fifth reader begins anew."""
@@ -65,7 +66,7 @@ def init_looks(inits: Iterable[str]) -> dict[str, InitLook]:
     return looks
 
 
-def _parameters() -> dict[str, object]:
+def _parameters() -> dict[Any, Any]:
     return {
         **seaborn.axes_style("whitegrid"),
         "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
@@ -90,7 +91,7 @@ def _parameters() -> dict[str, object]:
     }
 
 
-def style() -> matplotlib.RcParams:
+def style() -> AbstractContextManager[None]:
     """A context in which figures have the look; nothing global changes."""
     return matplotlib.rc_context(_parameters())
 
@@ -134,7 +135,11 @@ def key(figure: Figure, looks: dict[str, InitLook]) -> None:
     ]
     if handles:
         figure.legend(
-            handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, labelcolor="linecolor"
+            handles=handles,
+            loc="outside upper left",
+            ncols=len(handles),
+            frameon=False,
+            labelcolor="linecolor",
         )
 
 
@@ -145,7 +150,24 @@ def face(look: InitLook) -> str:
 
 def note(axes: Axes, text: str) -> None:
     """A line of small print at the bottom of a panel: what is missing there."""
-    axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=9, color="#a33b00", va="bottom", wrap=True)
+    axes.text(
+        *(0.03, 0.04, text),
+        transform=axes.transAxes,
+        fontsize=9,
+        color=WARNING,
+        va="bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
+        zorder=10,
+    )
+
+
+def signed(value: float, decimals: int) -> str:
+    """A difference with its sign, and a minus as wide as the plus.
+
+    >>> signed(-0.0312, 2), signed(0.2, 3)
+    ('−0.03', '+0.200')
+    """
+    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def percent(fraction: float) -> str:
@@ -158,12 +180,12 @@ def percent(fraction: float) -> str:
 
 
 def auroc_limits(*columns: Sequence[float] | pd.Series) -> tuple[float, float]:
-    """One y range for all panels: from a step of 0.1 below the lowest value, to 1.
+    """One y range for all panels: from the step of 0.1 below the lowest value to 1, and a rim.
 
     >>> auroc_limits([0.72, float("nan")], [0.9])
-    (0.7, 1.02)
+    (0.68, 1.02)
     """
     values = np.concatenate([np.asarray(column, dtype=np.float64).ravel() for column in columns])
     values = values[np.isfinite(values)]
     low = min(float(values.min()), 0.9) if len(values) else 0.4
-    return max(float(np.floor(low * 10 + 1e-9) / 10), 0.0), 1.02
+    return round(float(np.floor(low * 10 + 1e-9) / 10) - 0.02, 2), 1.02

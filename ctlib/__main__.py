@@ -1,0 +1,241 @@
+"""The command line: `python -m ctlib --help`. What is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from ctlib import __version__, parameters
+from ctlib.workspace import HOME, MissingInput, Places, Workspace, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STOPPED = "Stopped. What was finished stays; the same command goes on from there."
+
+
+class Refused(click.ClickException):
+    """Wrong input: one line a problem, exit code 2, nothing was done."""
+
+    exit_code = 2
+
+
+def _load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
+    try:
+        return parameters.load(profile, overrides, places)
+    except parameters.ParameterError as error:
+        raise Refused(str(error)) from error
+
+
+def _workspace(profile: str, places: Places) -> Workspace:
+    return Workspace.at(next(iter(_load(profile, (), places).values()))["work_dir"])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ctlib")
+def cli() -> None:
+    """Does a 3D network that has seen natural video learn chest-CT tasks from fewer labelled patients?
+
+    Four notebooks answer it; `run` executes them with the parameters of a profile (a folder of
+    params/) and writes their reports. What was computed before is never computed again.
+    """
+
+
+@cli.command()
+@click.argument("profile")
+@click.option(
+    "--only", multiple=True, metavar="NOTEBOOK", help="Run only this notebook: 03, or its name. Repeatable."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NOTEBOOK.KEY=VALUE",
+    help="Change a parameter: 03_finetune_grid.seeds='[0]'. Without NOTEBOOK: in every notebook that has it. "
+    "Repeatable.",
+)
+@click.pass_obj
+def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Execute the notebooks of PROFILE and write reports/PROFILE/index.html.
+
+    \b
+    python -m ctlib run demo
+    python -m ctlib run demo --only 03 --only 04 --set 03_finetune_grid.seeds='[0]'
+
+    All parameters of all notebooks are checked before anything runs.
+    """
+    values = _load(profile, overrides, places)
+    names = _chosen(profile, only, list(values), places)
+    from ctlib import notebooks, reports
+    from ctlib.console import Bar
+
+    bar = Bar(len(names))
+    for position, name in enumerate(names, start=1):
+        failed = None
+        with bar.notebook(name, position, notebooks.progress_path(name, values[name])) as on_section:
+            try:
+                notebooks.execute(name, values[name], on_section, places)
+            except notebooks.NotebookFailed as error:
+                failed = str(error)
+        story = _report(profile, name, values, places)
+        told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
+        click.echo(f"[{position} of {len(names)}] {told}: {shown(_page(profile, name, places))}")
+        if failed:
+            _index(profile, values, places)
+            raise click.ClickException(failed)
+    click.echo(f"Read {shown(_index(profile, values, places))}")
+
+
+def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places) -> list[str]:
+    """The notebooks to run, in their order."""
+    chosen = []
+    for name in only:
+        found = places.find(name)
+        if found not in names:
+            near = "" if found else parameters.nearest(name, names)
+            raise Refused(f"--only {name}: profile {profile!r} has no such notebook{near}; it has {names}.")
+        chosen.append(found)
+    return [name for name in names if name in chosen] if chosen else names
+
+
+def _page(profile: str, name: str, places: Places) -> Path:
+    return places.reports / profile / f"{name}.html"
+
+
+def _report(profile: str, name: str, values: dict[str, dict[str, Any]], places: Places) -> Any:
+    from ctlib import notebooks, reports
+
+    try:
+        executed = notebooks.executed_path(name, values[name])
+        return reports.render(executed, _page(profile, name, places), profile, list(values))
+    except reports.ReportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> Path:
+    from ctlib import notebooks, reports
+
+    try:
+        executed = {name: notebooks.executed_path(name, values[name]) for name in values}
+        return reports.index(profile, executed, places)
+    except reports.ReportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@cli.command()
+@click.argument("profile")
+@click.pass_obj
+def report(places: Places, profile: str) -> None:
+    """Write the reports of PROFILE again, from the notebooks as they were last executed."""
+    from ctlib import notebooks
+
+    values = _load(profile, (), places)
+    for name in values:
+        if notebooks.executed_path(name, values[name]).is_file():
+            story = _report(profile, name, values, places)
+            click.echo(f"{name} {story.status}: {shown(_page(profile, name, places))}")
+        else:
+            click.echo(f"{name} was not run")
+    click.echo(f"Read {shown(_index(profile, values, places))}")
+
+
+@cli.command()
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: {series: [...], problems: [...]}.")
+def scan(root: Path, as_json: bool) -> None:
+    """List the DICOM series under ROOT, and every file that is refused, with the reason.
+
+    Each file under ROOT is counted once: n_files of both tables adds up to the number of files.
+    """
+    if not root.is_dir():
+        raise Refused(f"{root} is no folder.")
+    from ctlib import volumes
+
+    series, problems = volumes.scan(root)
+    if as_json:
+        parts = {"series": series, "problems": problems}
+        click.echo(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in parts.items()}))
+        return
+    click.echo(f"{len(series)} series in {int(series['n_files'].sum())} files")
+    _print(series.drop(columns=["files", "z_mm"]))
+    click.echo(f"{int(problems['n_files'].sum())} files are refused")
+    _print(problems)
+
+
+def _print(frame: pd.DataFrame) -> None:
+    if len(frame):
+        click.echo(frame.to_string(index=False, max_colwidth=80, na_rep=""))
+
+
+@cli.command()
+@click.argument("profile")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a run.")
+@click.pass_obj
+def runs(places: Places, profile: str, as_json: bool) -> None:
+    """List the runs of PROFILE with their ids, status and validation AUROC."""
+    from ctlib import tables
+
+    workspace = _workspace(profile, places)
+    try:
+        frame = tables.read("runs", workspace.require(workspace.table("runs"), "03_finetune_grid"))
+    except (MissingInput, tables.TableError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(frame.to_json(orient="records"))
+        return
+    _print(
+        frame[["run_id", "task", "backbone", "init", "fraction", "seed", "status", "val_auroc", "seconds"]]
+    )
+
+
+@cli.command()
+@click.argument("run_id")
+@click.argument("series", type=click.Path(path_type=Path))
+@click.option("--profile", default="demo", show_default=True, help="Profile whose run it is.")
+@click.pass_obj
+def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
+    """Score the clips of one DICOM series (folder SERIES) with the finished run RUN_ID.
+
+    Writes a table and a figure under work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists
+    the runs. This shows that the machinery works: it is no diagnosis, and for research only.
+    """
+    from ctlib import predict as predicting
+
+    try:
+        scored = predicting.predict(_workspace(profile, places), run_id, series)
+    except predicting.PredictError as error:
+        raise Refused(str(error)) from error
+    _print(scored.table)
+    for path in scored.files:
+        click.echo(shown(path))
+    click.echo(predicting.DISCLAIMER)
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None, places: Places = HOME) -> NoReturn:
+    """Entry point: exits 0, 1 (something failed), 2 (wrong input), 130 (Ctrl-C) or 143 (terminated)."""
+    signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: the kernel is ended, what was shown is kept
+    try:
+        code = cli.main(args=arguments, prog_name="python -m ctlib", standalone_mode=False, obj=places)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nobody waits for the interrupted cell
+        click.echo(STOPPED, err=True)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

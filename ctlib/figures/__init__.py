@@ -1,0 +1,44 @@
+"""Every figure of the reports, in one look, and how figures and tables are shown.
+
+A figure function takes tables (`ctlib.tables`) or volumes and returns a matplotlib `Figure`;
+`show` displays it with its alternative text and caption.
+"""
+
+from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
+from ctlib.figures.display import show, table
+from ctlib.figures.learning import learning_curves, pretraining_curves
+from ctlib.figures.look import style
+from ctlib.figures.pictures import (
+    Picture,
+    contours,
+    examples,
+    montage,
+    sample,
+    slices_of,
+    stored,
+    video_strip,
+)
+from ctlib.figures.results import auroc_by_fraction, clip_scores, effect_forest
+
+__all__ = [
+    "Picture",
+    "auroc_by_fraction",
+    "clip_scores",
+    "contours",
+    "effect_forest",
+    "examples",
+    "geometry",
+    "hu_histogram",
+    "label_bands",
+    "learning_curves",
+    "montage",
+    "n_patients",
+    "pretraining_curves",
+    "sample",
+    "show",
+    "slices_of",
+    "stored",
+    "style",
+    "table",
+    "video_strip",
+]

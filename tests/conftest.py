@@ -1,0 +1,32 @@
+"""Real files, where they are present; they lie beside the project and are not part of it."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ctlib.workspace import PROJECT
+
+SHARED = PROJECT.parent / "shared" / "data"
+
+
+def require(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"real files are missing: {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real files."""
+    return require(SHARED)
+
+
+@pytest.fixture(scope="session")
+def lidc_sample(tmp_path_factory) -> Path:
+    """Folder that holds the 275 slices of LIDC-IDRI-0314 and nothing else, unpacked once a session."""
+    archive = require(SHARED / "lidc-idri-0314" / "series.tar.xz")
+    folder = tmp_path_factory.mktemp("lidc") / "LIDC-IDRI-0314"
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder

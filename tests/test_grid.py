@@ -1,0 +1,413 @@
+"""Run ids change with what changes results and nothing else; results do not depend on who computes them."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ctlib import grid, metrics, tables
+from ctlib.clips import clip_table
+from ctlib.engine import Engine, Outcome
+from ctlib.grid import collect, execute, expand, finished, run_grid, study_auroc
+from ctlib.inits import Init, network, save_weights
+from ctlib.runs import Run, digest, fingerprint, labelled_clips
+from ctlib.splits import split_patients
+from ctlib.store import Store
+from ctlib.training import FitError
+from ctlib.volumes import Volume
+from ctlib.workspace import MissingInput, Workspace
+
+SIDE, LENGTH, N_SLICES = 16, 4, 10
+SETTINGS = {
+    "size": "tiny",
+    "matrix_px": SIDE,
+    "clip_length": LENGTH,
+    "crop_px": SIDE - 2,
+    "rotation_deg": 10.0,
+    "epochs": 3,
+    "steps_per_epoch": 2,
+    "batch_size": 4,
+    "weight_decay": 1e-6,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "patience": 0,
+    "precision": "fp32",
+    "study_label": "exam",
+}
+
+
+def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20) -> None:
+    """Patients with noise for a chest; in one of two exams of the ill, half of the slices are bright."""
+    rng = np.random.default_rng([len(cohort), 1])
+    series, slices = [], []
+    store = Store(workspace.store(cohort), SIDE)
+    for patient in range(n_patients):
+        for exam in range(1 + patient % 2):
+            uid = f"{cohort}.{patient}.{exam}"
+            ill = int(patient < n_patients // 2 and exam == 0)
+            hu = rng.integers(-900, -100, (N_SLICES, SIDE, SIDE)).astype(np.int16)
+            hu[: N_SLICES // 2] += 300 * ill
+            store.put(Volume(hu, (2.0, 1.0, 1.0), uid, (0.0, 0.0, 0.0)))
+            row = {
+                "cohort": cohort,
+                "patient_id": f"p{patient:02d}",
+                "study_uid": f"s{uid}",
+                "series_uid": uid,
+            }
+            row |= {"n_files": N_SLICES, "n_slices": N_SLICES, "rows_px": SIDE, "cols_px": SIDE}
+            row |= {"spacing_z_mm": 2.0, "spacing_y_mm": 1.0, "spacing_x_mm": 1.0, "thickness_mm": 2.0}
+            series.append(row | {"kernel": None, "manufacturer": None, "label": ill})
+            labels = [ill * (i < N_SLICES // 2) for i in range(N_SLICES)]
+            slices.append(
+                pd.DataFrame({"series_uid": uid, "slice": range(N_SLICES), "z_mm": 0.0, "label": labels})
+            )
+    table = tables.check(pd.DataFrame(series), "series")
+    made = {
+        "series": table,
+        "clips": clip_table(tables.check(pd.concat(slices), "slices"), LENGTH, min_positive=2),
+        "splits": split_patients(table, (0.4, 0.3, 0.3), seed=0),
+    }
+    for name, frame in made.items():
+        tables.write(frame, name, workspace.table(name, cohort))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """Data of both cohorts and one set of weights; tests copy it."""
+    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
+    for cohort in ("rspect", "lidc"):
+        write_cohort(workspace, cohort)
+    for backbone in ("resnet18", "slow_r50"):
+        made, _ = network(backbone, "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+        record = {"source": "a test", "licence": "none"}
+        save_weights(made, workspace.weights("video", backbone), record)
+    return workspace.root
+
+
+@pytest.fixture
+def workspace(prepared, tmp_path) -> Workspace:
+    shutil.copytree(prepared, tmp_path / "work")
+    return Workspace(tmp_path / "work")
+
+
+def runs_of(workspace: Workspace, **changes) -> list[Run]:
+    asked = {
+        "tasks": ["rspect_pe", "lidc_nodule"],
+        "backbones": ["resnet18"],
+        "inits": ["random", "video"],
+        "fractions": [0.5],
+        "seeds": [0],
+        "lr": 1e-3,
+        **SETTINGS,
+        **changes,
+    }
+    return expand(workspace, **asked)
+
+
+def ids(runs: list[Run]) -> dict[tuple, str]:
+    return {(run.task, run.backbone, run.init, run.fraction, run.seed): run.run_id for run in runs}
+
+
+def changed(before: list[Run], after: list[Run]) -> set[tuple]:
+    old, new = ids(before), ids(after)
+    assert old.keys() == new.keys()
+    return {key for key in old if old[key] != new[key]}
+
+
+# ids
+
+
+def test_ids_are_a_function_of_the_settings(workspace):
+    runs = runs_of(workspace, seeds=[0, 1], fractions=[0.5, 1.0])
+    assert len({run.run_id for run in runs}) == len(runs) == 16
+    assert all(len(run.run_id) == 12 and int(run.run_id, 16) >= 0 for run in runs)
+    assert runs_of(workspace, seeds=[0, 1], fractions=[0.5, 1]) == runs  # 1 and 1.0 are one fraction
+    assert runs_of(workspace, seeds=[0, 0], fractions=[0.5]) == runs[:4]  # twice is once
+    first_arms = {(run.task, run.init) for run in runs[:4]}
+    assert len(first_arms) == 4  # early results cover all arms
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Run)])
+def test_every_field_is_part_of_the_id(field):
+    values = {"task": "lidc_nodule", "backbone": "resnet18", "init": "video", "fraction": 0.5, "seed": 0}
+    run = Run(**values, lr=1e-3, data="d", weights="w", **SETTINGS)
+    value = getattr(run, field)
+    other = {"exam": "clips"}.get(value, value + "x") if isinstance(value, str) else value + 1
+    assert dataclasses.replace(run, **{field: other}).run_id != run.run_id
+
+
+def test_the_version_of_the_protocol_is_part_of_the_id(workspace, monkeypatch):
+    before = set(ids(runs_of(workspace)).values())
+    monkeypatch.setattr("ctlib.runs.PROTOCOL_VERSION", 99)
+    assert before.isdisjoint(ids(runs_of(workspace)).values())
+
+
+def test_one_voxel_changes_the_runs_of_its_cohort_only(workspace):
+    before = runs_of(workspace)
+    store = Store(workspace.store("lidc"), SIDE)
+    hu = np.array(store.read("lidc.3.0"))
+    hu[2, 3, 4] += 1
+    store.put(Volume(hu, (2.0, 1.0, 1.0), "lidc.3.0", (0.0, 0.0, 0.0)))
+    touched = changed(before, runs_of(workspace))
+    assert touched == {key for key in ids(before) if key[0] == "lidc_nodule"}
+
+
+@pytest.mark.parametrize("table", ["series", "clips", "splits"])
+def test_one_label_or_split_changes_the_runs_of_its_cohort_only(workspace, table):
+    before = runs_of(workspace)
+    path = workspace.table(table, "rspect")
+    frame = tables.read(table, path)
+    column = "split" if table == "splits" else "label"
+    swapped = {"train": "val", "val": "test", "test": "train", 0: 1, 1: 0}
+    frame.loc[0, column] = swapped[frame.loc[0, column]]
+    tables.write(frame, table, path)
+    touched = changed(before, runs_of(workspace))
+    assert touched == {key for key in ids(before) if key[0] == "rspect_pe"}
+
+
+def test_what_no_run_sees_changes_no_id(workspace):
+    before = runs_of(workspace)
+    path = workspace.table("series", "rspect")
+    tables.write(
+        tables.read("series", path).sample(frac=1, random_state=1).assign(kernel="B"), "series", path
+    )
+    assert not changed(before, runs_of(workspace))
+
+
+def test_one_weight_tensor_changes_the_runs_that_load_it(workspace):
+    before = runs_of(workspace, backbones=["resnet18", "slow_r50"])
+    made, _ = network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+    with torch.no_grad():
+        made.backbone.conv1.weight[0, 0, 0, 0] += 1e-3
+    save_weights(made, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})
+    touched = changed(before, runs_of(workspace, backbones=["resnet18", "slow_r50"]))
+    assert touched == {key for key in ids(before) if key[1:3] == ("resnet18", "video")}
+
+
+def test_what_is_missing_or_unknown_is_refused_before_anything_starts(workspace):
+    with pytest.raises(TypeError, match="cropp_px"):
+        runs_of(workspace, cropp_px=3)
+    with pytest.raises(ValueError, match="study_label is 'patient'; known are exam, clips"):
+        runs_of(workspace, study_label="patient")
+    with pytest.raises(ValueError, match="task is 'lidc_nodules'"):
+        runs_of(workspace, tasks=["lidc_nodules"])
+    workspace.table("clips", "lidc").unlink()
+    with pytest.raises(MissingInput, match=r"lidc/clips\.parquet is missing; notebook 01_explore_data"):
+        runs_of(workspace)
+
+
+def test_a_validation_split_of_one_class_is_refused_at_the_start(workspace):
+    frame = tables.read("splits", workspace.table("splits", "lidc"))
+    ill = {f"p{i:02d}" for i in range(10)}
+    frame.loc[frame["patient_id"].isin(ill) & (frame["split"] == "val"), "split"] = "test"
+    tables.write(frame, "splits", workspace.table("splits", "lidc"))
+    with pytest.raises(FitError, match=r"validation split has \d+ studies, all with label 0, so no AUROC"):
+        runs_of(workspace)
+
+
+# clips
+
+
+def test_clips_know_their_patient_split_and_study_label(workspace):
+    rows = labelled_clips(workspace, "lidc")
+    series = tables.read("series", workspace.table("series", "lidc")).set_index("series_uid")
+    assert len(rows) == 3 * len(series)  # 10 slices are three clips of 4
+    assert (rows["study_label"].to_numpy() == series.loc[rows["series_uid"], "label"].to_numpy()).all()
+    assert rows.groupby("patient_id")["split"].nunique().max() == 1
+    assert rows.groupby("study")["clip"].apply(list).map(tuple).unique().tolist() == [(0, 1, 2)]
+
+
+def test_clips_are_counted_within_the_study_and_labels_are_the_studys(workspace):
+    path = workspace.table("series", "lidc")
+    series = tables.read("series", path)
+    series.loc[series["patient_id"] == "p01", "study_uid"] = "one study of two series"
+    tables.write(series, "series", path)
+    rows = labelled_clips(workspace, "lidc")
+    rows = rows[rows["patient_id"] == "p01"]
+    assert rows["series_uid"].tolist() == ["lidc.1.0"] * 3 + ["lidc.1.1"] * 3
+    assert rows["clip"].tolist() == list(range(6))
+    assert rows["study_label"].tolist() == [1] * 6  # the second series alone would be 0
+
+
+def test_the_published_study_label_is_that_of_the_clips(workspace):
+    path = workspace.table("clips", "lidc")
+    clips = tables.read("clips", path)
+    clips.loc[clips["series_uid"] == "lidc.0.0", "label"] = 0  # an exam whose clips all miss the rule
+    tables.write(clips, "clips", path)
+    for rule, expected in (("exam", 1), ("clips", 0)):
+        rows = labelled_clips(workspace, "lidc", rule)
+        assert set(rows.loc[rows["series_uid"] == "lidc.0.0", "study_label"]) == {expected}
+
+
+def test_an_exam_without_label_is_named(workspace):
+    path = workspace.table("series", "lidc")
+    series = tables.read("series", path)
+    series.loc[series["series_uid"] == "lidc.4.0", "label"] = pd.NA
+    tables.write(series, "series", path)
+    with pytest.raises(
+        ValueError, match=r"cohort lidc: series lidc\.4\.0, clip 0 has no clip label or no exam"
+    ):
+        fingerprint(workspace, "lidc")
+
+
+def test_the_validation_metric_is_the_auroc_of_the_highest_clip_scores(workspace):
+    rows = labelled_clips(workspace, "lidc").query("split == 'val'").reset_index(drop=True)
+    logits = np.random.default_rng(0).normal(size=(len(rows), 1)).astype(np.float32)
+    highest = rows.assign(score=logits[:, 0]).groupby("study").agg({"score": "max", "study_label": "first"})
+    expected = metrics.auroc(highest["study_label"], highest["score"]).value
+    assert study_auroc(rows)(logits) == pytest.approx(expected)
+    assert 0 < expected < 1
+
+
+# runs
+
+
+def content(workspace: Workspace, runs: list[Run]) -> dict[str, object]:
+    """All that came out, but for what the clock and the folder's name say."""
+    tables_of = collect(workspace, runs)
+    tables_of["runs"] = tables_of["runs"].drop(columns="seconds")
+    tables_of["ledger"] = tables_of["ledger"].drop(columns="why")
+    weights = {run.run_id: load_file(workspace.runs / run.run_id / "weights.safetensors") for run in runs}
+    return {**tables_of, "weights": weights}
+
+
+def assert_same(a: dict, b: dict) -> None:
+    for name in ("runs", "curves", "predictions", "ledger"):
+        pd.testing.assert_frame_equal(a[name], b[name], check_exact=True)
+    for run_id, tensors in a["weights"].items():
+        assert tensors.keys() == b["weights"][run_id].keys()
+        assert all(torch.equal(tensor, b["weights"][run_id][name]) for name, tensor in tensors.items())
+
+
+class KilledAt:
+    """A metric that is interrupted on its n-th call, as a process is that is killed."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self, clips: pd.DataFrame):
+        metric = study_auroc(clips)
+
+        def counted(logits):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return metric(logits)
+
+        return counted
+
+
+def test_results_do_not_depend_on_workers_or_on_interruptions(workspace, tmp_path, monkeypatch):
+    others = [Workspace(tmp_path / name) for name in ("workers", "interrupted")]
+    for other in others:
+        shutil.copytree(workspace.root, other.root)
+    runs = runs_of(workspace)
+    assert ids(runs) == ids(runs_of(others[0]))  # where a workspace lies does not matter
+    lines: list[str] = []
+    run_grid(workspace, runs, Engine(0), echo=lines.append)
+    expected = content(workspace, runs)
+    assert lines[0] == "0 of 4 runs were finished before; 4 to compute." and len(lines) == 5
+    assert lines[1].startswith("rspect_pe resnet18 random fraction 0.5 seed 0: validation AUROC ")
+
+    with Engine(2) as engine:
+        run_grid(others[0], runs, engine, echo=lines.append)
+    assert_same(content(others[0], runs), expected)
+
+    interrupted = others[1]
+    monkeypatch.setattr(grid, "study_auroc", KilledAt(3 + 2))  # in the second epoch of the second run
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(interrupted, runs, Engine(0), echo=lines.append)
+    monkeypatch.undo()
+    assert [finished(interrupted, run) for run in runs] == [True, False, False, False]
+    checkpoint = interrupted.runs / runs[1].run_id / "last.ckpt"
+    assert len(torch.load(checkpoint, weights_only=True)["fit"]["rows"]) == 1
+    statuses = collect(interrupted, runs)["runs"]["status"]
+    assert statuses.tolist() == ["finished", "missing", "missing", "missing"]
+    run_grid(interrupted, runs, Engine(0), echo=lines.append)
+    assert "1 of 4 runs were finished before; 3 to compute." in lines
+    assert_same(content(interrupted, runs), expected)
+
+
+def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace, monkeypatch):
+    [run] = runs_of(workspace, tasks=["lidc_nodule"], inits=["video"])
+    result = execute(str(workspace.root), run)
+    folder = workspace.runs / run.run_id
+    assert {path.name for path in folder.iterdir()} == {
+        *("run.json", "weights.safetensors", "weights.json", "curves.parquet"),
+        *("predictions.parquet", "ledger.parquet", "result.json"),
+    }
+    assert json.loads((folder / "run.json").read_text())["lr"] == 1e-3
+    rows = labelled_clips(workspace, "lidc")
+    train = rows[rows["split"] == "train"]
+    patients = train["patient_id"].nunique() // 2
+    assert result["n_patients"] == patients and 0 < result["n_clips"] <= 6 * 4
+    assert result["epochs"] == 3 and 1 <= result["best_epoch"] <= 3
+    assert (
+        result["seconds"] > 0 and result["peak_memory_mb"] > 100 and result["compute"].startswith("cpu, 32")
+    )
+    tables_of = collect(workspace, [run])
+    predictions = tables_of["predictions"]
+    held = rows[rows["split"] != "train"]
+    assert sorted(predictions["split"].unique()) == ["test", "val"]
+    merged = predictions.merge(held, on=["study", "clip", "split", "patient_id"], suffixes=("", "_true"))
+    assert len(merged) == len(predictions) == len(held)
+    assert (merged["label"] == merged["label_true"]).all()
+    assert (merged["study_label"] == merged["study_label_true"]).all()
+    val = metrics.study_scores(predictions[predictions["split"] == "val"])
+    assert result["val_auroc"] == metrics.auroc(val["label"], val["score"]).value
+    assert set(tables_of["ledger"]["status"]) == {"loaded", "head"}
+    assert tables_of["runs"].loc[0, "n_patients"] == patients
+
+    monkeypatch.setattr(grid, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
+    assert execute(str(workspace.root), run) == result
+    lines: list[str] = []
+    run_grid(workspace, [run], Engine(0), echo=lines.append)
+    assert lines == ["1 of 1 runs were finished before; 0 to compute."]
+
+
+def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again(workspace, monkeypatch):
+    good = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1)
+    bad = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1, lr=1e30)
+    lines: list[str] = []
+    run_grid(workspace, bad + good, Engine(0), echo=lines.append)
+    assert "failed: ctlib.training.FitError: the loss of epoch 1 is" in lines[1]
+    assert "validation AUROC" in lines[2]
+    table = collect(workspace, bad + good)["runs"]
+    assert table["status"].tolist() == ["failed", "finished"]
+    assert "lower lr, which is 1e+30" in table.loc[0, "error"]
+    assert pd.isna(table.loc[0, "val_auroc"]) and pd.isna(table.loc[0, "epochs"])
+    error = workspace.runs / bad[0].run_id / "error.txt"
+    assert error.read_text().startswith("Traceback")
+    run_grid(workspace, bad, Engine(0), echo=lines.append)
+    assert lines[3] == "0 of 1 runs were finished before; 1 to compute."
+
+
+def test_a_worker_that_died_leaves_its_reason(workspace):
+    runs = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"])
+
+    class Dying(Engine):
+        def run(self, function, items, what="runs", note=None, on_done=None):
+            on_done(Outcome(0, None, "WorkerDied: the worker process died 3 times at this item.\n", 0.0))
+            return []
+
+    run_grid(workspace, runs, Dying(0), echo=lambda line: None)
+    table = collect(workspace, runs)["runs"]
+    assert table.loc[0, "status"] == "failed" and table.loc[0, "error"].startswith("WorkerDied")
+
+
+def test_data_that_changed_since_the_plan_are_not_trained_on(workspace):
+    [run] = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"])
+    path = workspace.table("clips", "lidc")
+    clips = tables.read("clips", path)
+    clips.loc[0, "label"] = 1 - clips.loc[0, "label"]
+    tables.write(clips, "clips", path)
+    with pytest.raises(FitError, match="cohort lidc has changed since this run was planned"):
+        execute(str(workspace.root), run)
+    assert not finished(workspace, run)
