@@ -48,7 +48,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Execute the notebooks of a profile and write its reports.")
 @click.argument("profile")
 @click.option(
     "--only", multiple=True, metavar="NOTEBOOK", help="Run only this notebook: 03, or its name. Repeatable."
@@ -129,7 +129,7 @@ def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> P
         raise click.ClickException(str(error)) from error
 
 
-@cli.command()
+@cli.command(short_help="Write the reports again, without running anything.")
 @click.argument("profile")
 @click.pass_obj
 def report(places: Places, profile: str) -> None:
@@ -146,9 +146,9 @@ def report(places: Places, profile: str) -> None:
     click.echo(f"Read {shown(_index(profile, values, places))}")
 
 
-@cli.command()
+@cli.command(short_help="List the DICOM series of a folder, and what is refused.")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: {series: [...], problems: [...]}.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object of the two lists.")
 def scan(root: Path, as_json: bool) -> None:
     """List the DICOM series under ROOT, and every file that is refused, with the reason.
 
@@ -174,7 +174,7 @@ def _print(frame: pd.DataFrame) -> None:
         click.echo(frame.to_string(index=False, max_colwidth=80, na_rep=""))
 
 
-@cli.command()
+@cli.command(short_help="List the runs of a profile.")
 @click.argument("profile")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a run.")
 @click.pass_obj
@@ -195,7 +195,7 @@ def runs(places: Places, profile: str, as_json: bool) -> None:
     )
 
 
-@cli.command()
+@cli.command(short_help="Score the clips of one DICOM series with a finished run.")
 @click.argument("run_id")
 @click.argument("series", type=click.Path(path_type=Path))
 @click.option("--profile", default="demo", show_default=True, help="Profile whose run it is.")
@@ -218,7 +218,13 @@ def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     click.echo(predicting.DISCLAIMER)
 
 
+def _hush() -> None:
+    """The cell that is interrupted reports to nobody any more; asyncio would complain on leaving."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 def _terminated(number: int, frame: Any) -> NoReturn:
+    _hush()
     sys.exit(128 + number)
 
 
@@ -231,10 +237,10 @@ def main(arguments: Sequence[str] | None = None, places: Places = HOME) -> NoRet
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nobody waits for the interrupted cell
+        _hush()
         click.echo(STOPPED, err=True)
         code = 130
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

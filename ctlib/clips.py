@@ -1,7 +1,6 @@
 """Clips: runs of slices of a volume, as tensors in [0, 1].
 
-A series is tiled into clips that do not overlap; every slice is in exactly one clip, and what a
-clip lacks in slices is air. Padding is air (`HU_MIN`) before the HU window is applied, so it has
+A series is tiled into clips; every slice is in exactly one. Padding is air (`HU_MIN`) before the HU window is applied, so it has
 the value that air maps to, wherever it comes from: a short clip, a crop beyond the edge, a corner
 that a rotation uncovers; in training and in evaluation.
 
@@ -26,6 +25,11 @@ from torch.utils.data import Dataset, Sampler
 from ctlib import hu, tables
 
 _AUGMENT, _SAMPLE = 0, 1  # streams of the seed
+_WARP = {
+    "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    "borderMode": cv2.BORDER_CONSTANT,
+    "hint": cv2.ALGO_HINT_ACCURATE,
+}
 
 
 class Slices(Protocol):
@@ -36,10 +40,7 @@ class Slices(Protocol):
 
 
 def tile(n_slices: int, length: int) -> list[tuple[int, int]]:
-    """(start, stop) of the clips of a series: no overlap, every slice in one, the last may be shorter.
-
-    Raises:
-        ValueError: a number below 1.
+    """(start, stop) of the clips of a series: every slice in one, the last may be shorter.
 
     >>> tile(40, 16)
     [(0, 16), (16, 32), (32, 40)]
@@ -64,7 +65,7 @@ def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataF
         Table `clips`. `n_positive` and `label` are empty where a slice of the clip has no label.
 
     Raises:
-        ValueError: the slices of a series are not 0, 1, 2, ..., each once; or a number below 1.
+        ValueError: the slices of a series are not 0, 1, 2, ..., each once; a number is below 1.
 
     >>> slices = pd.DataFrame({"series_uid": "1.2", "slice": range(6), "z_mm": 0.0,
     ...                        "label": [0, 0, 0, 1, 1, 1]})
@@ -124,9 +125,7 @@ class ClipSettings:
         return float(hu.to_unit(np.array([hu.HU_MIN]), hu.named(self.hu_window))[0])
 
 
-def affine(
-    matrix_px: int, crop_px: int, rotation_deg: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def affine(size_px: int, crop_px: int, rotation_deg: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """A random crop, turned about its centre by a random angle, as one map `[2, 3]`.
 
     It maps (x, y, 1) of the crop to (x, y) of the slice, px. The crop lies at whole pixels,
@@ -135,7 +134,7 @@ def affine(
     >>> affine(56, 48, 0.0, np.random.default_rng(0))[:, 2].tolist()
     [7.0, 5.0]
     """
-    spare = matrix_px - crop_px
+    spare = size_px - crop_px
     left, top = rng.integers(min(spare, 0), max(spare, 0), size=2, endpoint=True)
     angle = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -183,24 +182,14 @@ def cut(
         return clip
     matrix = affine(matrix_px, size, settings.rotation_deg, rng)
     for target_slice, plane in zip(clip, hu.to_unit(volume[start:stop], hu_window), strict=False):
-        cv2.warpAffine(
-            plane,
-            matrix,
-            (size, size),
-            dst=target_slice,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=settings.air,
-            hint=cv2.ALGO_HINT_ACCURATE,
-        )
+        cv2.warpAffine(plane, matrix, (size, size), dst=target_slice, borderValue=settings.air, **_WARP)
     return clip
 
 
 class Draw(int):
-    """A row that a sampler drew, which knows its position in the epoch.
+    """A row that a sampler drew: an int that knows its position in the epoch.
 
-    To a dataset that does not ask it is an int; a row that is drawn twice in an epoch is
-    augmented in two ways, for its positions differ.
+    So a row that is drawn twice in an epoch is augmented in two ways.
 
     >>> rows = ["a", "b"]
     >>> rows[Draw(1, position=7)], Draw(1, position=7).position
@@ -209,13 +198,11 @@ class Draw(int):
 
     position: int
 
-    def __new__(cls, row: int, position: int) -> Draw:  # noqa: D102
+    # pickle calls it with the row alone and restores the position afterwards
+    def __new__(cls, row: int, position: int = 0) -> Draw:  # noqa: D102
         draw = super().__new__(cls, row)
         draw.position = position
         return draw
-
-    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]
-        return int(self), self.position
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -245,25 +232,22 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         # shared with loader workers that outlive an epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        long = self.table[self.table["stop"] - self.table["start"] > settings.length]
-        if len(long):
-            row = long.iloc[0]
-            raise ValueError(
-                f"series {row['series_uid']}, clip {row['clip']} has {row['stop'] - row['start']} slices; "
-                f"the settings say {settings.length}: tile with that length."
-            )
-        if train and self.table["label"].isna().any():
-            row = self.table[self.table["label"].isna()].iloc[0]
-            raise ValueError(
-                f"series {row['series_uid']}, clip {row['clip']} has no label; "
-                "leave such clips out of training."
-            )
+        long = self.table["stop"] - self.table["start"] > settings.length
+        self._refuse(long, f"is longer than {settings.length} slices; tile with that length")
+        if train:
+            self._refuse(self.table["label"].isna(), "has no label; leave such clips out of training")
+
+    def _refuse(self, bad: pd.Series, why: str) -> None:
+        """Raise a ValueError that names the first bad row, if there is one."""
+        if bad.any():
+            row = self.table[bad].iloc[0]
+            raise ValueError(f"series {row['series_uid']}, clip {row['clip']} {why}.")
 
     def __len__(self) -> int:
         return len(self.table)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins, so that its crops and rotations are its own."""
+        """Say which epoch begins."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -284,15 +268,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 def intensity(store: Slices, clips: pd.DataFrame, settings: ClipSettings) -> tuple[float, float]:
-    """Mean and standard deviation of the voxels of clips, as a network sees them in evaluation.
+    """Mean and standard deviation in [0, 1] of the voxels of clips, as a network sees them in evaluation.
 
     Args:
         store: where volumes are read from.
         clips: rows of table `clips`: those of the training split.
         settings: how a clip is cut.
-
-    Returns:
-        Mean and standard deviation in [0, 1], padding included.
 
     Raises:
         ValueError: no clips, or all voxels are equal.
@@ -315,7 +296,7 @@ def intensity(store: Slices, clips: pd.DataFrame, settings: ClipSettings) -> tup
 class BalancedSampler(Sampler[int]):
     """Rows drawn with replacement, each class with the same weight.
 
-    The draws are a function of (seed, epoch) only. Each is a `Draw`.
+    Each is a `Draw`, a function of (seed, epoch, position) only.
 
     Args:
         labels: class of each row.
@@ -345,7 +326,7 @@ class BalancedSampler(Sampler[int]):
         return self.n
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins, so that its draws are its own."""
+        """Say which epoch begins."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

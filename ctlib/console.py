@@ -6,7 +6,6 @@ Where the output is no terminal (the log of a CI, a file), the same is said in p
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import threading
 import time
@@ -25,15 +24,15 @@ def left(seconds: float | None) -> str:
     """Time left, as rough as it is known.
 
     >>> left(8.0), left(47.0), left(200.0), left(4000.0), left(None)
-    ('less than 10 s left', 'about 50 s left', 'about 4 min left', 'about 1 h 7 min left', '')
+    ('less than 10 s left', 'about 50 s left', 'about 3 min left', 'about 1 h 7 min left', '')
     """
     if seconds is None:
         return ""
     if seconds <= 10:
         return "less than 10 s left"
     if seconds < 90:
-        return f"about {math.ceil(seconds / 10) * 10} s left"
-    minutes = math.ceil(seconds / 60)
+        return f"about {round(seconds / 10) * 10} s left"
+    minutes = round(seconds / 60)
     return f"about {minutes} min left" if minutes < 60 else f"about {minutes // 60} h {minutes % 60} min left"
 
 
@@ -102,7 +101,9 @@ class Bar:
         from tqdm import tqdm
 
         form = "{desc} |{bar:24}|"
-        with tqdm(total=1, bar_format=form, leave=False, file=self.stream, dynamic_ncols=True) as bar:
+        with tqdm(
+            desc=say()[0], total=1, bar_format=form, leave=False, file=self.stream, dynamic_ncols=True
+        ) as bar:
             while not over.is_set():
                 text, state = say()
                 known = state is not None and state.total > 0

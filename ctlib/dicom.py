@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from struct import unpack
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,11 @@ class Slice:
     thickness: float | None = None
     kernel: str | None = None
     manufacturer: str | None = None
+
+
+def _line(error: Exception) -> str:
+    """Kind and text of an error of pydicom's or of a decoder's, on one line."""
+    return shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
 
 
 def _fields(header: pydicom.Dataset) -> dict[str, str]:
@@ -229,7 +235,7 @@ def read_header(path: Path, pixels: bool = False) -> tuple[Slice, pydicom.Datase
     except InvalidDicomError:
         return Slice(path, NO_PREAMBLE), None
     except Exception as error:  # damaged files raise many kinds; each ends as a sentence
-        return Slice(path, f"it cannot be read ({type(error).__name__}: {error})"), None
+        return Slice(path, f"it cannot be read ({_line(error)})"), None
 
 
 def _stored(header: pydicom.Dataset, found: Slice) -> NDArray[Any]:
@@ -252,7 +258,7 @@ def _stored(header: pydicom.Dataset, found: Slice) -> NDArray[Any]:
         with disable_value_validation():
             return header.pixel_array
     except Exception as error:  # each decoder has errors of its own
-        raise SeriesError(f"PixelData does not decode ({type(error).__name__}: {error})") from error
+        raise SeriesError(f"PixelData does not decode ({_line(error)})") from error
 
 
 def decode(header: pydicom.Dataset, found: Slice) -> NDArray[np.int16]:

@@ -151,17 +151,18 @@ def network(
             or has one of another shape or type.
     """
     made = _draw(backbone_key, size, init, seed, n_outputs)
-    head = {f"head.{name}" for name in made.head.state_dict()}
+    drawn = "drawn from the seed"
+    head = dict.fromkeys((f"head.{name}" for name in made.head.state_dict()), drawn)
     if init.path is None:
-        return made, _ledger(made, backbone_key, init, "random", "drawn from the seed", head)
+        return made, _ledger(made, backbone_key, init, "random", drawn, head)
     given = _tensors(init.path)
-    theirs = sorted(name for name in given if name in head)
+    head |= {name: f"{drawn}; the file's own head is not used" for name in head if name in given}
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
     loaded = {name: tensor for name, tensor in given.items() if name not in head}
     _compare(wanted, loaded, f"init {init.name} for {backbone_key} ({size}), {shown(init.path)}")
     made.load_state_dict(loaded, strict=False)
     why = f"{shown(init.path)}, SHA-256 {init.checksum[:16]}"
-    return made, _ledger(made, backbone_key, init, "loaded", why, head, set(theirs))
+    return made, _ledger(made, backbone_key, init, "loaded", why, head)
 
 
 def load_weights(target: nn.Module, path: Path) -> None:
@@ -209,8 +210,8 @@ def _compare(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tenso
 
 def _listed(names: Iterable[str], most: int = 8) -> str:
     """Names in order, the first few."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+    first, rest = sorted(names)[:most], sorted(names)[most:]
+    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
 
 
 def _shape(tensor: torch.Tensor) -> str:
@@ -229,33 +230,17 @@ def checksum(tensor: torch.Tensor) -> str:
 
 
 def _ledger(
-    made: Network,
-    backbone_key: str,
-    init: Init,
-    status: str,
-    why: str,
-    head: set[str],
-    skipped: set[str] = frozenset(),  # type: ignore[assignment]
+    made: Network, backbone_key: str, init: Init, status: str, why: str, head: Mapping[str, str]
 ) -> pd.DataFrame:
-    """One row a tensor of the network as it is in memory."""
+    """One row a tensor of the network as it is in memory; `head` maps the head's tensors to a reason."""
     rows = []
     for name, tensor in made.state_dict().items():
-        reason = why
-        if name in head:
-            reason = "drawn from the seed" + ("; the file's own head is not used" if name in skipped else "")
-        rows.append(
-            {
-                "backbone": backbone_key,
-                "init": init.name,
-                "tensor": name,
-                "shape": _shape(tensor),
-                "n_parameters": tensor.numel(),
-                "status": "head" if name in head else status,
-                "why": reason,
-                "checksum": checksum(tensor),
-            }
-        )
-    return tables.check(pd.DataFrame(rows), "ledger")
+        reason = head.get(name, why)
+        about = (name, _shape(tensor), tensor.numel(), "head" if name in head else status, reason)
+        rows.append((*about, checksum(tensor)))
+    columns = ["tensor", "shape", "n_parameters", "status", "why", "checksum"]
+    ledger = pd.DataFrame(rows, columns=columns).assign(backbone=backbone_key, init=init.name)
+    return tables.check(ledger, "ledger")
 
 
 def save_weights(trained: Network, path: Path, record: Mapping[str, Any]) -> Path:
@@ -321,13 +306,29 @@ def find(init_name: str, backbone: str, workspace: Workspace, cohort_mean_std: t
         raise InitError(
             f"{shown(path)} is not the file of its record (another SHA-256); delete it and pretrain again."
         )
-    return Init(
-        name=init_name,
-        source=record["source"],
-        licence=record["licence"],
-        mean=tuple(record["mean"]),
-        std=tuple(record["std"]),
-        channels=record["channels"],
-        path=path,
-        checksum=record["sha256"],
-    )
+    fields = {key: record[key] for key in ("source", "licence", "channels")}
+    fields |= {key: tuple(record[key]) for key in ("mean", "std")}
+    return Init(name=init_name, path=path, checksum=record["sha256"], **fields)
+
+
+def loaded_ledger(workspace: Workspace, init_name: str, backbones: Sequence[str], size: Size) -> pd.DataFrame:
+    """Build each network anew, load its weights as a run would, and account for every tensor.
+
+    Args:
+        workspace: where weights that were made here lie.
+        init_name: an init that loads weights.
+        backbones: keys of networks.
+        size: `tiny` or `full`.
+
+    Returns:
+        Table `ledger` of all networks.
+
+    Raises:
+        InitError: weights do not fit their network (see `network`).
+        MissingInput: weights were not made yet.
+    """
+    ledgers = [
+        network(key, size, find(init_name, key, workspace, cohort_mean_std=(0.0, 1.0)), seed=0)[1]
+        for key in backbones
+    ]
+    return pd.concat(ledgers, ignore_index=True)

@@ -96,7 +96,8 @@ def pretrain(
 
     Raises:
         FitError: it diverged.
-        ValueError: a class has no video to learn from, or an unknown name.
+        VideoError: there are no classes, or a class has no video.
+        ValueError: an unknown name, or a setting out of range.
     """
     workspace = Workspace.at(work_dir)
     path = workspace.weights(INIT, backbone)
@@ -130,8 +131,8 @@ def _pretrain(
     n_classes = len(train.classes)
     model, _ = network(backbone, settings.size, start, settings.seed, n_outputs=n_classes)  # type: ignore[arg-type]
     n_draws = settings.steps_per_epoch * settings.batch_size
-    sampler = BalancedSampler(labels_of(train), n_draws, settings.seed, classes=range(n_classes))
-    truth = np.array(labels_of(heldout))
+    sampler = BalancedSampler(train.labels, n_draws, settings.seed, classes=range(n_classes))
+    truth = np.array(heldout.labels)
 
     def accuracy(logits: NDArray[np.float32]) -> float:
         return float((logits.argmax(axis=1) == truth).mean())

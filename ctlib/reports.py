@@ -52,7 +52,7 @@ def duration(seconds: float | None) -> str:
     """Seconds as people say them.
 
     >>> duration(41.3), duration(372), duration(4000), duration(None)
-    ('41 s', '6 min 12 s', '1 h 7 min', '')
+    ('41 s', '6 min 12 s', '1 h 6 min', '')
     """
     if seconds is None:
         return ""

@@ -62,8 +62,8 @@ def split_patients(series: pd.DataFrame, shares: Sequence[float], seed: int) -> 
     {'train': 6, 'val': 2, 'test': 2}
     """
     if not len(shares):
-        patients = sorted(series["patient_id"].unique())
-        return tables.check(pd.DataFrame({"patient_id": patients, "split": "test"}), "splits")
+        everyone = sorted(series["patient_id"].unique())
+        return tables.check(pd.DataFrame({"patient_id": everyone, "split": "test"}), "splits")
     if len(shares) != 3 or min(shares) <= 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
         raise SplitError(f"split_shares is {list(shares)}; give three shares above 0 that add up to 1.")
     labels = patient_labels(series)

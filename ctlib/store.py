@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -65,6 +65,14 @@ def shrink(hu: NDArray[np.int16], matrix_px: int) -> NDArray[np.int16]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    """What stands before the voxels in an npy file of int16 in C order."""
+    buffer = BytesIO()
+    fields = {"descr": "<i2", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
 
 
 def _seal(record: dict[str, Any]) -> str:
@@ -122,15 +130,14 @@ class Store:
             return path
         hu = shrink(volume.hu, self.matrix_px)
         scale = max(volume.hu.shape[1:]) / self.matrix_px
-        buffer = BytesIO()
-        np.save(buffer, hu, allow_pickle=False)
+        data = _header(hu.shape) + hu.astype("<i2").tobytes()
         z, y, x = volume.spacing_mm
         record = {
             "series_uid": volume.series_uid,
             "shape": list(hu.shape),
             "spacing_mm": [z, y * scale, x * scale],
-            "n_bytes": buffer.tell(),
-            "sha256": _sha256(buffer.getvalue()),
+            "n_bytes": len(data),
+            "sha256": _sha256(data),
             "source_checksum": source_checksum,
         }
         record["seal"] = _seal(record)
@@ -138,7 +145,7 @@ class Store:
         # An old record must never stand beside new voxels: it goes first, the new one comes last.
         self._path(volume.series_uid, ".json").unlink(missing_ok=True)
         with _replacing(path) as temporary:
-            temporary.write_bytes(buffer.getvalue())
+            temporary.write_bytes(data)
         with _replacing(self._path(volume.series_uid, ".json")) as temporary:
             temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return path
@@ -195,12 +202,13 @@ class Store:
         try:
             if path.stat().st_size != record["n_bytes"]:
                 raise ValueError(f"{path.stat().st_size} bytes, {record['n_bytes']} were written")
-            volume = np.load(path, mmap_mode="r", allow_pickle=False)
-            if volume.dtype != np.int16 or list(volume.shape) != record["shape"] or np.isfortran(volume):
-                raise ValueError(f"{volume.dtype} {volume.shape}, int16 {record['shape']} was written")
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            header = _header(record["shape"])
+            with path.open("rb") as file:
+                if file.read(len(header)) != header:
+                    raise ValueError(f"its header is not that of int16 {record['shape']}")
+            return np.memmap(path, "<i2", mode="r", offset=len(header), shape=tuple(record["shape"]))
+        except (OSError, ValueError) as error:
             raise StoreError(f"{path} is damaged ({error}): store series {series_uid} again.") from error
-        return volume
 
     def checksum(self, series_uid: str) -> str:
         """SHA-256 of a stored volume's file, as it was written, 64 hex digits.

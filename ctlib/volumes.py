@@ -177,8 +177,9 @@ def scan(root: str | Path, skip: Collection[Path] = ()) -> tuple[pd.DataFrame, p
     groups: dict[str, list[Slice]] = {}
     loose: dict[tuple[Path, str], list[Path]] = {}
     passed_over = {Path(path).resolve() for path in skip}
+    names = {path.name for path in passed_over}
     for path in _files(root):
-        if passed_over and path.resolve() in passed_over:
+        if path.name in names and path.resolve() in passed_over:
             continue
         found = read_header(path)[0]
         if found.series_uid:

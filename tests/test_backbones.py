@@ -56,6 +56,16 @@ def test_tiny_tensors_have_published_names_and_are_few(key):
     assert sum(p.numel() for p in network.parameters()) < 0.7e6
 
 
+@pytest.mark.parametrize("key", KEYS_3D)
+def test_residual_branches_count_from_the_first_step_at_tiny_size_only(key):
+    def last_norms(size):
+        modules = build(key, size).named_modules()
+        return [module.weight for name, module in modules if name.endswith("branch2.norm_c")]
+
+    assert last_norms("tiny") and all((weight == 1).all() for weight in last_norms("tiny"))
+    assert all((weight == 0).all() for weight in last_norms("full"))
+
+
 @pytest.mark.parametrize("key", ["slow_r50", "r2plus1d_r50", "x3d_m"])
 def test_full_size_computes_what_the_published_network_does_before_its_head(key):
     torch.manual_seed(0)

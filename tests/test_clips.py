@@ -243,7 +243,7 @@ def test_clips_without_label_are_for_prediction_only():
 
 def test_clips_longer_than_the_settings_are_refused():
     clips = clip_table(slice_rows(40), 32, 4)
-    with pytest.raises(ValueError, match="has 32 slices"):
+    with pytest.raises(ValueError, match="clip 0 is longer than 16 slices"):
         ClipDataset(MemoryStore({}), clips, PE, train=False)
 
 

@@ -1,17 +1,15 @@
-"""A fit that was interrupted equals one that was not; the best epoch is kept; precision is asked for once."""
+"""A fit that was interrupted equals one that was not; the best epoch is kept; odd input is refused."""
 
 import math
 import warnings
 from pathlib import Path
 
-import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from ctlib import precision
 from ctlib.backbones import spec
 from ctlib.clips import BalancedSampler
 from ctlib.inits import Init, Network, network
@@ -287,49 +285,6 @@ def test_cross_entropy_learns_classes(tmp_path):
     assert result.curves["val_loss"].iloc[0] == pytest.approx(float(expected), rel=1e-6)
 
 
-# precision
-
-
-@pytest.mark.parametrize(
-    ("asked", "bf16", "expected"),
-    [
-        ("auto", True, "bf16-mixed"),
-        ("auto", False, "16-mixed"),
-        ("bf16", False, "bf16-mixed"),
-        ("fp32", True, "32-true"),
-    ],
-)
-def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    compute = choose(asked, spec("slow_r50"))
-    assert (compute.accelerator, compute.precision) == ("gpu", expected)
-    assert compute.device == torch.device("cuda")
-    requested = {}
-    monkeypatch.setattr(lightning, "Trainer", lambda **arguments: requested.update(arguments))
-    with precision.trainer(compute, 3, tmp_path):
-        pass
-    wanted = {"accelerator": "gpu", "devices": 1, "precision": expected, "deterministic": "warn"}
-    wanted |= {"benchmark": False, "logger": False, "enable_checkpointing": False, "max_epochs": 3}
-    assert {name: requested[name] for name in wanted} == wanted
-
-
-@pytest.mark.parametrize("key", ["slow_r50", "resnet18"])
-@pytest.mark.parametrize("bf16", [True, False])
-def test_a_cpu_computes_as_was_measured_to_be_faster(monkeypatch, key, bf16):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: bf16)
-    backbone = spec(key)
-    compute = choose("auto", backbone)
-    assert compute.accelerator == "cpu"
-    assert compute.precision == ("bf16-mixed" if bf16 and backbone.cpu_precision == "bf16" else "32-true")
-    layout = {3: torch.channels_last_3d, 2: torch.channels_last}[backbone.dims]
-    assert compute.memory_format == (layout if backbone.cpu_channels_last else torch.contiguous_format)
-    assert choose("fp32", backbone).precision == "32-true"
-    assert choose("bf16", backbone).precision == "bf16-mixed"
-    assert compute.trainer_arguments["deterministic"] is False
-
-
 def test_memory_format_and_autocast_reach_the_network(tmp_path):
     seen = []
 
@@ -345,8 +300,3 @@ def test_memory_format_and_autocast_reach_the_network(tmp_path):
     assert set(seen) == {(True, torch.bfloat16)}
     weight = net.backbone.layers[0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="precision is 'fp8'; known are auto, fp32, bf16"):
-        choose("fp8", spec("slow_r50"))

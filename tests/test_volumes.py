@@ -1,4 +1,3 @@
-import shutil
 import tarfile
 import warnings
 
@@ -51,7 +50,7 @@ def test_axial_volumes_come_back_upright(tmp_path, orientation):
 )
 def test_other_planes_are_refused(tmp_path, orientation):
     writer.write(tmp_path, writer.slices(writer.volume(), *orientation))
-    with pytest.raises(SeriesError, match="sagittal|coronal"):
+    with pytest.raises(SeriesError, match=r"sagittal|coronal"):
         read_series(tmp_path)
     assert scan(tmp_path)[1]["n_files"].sum() == counted(tmp_path)
 
@@ -380,6 +379,7 @@ def test_every_lossless_syntax_decodes_to_the_same_hu(shared_data, tmp_path):
     assert seen == dict.fromkeys(LOSSLESS, "read") | dict.fromkeys(LOSSY, "refused")
 
 
+@pytest.mark.filterwarnings("ignore:End of file reached")
 @pytest.mark.parametrize("cut", [0.02, 0.4])
 def test_pixels_cut_short_are_refused_in_every_syntax(shared_data, tmp_path, cut):
     for number, path in enumerate(sorted((shared_data / "codec-zoo-chest-slice").glob("CTImage*"))):
@@ -426,7 +426,7 @@ def test_the_real_scan_reads_like_its_files(lidc_sample):
 
 def test_a_real_scan_without_one_slice_is_refused(lidc_sample, tmp_path):
     for path in sorted(lidc_sample.iterdir()):
-        (tmp_path / path.name).hardlink_to(path) if False else shutil.copy(path, tmp_path)
+        (tmp_path / path.name).symlink_to(path)
     middle = scan(tmp_path)[0]["files"][0][130]
     (tmp_path / middle).unlink()
     series, problems = scan(tmp_path)

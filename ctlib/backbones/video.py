@@ -102,14 +102,14 @@ def slow_r50(size: str, in_channels: int) -> nn.Module:
     if size == "full":
         return Trunk(create_resnet(input_channel=in_channels, stem_conv_kernel_size=(1, 7, 7)))
     net = create_resnet(input_channel=in_channels, stem_conv_kernel_size=(5, 7, 7), stem_dim_out=8)
-    return Trunk(shrink(net, depths=(1, 1, 2, 2)))
+    return Trunk(shrink(net, depths=(1, 1, 1, 1)))
 
 
 def r2plus1d_r50(size: str, in_channels: int) -> nn.Module:
     """R(2+1)D: each 3 x 3 x 3 kernel split in plane and along the slices; temporal stride 4."""
     if size == "full":
         return Trunk(create_r2plus1d(input_channel=in_channels))
-    return Trunk(shrink(create_r2plus1d(input_channel=in_channels, stem_dim_out=8), depths=(1, 1, 2, 2)))
+    return Trunk(shrink(create_r2plus1d(input_channel=in_channels, stem_dim_out=8), depths=(1, 1, 1, 1)))
 
 
 def x3d_m(size: str, in_channels: int) -> nn.Module:

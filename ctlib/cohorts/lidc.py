@@ -163,7 +163,8 @@ def number(contours: pd.DataFrame, pixel_mm: float, thickness_mm: float) -> pd.D
     marks = [np.vstack([stacked[i] for i in np.flatnonzero(codes == k)]) for k in range(len(annotations))]
     nodules = group(marks, thickness_mm)
     table = pd.DataFrame({"annotation": annotations, "found": nodules, "z": [m[:, 2].mean() for m in marks]})
-    table["nodule"] = table.groupby("found")["z"].transform("mean").rank(method="dense").astype(int) - 1
+    order = table.groupby("found")["z"].mean().sort_values(kind="stable").index
+    table["nodule"] = order.get_indexer(table["found"])
     table["reader"] = table.sort_values("annotation").groupby("nodule").cumcount()
     return contours.merge(table[["annotation", "nodule", "reader"]], on="annotation", validate="many_to_one")
 

@@ -102,7 +102,8 @@ def load(root: Path, indeterminate: str = "drop") -> Cohort:
     absent = labels[SERIES].nunique() - slices[SERIES].nunique()
     if absent:
         reason = f"{absent} series of train.csv have no files that can be read."
-        problems.loc[len(problems)] = ["train.csv", 0, reason]
+        row = pd.DataFrame([{"path": "train.csv", "n_files": 0, "reason": reason}])
+        problems = pd.concat([problems, row]) if len(problems) else row
     exam = slices.groupby("series_uid")[[STUDY, NEGATIVE, INDETERMINATE]].first()
     exam["label"] = 1 - exam[NEGATIVE]
     exam.loc[exam[INDETERMINATE] == 1, "label"] = INDETERMINATE_RULES[indeterminate]

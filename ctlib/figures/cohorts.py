@@ -21,7 +21,7 @@ GEOMETRY = {
     "thickness_mm": "slice thickness, mm",
 }
 """Columns of table `series` that may differ by label, and how their axes are called."""
-BINS = 16
+BINS = 15
 CLASSES = ((0, "no disease", NO_DISEASE), (1, "disease", DISEASE))
 HU_MARKS = {-1000: "air", 0: "water"}
 """HU of air and water, which define the scale."""
@@ -74,7 +74,7 @@ def geometry(cohorts: Mapping[str, CohortTables]) -> Figure:
             if column == 0:
                 axes[row, 0].set_ylabel(f"{cohort}\nshare of exams")
         axes[-1, column].set_xlabel(title)
-        axes[-1, column].xaxis.set_major_locator(MaxNLocator(4))
+        axes[-1, column].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     present = pd.concat([data.series["label"] for data in cohorts.values()]).dropna().unique()
     for label, text, colour in CLASSES:
         if label in present:
@@ -124,7 +124,7 @@ def hu_histogram(volumes: Mapping[str, Sequence[NDArray[np.int16]]]) -> Figure:
         n_voxels = sum(array.size for array in arrays)
         counts = sum((np.histogram(array, edges)[0] for array in arrays), np.zeros(len(edges) - 1))
         ax.stairs(counts / max(n_voxels, 1), edges, fill=True, color=FAINT, alpha=0.6)
-        ax.set(title=f"{name}: {len(arrays)} volumes", xlabel="HU", xlim=HU_RANGE, yscale="log")
+        ax.set(title=f"{name}, volumes: {len(arrays)}", xlabel="HU", xlim=HU_RANGE, yscale="log")
         for hu, text in HU_MARKS.items():
             ax.axvline(hu, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
             ax.text(hu + 25, 0.97, text, transform=ax.get_xaxis_transform(), va="top", fontsize=9)

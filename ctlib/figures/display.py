@@ -19,7 +19,9 @@ from ctlib.figures.look import PX_PER_INCH, style
 MAX_SVG_BYTES = 110_000
 """A larger SVG is shown as PNG, if that is smaller; base64 adds a third, and a report holds 2 MB."""
 
-DECIMALS = {"auroc": "{:.3f}", "effect": "{:+.3f}", "low": "{:+.3f}", "high": "{:+.3f}", "brier": "{:.3f}"}
+THREE_DECIMALS = ("auroc", "auprc", "brier", "effect", "difference", "low", "high", "loss")
+"""Columns whose name holds one of these words, and which are signed: differences and their ends."""
+SIGNED = ("effect", "difference")
 SHARES = ("fraction", "prevalence", "share", "accuracy")
 """Columns whose name holds one of these words are shares of 1, shown in percent."""
 NOTHING = "–"
@@ -98,7 +100,8 @@ def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | N
         return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: nothing to list.</p>'
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     kinds = [' class="num"' if number else "" for number in numeric]
-    formatters = [(formats or {}).get(str(name)) or usual_format(frame[name]) for name in frame]
+    signed = any(word in str(name) for name in frame for word in SIGNED)
+    formatters = [(formats or {}).get(str(name)) or usual_format(frame[name], signed) for name in frame]
     head = "".join(
         f"<th{kind}>{html.escape(str(name))}</th>" for name, kind in zip(frame, kinds, strict=True)
     )
@@ -118,8 +121,12 @@ def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None =
     display(HTML(table_html(frame, caption, formats)))
 
 
-def usual_format(column: pd.Series) -> str:
+def usual_format(column: pd.Series, signed: bool = False) -> str:
     """The format of a column, from its name and type.
+
+    Args:
+        column: a column.
+        signed: columns `low` and `high` are the ends of a difference.
 
     >>> usual_format(pd.Series([0.25], name="fraction")), usual_format(pd.Series([12345], name="n"))
     ('{:.0%}', '{:,}')
@@ -129,22 +136,19 @@ def usual_format(column: pd.Series) -> str:
         return "{}"
     if pd.api.types.is_integer_dtype(column):
         return "{:,}"
+    values = column.dropna().astype("float64")
     if any(word in name for word in SHARES):
-        exact = (100 * column.dropna() % 1).abs()
-        return "{:.0%}" if ((exact < 1e-6) | (exact > 1 - 1e-6)).all() else "{:.1%}"
-    for word, how in DECIMALS.items():
-        if word in name:
-            return how
+        return "{:.0%}" if (100 * values - (100 * values).round()).abs().max() < 1e-6 else "{:.1%}"
+    if any(word in name for word in THREE_DECIMALS):
+        difference = any(word in name for word in SIGNED) or (signed and name in ("low", "high"))
+        return "{:+.3f}" if difference else "{:.3f}"
     if name.endswith("_mm") or " mm" in name:
         return "{:.2f}"
-    return "{:,.0f}" if (column.dropna() % 1 == 0).all() else "{:,.3g}" if column.max() < 100 else "{:,.0f}"
+    return "{:,.0f}" if (values % 1 == 0).all() or values.abs().max() >= 100 else "{:.3g}"
 
 
 def _cell(value: Any, how: str) -> str:
-    return (
-        NOTHING
-        if pd.isna(value)
-        else how.format(value).replace("%", " %")
-        if "%" in how
-        else how.format(value)
-    )
+    if pd.isna(value):
+        return NOTHING
+    text = how.format(value)
+    return text if how == "{}" else text.replace("-", "−").replace("%", " %")

@@ -131,8 +131,6 @@ def _runs(ax: Axes, curves: pd.DataFrame, runs: pd.DataFrame) -> None:
         absent += not np.isfinite(values).any() or run.status != "finished"
         look = looks[run.init]
         marker = "." if np.isfinite(values).sum() == 1 else None  # one point makes no line
-        ax.plot(
-            curve["epoch"], values, color=look.colour, alpha=0.75, linewidth=1.3, marker=".", markersize=4
-        )
+        ax.plot(curve["epoch"], values, color=look.colour, alpha=0.75, linewidth=1.3, marker=marker)
     if absent:
         note(ax, f"{absent} of {len(runs)} runs missing")

@@ -139,7 +139,7 @@ def key(figure: Figure, looks: dict[str, InitLook]) -> None:
             loc="outside upper left",
             ncols=len(handles),
             frameon=False,
-            labelcolor="linecolor",
+            labelcolor=[look.colour for look in looks.values()],
         )
 
 

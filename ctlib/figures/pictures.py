@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ctlib import hu
@@ -24,8 +26,7 @@ from ctlib.figures.look import DISEASE, FAINT, INK, READERS, WIDTH, styled
 from ctlib.store import Store
 from ctlib.volumes import Volume
 
-
-MAX_PX = 220_000
+MAX_PX = 150_000
 """Pixels of all slices of a figure; larger slices are shown as area means. A report holds 2 MB."""
 GREYS = 64
 """Grey levels: steps of 6 to 23 HU in our HU windows, at or below the noise of a slice."""
@@ -130,7 +131,8 @@ def montage(pictures: Sequence[Picture], hu_window: str, columns: int = 4) -> Fi
         (p.hu.shape[0] * p.spacing_mm[0] / (p.hu.shape[1] * p.spacing_mm[1]) for p in pictures), default=1
     )
     width = WIDTH * columns / 4 if columns < 4 else WIDTH
-    figure = Figure(figsize=(width, n_rows * (width / columns * tallest + 0.32) + 0.3), layout="constrained")
+    close = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(width, n_rows * (width / columns * tallest + 0.26) + 0.25), layout=close)
     axes = figure.subplots(n_rows, columns, squeeze=False).ravel()
     for ax in axes[len(pictures) :]:
         ax.set_visible(False)
@@ -138,7 +140,9 @@ def montage(pictures: Sequence[Picture], hu_window: str, columns: int = 4) -> Fi
         _draw(ax, picture, hu_window, MAX_PX / len(pictures))
         if i == 0:
             _sides(ax)
-    figure.supxlabel(f"HU window {hu_window}, {hu.named(hu_window)}", fontsize=9, color=FAINT)
+    figure.supxlabel(
+        f"HU window {hu_window}, {hu.named(hu_window)}".replace("-", "−"), fontsize=9, color=FAINT
+    )
     return figure
 
 
@@ -147,7 +151,8 @@ def _draw(ax: Axes, picture: Picture, hu_window: str, max_px: float) -> None:
     n_rows, n_cols = unit.shape
     most = math.sqrt(max_px / unit.size)
     if most < 1:
-        unit = cv2.resize(unit, (round(n_cols * most), round(n_rows * most)), interpolation=cv2.INTER_AREA)
+        size = (round(n_cols * most), round(n_rows * most))
+        unit = np.asarray(cv2.resize(unit, size, interpolation=cv2.INTER_AREA), np.float32)
     top, left = picture.corner_px
     ax.imshow(
         np.round(unit * (GREYS - 1)),
@@ -167,7 +172,10 @@ def _draw(ax: Axes, picture: Picture, hu_window: str, max_px: float) -> None:
 def _sides(ax: Axes) -> None:
     """R and L: the patient's sides."""
     for x, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
-        ax.text(x, 0.5, side, transform=ax.transAxes, color="white", fontsize=9, ha=align, va="center")
+        words = ax.text(
+            x, 0.5, side, transform=ax.transAxes, color="white", fontsize=9, ha=align, va="center"
+        )
+        words.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def points_of(contour: str) -> NDArray[np.float64]:
@@ -211,7 +219,7 @@ def contours(
     pictures = []
     for place in places:
         n_readers = own.loc[own["slice"] == place, "reader"].nunique()
-        title = f"slice {place}, z {volume.z_mm[place]:.1f} mm, {n_readers} readers"
+        title = f"slice {place}, z {volume.z_mm[place]:.1f} mm, readers: {n_readers}"
         pictures.append(replace(_around(volume, int(place), points, margin_mm), title=title))
     figure = montage(pictures, hu_window)
     for ax, place in zip(figure.axes, places, strict=False):
@@ -245,24 +253,31 @@ def _outline(ax: Axes, marks: pd.DataFrame) -> None:
 
 
 @styled
-def video_strip(clips: Mapping[str, NDArray[np.floating]], n_frames: int = 8) -> Figure:
-    """One video a class, frames from first to last.
+def video_strip(clips: Mapping[str, NDArray[np.floating]], n_frames: int = 4) -> Figure:
+    """One video a class, frames from first to last, classes in two columns.
 
     Args:
         clips: `[D, H, W]` in [0, 1] by name of the class.
         n_frames: frames shown of each.
     """
-    figure = Figure(figsize=(WIDTH, len(clips) * (WIDTH - 1.3) / n_frames * 1.04 + 0.3), layout="constrained")
-    axes = figure.subplots(len(clips), n_frames, squeeze=False)
-    for row, (name, clip) in zip(axes, clips.items(), strict=True):
+    n_rows = math.ceil(len(clips) / 2)
+    figure = Figure(figsize=(WIDTH, n_rows * (WIDTH / (2 * n_frames + 0.3) + 0.24)), layout="constrained")
+    axes = figure.subplots(
+        n_rows, 2 * n_frames + 1, squeeze=False, gridspec_kw={"width_ratios": _gap_between(n_frames)}
+    )
+    for ax in axes.ravel():
+        ax.set(xticks=[], yticks=[])
+        ax.set_frame_on(False)
+    for i, (name, clip) in enumerate(clips.items()):
+        row = axes[i % n_rows, (i // n_rows) * (n_frames + 1) :][:n_frames]
         frames = np.linspace(0, len(clip) - 1, n_frames).round().astype(int)
         for ax, frame in zip(row, frames, strict=True):
             grey = np.round(np.clip(clip[frame], 0, 1) * (GREYS - 1))
             ax.imshow(grey, cmap="gray", vmin=0, vmax=GREYS - 1, interpolation="none")
-            ax.set(xticks=[], yticks=[])
-            ax.set_frame_on(False)
-        row[0].set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
-        if row is axes[0]:
-            for ax, frame in zip(row, frames, strict=True):
-                ax.set_title(f"frame {frame}", fontsize=9, pad=3, loc="center")
+        row[0].set_title(name.replace("_", " "), fontsize=9.5, pad=3)
     return figure
+
+
+def _gap_between(n_frames: int) -> list[float]:
+    """Widths of the columns: two blocks of frames and a gap."""
+    return [1.0] * n_frames + [0.3] + [1.0] * n_frames

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ctlib.figures.look import (
     DISEASE,
@@ -206,8 +205,7 @@ def clip_scores(clips: pd.DataFrame, title: str = "") -> Figure:
         ax.bar(row.low_mm, row.score, row.high_mm - row.low_mm, align="edge", color=colour, edgecolor="white")
         ax.text((row.low_mm + row.high_mm) / 2, row.score + 0.02, f"{row.score:.2f}", ha="center", fontsize=9)
     if (labels == 1).any():
-        handle = Line2D([], [], color=DISEASE, linewidth=5, label="labelled with disease")
-        figure.legend(handles=[handle], loc="outside upper right", frameon=False)
+        ax.set_title("■ labelled with disease", loc="right", color=DISEASE)
     ax.set(
         ylim=(0, 1.1),
         ylabel="score of the clip",

@@ -1,0 +1,199 @@
+import os
+import pickle
+from functools import partial
+
+import dicom_writer as writer
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+
+from ctlib import tables
+from ctlib.cohorts import TASKS, Cohort, CohortError, load_tables, rspect, store_series, task
+from ctlib.store import Store, shrink
+from ctlib.workspace import MissingInput, Workspace
+
+COLUMNS = [
+    *(
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "pe_present_on_image",
+        "negative_exam_for_pe",
+    ),
+    *("qa_motion", "qa_contrast", "flow_artifact", "rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1", "leftsided_pe"),
+    *("chronic_pe", "true_filling_defect_not_pe", "rightsided_pe", "acute_and_chronic_pe", "central_pe"),
+    "indeterminate",
+]
+# study: labels of its slices, inferior to superior; negative; indeterminate
+EXAMS = {"e1": ([0, 1, 1, 0, 0], 0, 0), "e2": ([0] * 5, 1, 0), "e3": ([0] * 5, 0, 1)}
+
+
+def rspect_rows(study, labels, negative, indeterminate):
+    for k, label in enumerate(labels):
+        row = dict.fromkeys(COLUMNS, 0)
+        row |= {
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": f"{study}s",
+            "SOPInstanceUID": f"{study}s.{k + 1}",
+        }
+        yield row | {
+            "pe_present_on_image": label,
+            "negative_exam_for_pe": negative,
+            "indeterminate": indeterminate,
+        }
+
+
+@pydicom.config.disable_value_validation()
+def write_rspect(root, exams=EXAMS, change=lambda table: table):
+    """Kaggle's layout; hashed UIDs, no PatientID; file names say nothing about z."""
+    rows = []
+    for n, (study, exam) in enumerate(exams.items()):
+        found = writer.slices(writer.volume(n), uid=f"{study}s")
+        for ds in found:
+            ds.StudyInstanceUID = study
+            del ds.PatientID
+            folder = root / "train" / study / f"{study}s"
+            folder.mkdir(parents=True, exist_ok=True)
+            ds.save_as(folder / f"{ds.SOPInstanceUID}.dcm", enforce_file_format=True)
+        rows += rspect_rows(study, *exam)
+    table = pd.DataFrame(rows).sample(frac=1, random_state=0)
+    change(table).to_csv(root / "train.csv", index=False)
+    return root
+
+
+def n_files(root):
+    return sum(len(files) for _, _, files in os.walk(root))
+
+
+def test_rspect_labels_find_their_slices(tmp_path):
+    cohort = rspect.load(write_rspect(tmp_path))
+    series = cohort.series.set_index("study_uid")
+    assert series["label"].to_dict() == {"e1": 1, "e2": 0}
+    assert (series["patient_id"] == series.index).all()
+    first = cohort.slices[cohort.slices["series_uid"] == "e1s"]
+    assert first["label"].tolist() == EXAMS["e1"][0]
+    assert first["slice"].tolist() == list(range(5))
+    np.testing.assert_allclose(first["z_mm"], -80.5 + 2.5 * np.arange(5))
+    assert [path.stem for path in cohort.files["e1s"]] == [f"e1s.{k + 1}" for k in range(5)]
+    assert cohort.problems[["path", "n_files"]].values.tolist() == [["train/e3/e3s", 5]]
+    assert "indeterminate" in cohort.problems["reason"][0]
+    assert cohort.marks.empty
+
+
+@pytest.mark.parametrize(("rule", "label"), [("negative", 0), ("positive", 1)])
+def test_indeterminate_exams_are_a_parameter(tmp_path, rule, label):
+    cohort = rspect.load(write_rspect(tmp_path), indeterminate=rule)
+    assert cohort.series.set_index("study_uid")["label"].to_dict() == {"e1": 1, "e2": 0, "e3": label}
+    assert cohort.problems.empty
+    with pytest.raises(ValueError, match=r"'keep'; known are drop, negative, positive"):
+        rspect.load(tmp_path, indeterminate="keep")
+
+
+def set_where(study, column, value, n=None):
+    def change(table):
+        table.loc[table.index[table["StudyInstanceUID"] == study][:n], column] = value
+        return table
+
+    return change
+
+
+REFUSED = {
+    "a file without a row": (lambda t: t[t["SOPInstanceUID"] != "e1s.2"], "1 of its 5 files have no row"),
+    "no rows": (lambda t: t[t["StudyInstanceUID"] != "e1"], "none of its files has a row"),
+    "a row without a file": (
+        lambda t: pd.concat([t, t[t["SOPInstanceUID"] == "e1s.1"].assign(SOPInstanceUID="e1s.6")]),
+        "lists 6 slices, 5 files",
+    ),
+    "another series": (set_where("e1", "SeriesInstanceUID", "other", 2), "belong to 2 series"),
+    "labels that vary": (set_where("e1", "negative_exam_for_pe", 1, 2), "vary within its study"),
+    "a contradiction": (set_where("e1", "negative_exam_for_pe", 1), "marks slices"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_rspect_labels_that_do_not_fit_are_refused(tmp_path, case):
+    change, reason = REFUSED[case]
+    cohort = rspect.load(write_rspect(tmp_path, change=change))
+    assert cohort.series["study_uid"].tolist() == ["e2"]
+    problems = cohort.problems.set_index("path")
+    assert reason in problems.loc["train/e1/e1s", "reason"]
+    assert cohort.series["n_files"].sum() + problems["n_files"].sum() == n_files(tmp_path / "train")
+    assert set(cohort.slices["series_uid"]) == {"e2s"} == set(cohort.files)
+
+
+def test_rspect_series_without_files_are_counted(tmp_path):
+    extra = pd.DataFrame(rspect_rows("e9", [0, 0], 1, 0))
+    cohort = rspect.load(write_rspect(tmp_path, change=lambda t: pd.concat([t, extra])))
+    row = cohort.problems.iloc[-2]
+    assert (
+        row["path"] == "train.csv"
+        and row["n_files"] == 0
+        and row["reason"].startswith("1 series of train.csv")
+    )
+
+
+BAD_CSV = {
+    "column": (lambda t: t.drop(columns="indeterminate"), "lacks indeterminate"),
+    "value": (set_where("e1", "pe_present_on_image", 2), "pe_present_on_image is .*2.*; it must be 0 or 1"),
+    "twice": (lambda t: pd.concat([t, t.iloc[:1]]), "has two rows"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_a_bad_train_csv_is_refused(tmp_path, case):
+    change, reason = BAD_CSV[case]
+    with pytest.raises(CohortError, match=rf"train\.csv.*{reason}"):
+        rspect.load(write_rspect(tmp_path, change=change))
+
+
+def test_missing_rspect_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.csv is missing"):
+        rspect.load(tmp_path)
+
+
+def test_tables_are_saved_and_loaded(tmp_path):
+    work = Workspace(tmp_path / "work" / "x")
+    with pytest.raises(MissingInput, match="01_explore_data"):
+        load_tables(work, "rspect")
+    cohort = rspect.load(write_rspect(tmp_path / "data"))
+    cohort.save(work)
+    again = load_tables(work, "rspect")
+    assert isinstance(again, Cohort) and again.files == {}
+    for name in ("series", "slices", "problems", "marks"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(cohort, name))
+        assert list(getattr(again, name).columns) == [column.name for column in tables.SCHEMAS[name]]
+
+
+def test_series_are_stored_once_from_the_same_files(tmp_path):
+    cohort = rspect.load(write_rspect(tmp_path / "data"))
+    files = tuple(str(path) for path in cohort.files["e1s"])
+    function = pickle.loads(pickle.dumps(partial(store_series, str(tmp_path / "store"), 4)))
+    assert function(files) == ""
+    store = Store(tmp_path / "store", 4)
+    np.testing.assert_array_equal(store.read("e1s"), shrink(writer.volume(0), 4))
+    path = tmp_path / "store" / "e1s.npy"
+    before = path.stat().st_mtime_ns
+    assert function(files) == "" and path.stat().st_mtime_ns == before
+    os.utime(files[2], ns=(0, 0))
+    assert function(files) == "" and path.stat().st_mtime_ns > before
+
+
+def test_a_series_that_cannot_be_stored_says_why(tmp_path):
+    cohort = rspect.load(write_rspect(tmp_path / "data"))
+    files = tuple(str(path) for path in cohort.files["e1s"])
+    assert "below matrix_px 64" in store_series(str(tmp_path / "store"), 64, files)
+    data = cohort.files["e1s"][1].read_bytes()
+    cohort.files["e1s"][1].write_bytes(data[:-8])
+    assert "Series e1s is refused: e1s.2.dcm: PixelData has" in store_series(
+        str(tmp_path / "store"), 4, files
+    )
+    cohort.files["e1s"][1].unlink()
+    assert "e1s.2.dcm" in store_series(str(tmp_path / "store"), 4, files)
+    assert not Store(tmp_path / "store", 4).has("e1s")
+
+
+def test_tasks_are_found_by_name():
+    assert {t.cohort for t in TASKS.values()} == {"rspect", "lidc"}
+    with pytest.raises(ValueError, match="'pe'; known are rspect_pe, lidc_nodule"):
+        task("pe")

@@ -1,0 +1,184 @@
+"""The whole demo, end to end: killed in the middle of the grid, run again, and looked at.
+
+Minutes. `CTLIB_DEMO_TIMES=FILE` keeps the times that were taken.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ctlib import grid, tables
+from ctlib.reports import remote_addresses
+from ctlib.runs import Run
+from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+RUNS_BEFORE_KILL = 12
+
+
+@dataclass
+class Demo:
+    work: Workspace
+    reports: Path
+    seconds: dict[str, float]
+    before_kill: dict[str, int]  # result.json's time of change, by run id
+    in_flight: list[str]  # runs that were under way
+
+
+def command(folder: Path) -> list[str]:
+    """`python -m ctlib run demo`, with its work and its reports in a folder of the test."""
+    work = folder / "demo"
+    settings = {
+        "work_dir": work,
+        "rspect_root": work / "dicom" / "rspect",
+        "lidc_root": work / "dicom" / "lidc",
+        "lidc_annotations": work / "dicom" / "lidc" / "annotations.sqlite",
+        "videos_root": work / "videos",
+    }
+    arguments = ["run", "demo"] + [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
+    code = (
+        "from pathlib import Path; from ctlib.__main__ import main; from ctlib.workspace import Places; "
+        f"main({arguments!r}, Places(reports=Path({str(folder / 'reports')!r})))"
+    )
+    return [sys.executable, "-c", code]
+
+
+def results(work: Workspace) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in work.runs.glob("*/result.json")}
+
+
+def processes_naming(text: str) -> list[str]:
+    """Command lines of living processes that name a text (workers and kernels inherit it or not)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append((path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("e2e")
+    work, seconds = Workspace(folder / "demo"), {}
+    environment = {**os.environ, "CTLIB_TEST_MARK": str(folder)}
+    started = time.monotonic()
+    first = subprocess.Popen(command(folder), cwd=folder, env=environment)
+    while len(results(work)) < RUNS_BEFORE_KILL:
+        assert first.poll() is None, "the demo ended before the grid was under way"
+        time.sleep(0.2)
+    before = results(work)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    seconds["until killed"] = time.monotonic() - started
+    deadline = time.monotonic() + 30
+    while processes_naming(str(folder)):
+        assert time.monotonic() < deadline, processes_naming(str(folder))
+        time.sleep(0.2)
+    before |= results(work)
+    in_flight = sorted(
+        path.parent.name for path in work.runs.glob("*/run.json") if path.parent.name not in before
+    )
+    started = time.monotonic()
+    subprocess.run(command(folder), cwd=folder, check=True, timeout=1200)
+    seconds["resumed"] = time.monotonic() - started
+    yield Demo(work, folder / "reports" / "demo", seconds, before, in_flight)
+    if path := os.environ.get("CTLIB_DEMO_TIMES"):
+        Path(path).write_text(json.dumps(seconds))
+
+
+def test_what_was_finished_before_the_kill_was_kept(demo):
+    assert len(demo.before_kill) >= RUNS_BEFORE_KILL
+    assert demo.before_kill.items() <= results(demo.work).items()
+
+
+def test_every_run_is_finished(demo):
+    runs = tables.read("runs", demo.work.table("runs"))
+    settings = yaml.safe_load((PROJECT / "params" / "demo" / "03_finetune_grid.yaml").read_text())
+    arms = [settings[name] for name in ("tasks", "backbones", "inits", "fractions", "seeds")]
+    assert len(runs) == pd.MultiIndex.from_product(arms).size
+    assert (runs["status"] == "finished").all()
+    assert set(results(demo.work)) == set(runs["run_id"])
+
+
+def test_runs_that_were_under_way_equal_quiet_ones(demo, tmp_path):
+    assert demo.in_flight
+    quiet = Workspace(tmp_path / "quiet")
+    quiet.root.mkdir()
+    for name in ("tables", "store", "weights"):
+        (quiet.root / name).symlink_to(demo.work.root / name)
+    for run_id in demo.in_flight[:2]:
+        stored = json.loads((demo.work.runs / run_id / "run.json").read_text())
+        assert stored.pop("run_id") == run_id
+        code = f"from ctlib import engine, grid, runs; engine.pin_threads(1); grid.execute({str(quiet.root)!r}, runs.Run(**{stored!r}))"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        for name in ("predictions", "curves"):
+            files = [space.runs / run_id / f"{name}.parquet" for space in (demo.work, quiet)]
+            pd.testing.assert_frame_equal(*(tables.read(name, file) for file in files), check_exact=True)
+        assert grid.finished(quiet, Run(**stored))
+
+
+def test_four_reports_and_an_index_without_errors_or_remote_addresses(demo):
+    pages = sorted(demo.reports.glob("*.html"))
+    assert [page.stem for page in pages] == [*NOTEBOOKS, "index"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert len(text.encode()) < 2_000_000, page
+        assert remote_addresses(text) == []
+        assert "Traceback" not in text
+
+
+def test_the_analysis_states_both_planted_truths(demo):
+    text = (demo.reports / "04_analyze.html").read_text(encoding="utf-8")
+    effects = tables.read("effects", demo.work.table("effects"))
+    means = effects[effects["backbone"].str.startswith("mean of")]
+    assert set(means["task"]) == {"lidc_nodule", "rspect_pe"} and (means["reason"] == "").all()
+    for row in means.itertuples():
+        assert row.low < row.effect < row.high and row.n_seeds == 3 and row.n_patients > 60
+        assert f"{row.effect:+.3f}".replace("-", "\N{MINUS SIGN}") in text
+
+
+def test_reports_open_in_a_browser_without_a_network(demo):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not Path("/usr/bin/chromium").is_file():
+        pytest.skip("/usr/bin/chromium is missing: apt-get install chromium")
+    failures = []
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--disable-quic", "--disable-background-networking"],
+        )
+        page = browser.new_context(offline=True).new_page()
+        page.on("requestfailed", lambda request: failures.append(request.url[:200]))
+        page.on("console", lambda message: failures.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        for path in sorted(demo.reports.glob("*.html")):
+            page.goto(path.as_uri())
+            assert page.title()
+        browser.close()
+    assert failures == []
+
+
+def test_a_second_run_is_quick_and_computes_nothing_again(demo, tmp_path):
+    before = results(demo.work)
+    started = time.monotonic()
+    subprocess.run(command(demo.work.root.parent), check=True, timeout=300)
+    demo.seconds["again"] = time.monotonic() - started
+    assert results(demo.work) == before
+    assert demo.seconds["again"] < 60
+
+
+def test_the_demo_is_small(demo):
+    size = sum(path.stat().st_size for path in demo.work.root.rglob("*") if path.is_file())
+    assert size < 1.5e9, f"work/demo holds {size / 1e9:.2f} GB"

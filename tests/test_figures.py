@@ -1,0 +1,368 @@
+import re
+import types
+import warnings
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+
+from ctlib import figures
+from ctlib.figures.display import figure_html, png, svg, table_html
+from ctlib.figures.look import INITS, init_looks
+from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
+from ctlib.store import Store
+from ctlib.volumes import Volume
+
+NETWORKS = ["slow_r50", "r2plus1d_r50", "x3d_m"]
+TASKS = ["lidc_nodule", "rspect_pe"]
+
+
+def results(tasks=TASKS, fractions=(0.25, 1.0), seeds=(0, 1), missing=(), single_class=False):
+    """Tables `runs`, `curves` and `predictions` of a small grid; `missing` are indices of failed runs."""
+    rng, runs, curves, predictions = np.random.default_rng(4), [], [], []
+    label = np.ones(16, int) if single_class else np.arange(16) % 2
+    names = [f"p{i}" for i in range(16)]
+    arms = [
+        (t, b, i, f, s) for t in tasks for b in NETWORKS for i in INITS_USED for f in fractions for s in seeds
+    ]
+    for k, (task, backbone, init, fraction, seed) in enumerate(arms):
+        run, status = f"run{k}", "failed" if k in missing else "finished"
+        runs.append((run, task, backbone, init, fraction, seed, 1e-3, status))
+        for epoch in (1, 2, 3):
+            curves.append((run, epoch, np.nan if k in missing else 0.5 + 0.1 * epoch))
+        score = rng.random(16) + 0.3 * label
+        part = pd.DataFrame({"run_id": run, "patient_id": names, "study": names, "score": score / 2})
+        predictions += [] if k in missing else [part.assign(study_label=label, split="test", clip=0)]
+    columns = ["run_id", "task", "backbone", "init", "fraction", "seed", "lr", "status"]
+    return (
+        pd.DataFrame(runs, columns=columns),
+        pd.DataFrame(curves, columns=["run_id", "epoch", "val_auroc"]),
+        pd.concat(predictions),
+    )
+
+
+INITS_USED = ["random", "video"]
+GRIDS = {
+    "whole": {},
+    "one task, one fraction, one seed": {"tasks": TASKS[:1], "fractions": (0.25,), "seeds": (0,)},
+    "missing runs": {"missing": (1, *range(18, 24))},
+    "no AUROC": {"single_class": True, "seeds": (0,), "tasks": TASKS[:1]},
+}
+
+
+def cohort(n, seed=0, labels=True):
+    rng = np.random.default_rng([5, seed])
+    depth, label = rng.integers(20, 30, n), np.arange(n) % 2
+    uids = [f"u{seed}.{i}" for i in range(n)]
+    series = pd.DataFrame({"patient_id": uids, "series_uid": uids, "n_slices": depth, "thickness_mm": np.nan})
+    series = series.assign(spacing_z_mm=5.0, spacing_x_mm=rng.uniform(0.6, 0.9, n), label=label)
+    parts = []
+    for uid, d, sick in zip(uids, depth, label, strict=True):
+        marked = [int(sick and 6 <= i < 10) for i in range(d)]
+        parts.append(pd.DataFrame({"series_uid": uid, "slice": range(d), "label": marked}))
+    slices = pd.concat(parts, ignore_index=True)
+    slices["z_mm"] = -300 + 5.0 * slices["slice"]
+    if not labels:
+        series["label"], slices["label"] = pd.NA, pd.NA
+    return types.SimpleNamespace(series=series, slices=slices)
+
+
+def volume(spacing=(5.0, 1.0, 1.0), shape=(12, 40, 60)):
+    hu = np.full(shape, -1000, np.int16)
+    hu[:, 10:30, 15:50] = 40
+    hu[:, 12:15, 18:22] = 900  # anterior and right: top left in a radiological picture
+    return Volume(hu, spacing, "1.2.3", (-100.0, 0.0, 0.0))
+
+
+def marks():
+    ring = "18,30 18,34 22,34 22,30"
+    rows = [("1.2.3", 0, reader, place, -70.0, True, ring) for reader in range(4) for place in (5, 6)]
+    rows += [
+        ("1.2.3", 0, 0, 5, -75.0, False, "19,31 19,32 20,32"),
+        ("1.2.3", 1, 0, 2, -90.0, True, "1,1 1,2 2,2"),
+    ]
+    columns = ["series_uid", "nodule", "reader", "slice", "z_mm", "inclusion", "contour"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def pretraining():
+    ends = zip([*NETWORKS, "resnet18"], [0.9, 0.88, 0.87, np.nan], strict=True)
+    rows = [(name, epoch, end * epoch / 5) for name, end in ends for epoch in range(1, 6)]
+    return pd.DataFrame(rows, columns=["backbone", "epoch", "heldout_accuracy"])
+
+
+CLIPS = pd.DataFrame({"low_mm": [0.0, 80, 160], "high_mm": [80.0, 160, 200], "score": [0.2, np.nan, 1.0]})
+FRAMES = {f"motion_{i}": np.random.default_rng(i).random((16, 48, 48)) for i in range(5)}
+
+
+def drawn():
+    for name, options in GRIDS.items():
+        runs, curves, predictions = results(**options)
+        how = Bootstrap(50)
+        table = effects(runs, predictions, averaged=NETWORKS[:2], how=how)
+        yield f"effect_forest, {name}", lambda t=table: figures.effect_forest(t)
+        dots, means = run_aurocs(runs, predictions), arm_aurocs(runs, predictions, how)
+        yield f"auroc_by_fraction, {name}", lambda d=dots, m=means: figures.auroc_by_fraction(d, m)
+        yield f"learning_curves, {name}", lambda c=curves, r=runs: figures.learning_curves(c, r)
+    for name, data in {
+        "two": {"rspect": cohort(60), "lidc": cohort(20, 1)},
+        "one exam": {"lidc": cohort(1)},
+        "no label": {"lidc": cohort(3, labels=False)},
+    }.items():
+        yield f"geometry, {name}", lambda d=data: figures.geometry(d)
+        yield f"label_bands, {name}", lambda d=data: figures.label_bands(d)
+    yield "hu_histogram", lambda: figures.hu_histogram({"rspect": [volume().hu], "lidc": [volume().hu] * 3})
+    yield "montage", lambda: figures.montage(figures.slices_of(volume(), range(6), [0, 1] * 6), "lung")
+    yield "montage, one", lambda: figures.montage(figures.slices_of(volume(), [3]), "pe")
+    large = Volume(
+        np.random.default_rng(0).integers(-1000, 400, (8, 512, 512), np.int16), (1, 0.7, 0.7), "l", (0, 0, 0)
+    )
+    yield "montage, large", lambda: figures.montage(figures.slices_of(large, range(8)), "lung")
+    yield "contours", lambda: figures.contours(volume(), marks(), "lung")
+    yield "video_strip", lambda: figures.video_strip(FRAMES)
+    yield "pretraining_curves", lambda: figures.pretraining_curves(pretraining(), 9)
+    yield "clip_scores", lambda: figures.clip_scores(CLIPS, "an exam")
+    yield "clip_scores, labelled", lambda: figures.clip_scores(CLIPS.assign(label=[0, pd.NA, 1]), "an exam")
+
+
+FIGURES = dict(drawn())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_complete_small_and_silent(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = FIGURES[name]()
+        html = figure_html(figure, "what is seen", "a caption")
+        figure.draw_without_rendering()  # places were those of another resolution
+    # Noise is the worst case of a picture; real slices of the same size take two thirds of it.
+    assert len(html) < (250_000 if name in ("montage, large", "video_strip") else 170_000)
+    box = figure.bbox.padded(1)
+    for words in set(figure.findobj(drawn_text)) - {t for ax in figure.axes for t in tick_labels(ax)}:
+        assert words.get_fontsize() >= 8.9, words
+        extent = words.get_window_extent()
+        inside = box.contains(extent.x0, extent.y0) and box.contains(extent.x1, extent.y1)
+        assert inside, f"{words.get_text()!r} is cut off"
+
+
+def drawn_text(artist):
+    """Whether an artist is words that can be seen."""
+    if not isinstance(artist, Text) or not artist.get_visible() or not artist.get_text().strip():
+        return False
+    return artist.axes is None or artist.axes.get_visible()
+
+
+def tick_labels(ax):
+    """Texts of ticks; those beyond the range are there but never drawn."""
+    return [t for axis in (ax.xaxis, ax.yaxis) for t in axis.findobj(Text) if t is not axis.label]
+
+
+def test_nothing_global_changes():
+    before = dict(matplotlib.rcParams)
+    svg(FIGURES["clip_scores"]())
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_same_figure_has_the_same_bytes():
+    assert svg(FIGURES["montage"]()) == svg(FIGURES["montage"]())
+    assert png(FIGURES["clip_scores"]()) == png(FIGURES["clip_scores"]())
+
+
+# ---- how figures and tables are shown --------------------------------------------------
+
+
+def test_a_shown_figure_has_its_texts_and_needs_no_network(capsys):
+    html = figure_html(FIGURES["clip_scores"](), 'scores "high" & low', "n < 5 patients")
+    assert html.startswith("<figure") and 'alt="scores &quot;high&quot; &amp; low"' in html
+    assert "<figcaption>n &lt; 5 patients</figcaption>" in html and 'src="data:image/svg+xml;base64,' in html
+    assert "http" not in html and 'width="720"' in html
+    with pytest.raises(ValueError, match="alt is empty"):
+        figures.show(FIGURES["clip_scores"](), " ", "caption")
+
+
+def test_a_figure_of_many_shapes_becomes_a_png():
+    data = {"lidc": cohort(240)}
+    assert 'src="data:image/png;base64,' in figure_html(figures.label_bands(data), "alt", "caption")
+
+
+def test_a_table_rounds_to_what_matters():
+    frame = pd.DataFrame({"task": ["a<b", "c"], "fraction": [0.25, 1.0], "n_patients": [12345, 7]})
+    frame = frame.assign(auroc=[0.81249, np.nan], low=[0.7, 0.6], spacing_z_mm=1.25, seconds=[5.4673, 612.3])
+    html = table_html(frame, "A & B")
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html)[:7] == [
+        "a&lt;b",
+        "25 %",
+        "12,345",
+        "0.812",
+        "0.700",
+        "1.25",
+        "5",
+    ]
+    assert (
+        "<caption>A &amp; B</caption>" in html and '<td class="num">–</td>' in html and "<td>c</td>" in html
+    )
+    assert '<td class="num">5.5</td>' in table_html(frame, "", {"seconds": "{:.1f}"})
+
+
+def test_ends_of_a_difference_are_signed():
+    html = table_html(pd.DataFrame({"effect": [0.05], "low": [-0.01], "high": [0.11]}), "")
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html) == ["+0.050", "−0.010", "+0.110"]
+
+
+def test_an_empty_table_says_so():
+    assert "nothing to list" in table_html(pd.DataFrame({"run_id": []}), "Runs that failed")
+
+
+# ---- what figures show -----------------------------------------------------------------
+
+
+def texts(figure):
+    return [words.get_text() for words in figure.findobj(Text)]
+
+
+def test_colours_are_fixed_by_init():
+    assert (
+        init_looks(["video", "random"])["video"]
+        == init_looks(["imagenet", "video"])["video"]
+        == INITS["video"]
+    )
+    looks = init_looks(["random", "mine", "ct_lidc", "ct_rspect", "yours"])
+    assert looks["ct_lidc"] == INITS["ct"] and len({look.colour for look in looks.values()}) == 5
+    for name in ("learning_curves, whole", "auroc_by_fraction, whole"):
+        lines = [line for ax in FIGURES[name]().axes for line in ax.lines if len(line.get_xdata()) > 1]
+        assert {INITS["video"].colour.lower(), INITS["random"].colour} <= {
+            to_hex(line.get_color()) for line in lines
+        }
+
+
+def test_names_of_inits_can_be_read():
+    legend = FIGURES["auroc_by_fraction, whole"]().legends[0]
+    assert [words.get_text() for words in legend.get_texts()] == INITS_USED
+    assert [to_hex(words.get_color()) for words in legend.get_texts()] == [
+        INITS[init].colour.lower() for init in INITS_USED
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["learning_curves, whole", "auroc_by_fraction, whole", "effect_forest, whole"]
+)
+def test_panels_share_their_ranges(name):
+    axes = FIGURES[name]().axes
+    assert (
+        len(axes) > 1
+        and len({ax.get_ylim() for ax in axes}) == 1
+        and len({ax.get_xlim() for ax in axes}) == 1
+    )
+
+
+def test_every_run_and_every_mean_is_in_its_panel():
+    runs, _, predictions = results()
+    dots, means = run_aurocs(runs, predictions), arm_aurocs(runs, predictions, Bootstrap(50))
+    figure = figures.auroc_by_fraction(dots, means)
+    panel = figure.axes[3 + 2]  # second task, third network
+    chosen = (dots["task"] == "rspect_pe") & (dots["backbone"] == "x3d_m")
+    shown = np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() == "."])
+    assert sorted(shown) == sorted(dots.loc[chosen, "auroc"])
+    wanted = means[
+        (means["task"] == "rspect_pe") & (means["backbone"] == "x3d_m") & (means["init"] == "video")
+    ]
+    bars = [bar.get_segments() for bar in panel.collections]
+    ends = np.array([segment[:, 1] for segment in bars[1]])
+    assert ends == pytest.approx(wanted.sort_values("fraction")[["low", "high"]].to_numpy())
+
+
+def test_missing_runs_are_shown_as_missing():
+    scores = FIGURES["auroc_by_fraction, missing runs"]()
+    assert [ax.texts[0].get_text() if ax.texts else "" for ax in scores.axes[:3]] == [
+        "1 of 8 runs missing",
+        "",
+        "6 of 8 runs missing",
+    ]
+
+
+def test_the_forest_says_what_the_table_says():
+    runs, _, predictions = results()
+    table = effects(runs, predictions, averaged=NETWORKS[:2], how=Bootstrap(50))
+    table.loc[0, ["effect", "low", "high"]] = [-0.1234, -0.2, 0.04]
+    figure = figures.effect_forest(table)
+    assert "−0.12  (−0.20 to +0.04)" in texts(figure) and "16 test patients, 8 with disease" in figure.axes[
+        0
+    ].get_title(loc="left")
+    first = next(line for line in figure.axes[0].lines if list(line.get_xdata()) == [-0.2, 0.04])
+    assert list(first.get_ydata()) == [1, 1]
+    with pytest.raises(ValueError, match="2 pairs of inits"):
+        figures.effect_forest(pd.concat([table, table.assign(init="imagenet")]))
+
+
+def test_ct_is_shown_in_radiological_convention_and_true_aspect():
+    figure = figures.montage(figures.slices_of(volume(spacing=(5.0, 2.0, 1.0)), [3]), "lung")
+    png(figure)
+    ax = figure.axes[0]
+    shown = ax.images[0]
+    column, row = ax.transData.transform((20, 13))  # the bright mark: right, anterior
+    middle = ax.transData.transform((29.5, 19.5))
+    assert column < middle[0] and row > middle[1]
+    assert shown.origin == "upper" and shown.get_array()[13, 20] == 63 and shown.get_array()[0, 0] < 20
+    box = ax.get_window_extent()
+    assert box.height / box.width == pytest.approx((40 * 2.0) / (60 * 1.0), rel=0.01)
+    left_to_right = sorted((w.get_position()[0], w.get_text()) for w in ax.texts)
+    assert [side for _, side in left_to_right] == ["R", "L"]
+    assert any("−600/1500 HU" in words for words in texts(figure))
+
+
+def test_a_large_slice_is_shown_as_area_means():
+    figure = FIGURES["montage, large"]()
+    assert all(ax.images[0].get_array().shape[0] < 200 for ax in figure.axes)
+    assert figure.axes[0].images[0].get_extent() == [-0.5, 511.5, 511.5, -0.5]
+
+
+def test_contours_lie_on_the_pixels_they_name():
+    figure = figures.contours(volume(), marks(), "lung")
+    assert [ax.get_title(loc="left").split(",")[0] for ax in figure.axes] == [
+        "slice 5",
+        "slice 6",
+    ]  # of the larger nodule
+    assert "readers: 4" in figure.axes[0].get_title(loc="left") and "z -75.0 mm" in figure.axes[0].get_title(
+        loc="left"
+    )
+    ring, hole = figure.axes[0].lines[0], figure.axes[0].lines[-1]
+    assert list(ring.get_xdata()) == [30, 34, 34, 30, 30] and list(ring.get_ydata()) == [18, 18, 22, 22, 18]
+    assert hole.get_linestyle() == ":"
+    left, right, bottom, top = figure.axes[0].images[0].get_extent()
+    part = figure.axes[0].images[0].get_array()
+    row, column = round(13 - top - 0.5), round(20 - left - 0.5)
+    assert part[row, column] == 63 and part[row, column + 2] < 63  # the bright mark ends at column 21
+    assert left < 30 < 34 < right and top < 18 < 22 < bottom
+    with pytest.raises(ValueError, match=r"no mark of series 9\.9"):
+        figures.contours(Volume(volume().hu, (5.0, 1.0, 1.0), "9.9", (0.0, 0.0, 0.0)), marks(), "lung")
+
+
+def test_bands_stand_where_the_labels_are():
+    figure = figures.label_bands({"lidc": cohort(4)})
+    assert "2 of 4 exams" in figure.axes[0].get_title(loc="left")
+    marked = [bar for bar in figure.axes[0].patches if to_hex(bar.get_facecolor()) == "#e69f00"]
+    assert sorted({bar.get_y() + bar.get_height() / 2 for bar in marked}) == [30, 35, 40, 45]  # slices 6 to 9
+    assert len(marked) == 8 and {bar.get_height() for bar in marked} == {5.0}
+
+
+def test_examples_show_both_classes_and_a_labelled_slice(tmp_path):
+    data, store = cohort(5), Store(tmp_path, 16)
+    for uid, depth in zip(data.series["series_uid"], data.series["n_slices"], strict=True):
+        hu = np.zeros((depth, 32, 32), np.int16) + np.arange(depth, dtype=np.int16)[:, None, None]
+        store.put(Volume(hu, (5.0, 0.7, 0.8), uid, (0.0, 0.0, 0.0)))
+    pictures = figures.examples(store, data, n=4)
+    assert [picture.positive for picture in pictures] == [True, False, True, False]
+    assert all(6 <= picture.hu.min() < 10 for picture in pictures if picture.positive)
+    assert pictures[0].spacing_mm == pytest.approx((1.4, 1.6))
+    assert len(figures.examples(store, data, n=10)) == 10  # fewer exams than pictures: several slices each
+    assert len(figures.sample(store, data, 3)) == 3 and figures.sample(store, data, 99)[4].shape[1:] == (
+        16,
+        16,
+    )
+
+
+def test_captions_count_patients():
+    assert figures.n_patients({"lidc": cohort(4)}) == "lidc: 4 patients, 4 exams"

@@ -1,0 +1,273 @@
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+from sample_project import markdown, project
+
+from ctlib import reports
+from ctlib.notebooks import HEADER_TYPE
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+SVG = base64.b64encode(
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300"><rect width="900" height="300"/></svg>'
+).decode()
+FIGURE = (
+    f'<figure class="ct-figure"><img src="data:image/svg+xml;base64,{SVG}" alt="A bar" width="900"/>'
+    "<figcaption>One bar; 88 patients.</figcaption></figure>"
+)
+ROWS = "<tr>" + "".join(f"<td>a cell of column {i}</td>" for i in range(12)) + "</tr>"
+TABLE = f'<table class="ct-table"><caption>Wide</caption><tbody>{ROWS}</tbody></table>'
+FACTS = {
+    "parameters": [["rate", "0.25", "per <step>"]],
+    "versions": {"Python": "3.11.7", "torch": "2.14.1"},
+    "commit": "abcdef1234 + changes",
+    "device": "a processor, 2 cores, no GPU",
+}
+START, END = "2026-11-23T20:00:00+00:00", "2026-11-23T20:06:12+00:00"
+
+
+def run(source, outputs, tags=()):
+    made = v4.new_code_cell(source, outputs=outputs, execution_count=1)
+    made.metadata["tags"] = list(tags)
+    return made
+
+
+def html(text):
+    return v4.new_output("display_data", data={"text/html": text, "text/plain": "plain"})
+
+
+def says(text, name="stdout"):
+    return v4.new_output("stream", name=name, text=text)
+
+
+def executed(path, *cells, start=START, end=END):
+    """An executed copy, as papermill leaves it."""
+    header = v4.new_output("display_data", data={HEADER_TYPE: FACTS, "text/plain": "x"})
+    opening = "# Look at it\n\n**Question** Is it *there*?\n\n**Reads** `files`.\n\nA line more."
+    book = v4.new_notebook(
+        cells=[
+            v4.new_markdown_cell(opening),
+            run("import setup_of_this", []),
+            run("rate = 0.5", [], ["parameters"]),
+            run("rate = 0.25", [], ["injected-parameters"]),
+            run("header()", [header]),
+            *cells,
+        ]
+    )
+    book.metadata["papermill"] = {"start_time": start, "end_time": end, "duration": 372.0, "parameters": {}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, path)
+    return path
+
+
+def good(path, **times):
+    return executed(
+        path,
+        v4.new_markdown_cell(
+            "## First & foremost\n\nA sentence with `code` and a [link](https://example.org/a)."
+        ),
+        run("print('secret' + '<b>')", [says("one\ntwo <b>\n"), says("careful", "stderr")]),
+        run("show()", [html(FIGURE)], ["headline"]),
+        v4.new_markdown_cell("### Deeper\n\nMore."),
+        run("table()", [html(TABLE)]),
+        v4.new_markdown_cell("## What this shows, and what it does not\n\nSomething."),
+        run("find()", [says("The effect is 0.089.\n\nThe null <held>.\n"), html(TABLE)], ["finding"]),
+        **times,
+    )
+
+
+def broken(path):
+    colours = ["\x1b[31mValueError\x1b[39m                    Traceback", "\x1b[32m----> 1\x1b[39m fit(-1)"]
+    error = v4.new_output("error", ename="ValueError", evalue="lr is -1\nmore", traceback=colours)
+    return executed(path, v4.new_markdown_cell("## The runs"), run("fit(-1)", [error]))
+
+
+@pytest.fixture
+def page(tmp_path):
+    target = tmp_path / "reports" / "01_look.html"
+    reports.render(good(tmp_path / "01_look.ipynb"), target, "demo", ["01_look", "02_more"])
+    return target.read_text()
+
+
+def text_of(page):
+    return " ".join(re.sub(r"<[^>]+>", " ", page[page.index("<body") :]).split())
+
+
+def test_the_head_says_question_profile_commit_device_time_and_parameters(page):
+    head = text_of(page[: page.index("</header>")])
+    for part in (
+        "Look at it", "Is it *there*?", "Profile demo", "6 min 12 s", "23 November 2026, 20:00 UTC",
+        "abcdef1234 + changes", "a processor, 2 cores", "Python 3.11.7, torch 2.14.1",
+        "rate 0.25 per &lt;step&gt;", "Reads files .",
+    ):  # fmt: skip
+        assert part in head, part
+
+
+def test_the_contents_link_to_the_headings(page):
+    links = re.findall(r'<li class="h(\d)"><a href="#([^"]+)">([^<]*)', page)
+    assert [(level, name) for level, _, name in links[: len(links) // 2]] == [
+        ("2", "First &amp; foremost"), ("3", "Deeper"), ("2", "What this shows, and what it does not"),
+    ]  # fmt: skip
+    assert all(f'id="{link}"' in page for _, link, _ in links)
+
+
+def test_code_is_folded_and_set_up_is_told_once(page):
+    assert page.count('<details class="code">') == 4 and '<details class="code" open' not in page
+    body = page[page.index("<main>") :]
+    assert "setup_of_this" in page and "setup_of_this" not in body and "rate = 0.25" not in body
+
+
+def test_output_is_shown_as_text_not_as_markup(page):
+    assert "two &lt;b&gt;" in page and "two <b>" not in page
+    assert '<div class="finding"><p>The effect is 0.089.</p><p>The null &lt;held&gt;.</p></div>' in page
+    assert FIGURE.split("base64,")[1][:40] in page and "One bar; 88 patients." in page
+
+
+def test_a_page_loads_nothing(page):
+    assert reports.remote_addresses(page) == []
+    assert "https://example.org/a" in page  # a link to follow is no address to load
+    assert not re.search(r"<script[^>]+src|require\.js|mathjax", page, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        '<img alt="x" src="https://example.org/i.png">',
+        "<script src=//example.org/a.js></script>",
+        '<link rel="stylesheet" href="http://example.org/a.css">',
+        "<style>body { background: url(https://example.org/a.png) }</style>",
+    ],
+)
+def test_a_page_that_would_load_something_is_not_written(tmp_path, found):
+    book = executed(tmp_path / "01_look.ipynb", run("show()", [html(found)]))
+    with pytest.raises(reports.ReportError, match=r"would load (https?:)?//example.org/\w"):
+        reports.render(book, tmp_path / "a.html", "demo")
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_failed_notebook_says_at_the_top_where_and_why(tmp_path):
+    story = reports.render(broken(tmp_path / "02_more.ipynb"), tmp_path / "a.html", "demo")
+    page = (tmp_path / "a.html").read_text()
+    assert story.status == "failed"
+    head = text_of(page[: page.index("</header>")])
+    assert "This notebook failed. Cell [1] of section “The runs”: ValueError: lr is -1" in head
+    assert 'id="stopped"' in page and '<details class="code" open="">' in page
+    assert "\x1b" not in page and '<span class="ansi-red-fg">ValueError</span>' in page
+
+
+def test_one_that_was_killed_is_not_called_done(tmp_path):
+    path = good(tmp_path / "01_look.ipynb", end=None)
+    assert reports.render(path, tmp_path / "a.html", "demo").status == "interrupted"
+    assert "This notebook did not come to its end." in (tmp_path / "a.html").read_text()
+
+
+def test_a_copy_that_was_cut_off_is_named(tmp_path):
+    path = good(tmp_path / "01_look.ipynb")
+    path.write_text(path.read_text()[:300])
+    with pytest.raises(
+        reports.ReportError, match=r"01_look.ipynb is no readable notebook.*run 01_look again"
+    ):
+        reports.render(path, tmp_path / "a.html", "demo")
+
+
+def test_findings_and_picture_follow_their_tags(tmp_path):
+    story = reports.Story.read(good(tmp_path / "01_look.ipynb"))
+    assert story.findings == ["The effect is 0.089.", "The null <held>."]
+    assert story.picture == (f"data:image/svg+xml;base64,{SVG}", "A bar")
+    assert reports.Story.read(broken(tmp_path / "b.ipynb")).picture is None
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Places of four notebooks: done, failed, older than the one before it, not run."""
+    places = project(tmp_path, *[[markdown("## A")]] * 4)
+    paths = {name: tmp_path / "work" / f"{name}.ipynb" for name in places.names}
+    good(paths["01_step"])
+    broken(paths["02_step"])
+    good(paths["03_step"], start="2026-11-22T20:00:00+00:00")
+    return places, paths
+
+
+def test_the_index_tells_all_notebooks_apart(study):
+    places, paths = study
+    page = reports.index("small", paths, places).read_text()
+    entries = page.split('<li class="entry')[1:]
+    assert [re.search(r'class="pill [\w-]+">([\w ]+)', e)[1] for e in entries] == [
+        "done", "failed", "done", "not run",
+    ]  # fmt: skip
+    assert "The effect is 0.089." in entries[0] and SVG in entries[0] and 'alt="A bar"' in entries[0]
+    assert "&#39;The runs&#39;: ValueError: lr is -1" in entries[1]
+    assert ["older than a notebook before it" in e for e in entries] == [False, False, True, False]
+    assert 'href="04_step.html"' not in entries[3] and "Does step 4 work?" in entries[3]
+    assert "Expected beforehand: a line." in entries[3] and "Nothing that matters." in entries[3]
+
+
+def test_a_large_picture_stays_out_of_the_index(study, monkeypatch):
+    places, paths = study
+    monkeypatch.setattr(reports, "MAX_PICTURE_BYTES", 50)
+    assert SVG not in reports.index("small", paths, places).read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.is_file():
+        pytest.skip(f"{CHROMIUM} is missing, so reports are not tested in a browser: install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_in_a_browser_without_network_nothing_fails_and_nothing_sticks_out(study, browser, width):
+    places, paths = study
+    folder = places.reports / "small"
+    for name in places.names[:3]:
+        reports.render(paths[name], folder / f"{name}.html", "small", places.names)
+    reports.index("small", paths, places)
+    context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
+    tab, wrong, asked = context.new_page(), [], []
+    tab.on("requestfailed", lambda request: wrong.append(request.url))
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    for path in sorted(folder.glob("*.html")):
+        tab.goto(path.as_uri())
+        loaded = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+        assert tab.evaluate(loaded), path
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    context.close()
+    assert wrong == [] and len(list(folder.glob("*.html"))) == 4
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def test_in_a_browser_the_text_column_is_70_to_75_characters_and_code_is_hidden(tmp_path, browser):
+    words = "an even text of ordinary words that is long enough to be broken into a number of lines " * 8
+    book = executed(tmp_path / "01_look.ipynb", v4.new_markdown_cell(f"## Text\n\n{words}"), run("x = 1", []))
+    reports.render(book, tmp_path / "01_look.html", "demo")
+    tab = browser.new_page(viewport={"width": 1360, "height": 800})
+    tab.goto((tmp_path / "01_look.html").as_uri())
+    lines = tab.evaluate(
+        """() => {
+          const text = [...document.querySelectorAll('.prose p')].at(-1).firstChild;
+          const range = document.createRange();
+          const lines = {};
+          for (let i = 0; i < text.length; i++) {
+            range.setStart(text, i);
+            range.setEnd(text, i + 1);
+            const top = range.getBoundingClientRect().top;
+            lines[top] = (lines[top] || 0) + 1;
+          }
+          return Object.values(lines);
+        }"""
+    )
+    assert len(lines) > 5 and 66 <= sorted(lines)[len(lines) // 2] <= 76
+    assert not tab.locator("details.code .highlight").first.is_visible()
+    tab.locator("details.code summary").first.click()
+    assert tab.locator("details.code .highlight").first.is_visible()
