@@ -1,8 +1,8 @@
 """Clips: runs of slices of a volume, as tensors in [0, 1].
 
-A series is tiled into clips; every slice is in exactly one. Padding is air (`HU_MIN`) before the HU window is applied, so it has
-the value that air maps to, wherever it comes from: a short clip, a crop beyond the edge, a corner
-that a rotation uncovers; in training and in evaluation.
+A series is tiled into clips; every slice is in exactly one. Padding is air (`HU_MIN`) before the
+HU window is applied, so it has the value that air maps to, wherever it comes from: a short clip, a
+crop beyond the edge, a corner that a rotation uncovers; in training and in evaluation.
 
 Crop and rotation are one affine map, the same for every slice of a clip, interpolated once
 (bilinear). What is random is a function of (seed, epoch, position in the epoch) only: not of the
@@ -74,7 +74,7 @@ def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataF
     """
     if min_positive < 1:
         raise ValueError(f"min_positive is {min_positive}; give at least 1.")
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for series_uid, group in slices.sort_values("slice", kind="stable").groupby("series_uid", sort=False):
         if group["slice"].tolist() != list(range(len(group))):
             raise ValueError(
@@ -85,11 +85,9 @@ def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataF
         for clip, (start, stop) in enumerate(tile(len(group), length)):
             n_positive = labels[start:stop].sum(skipna=False)
             label = pd.NA if n_positive is pd.NA else int(n_positive >= min_positive)
-            rows.append(
-                {"series_uid": series_uid, "clip": clip, "start": start, "stop": stop}
-                | {"n_positive": n_positive, "label": label}
-            )
-    return tables.check(pd.DataFrame(rows), "clips") if rows else tables.empty("clips")
+            rows.append((series_uid, clip, start, stop, n_positive, label))
+    columns = [column.name for column in tables.SCHEMAS["clips"]]
+    return tables.check(pd.DataFrame(rows, columns=columns), "clips")
 
 
 @dataclass(frozen=True)
@@ -208,8 +206,7 @@ class Draw(int):
 class ClipDataset(Dataset[dict[str, Any]]):
     """Clips of a cohort, one item a row of its table.
 
-    An item is `clip` float32 `[1, D, H, W]` in [0, 1]; `label` float32, NaN where it is not
-    known; `index`, the row.
+    An item is `clip` float32 `[1, D, H, W]` in [0, 1]; `label` float32, NaN if unknown; `index`, the row.
 
     Args:
         store: where volumes are read from.
@@ -279,18 +276,15 @@ def intensity(store: Slices, clips: pd.DataFrame, settings: ClipSettings) -> tup
         ValueError: no clips, or all voxels are equal.
     """
     dataset = ClipDataset(store, clips, settings, train=False)
-    # sums of float64, clip by clip: all voxels of a real cohort do not fit in memory
+    # clip by clip: the voxels of a real cohort do not fit in memory
     moments = [(v.mean(), v.square().mean()) for v in (item["clip"].double() for item in dataset)]  # type: ignore[attr-defined]
     if not moments:
         raise ValueError("intensity: the table has no clips; there is nothing to measure.")
     mean, square = np.mean(moments, axis=0).tolist()
-    variance = square - mean**2
-    if variance < 1e-12:
-        raise ValueError(
-            f"intensity: all voxels of {len(moments)} clips are {mean:.3f} in HU window "
-            f"{settings.hu_window!r}; look at the volumes."
-        )
-    return mean, variance**0.5
+    if square - mean**2 < 1e-12:
+        found = f"all voxels of {len(moments)} clips are {mean:.3f} in HU window {settings.hu_window!r}"
+        raise ValueError(f"intensity: {found}; look at the volumes.")
+    return mean, (square - mean**2) ** 0.5
 
 
 class BalancedSampler(Sampler[int]):

@@ -103,12 +103,13 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(int(backbone.n_features), n_outputs)  # type: ignore[arg-type]
         for name, values in (("mean", mean), ("std", std)):
-            buffer = torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
+            # of one dimension: a buffer of five has no place in the memory format of a 2D network
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
-        return self.head(self.backbone((clip - self.mean) / self.std))
+        mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
+        return self.head(self.backbone((clip - mean) / std))
 
 
 def _stream(seed: int, stream: int) -> int:
@@ -190,22 +191,15 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _compare(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], where: str) -> None:
     """Refuse tensors that are missing, unexpected, or of another shape or type, by their names."""
-    problems = []
-    for kind, names in (
-        ("missing", wanted.keys() - given.keys()),
-        ("unexpected", given.keys() - wanted.keys()),
-    ):
-        if names:
-            problems.append(f"{len(names)} {kind}: {_listed(names)}")
-    other = {
+    names = {"missing": wanted.keys() - given.keys(), "unexpected": given.keys() - wanted.keys()}
+    names["of another shape or type"] = {
         f"{name} ({_shape(given[name])} {given[name].dtype} for {_shape(tensor)} {tensor.dtype})"
         for name, tensor in wanted.items()
         if name in given and (given[name].shape != tensor.shape or given[name].dtype != tensor.dtype)
     }
-    if other:
-        problems.append(f"{len(other)} of another shape or type: {_listed(other)}")
+    problems = [f"{len(found)} {kind}: {_listed(found)}" for kind, found in names.items() if found]
     if problems:
-        raise InitError(f"{where}: tensors do not fit the network; " + "; ".join(problems) + ".")
+        raise InitError(f"{where}: tensors do not fit the network; {'; '.join(problems)}.")
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:
@@ -260,8 +254,8 @@ def save_weights(trained: Network, path: Path, record: Mapping[str, Any]) -> Pat
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.state_dict().items()}
     save_file(state, temporary)
     known = {
-        "mean": trained.mean.flatten().tolist(),
-        "std": trained.std.flatten().tolist(),
+        "mean": trained.mean.tolist(),
+        "std": trained.std.tolist(),
         "channels": trained.mean.numel(),
         "n_tensors": len(state),
         "sha256": _sha256(temporary),

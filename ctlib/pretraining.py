@@ -80,15 +80,16 @@ class PretrainSettings:
 
 
 def pretrain(
-    work_dir: str, backbone: str, settings: PretrainSettings, loader_workers: int = 0
+    work_dir: str, backbone: str, settings: PretrainSettings, loader_workers: int = 0, videos: str = ""
 ) -> dict[str, Any]:
     """Pretrain one network, or what is left of it. This is what a worker does.
 
     Args:
-        work_dir: root of the workspace; its folder `videos` has one folder a class.
+        work_dir: root of the workspace.
         backbone: key of the network.
         settings: how.
         loader_workers: processes that read clips ahead; worth it on a GPU.
+        videos: folder with one folder a class; "" for the workspace's own.
 
     Returns:
         The record: settings, classes, number of clips, held-out accuracy, curves, and what
@@ -102,13 +103,14 @@ def pretrain(
     workspace = Workspace.at(work_dir)
     path = workspace.weights(INIT, backbone)
     asked = {"backbone": backbone, "protocol": PROTOCOL_VERSION, **dataclasses.asdict(settings)}
-    made_from = digest({**asked, "videos": fingerprint(workspace.videos)})
+    root = Path(videos) if videos else workspace.videos
+    made_from = digest({**asked, "videos": fingerprint(root)})
     if path.is_file() and path.with_suffix(".json").is_file():
         record = read_json(path.with_suffix(".json"))
         if record.get("made_from") == made_from:
             return record
     folder = path.parent / f".{backbone}-{made_from[:12]}"
-    record = _pretrain(workspace.videos, backbone, settings, folder, path, made_from, loader_workers)
+    record = _pretrain(root, backbone, settings, folder, path, made_from, loader_workers)
     shutil.rmtree(folder)
     return record
 
@@ -194,6 +196,7 @@ def pretrain_all(
     engine: Engine,
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
+    videos: str | Path = "",
 ) -> pd.DataFrame:
     """Pretrain networks and write table `pretraining`; a network that fails stops no other.
 
@@ -204,6 +207,7 @@ def pretrain_all(
         engine: where they execute.
         echo: takes one line a network.
         loader_workers: see `pretrain`.
+        videos: see `pretrain`.
 
     Returns:
         Table `pretraining` of the networks that did not fail.
@@ -221,7 +225,8 @@ def pretrain_all(
             f"{len(record['classes'])} classes at epoch {record['best_epoch']}, {record['seconds']:.0f} s"
         )
 
-    work = partial(pretrain, str(workspace.root), settings=settings, loader_workers=loader_workers)
+    options = {"settings": settings, "loader_workers": loader_workers, "videos": str(videos)}
+    work = partial(pretrain, str(workspace.root), **options)
     outcomes = engine.run(work, backbones, "networks to pretrain", line, lambda outcome: echo(line(outcome)))
     rows = [
         {"backbone": outcome.value["backbone"], **row}

@@ -79,7 +79,9 @@ def split_patients(series: pd.DataFrame, shares: Sequence[float], seed: int) -> 
                     f"add patients or raise its share of {shares[SPLITS.index(split)]:g}."
                 )
             rows += [(patient, split) for patient in patients[start:stop]]
-    return tables.check(pd.DataFrame(rows, columns=["patient_id", "split"]).sort_values("patient_id"), "splits")
+    return tables.check(
+        pd.DataFrame(rows, columns=["patient_id", "split"]).sort_values("patient_id"), "splits"
+    )
 
 
 def fraction_patients(splits: pd.DataFrame, series: pd.DataFrame, fraction: float, seed: int) -> list[str]:

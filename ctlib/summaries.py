@@ -19,7 +19,9 @@ from ctlib.workspace import Workspace
 def refusals(cohorts: Mapping[str, Cohort]) -> pd.DataFrame:
     """What was refused, by cohort and reason, with the number of files and of entries."""
     problems = pd.concat([cohort.problems for cohort in cohorts.values()], ignore_index=True)
-    grouped = problems.groupby(["cohort", "reason"], sort=True)["n_files"]
+    # the tables name each series; here reasons are counted
+    reason = problems["reason"].str.replace(r"^Series \S+ ", "Series ", regex=True)
+    grouped = problems.assign(reason=reason).groupby(["cohort", "reason"], sort=True)["n_files"]
     return grouped.agg(entries="size", files="sum").reset_index()
 
 
@@ -191,7 +193,11 @@ def pretraining_sentence(pretraining: pd.DataFrame, rows: pd.DataFrame, n_classe
     best = pretraining.groupby("backbone", sort=False)["heldout_accuracy"].max()
     named = ", ".join(f"{key} {value:.2f}" for key, value in best.items())
     strays = rows[~rows["status"].isin(["loaded", "head"])]
-    loaded = "every tensor but the head's was loaded into each" if strays.empty else f"{len(strays)} tensors were not"
+    loaded = (
+        "every tensor but the head's was loaded into each"
+        if strays.empty
+        else f"{len(strays)} tensors were not"
+    )
     return (
         f"Share of held-out videos whose motion is named right: {named} (chance {1 / n_classes:.2f}). "
         f"Of {rows['backbone'].nunique()} networks built anew, {loaded}."

@@ -90,6 +90,10 @@ def test_clips_with_a_slice_of_unknown_label_have_no_label():
     assert clips["n_positive"].isna().tolist() == [True, False]
 
 
+def test_no_slices_give_no_clips():
+    pd.testing.assert_frame_equal(clip_table(tables.empty("slices"), 16, 4), tables.empty("clips"))
+
+
 def test_a_gap_in_the_slices_is_refused_by_series():
     with pytest.raises(ValueError, match=r"series 1\.2\.3: its 39 rows"):
         clip_table(slice_rows(40).drop(index=7), 16, 4)

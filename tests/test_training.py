@@ -38,7 +38,7 @@ class Cubes:
     def __getitem__(self, index: int) -> dict[str, object]:
         position = getattr(index, "position", index)
         rng = np.random.default_rng([int(index), position, self.epoch] if self.train else [int(index), 77])
-        clip = rng.random((1, 4, self.side, self.side), dtype=np.float32) + 0.1 * self.labels[index]
+        clip = rng.random((1, 8, self.side, self.side), dtype=np.float32) + 0.1 * self.labels[index]
         return {"clip": torch.from_numpy(clip), "label": torch.tensor(float(self.labels[index]))}
 
 

@@ -106,7 +106,12 @@ def without(cohort: Cohort, refused: dict[str, str]) -> Cohort:
     """
     gone = cohort.series[cohort.series["series_uid"].isin(list(refused))]
     rows = [
-        {"cohort": cohort.name, "path": row.series_uid, "n_files": row.n_files, "reason": refused[row.series_uid]}
+        {
+            "cohort": cohort.name,
+            "path": row.series_uid,
+            "n_files": row.n_files,
+            "reason": refused[row.series_uid],
+        }
         for row in gone.itertuples()
     ]
     problems = pd.concat([cohort.problems, pd.DataFrame(rows)]) if rows else cohort.problems

@@ -46,8 +46,8 @@ from numpy.typing import NDArray
 
 from ctlib.cohorts import phantom_lesions as lesions
 from ctlib.cohorts import phantom_readers as readers
-from ctlib.cohorts.phantom_anatomy import KERNELS, Chest, acquire, chest
-from ctlib.cohorts.phantom_dicom import Scanner, scanner, write_series
+from ctlib.cohorts.phantom_anatomy import Chest, chest
+from ctlib.cohorts.phantom_dicom import KERNELS, Scanner, acquire, scanner, write_series
 from ctlib.cohorts.phantom_lesions import ARTEFACT_HU, EMBOLUS_HU, FillingDefect, RoundObject
 from ctlib.workspace import read_json, write_json, write_text
 

@@ -17,17 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.hu import HU_MAX, HU_MIN
-
 Array = NDArray[np.float32]
 
 MATRIX_PX = 96
 """Rows and columns of a phantom slice."""
 N_SLICES = (28, 46)
 """Fewest and most slices of a chest."""
-KERNELS = {"SMOOTH": (14.0, 2), "STANDARD": (20.0, 1), "SHARP": (32.0, 0)}
-"""Reconstruction kernels: standard deviation of the noise in HU, passes of the 3-tap blur."""
 
+ARTERY = 0.12
+HEART_SHARE = (0.45, 0.85)
+CONTRAST_HU = (250.0, 450.0)
 # HU of tissues: usual values of radiology textbooks, rounded.
 AIR, FAT, MUSCLE, LIVER, BLOOD, MARROW, CORTEX = -1000, -100, 45, 60, 42, 180, 420
 
@@ -88,9 +87,9 @@ def chest(rng: np.random.Generator, contrast: bool) -> Chest:
     spacing = (thickness, round(pixel, 4), round(pixel, 4))
     z, y, x = axes_mm((depth, MATRIX_PX, MATRIX_PX), spacing)
     half = MATRIX_PX * pixel / 2
-    body = (half * rng.uniform(0.64, 0.72), half * rng.uniform(0.88, 0.94))
+    body = (half * rng.uniform(0.92, 1.0), half * rng.uniform(1.14, 1.24))
     shift = rng.uniform(-0.04, 0.04, 2) * half
-    contrast_hu = float(rng.uniform(250, 450)) if contrast else 0.0
+    contrast_hu = float(rng.uniform(*CONTRAST_HU)) if contrast else 0.0
     grid = _Grid(
         (z / (depth * thickness))[:, None, None].astype(np.float32),
         z[:, None, None].astype(np.float32),
@@ -156,11 +155,11 @@ def _lung_room(grid: _Grid, left: bool, rng: np.random.Generator) -> tuple[Array
     g, side = grid, 1.0 if left else -1.0
     ax = g.a * (0.345 if left else 0.375) * rng.uniform(0.96, 1.04)
     by = g.b * (0.70 if left else 0.73) * rng.uniform(0.97, 1.03)
-    taper = np.sqrt(np.clip(1 - (np.clip(g.u - 0.42, 0, None) / 0.57) ** 2.2, 0.0, 1))
+    taper = np.sqrt(np.clip(1 - (np.clip(g.u - 0.42, 0, None) / 0.68) ** 2.2, 0.0, 1))
     cx = side * g.a * (0.23 + 0.21 * taper)
     across = ((g.x - cx) / (ax * taper + 1)) ** 2 + ((g.y - 0.02 * g.b) / (by * taper + 1)) ** 2
     depth = (1 - np.sqrt(across)) * ax * taper
-    top = (0.13 if left else 0.20) * rng.uniform(0.85, 1.15)
+    top = (0.05 if left else 0.10) * rng.uniform(0.85, 1.15)
     dome = g.height * (top - 0.16 * ((g.x - side * 0.42 * g.a) / ax) ** 2 - 0.14 * (g.y / by + 0.2) ** 2)
     return depth.astype(np.float32), (g.z - dome).astype(np.float32)
 
@@ -169,16 +168,16 @@ def _chest_organs(hu: Array, grid: _Grid, rng: np.random.Generator, contrast_hu:
     """Lungs, abdomen below the domes, heart, mediastinum, aorta, trachea; returns the room."""
     g, a, b = grid, grid.a, grid.b
     lung_hu = rng.normal(-850, 18) + 35 * g.y / b
-    blood = BLOOD if not contrast_hu else contrast_hu * rng.uniform(0.45, 0.85)
-    heart_u = rng.uniform(0.24, 0.30)
+    blood = BLOOD if not contrast_hu else contrast_hu * rng.uniform(*HEART_SHARE)
+    heart_u = rng.uniform(0.18, 0.24)
     heart = (
-        ((g.x - 0.19 * a - 0.06 * g.y) / (0.41 * a)) ** 2
-        + ((g.y + 0.27 * b) / (0.44 * b)) ** 2
+        ((g.x - 0.15 * a - 0.06 * g.y) / (0.31 * a)) ** 2
+        + ((g.y + 0.30 * b) / (0.38 * b)) ** 2
         + ((g.u - heart_u) / 0.27) ** 2
     )
     middle = _ellipse(g, -0.05 * b, 0.02 * a, 0.62 * b, 0.13 * a)
     spine = _ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
-    keep_off = np.minimum((np.sqrt(heart) - 1) * 0.35 * a, (np.sqrt(middle) - 1) * 0.13 * a)
+    keep_off = np.minimum((np.sqrt(heart) - 1) * 0.30 * a, (np.sqrt(middle) - 1) * 0.13 * a)
     keep_off = np.minimum(keep_off, (np.sqrt(spine) - 1) * 0.16 * a)
     room = np.full(hu.shape, -99, np.float32)
     for left in (False, True):
@@ -295,7 +294,7 @@ def _central_arteries(
     move = np.array([0.0, shift[0], shift[1], 0.0])
     # With contrast they are drawn at about twice their size in people, so that a filling defect
     # is several pixels wide at the demo's matrix; without, thin, so as not to pass for nodules.
-    wide = (0.105 if contrast_hu else 0.045) * a * rng.uniform(0.95, 1.1)
+    wide = (ARTERY if contrast_hu else 0.045) * a * rng.uniform(0.95, 1.1)
     trunk = np.linspace(
         [0.40 * height, -0.32 * b, 0.10 * a, wide], [0.56 * height, -0.14 * b, 0.10 * a, wide], 10
     )
@@ -312,31 +311,3 @@ def _central_arteries(
     add_balls(weight, spacing, np.concatenate(tubes))
     hu += weight * ((contrast_hu if contrast_hu else BLOOD) - hu)
     return descending[0], descending[1]
-
-
-def _blur(volume: Array) -> Array:
-    """Binomial 1-2-1 blur in plane, edges kept."""
-    out = volume.copy()
-    out[:, 1:-1] = 0.5 * volume[:, 1:-1] + 0.25 * (volume[:, :-2] + volume[:, 2:])
-    again = out.copy()
-    again[:, :, 1:-1] = 0.5 * out[:, :, 1:-1] + 0.25 * (out[:, :, :-2] + out[:, :, 2:])
-    return again
-
-
-def acquire(hu: Array, kernel: str, rng: np.random.Generator) -> NDArray[np.int16]:
-    """The scanner: blur of the kernel and its noise, rounded to whole HU in [-1024, 3071].
-
-    Args:
-        hu: float32 [D, H, W].
-        kernel: a key of `KERNELS`.
-        rng: of this patient only.
-    """
-    noise_hu, passes = KERNELS[kernel]
-    noise_hu *= rng.uniform(0.8, 1.25)
-    noise = rng.standard_normal(hu.shape, dtype=np.float32)
-    for _ in range(passes):
-        hu = _blur(hu)
-        noise = _blur(noise) * np.float32(
-            1.6
-        )  # 1 / 0.625: keeps about the height of the noise, not its grain
-    return np.clip(np.rint(hu + noise * np.float32(noise_hu)), HU_MIN, HU_MAX).astype(np.int16)

@@ -1,4 +1,4 @@
-"""A phantom volume as DICOM files, with the habits of real scanners.
+"""The scanner of a phantom: noise and blur, then DICOM files with the habits of real scanners.
 
 Makers differ in how they store a slice (sign, intercept, padding outside the field of view), in
 which way rows and columns run, and in how they number instances. The variants written here are
@@ -19,6 +19,8 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
+from ctlib.hu import HU_MAX, HU_MIN
+
 IMPLEMENTATION_UID = "2.25.267733498370251213905270349203127403751"
 """Implementation Class UID of this writer: a random UUID as an OID (DICOM PS3.5 B.2)."""
 
@@ -33,6 +35,9 @@ STORAGE = (
 )
 """How makers store HU; padding is what lies outside the field of view."""
 
+KERNELS = {"SMOOTH": (14.0, 2), "STANDARD": (20.0, 1), "SHARP": (32.0, 0)}
+"""Reconstruction kernels: standard deviation of the noise in HU, passes of the 3-tap blur."""
+
 ORIENTATIONS = (
     # PatientPosition, cosines of the columns, cosines of the rows, how often
     ("HFS", (1, 0, 0), (0, 1, 0), 0.70),
@@ -41,6 +46,34 @@ ORIENTATIONS = (
     ("FFS", (1, 0, 0), (0, 1, 0), 0.10),
 )
 """How slices lie in patient coordinates, which are the same for head-first and feet-first."""
+
+
+def _blur(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Binomial 1-2-1 blur in plane, edges kept."""
+    out = volume.copy()
+    out[:, 1:-1] = 0.5 * volume[:, 1:-1] + 0.25 * (volume[:, :-2] + volume[:, 2:])
+    again = out.copy()
+    again[:, :, 1:-1] = 0.5 * out[:, :, 1:-1] + 0.25 * (out[:, :, :-2] + out[:, :, 2:])
+    return again
+
+
+def acquire(hu: NDArray[np.float32], kernel: str, rng: np.random.Generator) -> NDArray[np.int16]:
+    """The scanner: blur of the kernel and its noise, rounded to whole HU in [-1024, 3071].
+
+    Args:
+        hu: float32 [D, H, W].
+        kernel: a key of `KERNELS`.
+        rng: of this patient only.
+    """
+    noise_hu, passes = KERNELS[kernel]
+    noise_hu *= rng.uniform(0.8, 1.25)
+    noise = rng.standard_normal(hu.shape, dtype=np.float32)
+    for _ in range(passes):
+        hu = _blur(hu)
+        noise = _blur(noise) * np.float32(
+            1.6
+        )  # 1 / 0.625: keeps about the height of the noise, not its grain
+    return np.clip(np.rint(hu + noise * np.float32(noise_hu)), HU_MIN, HU_MAX).astype(np.int16)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _apart(
     for other in others:
         if first <= other.slices.stop and other.first <= first + centres.shape[1]:
             gap = np.linalg.norm(centres[:, :, None] - other.centres_mm[None, None], axis=-1).min((1, 2))
-            free &= gap > radius + other.radii_mm.max() + 6
+            free &= gap > radius + other.radii_mm.max() + 12
     return free
 
 

@@ -1,0 +1,200 @@
+"""A video source that generates itself: photographs that move, and the motion is the label.
+
+It is made of the two photographs that ship with scikit-learn. A clip shows a random crop, at
+random scale, angle, contrast, brightness and polarity, that moves in one of nine ways; the way is
+the label. In a part of the clips the camera stands and an object moves instead: a disc cut from
+the other photograph. That leaves the nine classes as they are, for an object to the right and a
+picture to the right are the same motion; more classes would only make each rarer. A single frame
+says nothing about the class.
+
+Nothing is ever flipped: a mirrored pan to the left is a pan to the right.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_sample_images
+
+from ctlib.workspace import read_json, write_json
+
+MOTIONS = {
+    # (x, y, log scale, turn): which way what is shown goes
+    "static": (0, 0, 0, 0),
+    "pan_left": (-1, 0, 0, 0),
+    "pan_right": (1, 0, 0, 0),
+    "pan_up": (0, -1, 0, 0),
+    "pan_down": (0, 1, 0, 0),
+    "zoom_in": (0, 0, 1, 0),
+    "zoom_out": (0, 0, -1, 0),
+    "rotate_left": (0, 0, 0, -1),
+    "rotate_right": (0, 0, 0, 1),
+}
+"""The classes, named by the way in which the content moves on the screen (right: clockwise)."""
+PACES = ((0.8, 2.8), (0.8, 2.8), (0.02, 0.06), (0.035, 0.11))
+"""Slowest and fastest step a frame: px of a frame of 56 px, the same, log scale, radians."""
+OBJECT_SHARE = 0.3
+"""Share of the clips in which an object moves and the camera stands."""
+VERSION = 1
+"""Of the generated videos: a change of what is shown raises it."""
+MANIFEST = "videos.json"
+
+
+def motion(name: str, n_frames: int, size_px: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A motion as one affine map a frame, about the middle of the frame.
+
+    Args:
+        name: a key of `MOTIONS`.
+        n_frames: frames.
+        size_px: height and width of a frame; paces grow with it.
+        rng: draws the pace.
+
+    Returns:
+        [n_frames, 3, 3], maps (x, y, 1) of the middle frame to where it is shown, px.
+
+    >>> path = motion("pan_right", 3, 56, np.random.default_rng(0))
+    >>> path[:, 0, 2].round(2).tolist()
+    [-2.07, 0.0, 2.07]
+    """
+    pace = rng.uniform(*np.transpose(PACES)) * MOTIONS[name] * (size_px / 56, size_px / 56, 1, 1)
+    steps = (np.arange(n_frames) - (n_frames - 1) / 2)[:, None] * pace
+    grow, turn = np.exp(steps[:, 2]), steps[:, 3]
+    maps = np.zeros((n_frames, 3, 3))
+    maps[:, 0, 0] = maps[:, 1, 1] = grow * np.cos(turn)
+    maps[:, 0, 1], maps[:, 1, 0] = -grow * np.sin(turn), grow * np.sin(turn)
+    maps[:, :2, 2], maps[:, 2, 2] = steps[:, :2], 1
+    return maps
+
+
+def photographs() -> list[NDArray[np.float32]]:
+    """The photographs of scikit-learn (china, flower), grey, float32 [H, W] in [0, 1]."""
+    return [
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        for image in load_sample_images().images
+    ]
+
+
+def _placed(photo: NDArray[np.float32], size_px: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A random view of a photograph: maps photograph to frame, both about their middle, [3, 3]."""
+    scale = np.exp(rng.uniform(np.log(0.35), np.log(1.1))) * size_px / 56
+    turn = rng.uniform(0, 2 * np.pi)
+    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+    x, y = rng.uniform(0.25, 0.75, 2) * photo.shape[::-1]
+    return np.array([[cos, -sin, sin * y - cos * x], [sin, cos, -sin * x - cos * y], [0, 0, 1]])
+
+
+def _shown(photo: NDArray[np.float32], maps: NDArray[np.float64], size_px: int) -> NDArray[np.float32]:
+    """A photograph through a sequence of maps to the frame, mirrored beyond its edges."""
+    middle = np.array([[1, 0, (size_px - 1) / 2], [0, 1, (size_px - 1) / 2], [0, 0, 1]])
+    frames = np.empty((len(maps), size_px, size_px), np.float32)
+    for frame, to_frame in zip(frames, middle @ maps, strict=True):
+        cv2.warpAffine(
+            photo,
+            to_frame[:2],
+            (size_px, size_px),
+            dst=frame,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+    return frames
+
+
+def _disc(maps: NDArray[np.float64], size_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Where a moving disc is, [n, size, size] in [0, 1], with a soft edge."""
+    radius = rng.uniform(0.14, 0.30) * size_px
+    start = np.append(rng.uniform(-0.12, 0.12, 2) * size_px, 1.0)
+    at = maps @ start
+    radii = radius * np.sqrt(np.linalg.det(maps[:, :2, :2]))
+    axis = np.arange(size_px) - (size_px - 1) / 2
+    distance = np.hypot(axis[:, None] - at[:, 1, None, None], axis - at[:, 0, None, None])
+    return np.clip(0.5 + radii[:, None, None] - distance, 0, 1).astype(np.float32)
+
+
+def _contrasted(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random contrast, brightness and polarity, the same for all frames."""
+    spread = max(float(frames.std()), 0.02)
+    centred = (frames - frames.mean()) / spread * rng.uniform(0.10, 0.25) * rng.choice([-1.0, 1.0])
+    return np.clip(centred + rng.uniform(0.3, 0.7), 0, 1).astype(np.float32)
+
+
+def frames_of(
+    name: str, photos: list[NDArray[np.float32]], n_frames: int, size_px: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """One generated clip.
+
+    Args:
+        name: a key of `MOTIONS`.
+        photos: two photographs, float32 [H, W] in [0, 1].
+        n_frames: frames.
+        size_px: height and width.
+        rng: draws everything but the motion's name.
+
+    Returns:
+        uint8 [n_frames, size_px, size_px].
+    """
+    path = motion(name, n_frames, size_px, rng)
+    back, front = rng.permutation(2)
+    placed = _placed(photos[back], size_px, rng)
+    if rng.random() >= OBJECT_SHARE:
+        frames = _contrasted(_shown(photos[back], path @ placed, size_px), rng)
+    else:
+        still = _contrasted(_shown(photos[back], placed[None], size_px), rng)
+        moving = _contrasted(_shown(photos[front], path @ _placed(photos[front], size_px, rng), size_px), rng)
+        disc = _disc(path, size_px, rng)
+        frames = still + disc * (moving - still)
+    frames += rng.normal(0, 0.01, frames.shape).astype(np.float32)
+    return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], frames_per_s: int = 25) -> None:
+    """Write grey frames without loss (FFV1 in Matroska), uint8 [n, H, W]."""
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("ffv1", rate=frames_per_s)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "gray"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+
+
+def generate(root: Path, n_per_class: int, seed: int, size_px: int, n_frames: int) -> None:
+    """Write the generated source: `<class>/<nnnn>.mkv`, and a manifest once all is written.
+
+    What is there with the same parameters stays; of other parameters, it is written anew.
+
+    Args:
+        root: folder, which must hold nothing else.
+        n_per_class: clips of each of `MOTIONS`.
+        seed: a clip is a function of (seed, class, number).
+        size_px: height and width of a frame.
+        n_frames: frames of a clip.
+
+    Raises:
+        ValueError: `root` holds files that were not generated.
+    """
+    wanted = {"videos": list(MOTIONS), "version": VERSION, "n_per_class": n_per_class}
+    wanted |= {"seed": seed, "size_px": size_px, "n_frames": n_frames}
+    manifest = root / MANIFEST
+    if manifest.is_file():
+        found = read_json(manifest)
+        if found == wanted | {"whole": True}:
+            return
+        if found != wanted | {"whole": False}:
+            shutil.rmtree(root)
+    elif root.exists() and any(root.iterdir()):
+        raise ValueError(
+            f"{root} holds files but no {MANIFEST}, so they were not generated and stay; name another folder."
+        )
+    write_json(manifest, wanted | {"whole": False})
+    photos = photographs()
+    for number, name in enumerate(MOTIONS):
+        (root / name).mkdir(exist_ok=True)
+        for k in range(n_per_class):
+            rng = np.random.default_rng([seed, number, k])
+            write_video(root / name / f"{k:04d}.mkv", frames_of(name, photos, n_frames, size_px, rng))
+    write_json(manifest, wanted | {"whole": True})
