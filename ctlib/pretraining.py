@@ -225,8 +225,13 @@ def pretrain_all(
             f"{len(record['classes'])} classes at epoch {record['best_epoch']}, {record['seconds']:.0f} s"
         )
 
-    options = {"settings": settings, "loader_workers": loader_workers, "videos": str(videos)}
-    work = partial(pretrain, str(workspace.root), **options)
+    work = partial(
+        pretrain,
+        str(workspace.root),
+        settings=settings,
+        loader_workers=loader_workers,
+        videos=str(videos),
+    )
     outcomes = engine.run(work, backbones, "networks to pretrain", line, lambda outcome: echo(line(outcome)))
     rows = [
         {"backbone": outcome.value["backbone"], **row}

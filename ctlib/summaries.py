@@ -177,8 +177,8 @@ def cohort_sentence(cohort: Cohort, splits: pd.DataFrame) -> str:
     parts = splits["split"].value_counts()
     roles = ", ".join(f"{parts[name]} {name}" for name in split_rules.SPLITS if name in parts)
     return (
-        f"{cohort.name}: {n_files} files became {len(series)} exams of {series['patient_id'].nunique()} patients "
-        f"({roles}); {int(series['label'].sum())} exams have disease; {refused} files were refused."
+        f"{cohort.name}: {n_files} files became {len(series)} exams of {series['patient_id'].nunique()} "
+        f"patients ({roles}); {int(series['label'].sum())} exams have disease; {refused} files were refused."
     )
 
 

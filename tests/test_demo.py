@@ -121,7 +121,10 @@ def test_runs_that_were_under_way_equal_quiet_ones(demo, tmp_path):
     for run_id in demo.in_flight[:2]:
         stored = json.loads((demo.work.runs / run_id / "run.json").read_text())
         assert stored.pop("run_id") == run_id
-        code = f"from ctlib import engine, grid, runs; engine.pin_threads(1); grid.execute({str(quiet.root)!r}, runs.Run(**{stored!r}))"
+        code = (
+            "from ctlib import engine, grid, runs; engine.pin_threads(1); "
+            f"grid.execute({str(quiet.root)!r}, runs.Run(**{stored!r}))"
+        )
         subprocess.run([sys.executable, "-c", code], check=True)
         for name in ("predictions", "curves"):
             files = [space.runs / run_id / f"{name}.parquet" for space in (demo.work, quiet)]

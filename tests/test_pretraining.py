@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from ctlib import inits, pretraining, tables
 from ctlib.engine import Engine
+from ctlib.motions import write_video
 from ctlib.pretraining import PretrainSettings, fingerprint, pretrain, pretrain_all
-from ctlib.videos import write_video
 from ctlib.workspace import Workspace
 
 SETTINGS = PretrainSettings(

@@ -26,10 +26,15 @@ N_OBJECTS = (2, 3)
 """Fewest and most round objects of an exam, nodules and vessels together."""
 SECOND_NODULE = 0.3
 """Share of ill exams with two nodules."""
-DEFECT_SLICES = (6, 7, 8)
-SECOND_DEFECT = 0.4
-DEFECT_SHARE = (0.74, 0.86)
-EMBOLUS_HU, ARTEFACT_HU = (50.0, 25.0), (140.0, 45.0)
+DEFECT_SLICES = (9, 10, 11)
+"""Slices of a filling defect, which fills most of a descending artery."""
+DEFECT_SHARE = (0.85, 0.93)
+"""Its radius in radii of the artery."""
+SECOND_DEFECT = 0.8
+"""Share of exams with a lasting defect on both sides; the others have one."""
+FLOW_ARTEFACT = 0.5
+"""Share of exams with a flow artefact of a single slice."""
+EMBOLUS_HU, ARTEFACT_HU = (40.0, 25.0), (190.0, 45.0)
 """Mean and spread between exams of an embolus, and of unmixed contrast."""
 
 
@@ -168,16 +173,20 @@ def draw_objects(hu: Array, chest: Chest, objects: list[RoundObject]) -> None:
             part += weight * (np.float32(item.hu) - part)
 
 
+TRUNK = 2
+"""Index of the trunk in `Chest.arteries`."""
+
+
 @dataclass(frozen=True)
 class FillingDefect:
-    """A gap in the contrast of a descending pulmonary artery.
+    """A gap in the contrast of a pulmonary artery.
 
     Args:
         left: in the left artery.
-        central: begins in its upper third.
+        central: reaches into the upper third of the artery.
         slices: indices of its slices.
         hu: attenuation.
-        lasting: False for a flow artefact of a single slice.
+        lasting: False for a flow artefact, which lasts one slice.
     """
 
     left: bool
@@ -190,8 +199,8 @@ class FillingDefect:
 def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: float) -> list[FillingDefect]:
     """Draw the filling defects of an exam into a volume, in place.
 
-    One or two that follow an artery over several slices, and in some exams a flow artefact of a
-    single slice in the other artery, as dark as an embolus. Only `mean_hu` may depend on the label.
+    One or two that follow an artery over many slices, and in some exams a flow artefact of a
+    single slice in the trunk, as dark as an embolus. Only `mean_hu` may depend on the label.
 
     Args:
         hu: float32 [D, H, W], changed.
@@ -200,17 +209,17 @@ def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: flo
         mean_hu: attenuation of the lasting defects.
     """
     sides = rng.permutation(2)[: 1 + int(rng.random() < SECOND_DEFECT)]
-    defects = [_draw_defect(hu, chest, rng, bool(side), mean_hu + rng.normal(0, 8), True) for side in sides]
-    flow, side, flow_hu = rng.random() < 0.5, bool(rng.integers(2)), rng.normal(*EMBOLUS_HU)
-    if flow and side not in sides.astype(bool):
-        defects.append(_draw_defect(hu, chest, rng, side, flow_hu, False))
-    return defects
+    defects = [_draw_defect(hu, chest, rng, int(side), mean_hu + rng.normal(0, 8)) for side in sides]
+    flow, flow_hu = rng.random() < FLOW_ARTEFACT, rng.normal(*EMBOLUS_HU)
+    return defects + ([_draw_defect(hu, chest, rng, TRUNK, flow_hu)] if flow else [])
 
 
 def _draw_defect(
-    hu: Array, chest: Chest, rng: np.random.Generator, left: bool, defect_hu: float, lasting: bool
+    hu: Array, chest: Chest, rng: np.random.Generator, artery: int, defect_hu: float
 ) -> FillingDefect:
-    path = chest.arteries[int(left)]
+    """Draw one into an artery, over many slices or, in the trunk, one."""
+    lasting = artery != TRUNK
+    path = chest.arteries[artery]
     z_mm, y_mm, x_mm = chest.axes_mm()
     inside = np.nonzero((z_mm > path[-1, 0]) & (z_mm < path[0, 0]))[0]
     n = min(int(rng.choice(DEFECT_SLICES)), len(inside)) if lasting else 1
@@ -224,4 +233,4 @@ def _draw_defect(
         weight = np.clip(0.5 + (share * radius * profile - distance) / chest.spacing_mm[1], 0, 1)
         hu[k] += weight.astype(np.float32) * (np.float32(defect_hu) - hu[k])
     central = z_mm[first + n - 1] > path[len(path) // 3, 0]
-    return FillingDefect(left, bool(central), range(first, first + n), float(defect_hu), lasting)
+    return FillingDefect(artery == 1, bool(central), range(first, first + n), float(defect_hu), lasting)
