@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import sys
 import time
@@ -31,7 +32,7 @@ DASK_CONFIG = {
     "distributed.worker.profile.enabled": False,  # a sampling thread that competes for the GIL
     "distributed.admin.low-level-log-length": 0,
     "distributed.comm.timeouts.connect": "60s",  # importing torch on a busy machine
-    "distributed.scheduler.allowed-failures": 2,  # a third death of its worker fails the item
+    "distributed.scheduler.allowed-failures": 0,  # items are tried again here, see `Engine._in_workers`
 }
 
 
@@ -106,22 +107,38 @@ def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome:
     return Outcome(index, value, error, time.perf_counter() - started)
 
 
-def _call_in_worker(function: Callable[[Any], Any], index: int, item: Any, threads: int) -> Outcome:
-    """`_call` in a worker process, whose thread must be told its number of threads."""
+def _call_in_worker(function: Callable[[Any], Any], index: int, item: Any, threads: int) -> bytes:
+    """`_call` in a worker process, whose thread must be told its number of threads.
+
+    The outcome is pickled here, where a value that does not pickle can still become an error.
+    """
     pin_threads(threads)
-    return _call(function, index, item)
+    outcome = _call(function, index, item)
+    try:
+        return pickle.dumps(outcome)
+    except Exception:
+        return pickle.dumps(Outcome(index, None, traceback.format_exc(), outcome.seconds))
 
 
-def _lost(error: BaseException) -> str:
-    """Text of an error that did not come from the function itself."""
+def _died(future: Any) -> bool:
+    """Whether a future failed because its worker process died."""
     from distributed import KilledWorker
 
-    if isinstance(error, KilledWorker):
-        return (
-            f"WorkerDied: the worker process died {error.allowed_failures + 1} times at this item (a crash "
-            "in native code, or the system wanted memory); it is not tried again.\n"
+    return future.status == "error" and isinstance(future.exception(), KilledWorker)
+
+
+def _outcome(index: int, future: Any) -> Outcome:
+    """The outcome of a future, also where it is not the function that failed."""
+    if future.status == "finished":
+        return pickle.loads(future.result())
+    if _died(future):
+        error = (
+            "WorkerDied: the worker process died at this item, and again when it had the machine for itself "
+            "(a crash in native code, or the system wanted memory).\n"
         )
-    return "".join(traceback.format_exception(error))
+    else:  # the function or the item cannot be read in the worker, for instance
+        error = "".join(traceback.format_exception(future.exception()))
+    return Outcome(index, None, error, 0.0)
 
 
 class EngineError(RuntimeError):
@@ -250,14 +267,29 @@ class Engine:
             yield outcome
 
     def _in_workers(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome]:
-        """Outcomes as they come; never more items handed out than there are workers, so that
-        items start in order and a worker's death touches one item only."""
+        """Outcomes as they come; items whose worker died come last, once more and each alone.
+
+        Where a worker dies, Dask blames every item it held. One that is alone is blamed rightly,
+        and has the memory of the machine for itself.
+        """
         if not items:
             return
+        suspects = []
+        for index, future in self._handed_out(function, list(enumerate(items)), self.workers):
+            if _died(future):
+                suspects.append((index, items[index]))
+            else:
+                yield _outcome(index, future)
+        for index, future in self._handed_out(function, suspects, 1):
+            yield _outcome(index, future)
+
+    def _handed_out(
+        self, function: Callable[[Any], Any], items: Sequence[tuple[int, Any]], at_once: int
+    ) -> Iterator[tuple[int, Any]]:
+        """Indices and their futures as they end, so many at once, begun in order."""
         from distributed import as_completed
 
-        client = self.client()
-        waiting = iter(enumerate(items))
+        client, waiting = self.client(), iter(items)
         indices: dict[Any, int] = {}
         running = as_completed()
 
@@ -268,15 +300,11 @@ class Engine:
                 running.add(future)
                 return
 
-        for _ in range(self.workers):
+        for _ in range(at_once):
             hand_out()
         for future in running:
             hand_out()
-            index = indices.pop(future)
-            if future.status == "finished":
-                yield future.result()
-            else:  # the worker died again and again, or the result does not pickle
-                yield Outcome(index, None, _lost(future.exception()), 0.0)
+            yield indices.pop(future), future
 
 
 def dask_setup(worker: Any) -> None:

@@ -59,6 +59,7 @@ class Run:
         study_label: one of `STUDY_LABELS`.
         data: `fingerprint` of the cohort.
         weights: checksum of the init's file; empty where nothing is loaded.
+        keep: epoch whose weights are used: `best` by validation AUROC, or `last`.
     """
 
     task: str
@@ -83,6 +84,7 @@ class Run:
     study_label: str
     data: str
     weights: str
+    keep: str = "best"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

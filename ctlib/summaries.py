@@ -170,15 +170,25 @@ def ledger(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(share=table["parameters"] / total)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "exam"), counted(0, "file")
+    ('1 exam', '0 files')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def cohort_sentence(cohort: Cohort, splits: pd.DataFrame) -> str:
     """What was found in a cohort, in one sentence."""
     series, n_files = cohort.series, int(cohort.series["n_files"].sum())
     refused = int(cohort.problems["n_files"].sum())
     parts = splits["split"].value_counts()
     roles = ", ".join(f"{parts[name]} {name}" for name in split_rules.SPLITS if name in parts)
+    exams, patients = counted(len(series), "exam"), counted(series["patient_id"].nunique(), "patient")
     return (
-        f"{cohort.name}: {n_files} files became {len(series)} exams of {series['patient_id'].nunique()} "
-        f"patients ({roles}); {int(series['label'].sum())} exams have disease; {refused} files were refused."
+        f"{cohort.name}: {counted(n_files, 'file')} became {exams} of {patients} ({roles}); "
+        f"{counted(int(series['label'].sum()), 'exam')} with disease; {counted(refused, 'file')} not used."
     )
 
 

@@ -115,7 +115,7 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("n_clips", "int64?", "distinct training clips seen"),
         ("n_parameters", "int64?", "numbers that are trained"),
         ("epochs", "int64?", "epochs trained"),
-        ("best_epoch", "int64?", "epoch whose weights are used, by validation AUROC"),
+        ("best_epoch", "int64?", "epoch whose weights are used"),
         ("val_auroc", "float64?", "validation study AUROC at that epoch"),
         ("seconds", "float64?", "wall time of training and prediction, s"),
     ),

@@ -56,6 +56,8 @@ class FitSettings:
         schedule: `one_cycle` (each step), `plateau` (halved where the validation loss stays) or `constant`.
         patience: epochs without a better validation metric before the fit stops; 0 never stops.
         loss: `bce` (one logit) or `cross_entropy` (one logit a class).
+        keep: the epoch whose weights are used: `best` by the validation metric, or `last`, which a
+            few validation exams cannot mistake for a worse one.
     """
 
     epochs: int
@@ -66,12 +68,14 @@ class FitSettings:
     schedule: Literal["one_cycle", "plateau", "constant"] = "plateau"
     patience: int = 5
     loss: Literal["bce", "cross_entropy"] = "bce"
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         for name, known in (
             ("optimizer", ("adam", "adamw", "sgd")),
             ("schedule", ("one_cycle", "plateau", "constant")),
             ("loss", ("bce", "cross_entropy")),
+            ("keep", ("best", "last")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}.")
@@ -88,7 +92,8 @@ class FitResult:
 
     Args:
         curves: one row an epoch: epoch (from 1), train_loss, val_loss, val_metric.
-        best_epoch: the epoch with the best validation metric, the last one among equals.
+        best_epoch: the epoch with the best validation metric, the last one among equals; or just
+            the last one (`FitSettings.keep`).
         val_logits: `[n_clips, outputs]` of that epoch, in the order of the validation clips.
         seconds: wall time of all epochs, those before an interruption included, s.
     """
@@ -114,7 +119,9 @@ class _Fit(lightning.LightningModule):
 
     @property
     def best_epoch(self) -> int:
-        """The last epoch with the highest validation metric."""
+        """The last epoch with the highest validation metric, or the last epoch of all."""
+        if self.settings.keep == "last":
+            return len(self.rows)
         return max(self.rows, key=lambda row: (row["val_metric"], row["epoch"]))["epoch"]  # type: ignore[return-value]
 
     @property

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def dies_at_one(x: int) -> int:
     if x == 1:
         os._exit(3)
     return x
+
+
+def dies_the_first_time(path: str) -> str:
+    if not Path(path).exists():
+        Path(path).touch()
+        os._exit(3)
+    return "alive"
+
+
+def gives_a_lock(x: int) -> object:
+    return threading.Lock()
 
 
 def threads_used(x: int) -> tuple[int, int, str, str]:
@@ -74,19 +86,28 @@ def test_a_failure_is_an_outcome_with_its_traceback_and_stops_nothing(two_worker
         assert engine.map(square, [2, 3]) == [4, 9]
 
 
-def test_a_worker_that_dies_is_an_outcome_and_the_others_are_computed(two_workers):
-    outcomes = two_workers.run(dies_at_one, range(5))
-    assert values(outcomes) == [0, None, 2, 3, 4]
-    assert outcomes[1].reason.startswith("WorkerDied: the worker process died 3 times at this item")
+def test_a_worker_that_dies_is_an_outcome_and_no_other_item_is_blamed(two_workers):
+    for _ in range(3):
+        outcomes = two_workers.run(dies_at_one, range(5))
+        assert values(outcomes) == [0, None, 2, 3, 4]
+        assert outcomes[1].reason.startswith("WorkerDied: the worker process died at this item, and again")
+
+
+def test_an_item_whose_worker_died_once_is_tried_again(two_workers, tmp_path):
+    assert values(two_workers.run(dies_the_first_time, [str(tmp_path / "been here")])) == ["alive"]
+
+
+def test_a_result_that_cannot_travel_is_an_outcome(two_workers):
+    [outcome] = two_workers.run(gives_a_lock, [0])
+    assert outcome.value is None and "pickle" in outcome.error
 
 
 def test_threads_are_pinned_in_workers_and_given_back_here(two_workers):
     import cv2
     import torch
 
-    used = values(two_workers.run(threads_used, range(4)))
-    assert {row[:3] for row in used} == {(1, 1, "1")}
-    assert os.getpid() not in {int(row[3]) for row in used}
+    [used] = values(two_workers.run(threads_used, [0]))
+    assert used[:3] == (1, 1, "1") and int(used[3]) != os.getpid()
     before = torch.get_num_threads(), cv2.getNumThreads(), os.environ.get("OMP_NUM_THREADS")
     [(n_torch, n_cv2, variable, pid)] = values(Engine(0, threads=2).run(threads_used, [0]))
     assert (n_torch, n_cv2, variable, int(pid)) == (2, 2, "2", os.getpid())
@@ -147,7 +168,7 @@ import os, sys, time
 from ctlib.engine import Engine
 
 def pid_and_wait(seconds):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: the other worker writes too
     time.sleep(seconds)
 
 if __name__ == "__main__":

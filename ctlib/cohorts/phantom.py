@@ -15,15 +15,18 @@ by one, loses by construction: no slice of a nodule differs from a slice of a ve
 **`rspect_pe`, the planted null.** Every exam holds filling defects in the pulmonary arteries,
 drawn alike: size, place, how many slices, and none of them moves. In an ill exam they are
 emboli, in others contrast that has not mixed yet, which attenuates more. The label is in the
-attenuation alone; it overlaps, and is small against how patients differ in contrast and noise.
-Photographs that were turned to random contrast, brightness and polarity teach nothing about
-attenuation, and motion carries no label here, so pretraining on video has nothing to give.
+attenuation alone, and the two attenuations lie no further apart than the contrast of one patient
+and another. Photographs that were turned to random contrast, brightness and polarity teach
+nothing about attenuation, and motion carries no label here, so pretraining on video has nothing
+to give that belongs to the task.
 
 Distractors look like disease on one slice only: vessels cut across in `lidc_nodule`; in
 `rspect_pe` flow artefacts of a single slice, as dark as an embolus, as often in both classes.
 
-The label enters in one line a cohort (`exam`); all else is drawn before, from a generator of
-(seed, cohort, patient) in the same state for either label.
+The label enters in one line a cohort (`exam`); all else is drawn before, or from a generator of
+(seed, cohort, patient) in the same state for either label. How hard the tasks are (sizes,
+attenuations, how dense the chest is) was set by a network that began at random and saw 64
+patients, which was to reach a test AUROC of 0.70 to 0.85; no other init was looked at.
 
 Real layouts, unreal names: LIDC patients are numbered from 9001 (the real ones end at 1012), no
 UID is of a real exam, and no maker exists.
@@ -51,7 +54,7 @@ from ctlib.cohorts.phantom_dicom import KERNELS, Scanner, acquire, scanner, writ
 from ctlib.cohorts.phantom_lesions import ARTEFACT_HU, EMBOLUS_HU, FillingDefect, RoundObject
 from ctlib.workspace import read_json, write_json, write_text
 
-VERSION = 1
+VERSION = 2
 """Of the phantoms: a change of what is drawn raises it, so that cohorts are written again."""
 COHORTS = {"lidc": 1, "rspect": 2}
 """Cohorts, and their stream of the seed."""

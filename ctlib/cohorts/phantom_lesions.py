@@ -32,9 +32,9 @@ DEFECT_SHARE = (0.85, 0.93)
 """Its radius in radii of the artery."""
 SECOND_DEFECT = 0.8
 """Share of exams with a lasting defect on both sides; the others have one."""
-FLOW_ARTEFACT = 0.5
+FLOW_ARTEFACT = 0.3
 """Share of exams with a flow artefact of a single slice."""
-EMBOLUS_HU, ARTEFACT_HU = (40.0, 25.0), (190.0, 45.0)
+EMBOLUS_HU, ARTEFACT_HU = (40.0, 25.0), (210.0, 45.0)
 """Mean and spread between exams of an embolus, and of unmixed contrast."""
 
 
@@ -206,8 +206,9 @@ def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: flo
         hu: float32 [D, H, W], changed.
         chest: its arteries.
         rng: of this patient only, in a state that does not depend on the label.
-        mean_hu: attenuation of the lasting defects.
+        mean_hu: attenuation of the lasting defects; at most 0.9 of the artery's.
     """
+    mean_hu = min(mean_hu, 0.9 * chest.contrast_hu)
     sides = rng.permutation(2)[: 1 + int(rng.random() < SECOND_DEFECT)]
     defects = [_draw_defect(hu, chest, rng, int(side), mean_hu + rng.normal(0, 8)) for side in sides]
     flow, flow_hu = rng.random() < FLOW_ARTEFACT, rng.normal(*EMBOLUS_HU)
