@@ -184,8 +184,10 @@ class Engine:
         client, self._client = self._client, None
         if client is None:
             return
-        client.close(timeout=2)
-        client.cluster.close(timeout=10)
+        try:
+            client.close(timeout=2)
+        finally:  # also where the client was too busy to say goodbye
+            client.cluster.close(timeout=10)
 
     def client(self) -> Any:
         """The Dask client; the first call starts the workers (about 2 s)."""

@@ -54,7 +54,7 @@ from ctlib.cohorts.phantom_dicom import KERNELS, Scanner, acquire, scanner, writ
 from ctlib.cohorts.phantom_lesions import ARTEFACT_HU, EMBOLUS_HU, FillingDefect, RoundObject
 from ctlib.workspace import read_json, write_json, write_text
 
-VERSION = 2
+VERSION = 3
 """Of the phantoms: a change of what is drawn raises it, so that cohorts are written again."""
 COHORTS = {"lidc": 1, "rspect": 2}
 """Cohorts, and their stream of the seed."""

@@ -124,6 +124,7 @@ def _outline(middle: NDArray[np.float64], radius: float, rng: np.random.Generato
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     bulge = 1 + 0.06 * np.cos(2 * angle + rng.uniform(0, 2 * np.pi)) + rng.normal(0, 0.03, len(angle))
     points = np.rint(middle + (radius * bulge)[:, None] * np.stack([np.sin(angle), np.cos(angle)], -1))
+    points = points.clip(0, MATRIX_PX - 1)  # readers draw on the slice only
     points = points[np.any(points != np.roll(points, 1, 0), axis=1)]
     return np.concatenate([points, points[:1]])
 
