@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
@@ -192,6 +193,7 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, 
         "seconds": fitted.seconds + time.perf_counter() - started,
         "peak_memory_mb": _peak_memory_mb(),
         "compute": str(compute),
+        "torch": torch.__version__,
     }
 
 

@@ -3,7 +3,7 @@
 `Run.run_id` is a hash of every setting, of the data (`fingerprint`) and of the weights it begins
 from, so that a result is never taken for that of another experiment, and never computed twice.
 What does not belong to it: the device and the library versions. They change the last bits
-only, and a result from a cluster must be found on a laptop; both are recorded with the result.
+only, and a result from a cluster must be found on a laptop. Device and torch version are recorded.
 """
 
 from __future__ import annotations

@@ -400,3 +400,9 @@ def test_organs_lie_where_they_do_in_people():
     assert bone[:, 60:].sum() > 2 * bone[:, :36].sum(), "the spine is posterior"
     low = exam.hu[: len(room) // 8]
     assert (low[:, :, :48] > 0).sum() > (low[:, :, 48:] > 0).sum(), "the liver is on the right"
+
+
+def test_readers_draw_on_the_slice_only():
+    corner = phantom_readers._outline(np.array([1.0, 94.0]), 6.0, np.random.default_rng(0))
+    assert corner.min() >= 0 and corner.max() <= 95
+    assert np.any(corner != np.roll(corner, 1, 0), axis=1)[1:].all()
