@@ -28,6 +28,8 @@ OUTCOMES = {
     "": ("supported", "not decided", "reversed"),
 }
 """Words for: interval above 0, interval that holds 0, interval below 0."""
+LEARNED = 0.6
+"""AUROC that one arm should reach before a difference of nothing says much; ours, a rule of thumb."""
 EXPECTED = {"effect": "Planted effect", "null": "Planted null", "": "Gain"}
 
 
@@ -87,7 +89,10 @@ def _place(row: Mapping[str, Any] | pd.Series) -> str:
     if row["high"] < 0:
         return "lies below 0"
     half = (row["high"] - row["low"]) / 2
-    return f"holds 0; its half-width is {half:.3f}, and a difference smaller than that could hide in it"
+    place = f"holds 0; its half-width is {half:.3f}, and a difference smaller than that could hide in it"
+    if max(row["auroc_init"], row["auroc_baseline"]) < LEARNED:
+        place += f"; neither arm reaches an AUROC of {LEARNED:g}, so there was little to differ in"
+    return place
 
 
 def verdicts(effects: pd.DataFrame, planted: Mapping[str, str]) -> list[str]:

@@ -29,7 +29,14 @@ def started(places, *arguments):
         f"main({list(arguments)!r}, Places({names}, {places.names!r}))"
     )
     command = [sys.executable, "-c", source]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background of a shell ignores Ctrl-C, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def called(places, *arguments):

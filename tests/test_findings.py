@@ -52,6 +52,14 @@ def test_nothing_found_is_not_oversold():
     assert "half-width" not in findings.verdict(ROW, "effect")
 
 
+def test_arms_that_learned_nothing_are_named():
+    around = {"low": -0.03, "high": 0.05}
+    weak = ROW | around | {"auroc_init": 0.48, "auroc_baseline": 0.52}
+    assert "neither arm reaches an AUROC of 0.6" in findings.verdict(weak, "null")
+    assert "neither arm" not in findings.verdict(weak | {"auroc_init": 0.61}, "null")
+    assert "neither arm" not in findings.verdict(ROW | around, "null")
+
+
 def test_one_seed_is_said():
     assert "One seed says nothing" in findings.verdict(ROW | {"n_seeds": 1})
     assert "3 seeds" in findings.verdict(ROW) and "One seed" not in findings.verdict(ROW)
