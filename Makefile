@@ -24,11 +24,11 @@ demo: $(STAMP) ## run the whole study on phantoms (about ten minutes), then read
 	@$(BIN)/python -m ctlib run demo
 
 test: $(STAMP) lint ## lint, types, fast tests, then the demo end to end
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not e2e"
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e"
 	@$(BIN)/python -m pytest -q -m e2e
 
 test-fast: $(STAMP) ## the fast tests only (under two minutes)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not e2e"
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e"
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .
