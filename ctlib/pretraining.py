@@ -102,17 +102,29 @@ def pretrain(
     """
     workspace = Workspace.at(work_dir)
     path = workspace.weights(INIT, backbone)
-    asked = {"backbone": backbone, "protocol": PROTOCOL_VERSION, **dataclasses.asdict(settings)}
     root = Path(videos) if videos else workspace.videos
-    made_from = digest({**asked, "videos": fingerprint(root)})
-    if path.is_file() and path.with_suffix(".json").is_file():
-        record = read_json(path.with_suffix(".json"))
-        if record.get("made_from") == made_from:
-            return record
+    made_from = _made_from(backbone, settings, fingerprint(root))
+    if record := _known(path, made_from):
+        return record
     folder = path.parent / f".{backbone}-{made_from[:12]}"
     record = _pretrain(root, backbone, settings, folder, path, made_from, loader_workers)
     shutil.rmtree(folder)
     return record
+
+
+def _made_from(backbone: str, settings: PretrainSettings, videos: str) -> str:
+    """Hash of all that changes the weights; `videos` is their `fingerprint`."""
+    asked = {"backbone": backbone, "protocol": PROTOCOL_VERSION, **dataclasses.asdict(settings)}
+    return digest({**asked, "videos": videos})
+
+
+def _known(path: Path, made_from: str) -> dict[str, Any] | None:
+    """The record of weights that were made from just this; None where there are none."""
+    if path.is_file() and path.with_suffix(".json").is_file():
+        record = read_json(path.with_suffix(".json"))
+        if record.get("made_from") == made_from:
+            return record
+    return None
 
 
 def _pretrain(
@@ -210,7 +222,7 @@ def pretrain_all(
         videos: see `pretrain`.
 
     Returns:
-        Table `pretraining` of the networks that did not fail.
+        Table `pretraining`.
 
     Raises:
         RuntimeError: a network failed; the message has its traceback. The others are finished.
@@ -218,7 +230,7 @@ def pretrain_all(
 
     def line(outcome: Outcome) -> str:
         if outcome.error is not None:
-            return f"{backbones[outcome.index]}: failed: {outcome.reason}"
+            return f"{todo[outcome.index]}: failed: {outcome.reason}"
         record = outcome.value
         return (
             f"{record['backbone']}: held-out accuracy {record['heldout_accuracy']:.3f} over "
@@ -232,18 +244,20 @@ def pretrain_all(
         loader_workers=loader_workers,
         videos=str(videos),
     )
-    outcomes = engine.run(work, backbones, "networks to pretrain", line, lambda outcome: echo(line(outcome)))
-    rows = [
-        {"backbone": outcome.value["backbone"], **row}
-        for outcome in outcomes
-        if outcome.error is None
-        for row in outcome.value["curves"]
-    ]
+    content = fingerprint(Path(videos) if videos else workspace.videos)
+    records = {
+        key: _known(workspace.weights(INIT, key), _made_from(key, settings, content)) for key in backbones
+    }
+    todo = [key for key, record in records.items() if record is None]
+    echo(f"{len(records) - len(todo)} of {len(records)} networks were pretrained before.")
+    outcomes = engine.run(work, todo, "networks to pretrain", line, lambda outcome: echo(line(outcome)))
+    records |= {todo[outcome.index]: outcome.value for outcome in outcomes}
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(backbones)} networks failed; the first:\n{failed[0].error}"
         )
+    rows = [{"backbone": key, **row} for key, record in records.items() if record for row in record["curves"]]
     table = tables.check(pd.DataFrame(rows), "pretraining")
     tables.write(table, "pretraining", workspace.table("pretraining"))
     return table

@@ -128,7 +128,10 @@ def test_the_table_holds_every_network_and_a_failure_is_said(workspace):
     assert table["epoch"].tolist() == [1, 2] * 2
     stored = tables.read("pretraining", workspace.table("pretraining"))
     assert stored["heldout_loss"].tolist() == table["heldout_loss"].tolist()
-    assert lines[0].startswith("resnet18: held-out accuracy ") and "over 3 classes at epoch" in lines[0]
+    assert lines[0] == "0 of 2 networks were pretrained before."
+    assert lines[1].startswith("resnet18: held-out accuracy ") and "over 3 classes at epoch" in lines[1]
+    assert pretrain_all(workspace, ["resnet18", "slow_r50"], SETTINGS, Engine(0), lines.append).equals(table)
+    assert lines[3:] == ["2 of 2 networks were pretrained before."]
     record = json.loads(workspace.weights("video", "slow_r50").with_suffix(".json").read_text())
     assert record["backbone"] == "slow_r50"
     bad = dataclasses.replace(SETTINGS, lr=1e30)
@@ -136,4 +139,4 @@ def test_the_table_holds_every_network_and_a_failure_is_said(workspace):
         RuntimeError, match=r"(?s)2 of 2 networks failed; the first:.*lower lr, which is 1e\+30"
     ):
         pretrain_all(workspace, ["resnet18", "slow_r50"], bad, Engine(0), lines.append)
-    assert lines[2].startswith("resnet18: failed: ctlib.training.FitError: ")
+    assert lines[5].startswith("resnet18: failed: ctlib.training.FitError: ")

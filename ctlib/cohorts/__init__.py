@@ -178,6 +178,17 @@ def source_checksum(files: Sequence[Path]) -> str:
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
+def is_stored(store_folder: str, matrix_px: int, files: Sequence[str | Path]) -> bool:
+    """Whether the volume of a series is in the store, from these very files.
+
+    Raises:
+        FileNotFoundError: a file is gone.
+        SeriesError: the first file is no DICOM.
+    """
+    paths = [Path(file) for file in files]
+    return Store(Path(store_folder), matrix_px).has(series_uid(paths[0]), source_checksum(paths))
+
+
 def store_series(store_folder: str, matrix_px: int, files: tuple[str, ...]) -> str:
     """Read a series and store its volume, unless it is there from the same files.
 
@@ -192,9 +203,8 @@ def store_series(store_folder: str, matrix_px: int, files: tuple[str, ...]) -> s
     paths = [Path(file) for file in files]
     store = Store(Path(store_folder), matrix_px)
     try:
-        checksum = source_checksum(paths)
-        if not store.has(series_uid(paths[0]), checksum):
-            store.put(read_series(paths), checksum)
+        if not is_stored(store_folder, matrix_px, files):
+            store.put(read_series(paths), source_checksum(paths))
     except (SeriesError, StoreError, FileNotFoundError) as error:
         return str(error)
     return ""

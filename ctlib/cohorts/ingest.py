@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ctlib import tables
-from ctlib.cohorts import Cohort, lidc, phantom, rspect, store_series
+from ctlib.cohorts import Cohort, is_stored, lidc, phantom, rspect, store_series
 from ctlib.workspace import Workspace, resolve
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -89,9 +89,11 @@ def ingest(name: str, source: Source, work: Workspace, matrix_px: int, run: Map)
         raise ValueError(f"cohorts names {name!r}; known are {', '.join(READERS)}.")
     cohort = READERS[name](source, resolve(source.root), run)
     uids = list(cohort.series["series_uid"])
-    items = [tuple(str(path) for path in cohort.files[uid]) for uid in uids]
-    store = partial(_store_one, folder=str(work.store(name)), matrix_px=matrix_px)
-    reasons = dict(zip(uids, run(store, items), strict=True))
+    folder = str(work.store(name))
+    todo = [uid for uid in uids if not is_stored(folder, matrix_px, cohort.files[uid])]
+    items = [tuple(str(path) for path in cohort.files[uid]) for uid in todo]
+    store = partial(_store_one, folder=folder, matrix_px=matrix_px)
+    reasons = dict(zip(todo, run(store, items), strict=True))
     cohort = without(cohort, {uid: reason for uid, reason in reasons.items() if reason})
     cohort.save(work)
     return cohort
