@@ -11,7 +11,6 @@ number of loader workers, nor of the network or init that is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,11 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from ctlib import hu, tables
 
-_AUGMENT, _SAMPLE = 0, 1  # streams of the seed
+_AUGMENT = 0  # stream of the seed; `ctlib.sampling` draws from another
 _WARP = {
     "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     "borderMode": cv2.BORDER_CONSTANT,
@@ -184,25 +183,6 @@ def cut(
     return clip
 
 
-class Draw(int):
-    """A row that a sampler drew: an int that knows its position in the epoch.
-
-    So a row that is drawn twice in an epoch is augmented in two ways.
-
-    >>> rows = ["a", "b"]
-    >>> rows[Draw(1, position=7)], Draw(1, position=7).position
-    ('b', 7)
-    """
-
-    position: int
-
-    # pickle calls it with the row alone and restores the position afterwards
-    def __new__(cls, row: int, position: int = 0) -> Draw:  # noqa: D102
-        draw = super().__new__(cls, row)
-        draw.position = position
-        return draw
-
-
 class ClipDataset(Dataset[dict[str, Any]]):
     """Clips of a cohort, one item a row of its table.
 
@@ -248,7 +228,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The clip of a row; a `Draw` is augmented by its position, an int by its row."""
+        """The clip of a row; a `sampling.Draw` is augmented by its position, an int by its row."""
         row = self.table.iloc[index]
         rng = None
         if self.train:
@@ -285,45 +265,3 @@ def intensity(store: Slices, clips: pd.DataFrame, settings: ClipSettings) -> tup
         found = f"all voxels of {len(moments)} clips are {mean:.3f} in HU window {settings.hu_window!r}"
         raise ValueError(f"intensity: {found}; look at the volumes.")
     return mean, (square - mean**2) ** 0.5
-
-
-class BalancedSampler(Sampler[int]):
-    """Rows drawn with replacement, each class with the same weight.
-
-    Each is a `Draw`, a function of (seed, epoch, position) only.
-
-    Args:
-        labels: class of each row.
-        n: draws an epoch.
-        seed: of the draws.
-        classes: the classes that there must be.
-
-    Raises:
-        ValueError: a class has no row, or a row is of no class.
-    """
-
-    def __init__(self, labels: Sequence[int], n: int, seed: int, classes: Sequence[int] = (0, 1)) -> None:
-        values = np.asarray(labels)
-        self._rows = [np.flatnonzero(values == c) for c in classes]
-        absent = [c for c, rows in zip(classes, self._rows, strict=True) if not len(rows)]
-        if absent or sum(map(len, self._rows)) != len(values):
-            raise ValueError(
-                f"labels of {len(values)} clips are {sorted(set(values.tolist()))}, classes are "
-                f"{list(classes)}; each class needs a clip and each clip a class: "
-                "take more patients or another fraction."
-            )
-        self.n = n
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.n
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])
-        for position, c in enumerate(rng.integers(len(self._rows), size=self.n)):
-            yield Draw(int(rng.choice(self._rows[c])), position)

@@ -32,13 +32,15 @@ from scipy.special import expit
 
 from ctlib import metrics, tables
 from ctlib.backbones import spec
-from ctlib.clips import BalancedSampler, ClipDataset, ClipSettings, intensity
+from ctlib.clips import ClipDataset, ClipSettings, intensity
 from ctlib.cohorts import task
 from ctlib.inits import find, network
+from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.runs import Run, fingerprint, labelled_clips, read_table, store_of
+from ctlib.sampling import BalancedSampler
 from ctlib.splits import fraction_patients
-from ctlib.training import CHECKPOINT, FitError, FitSettings, Metric, fit, predict
+from ctlib.training import CHECKPOINT, FitError, Metric, fit, predict
 from ctlib.workspace import Workspace, read_json, write_json, write_text
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ from torch import nn
 
 from ctlib import tables
 from ctlib.backbones import Size, build
+from ctlib.networks import Network
 from ctlib.workspace import Workspace, read_json, shown, write_json
 
 HEAD_STD = 0.01
@@ -78,38 +79,6 @@ class Init:
                 raise InitError(f"init {self.name}: {field} is {values}; give {self.channels} finite values.")
         if min(self.std) <= 0:
             raise InitError(f"init {self.name}: std is {self.std}; give values above 0.")
-
-
-class Network(nn.Module):
-    """A backbone and a linear head: clips in [0, 1] to logits.
-
-    Mean and std are buffers, so they follow the network to its device, but no part of its state:
-    the state holds what is learnt, and mean and std stand in the init's record.
-
-    Args:
-        backbone: `[N, C, D, H, W] -> [N, F]` with the attribute `n_features`.
-        n_outputs: logits a clip.
-        mean: of the voxels, one a channel or one for all.
-        std: the same.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(
-        self, backbone: nn.Module, n_outputs: int, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(int(backbone.n_features), n_outputs)  # type: ignore[arg-type]
-        for name, values in (("mean", mean), ("std", std)):
-            # of one dimension: a buffer of five has no place in the memory format of a 2D network
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
-
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
-        mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
-        return self.head(self.backbone((clip - mean) / std))
 
 
 def _stream(seed: int, stream: int) -> int:

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from ctlib import tables
 from ctlib.backbones import spec
-from ctlib.clips import BalancedSampler
 from ctlib.inits import Init, network, save_weights
+from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.runs import PROTOCOL_VERSION, digest
-from ctlib.training import FitSettings, fit
+from ctlib.sampling import BalancedSampler
+from ctlib.training import fit
 from ctlib.videos import VideoClips
 from ctlib.workspace import Workspace, read_json
 

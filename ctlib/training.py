@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -23,17 +23,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ctlib.inits import Network, load_weights, save_weights
+from ctlib.inits import load_weights, save_weights
 from ctlib.loaders import Clips, EpochSampler, loader, set_epoch
+from ctlib.networks import Network
+from ctlib.optimization import FitSettings, optimizer_of, plateau_lr
 from ctlib.precision import Compute, trainer
 from ctlib.workspace import shown
 
 CHECKPOINT = "last.ckpt"
 WEIGHTS = "weights.safetensors"
-
-SGD_MOMENTUM = 0.9  # Goyal et al. 2017, and the recipes of pytorchvideo's model zoo
-PLATEAU_FACTOR = 0.5  # "halved on plateau": Ke et al. 2023, released code (shared/protocol.md)
-PLATEAU_PATIENCE = 1  # epochs without a lower validation loss before it is halved; ours
 
 Metric = Callable[[NDArray[np.float32]], float]
 """Logits `[n, outputs]` of the validation clips, in their order, to a value; higher is better."""
@@ -41,49 +39,6 @@ Metric = Callable[[NDArray[np.float32]], float]
 
 class FitError(RuntimeError):
     """A fit cannot begin or go on: one sentence that says why and what to do."""
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a network is trained.
-
-    Args:
-        epochs: at most so many.
-        batch_size: clips a step; how many steps an epoch has follows from the sampler.
-        lr: learning rate, of one_cycle the highest.
-        weight_decay: per step, in the optimizer's own sense.
-        optimizer: `adam`, `adamw` or `sgd`.
-        schedule: `one_cycle` (each step), `plateau` (halved where the validation loss stays) or `constant`.
-        patience: epochs without a better validation metric before the fit stops; 0 never stops.
-        loss: `bce` (one logit) or `cross_entropy` (one logit a class).
-        keep: the epoch whose weights are used: `best` by the validation metric, or `last`, which a
-            few validation exams cannot mistake for a worse one.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    schedule: Literal["one_cycle", "plateau", "constant"] = "plateau"
-    patience: int = 5
-    loss: Literal["bce", "cross_entropy"] = "bce"
-    keep: Literal["best", "last"] = "best"
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("optimizer", ("adam", "adamw", "sgd")),
-            ("schedule", ("one_cycle", "plateau", "constant")),
-            ("loss", ("bce", "cross_entropy")),
-            ("keep", ("best", "last")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}.")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("weight_decay", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least {least}.")
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr}; give a learning rate above 0.")
 
 
 @dataclass(frozen=True)
@@ -140,25 +95,18 @@ class _Fit(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule where it moves with each step."""
-        settings = self.settings
-        common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-        optimizer: torch.optim.Optimizer
-        if settings.optimizer == "sgd":
-            optimizer = torch.optim.SGD(self.network.parameters(), momentum=SGD_MOMENTUM, **common)
-        else:
-            kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-            optimizer = kind(self.network.parameters(), **common)
-        if settings.schedule != "one_cycle":
+        optimizer = optimizer_of(self.network.parameters(), self.settings)
+        if self.settings.schedule != "one_cycle":
             return optimizer
         n_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, n_steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.settings.lr, n_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         """The data of this epoch; and its learning rate, where that follows the validation loss."""
         set_epoch(self.trainer.train_dataloader, self.current_epoch)  # type: ignore[arg-type]
         if self.settings.schedule == "plateau":
-            lr = self.settings.lr * PLATEAU_FACTOR ** n_plateaus([row["val_loss"] for row in self.rows])
+            lr = plateau_lr(self.settings, [row["val_loss"] for row in self.rows])
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = lr
 
@@ -289,20 +237,6 @@ def predict(
             clip = batch["clip"].to(compute.device, non_blocking=True)
             logits.append(network(clip).float().cpu())
     return torch.cat(logits).numpy()
-
-
-def n_plateaus(val_losses: Sequence[float]) -> int:
-    """How often the validation loss stayed where it was, for more than `PLATEAU_PATIENCE` epochs.
-
-    >>> n_plateaus([0.7, 0.6, 0.6, 0.6]), n_plateaus([0.7, 0.6, 0.6, 0.5])
-    (1, 0)
-    """
-    best, waited, plateaus = math.inf, 0, 0
-    for loss in val_losses:
-        best, waited = min(best, loss), 0 if loss < best else waited + 1
-        if waited > PLATEAU_PATIENCE:
-            plateaus, waited = plateaus + 1, 0
-    return plateaus
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

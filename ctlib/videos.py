@@ -160,7 +160,7 @@ class VideoClips(Dataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A clip; a `clips.Draw` is cropped by its position in the epoch, an int by its row."""
+        """A clip; a `sampling.Draw` is cropped by its position in the epoch, an int by its row."""
         spare = self._clips.shape[-1] - self.crop_px
         top, left = spare // 2, spare // 2
         if self.train:

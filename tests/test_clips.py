@@ -12,16 +12,15 @@ from torch.utils.data import DataLoader
 
 from ctlib import hu, tables
 from ctlib.clips import (
-    BalancedSampler,
     ClipDataset,
     ClipSettings,
-    Draw,
     affine,
     clip_table,
     cut,
     intensity,
     tile,
 )
+from ctlib.sampling import BalancedSampler, Draw
 
 PE = ClipSettings(length=16, crop_px=48, hu_window="pe", rotation_deg=20)
 LUNG = ClipSettings(length=16, crop_px=48, hu_window="lung", rotation_deg=20)

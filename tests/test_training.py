@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from ctlib.backbones import spec
-from ctlib.clips import BalancedSampler
-from ctlib.inits import Init, Network, network
+from ctlib.inits import Init, network
+from ctlib.networks import Network
+from ctlib.optimization import FitSettings, n_plateaus
 from ctlib.precision import Compute, choose
-from ctlib.training import CHECKPOINT, WEIGHTS, FitError, FitSettings, fit, n_plateaus, predict
+from ctlib.sampling import BalancedSampler
+from ctlib.training import CHECKPOINT, WEIGHTS, FitError, fit, predict
 
 CPU = Compute("cpu", "32-true")
 RANDOM = Init("random", "drawn", "none", (0.5,), (0.3,))
@@ -179,7 +181,7 @@ def test_learning_rate_follows_its_schedule(tmp_path, monkeypatch):
     run(small(), tmp_path / "constant", schedule="constant", optimizer="adamw")
     assert set(used) == {1e-2}
     used.clear()
-    monkeypatch.setattr("ctlib.training.n_plateaus", len)  # as if each epoch were a plateau
+    monkeypatch.setattr("ctlib.optimization.n_plateaus", len)  # as if each epoch were a plateau
     run(small(), tmp_path / "plateau", schedule="plateau", optimizer="adamw")
     assert used == [0.01] * 3 + [0.005] * 3 + [0.0025] * 3 + [0.00125] * 3
 

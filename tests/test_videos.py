@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ctlib import motions
-from ctlib.clips import Draw
+from ctlib.sampling import Draw
 from ctlib.videos import VideoClips, VideoError, generate, read_video
 
 SIZE, FRAMES = 56, 8

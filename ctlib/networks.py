@@ -1,0 +1,40 @@
+"""A backbone with a head: what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    """A backbone and a linear head: clips in [0, 1] to logits.
+
+    Mean and std are buffers, so they follow the network to its device, but no part of its state:
+    the state holds what is learnt, and mean and std stand in the init's record.
+
+    Args:
+        backbone: `[N, C, D, H, W] -> [N, F]` with the attribute `n_features`.
+        n_outputs: logits a clip.
+        mean: of the voxels, one a channel or one for all.
+        std: the same.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, backbone: nn.Module, n_outputs: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(int(backbone.n_features), n_outputs)  # type: ignore[arg-type]
+        for name, values in (("mean", mean), ("std", std)):
+            # of one dimension: a buffer of five has no place in the memory format of a 2D network
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
+        mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
+        return self.head(self.backbone((clip - mean) / std))
