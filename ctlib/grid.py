@@ -37,6 +37,7 @@ from ctlib.cohorts import task
 from ctlib.inits import find, network
 from ctlib.optimization import FitSettings
 from ctlib.precision import choose
+from ctlib.results import ERROR, RESULT, finished
 from ctlib.runs import Run, fingerprint, labelled_clips, read_table, store_of
 from ctlib.sampling import BalancedSampler
 from ctlib.splits import fraction_patients
@@ -45,8 +46,6 @@ from ctlib.workspace import Workspace, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from ctlib.engine import Engine, Outcome
-
-RESULT, ERROR = "result.json", "error.txt"
 
 
 def expand(
@@ -105,11 +104,6 @@ def expand(
         for init in inits
     ]
     return list(dict.fromkeys(runs))
-
-
-def finished(workspace: Workspace, run: Run) -> bool:
-    """Whether a run has its result."""
-    return (workspace.runs / run.run_id / RESULT).is_file()
 
 
 def execute(work_dir: str, run: Run, loader_workers: int = 0) -> dict[str, Any]:
@@ -283,39 +277,3 @@ def run_grid(
 
     work = partial(execute, str(workspace.root), loader_workers=loader_workers)
     engine.run(work, todo, what="finetuning runs", note=line, on_done=on_done)
-
-
-def collect(workspace: Workspace, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
-    """What came out of the runs.
-
-    Args:
-        workspace: where everything lies.
-        runs: from `expand`.
-
-    Returns:
-        Tables `runs` (one row each, `status` finished, failed or missing), `curves` and
-        `predictions` of the finished ones, and `ledger` of the first finished run of each
-        network and init.
-    """
-    rows, parts = [], {name: [tables.empty(name)] for name in ("curves", "predictions", "ledger")}
-    ledgers: set[tuple[str, str]] = set()
-    for run in runs:
-        folder = workspace.runs / run.run_id
-        row = {**dataclasses.asdict(run), "run_id": run.run_id, "status": "missing", "error": None}
-        if finished(workspace, run):
-            row.update(read_json(folder / RESULT), status="finished")
-            for name in ("curves", "predictions"):
-                parts[name].append(tables.read(name, folder / f"{name}.parquet"))
-            if (run.backbone, run.init) not in ledgers:
-                ledgers.add((run.backbone, run.init))
-                parts["ledger"].append(tables.read("ledger", folder / "ledger.parquet"))
-        elif (folder / ERROR).is_file():
-            lines = (folder / ERROR).read_text(encoding="utf-8").strip().splitlines()
-            row.update(status="failed", error=lines[-1])
-        rows.append(row)
-    columns = [column.name for column in tables.SCHEMAS["runs"]]
-    made = {name: tables.check(pd.concat(part, ignore_index=True), name) for name, part in parts.items()}
-    # of the settings `epochs` is the most there may be; the table has those that were trained
-    frame = pd.DataFrame(rows).reindex(columns=columns)
-    frame.loc[frame["status"] != "finished", "epochs"] = None
-    return {"runs": tables.check(frame, "runs"), **made}

@@ -20,9 +20,9 @@ from ctlib.clips import ClipDataset, ClipSettings, tile
 from ctlib.cohorts import task
 from ctlib.figures.display import png
 from ctlib.figures.results import clip_scores
-from ctlib.grid import RESULT
 from ctlib.inits import Init, InitError, load_weights, network
 from ctlib.precision import choose
+from ctlib.results import RESULT
 from ctlib.runs import Run
 from ctlib.store import StoreError, shrink
 from ctlib.volumes import SeriesError, Volume, read_series

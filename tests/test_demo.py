@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from ctlib import grid, tables
+from ctlib import tables
 from ctlib.reports import remote_addresses
+from ctlib.results import finished
 from ctlib.runs import Run
 from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
 
@@ -129,7 +130,7 @@ def test_runs_that_were_under_way_equal_quiet_ones(demo, tmp_path):
         for name in ("predictions", "curves"):
             files = [space.runs / run_id / f"{name}.parquet" for space in (demo.work, quiet)]
             pd.testing.assert_frame_equal(*(tables.read(name, file) for file in files), check_exact=True)
-        assert grid.finished(quiet, Run(**stored))
+        assert finished(quiet, Run(**stored))
 
 
 def test_four_reports_and_an_index_without_errors_or_remote_addresses(demo):

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from ctlib import grid, metrics, tables
 from ctlib.clips import clip_table
 from ctlib.engine import Engine, Outcome
-from ctlib.grid import collect, execute, expand, finished, run_grid, study_auroc
+from ctlib.grid import execute, expand, run_grid, study_auroc
 from ctlib.inits import Init, network, save_weights
+from ctlib.results import collect, finished
 from ctlib.runs import Run, digest, fingerprint, labelled_clips
 from ctlib.splits import split_patients
 from ctlib.store import Store

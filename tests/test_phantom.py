@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ctlib.cohorts import lidc, phantom, phantom_lesions, phantom_readers, rspect
+from ctlib.cohorts import lidc, phantom, phantom_exam, phantom_lesions, phantom_readers, rspect
 from ctlib.volumes import read_series
 
 N, SEED = 14, 3
@@ -188,7 +188,7 @@ def test_real_files_are_never_written_over(tmp_path):
 
 
 def test_half_of_the_patients_are_ill():
-    ill = [phantom.is_ill(0, index) for index in range(200)]
+    ill = [phantom_exam.is_ill(0, index) for index in range(200)]
     assert all(ill[k] != ill[k + 1] for k in range(0, 200, 2))
     assert 20 < sum(ill[::2]) < 80
 

@@ -25,7 +25,7 @@ ORDER = [
     (3, "backbones networks metrics"),
     (3, "inits stats summaries"),
     (4, "engine precision runs optimization"),
-    (4, "loaders"),
+    (4, "loaders results"),
     (4, "training"),
     (4, "pretraining grid"),
     (5, "figures"),

@@ -39,33 +39,25 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ctlib.cohorts import phantom_lesions as lesions
 from ctlib.cohorts import phantom_readers as readers
-from ctlib.cohorts.phantom_anatomy import Chest, chest
-from ctlib.cohorts.phantom_dicom import KERNELS, Scanner, acquire, scanner, write_series
-from ctlib.cohorts.phantom_lesions import ARTEFACT_HU, EMBOLUS_HU, FillingDefect, RoundObject
+from ctlib.cohorts.phantom_dicom import write_series
+from ctlib.cohorts.phantom_exam import COHORTS, Exam, exam
 from ctlib.workspace import read_json, write_json, write_text
 
 VERSION = 3
 """Of the phantoms: a change of what is drawn raises it, so that cohorts are written again."""
-COHORTS = {"lidc": 1, "rspect": 2}
-"""Cohorts, and their stream of the seed."""
 MANIFEST = "phantom.json"
 """Says what a folder holds, and, written last, that it is whole."""
 FIRST_PATIENT = 9001
 """Number of the first LIDC patient."""
 INDETERMINATE_EVERY = 50
 """Every 50th RSPECT exam is indeterminate: 2 %."""
-MAKERS = ("Phantom Alpha", "Phantom Beta", "Phantom Gamma")
-
 COLUMNS = (
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "pe_present_on_image"),
     *("negative_exam_for_pe", "qa_motion", "qa_contrast", "flow_artifact", "rv_lv_ratio_gte_1"),
@@ -84,67 +76,6 @@ def in_order(function: Callable[[int], Any], items: Sequence[int]) -> list[Any]:
     [1, 2]
     """
     return [function(item) for item in items]
-
-
-@dataclass(frozen=True)
-class Exam:
-    """One phantom patient's exam.
-
-    Args:
-        ill: whether there is disease.
-        hu: int16 [D, H, W], HU, axes Superior, Posterior, Left.
-        chest: anatomy.
-        scanner: how it is stored.
-        objects: round objects (lidc).
-        defects: filling defects (rspect).
-    """
-
-    ill: bool
-    hu: NDArray[np.int16]
-    chest: Chest
-    scanner: Scanner
-    objects: tuple[RoundObject, ...] = ()
-    defects: tuple[FillingDefect, ...] = ()
-
-
-def is_ill(seed: int, index: int) -> bool:
-    """Whether a patient is ill: of the patients 2k and 2k + 1 always exactly one is, at random.
-
-    >>> [is_ill(0, index) for index in range(6)]
-    [True, False, True, False, False, True]
-    """
-    first = np.random.default_rng([seed, 0, index // 2]).integers(2)
-    return bool((first + index) % 2)
-
-
-def exam(cohort: str, seed: int, index: int, ill: bool | None = None) -> Exam:
-    """Draw a patient.
-
-    Args:
-        cohort: "lidc" or "rspect".
-        seed: of the cohort.
-        index: of the patient, from 0.
-        ill: another label than `is_ill` says, for the same patient.
-
-    Raises:
-        ValueError: no phantom cohort has that name.
-    """
-    if cohort not in COHORTS:
-        raise ValueError(f"phantom cohort is {cohort!r}; known are {', '.join(COHORTS)}.")
-    rng = np.random.default_rng([seed, COHORTS[cohort], index])
-    ill = is_ill(seed, index) if ill is None else ill
-    body = chest(rng, contrast=cohort == "rspect")
-    kernel = list(KERNELS)[rng.integers(len(KERNELS))]
-    made = scanner(rng, kernel, MAKERS if cohort == "lidc" else ("", *MAKERS))
-    objects: list[RoundObject] = []
-    defects: list[FillingDefect] = []
-    if cohort == "lidc":
-        objects = lesions.halt(lesions.round_objects(body, rng), rng, ill)
-        lesions.draw_objects(body.hu, body, objects)
-    else:
-        mean_hu, spread_hu = EMBOLUS_HU if ill else ARTEFACT_HU
-        defects = lesions.draw_defects(body.hu, body, rng, mean_hu + spread_hu * rng.standard_normal())
-    return Exam(ill, acquire(body.hu, kernel, rng), body, made, tuple(objects), tuple(defects))
 
 
 def _uid(*parts: object, digits: int = 12) -> str:

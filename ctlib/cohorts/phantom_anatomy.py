@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from ctlib.cohorts.phantom_shapes import Array, Grid, add_balls, axes_mm, branches, ellipse, fill
 
 MATRIX_PX = 96
 """Rows and columns of a phantom slice."""
@@ -67,18 +67,6 @@ class Chest:
         return axes_mm(self.hu.shape, self.spacing_mm)
 
 
-def axes_mm(
-    shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates along z (from 0), y and x (0 in the middle of the slice), mm.
-
-    >>> [axis.tolist() for axis in axes_mm((2, 3, 3), (5.0, 2.0, 2.0))]
-    [[0.0, 5.0], [-2.0, 0.0, 2.0], [-2.0, 0.0, 2.0]]
-    """
-    z, y, x = (np.arange(n, dtype=np.float64) * step for n, step in zip(shape, spacing_mm, strict=True))
-    return z, y - y.mean(), x - x.mean()
-
-
 def chest(rng: np.random.Generator, contrast: bool) -> Chest:
     """Draw a patient: size, position, spacing, slice count, organs.
 
@@ -99,7 +87,7 @@ def chest(rng: np.random.Generator, contrast: bool) -> Chest:
     body = (half * rng.uniform(0.92, 1.0), half * rng.uniform(1.14, 1.24))
     shift = rng.uniform(-0.04, 0.04, 2) * half
     contrast_hu = float(rng.uniform(*CONTRAST_HU)) if contrast else 0.0
-    grid = _Grid(
+    grid = Grid(
         (z / (depth * thickness))[:, None, None].astype(np.float32),
         z[:, None, None].astype(np.float32),
         (y - shift[0])[None, :, None].astype(np.float32),
@@ -116,52 +104,29 @@ def chest(rng: np.random.Generator, contrast: bool) -> Chest:
     return Chest(hu, spacing, room, arteries, body, contrast_hu)
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Coordinates that broadcast to [D, H, W]: u is 0 at the lowest slice and 1 at the top."""
-
-    u: Array
-    z: Array
-    y: Array
-    x: Array
-    height: float
-    b: float
-    a: float
-
-
-def _ellipse(grid: _Grid, y: float, x: float, by: float, ax: float) -> Array:
-    """Elliptic cylinder along z: below 1 inside; centre and half axes in mm."""
-    return ((grid.y - y) / by) ** 2 + ((grid.x - x) / ax) ** 2
-
-
-def _fill(hu: Array, where: NDArray[np.bool_], value: Array | float) -> None:
-    """Set voxels in place; mask and value broadcast to the volume."""
-    np.copyto(hu, value, where=where, casting="same_kind")
-
-
-def _wall(grid: _Grid, rng: np.random.Generator) -> Array:
+def _wall(grid: Grid, rng: np.random.Generator) -> Array:
     """Body with its fat rim, muscle, ribs, sternum, spine; filled with soft tissue."""
     g, a, b = grid, grid.a, grid.b
     narrow = 1 - 0.16 * np.clip((g.u - 0.55) / 0.45, 0, 1) ** 2
     skin = (np.abs(g.x) / (a * narrow)) ** 2.4 + (np.abs(g.y) / (b * narrow)) ** 2.4
     hu = np.full(skin.shape, AIR, np.float32)
-    _fill(hu, skin < 1, FAT)
-    _fill(hu, skin < rng.uniform(0.80, 0.92), MUSCLE)
+    fill(hu, skin < 1, FAT)
+    fill(hu, skin < rng.uniform(0.80, 0.92), MUSCLE)
     cage = np.sqrt((g.x / (0.83 * a * narrow)) ** 2 + (g.y / (0.80 * b * narrow)) ** 2)
     ribs = (np.abs(cage - 1) * b < 4.5) & (np.cos(2 * np.pi * (g.z - 0.45 * g.y) / 27) > 0.15)
-    _fill(hu, ribs, CORTEX)
-    sternum = _ellipse(g, -0.80 * b, 0, 0.06 * b, 0.15 * a)
-    _fill(hu, (sternum < 1) & (g.u > 0.35), MARROW)
-    spine = _ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
-    _fill(hu, spine < 1, MARROW)
-    _fill(hu, (spine < 1) & (spine > 0.6) & (np.cos(2 * np.pi * g.z / 25) > -0.6), CORTEX)
-    _fill(hu, _ellipse(g, 0.79 * b, 0, 0.06 * b, 0.05 * a) < 1, 30)
-    process = _ellipse(g, 0.90 * b, 0, 0.07 * b, 0.04 * a)
-    _fill(hu, (process < 1) & (np.cos(2 * np.pi * g.z / 25) > -0.2), CORTEX)
+    fill(hu, ribs, CORTEX)
+    sternum = ellipse(g, -0.80 * b, 0, 0.06 * b, 0.15 * a)
+    fill(hu, (sternum < 1) & (g.u > 0.35), MARROW)
+    spine = ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
+    fill(hu, spine < 1, MARROW)
+    fill(hu, (spine < 1) & (spine > 0.6) & (np.cos(2 * np.pi * g.z / 25) > -0.6), CORTEX)
+    fill(hu, ellipse(g, 0.79 * b, 0, 0.06 * b, 0.05 * a) < 1, 30)
+    process = ellipse(g, 0.90 * b, 0, 0.07 * b, 0.04 * a)
+    fill(hu, (process < 1) & (np.cos(2 * np.pi * g.z / 25) > -0.2), CORTEX)
     return hu
 
 
-def _lung_room(grid: _Grid, left: bool, rng: np.random.Generator) -> tuple[Array, Array]:
+def _lung_room(grid: Grid, left: bool, rng: np.random.Generator) -> tuple[Array, Array]:
     """Depth inside a lung in plane, and height above its diaphragm, mm."""
     g, side = grid, 1.0 if left else -1.0
     ax = g.a * (0.345 if left else 0.375) * rng.uniform(0.96, 1.04)
@@ -175,7 +140,7 @@ def _lung_room(grid: _Grid, left: bool, rng: np.random.Generator) -> tuple[Array
     return depth.astype(np.float32), (g.z - dome).astype(np.float32)
 
 
-def _chest_organs(hu: Array, grid: _Grid, rng: np.random.Generator, contrast_hu: float) -> Array:
+def _chest_organs(hu: Array, grid: Grid, rng: np.random.Generator, contrast_hu: float) -> Array:
     """Lungs, abdomen below the domes, heart, mediastinum, aorta, trachea; returns the room."""
     g, a, b = grid, grid.a, grid.b
     lung_hu = rng.normal(LUNG_HU, 18) + 35 * g.y / b
@@ -186,84 +151,44 @@ def _chest_organs(hu: Array, grid: _Grid, rng: np.random.Generator, contrast_hu:
         + ((g.y + 0.30 * b) / (0.38 * b)) ** 2
         + ((g.u - heart_u) / 0.27) ** 2
     )
-    middle = _ellipse(g, -0.05 * b, 0.02 * a, 0.62 * b, 0.13 * a)
-    spine = _ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
+    middle = ellipse(g, -0.05 * b, 0.02 * a, 0.62 * b, 0.13 * a)
+    spine = ellipse(g, 0.55 * b, 0, 0.19 * b, 0.16 * a)
     keep_off = np.minimum((np.sqrt(heart) - 1) * 0.30 * a, (np.sqrt(middle) - 1) * 0.13 * a)
     keep_off = np.minimum(keep_off, (np.sqrt(spine) - 1) * 0.16 * a)
     room = np.full(hu.shape, -99, np.float32)
     for left in (False, True):
         depth, above = _lung_room(g, left, rng)
         lung = np.minimum(np.minimum(depth, above), keep_off)
-        _fill(hu, lung > 0, lung_hu)
-        _fill(hu, (depth > 0) & (above <= 0), MUSCLE + 5 if left else LIVER + 0.15 * contrast_hu)
+        fill(hu, lung > 0, lung_hu)
+        fill(hu, (depth > 0) & (above <= 0), MUSCLE + 5 if left else LIVER + 0.15 * contrast_hu)
         np.maximum(room, lung, out=room)
-    stomach = _ellipse(g, -0.30 * b, 0.42 * a, 0.20 * b, 0.17 * a) + (g.u / 0.07) ** 2
-    _fill(hu, stomach < 1, -920)
-    _fill(hu, (middle < 1) & (room <= 0) & (spine > 1), -20)
-    _fill(hu, heart < 1, BLOOD + 8)
-    _fill(hu, heart < 0.72, blood)
+    stomach = ellipse(g, -0.30 * b, 0.42 * a, 0.20 * b, 0.17 * a) + (g.u / 0.07) ** 2
+    fill(hu, stomach < 1, -920)
+    fill(hu, (middle < 1) & (room <= 0) & (spine > 1), -20)
+    fill(hu, heart < 1, BLOOD + 8)
+    fill(hu, heart < 0.72, blood)
     _aorta_and_airways(hu, g, BLOOD if not contrast_hu else 0.9 * blood)
     return room
 
 
-def _aorta_and_airways(hu: Array, grid: _Grid, blood: float) -> None:
+def _aorta_and_airways(hu: Array, grid: Grid, blood: float) -> None:
     """Descending aorta left of the spine, arch, ascending aorta, trachea and main bronchi."""
     g, a, b = grid, grid.a, grid.b
     radius = 0.095 * a
     arch = (g.u > 0.66) & (g.u < 0.66 + 2.0 * radius / g.height)
-    _fill(hu, (_ellipse(g, 0.36 * b, 0.17 * a, radius, radius) < 1) & (g.u < 0.73), blood)
-    _fill(
+    fill(hu, (ellipse(g, 0.36 * b, 0.17 * a, radius, radius) < 1) & (g.u < 0.73), blood)
+    fill(
         hu,
-        (_ellipse(g, -0.22 * b, -0.09 * a, 1.15 * radius, 1.15 * radius) < 1) & (g.u > 0.42) & (g.u < 0.73),
+        (ellipse(g, -0.22 * b, -0.09 * a, 1.15 * radius, 1.15 * radius) < 1) & (g.u > 0.42) & (g.u < 0.73),
         blood,
     )
     on_arch = np.abs((g.x - 0.17 * a) * 0.58 * b - (g.y - 0.36 * b) * 0.26 * a) / np.hypot(0.58 * b, 0.26 * a)
-    _fill(hu, (on_arch < radius) & (g.y > -0.24 * b) & (g.y < 0.38 * b) & arch, blood)
+    fill(hu, (on_arch < radius) & (g.y > -0.24 * b) & (g.y < 0.38 * b) & arch, blood)
     split = np.clip((0.60 - g.u) / 0.12, 0, 1) * 0.24 * a
     airway = (g.u > 0.48) & (g.y < b)
     for side in (-1.0, 1.0):
         tube = (g.x - side * split) ** 2 + (g.y - 0.14 * b) ** 2
-        _fill(hu, (tube < (0.068 * a) ** 2) & airway, AIR + 10)
-
-
-def add_balls(weight: Array, spacing_mm: tuple[float, float, float], points: NDArray[np.float64]) -> None:
-    """Raise `weight` to the soft-edged union of balls, in place.
-
-    Args:
-        weight: float32 [D, H, W] in [0, 1].
-        spacing_mm: (z, y, x).
-        points: [n, 4] of (z, y, x, radius), mm, in the axes of `axes_mm`.
-    """
-    step = np.asarray(spacing_mm)
-    middle = np.array([0.0, (weight.shape[1] - 1) / 2, (weight.shape[2] - 1) / 2])
-    at = points[:, :3] / step + middle
-    reach = np.ceil((points[:, 3].max() + step[1] / 2) / step).astype(int)
-    index, square = [], []
-    for axis in range(3):
-        near = np.round(at[:, axis, None]).astype(int) + np.arange(-reach[axis], reach[axis] + 1)
-        squares = ((near - at[:, axis, None]) * step[axis]) ** 2
-        squares[(near < 0) | (near >= weight.shape[axis])] = np.inf
-        index.append(near)
-        square.append(squares.astype(np.float32))
-    distance = np.sqrt(square[0][:, :, None, None] + square[1][:, None, :, None] + square[2][:, None, None])
-    value = np.clip(0.5 + (points[:, 3].astype(np.float32)[:, None, None, None] - distance) / step[1], 0, 1)
-    ball, i, j, k = np.nonzero(value)
-    np.maximum.at(weight, (index[0][ball, i], index[1][ball, j], index[2][ball, k]), value[ball, i, j, k])
-
-
-def _branches(
-    start: NDArray[np.float64],
-    heading: NDArray[np.float64],
-    length: NDArray[np.float64],
-    radius: float,
-    n: int,
-) -> NDArray[np.float64]:
-    """Straight tapering tubes, [branches, n, 4], from starts [k, 3] along headings [k, 3]."""
-    heading = heading / np.linalg.norm(heading, axis=-1, keepdims=True)
-    along = np.linspace(0, 1, n)
-    path = start[:, None] + heading[:, None] * length[:, None, None] * along[None, :, None]
-    radii = np.broadcast_to(radius * (1 - 0.45 * along)[None, :, None], (len(start), n, 1))
-    return np.concatenate([path, radii], -1)
+        fill(hu, (tube < (0.068 * a) ** 2) & airway, AIR + 10)
 
 
 def _lung_vessels(
@@ -271,7 +196,7 @@ def _lung_vessels(
     room: Array,
     spacing: tuple[float, float, float],
     shift: NDArray[np.float64],
-    grid: _Grid,
+    grid: Grid,
     rng: np.random.Generator,
     contrast_hu: float,
 ) -> None:
@@ -280,11 +205,11 @@ def _lung_vessels(
     for side in (-1.0, 1.0):
         hilum = np.array([0.46 * grid.height, 0.08 * grid.b + shift[0], side * 0.24 * grid.a + shift[1]])
         heading = rng.normal(size=(12, 3)) * (0.9, 1.0, 0.45) + (0, 0, side * 0.55)
-        stems = _branches(np.repeat(hilum[None], 12, 0), heading, rng.uniform(35, 60, 12), 3.8, 16)
+        stems = branches(np.repeat(hilum[None], 12, 0), heading, rng.uniform(35, 60, 12), 3.8, 16)
         tips = np.repeat(stems[:, -1, :3], 2, 0)
         twigs = np.repeat(heading, 2, 0) / np.linalg.norm(heading, axis=1).repeat(2)[:, None]
         twigs = twigs + rng.normal(size=twigs.shape) * 0.55
-        ends = _branches(tips, twigs, rng.uniform(20, 45, 24), 2.1, 12)
+        ends = branches(tips, twigs, rng.uniform(20, 45, 24), 2.1, 12)
         points += [stems.reshape(-1, 4), ends.reshape(-1, 4)]
     weight = np.zeros(hu.shape, np.float32)
     add_balls(weight, spacing, np.concatenate(points))
@@ -296,7 +221,7 @@ def _central_arteries(
     hu: Array,
     spacing: tuple[float, float, float],
     shift: NDArray[np.float64],
-    grid: _Grid,
+    grid: Grid,
     rng: np.random.Generator,
     contrast_hu: float,
 ) -> tuple[NDArray[np.float64], ...]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.cohorts.phantom_anatomy import MATRIX_PX, Array, Chest
+from ctlib.cohorts.phantom_anatomy import MATRIX_PX, Chest
+from ctlib.cohorts.phantom_shapes import Array
 
 N_SLICES = (6, 7, 8)
 """Slices of an object: enough for four positive slices in a clip, wherever clips begin."""
