@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from ctlib import __version__, parameters
+from ctlib.commands import COMMANDS, Refused, identity_at, load, show
+from ctlib.identity import DEFAULT_KEY
 from ctlib.workspace import HOME, MissingInput, Places, Workspace, shown
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STOPPED = "Stopped. What was finished stays; the same command goes on from there."
 
 
-class Refused(click.ClickException):
-    """Wrong input: one line a problem, exit code 2, nothing was done."""
-
-    exit_code = 2
-
-
-def _load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
-    try:
-        return parameters.load(profile, overrides, places)
-    except parameters.ParameterError as error:
-        raise Refused(str(error)) from error
-
-
 def _workspace(profile: str, places: Places) -> Workspace:
-    return Workspace.at(next(iter(_load(profile, (), places).values()))["work_dir"])
+    return Workspace.at(next(iter(load(profile, (), places).values()))["work_dir"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,6 +31,10 @@ def cli() -> None:
     Four notebooks answer it; `run` executes them with the parameters of a profile (a folder of
     params/) and writes their reports. What was computed before is never computed again.
     """
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 @cli.command(short_help="Execute the notebooks of a profile and write its reports.")
@@ -71,7 +60,7 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
 
     All parameters of all notebooks are checked before anything runs.
     """
-    values = _load(profile, overrides, places)
+    values = load(profile, overrides, places)
     names = _chosen(profile, only, list(values), places)
     from ctlib import notebooks, reports
     from ctlib.console import Bar
@@ -136,7 +125,7 @@ def report(places: Places, profile: str) -> None:
     """Write the reports of PROFILE again, from the notebooks as they were last executed."""
     from ctlib import notebooks
 
-    values = _load(profile, (), places)
+    values = load(profile, (), places)
     for name in values:
         if notebooks.executed_path(name, values[name]).is_file():
             story = _report(profile, name, values, places)
@@ -144,34 +133,6 @@ def report(places: Places, profile: str) -> None:
         else:
             click.echo(f"{name} was not run")
     click.echo(f"Read {shown(_index(profile, values, places))}")
-
-
-@cli.command(short_help="List the DICOM series of a folder, and what is refused.")
-@click.argument("root", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object of the two lists.")
-def scan(root: Path, as_json: bool) -> None:
-    """List the DICOM series under ROOT, and every file that is refused, with the reason.
-
-    Each file under ROOT is counted once: n_files of both tables adds up to the number of files.
-    """
-    if not root.is_dir():
-        raise Refused(f"{root} is no folder.")
-    from ctlib import volumes
-
-    series, problems = volumes.scan(root)
-    if as_json:
-        parts = {"series": series, "problems": problems}
-        click.echo(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in parts.items()}))
-        return
-    click.echo(f"{len(series)} series in {int(series['n_files'].sum())} files")
-    _print(series.drop(columns=["files", "z_mm"]))
-    click.echo(f"{int(problems['n_files'].sum())} files are refused")
-    _print(problems)
-
-
-def _print(frame: pd.DataFrame) -> None:
-    if len(frame):
-        click.echo(frame.to_string(index=False, max_colwidth=80, na_rep=""))
 
 
 @cli.command(short_help="List the runs of a profile.")
@@ -190,18 +151,16 @@ def runs(places: Places, profile: str, as_json: bool) -> None:
     if as_json:
         click.echo(frame.to_json(orient="records"))
         return
-    _print(
-        frame[["run_id", "task", "backbone", "init", "fraction", "seed", "status", "val_auroc", "seconds"]]
-    )
+    show(frame[["run_id", "task", "backbone", "init", "fraction", "seed", "status", "val_auroc", "seconds"]])
 
 
-@cli.command(short_help="Score the clips of one DICOM series with a finished run.")
+@cli.command(short_help="Score the clips of one series with a finished run.")
 @click.argument("run_id")
 @click.argument("series", type=click.Path(path_type=Path))
 @click.option("--profile", default="demo", show_default=True, help="Profile whose run it is.")
 @click.pass_obj
 def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
-    """Score the clips of one DICOM series (folder SERIES) with the finished run RUN_ID.
+    """Score the clips of SERIES (a folder of DICOM files, or a NIfTI file) with the finished run RUN_ID.
 
     Writes a table and a figure under work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists
     the runs. This shows that the machinery works: it is no diagnosis, and for research only.
@@ -209,10 +168,12 @@ def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     from ctlib import predict as predicting
 
     try:
-        scored = predicting.predict(_workspace(profile, places), run_id, series)
+        key = load(profile, (), places).get("01_explore_data", {}).get("id_key", DEFAULT_KEY)
+        workspace = _workspace(profile, places)
+        scored = predicting.predict(workspace, run_id, series, identity_at(key, workspace.root))
     except predicting.PredictError as error:
         raise Refused(str(error)) from error
-    _print(scored.table)
+    show(scored.table)
     for path in scored.files:
         click.echo(shown(path))
     click.echo(predicting.DISCLAIMER)

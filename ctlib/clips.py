@@ -34,8 +34,8 @@ _WARP = {
 class Slices(Protocol):
     """Where volumes are read from: `ctlib.store.Store`, or anything that reads alike."""
 
-    def read(self, series_uid: str) -> NDArray[np.int16]:
-        """HU `[D, M, M]` of a series."""
+    def read(self, series_uid: str, start: int = 0, stop: int | None = None) -> NDArray[np.int16]:
+        """HU `[stop - start, M, M]` of slices of a series; without, of all."""
 
 
 def tile(n_slices: int, length: int) -> list[tuple[int, int]]:
@@ -51,7 +51,9 @@ def tile(n_slices: int, length: int) -> list[tuple[int, int]]:
     return [(start, min(start + length, n_slices)) for start in range(0, n_slices, length)]
 
 
-def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataFrame:
+def clip_table(
+    slices: pd.DataFrame, length: int, min_positive: int, series: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The clips of all series of a table `slices`.
 
     Args:
@@ -59,9 +61,12 @@ def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataF
         length: slices a clip.
         min_positive: slices with label 1 that make a clip positive; the published rule is 4.
             A clip of fewer slices cannot be positive.
+        series: table `series`; the clips of an exam none of whose slices has a label get the label
+            of the exam.
 
     Returns:
-        Table `clips`. `n_positive` and `label` are empty where a slice of the clip has no label.
+        Table `clips`. `n_positive` and, but for that, `label` are empty where a slice of the clip
+        has no label.
 
     Raises:
         ValueError: the slices of a series are not 0, 1, 2, ..., each once; a number is below 1.
@@ -73,6 +78,7 @@ def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataF
     """
     if min_positive < 1:
         raise ValueError(f"min_positive is {min_positive}; give at least 1.")
+    exam_labels = {} if series is None else dict(zip(series["series_uid"], series["label"], strict=True))
     rows: list[tuple[Any, ...]] = []
     for series_uid, group in slices.sort_values("slice", kind="stable").groupby("series_uid", sort=False):
         if group["slice"].tolist() != list(range(len(group))):
@@ -84,6 +90,8 @@ def clip_table(slices: pd.DataFrame, length: int, min_positive: int) -> pd.DataF
         for clip, (start, stop) in enumerate(tile(len(group), length)):
             n_positive = labels[start:stop].sum(skipna=False)
             label = pd.NA if n_positive is pd.NA else int(n_positive >= min_positive)
+            if labels.isna().all():
+                label = exam_labels.get(series_uid, pd.NA)
             rows.append((series_uid, clip, start, stop, n_positive, label))
     columns = [column.name for column in tables.SCHEMAS["clips"]]
     return tables.check(pd.DataFrame(rows, columns=columns), "clips")
@@ -234,8 +242,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if self.train:
             position = getattr(index, "position", index)
             rng = np.random.default_rng([self.seed, _AUGMENT, int(self._epoch), position])
-        volume = self.store.read(row["series_uid"])
-        clip = cut(volume, int(row["start"]), int(row["stop"]), self.settings, rng)
+        run = self.store.read(row["series_uid"], int(row["start"]), int(row["stop"]))
+        clip = cut(run, 0, len(run), self.settings, rng)
         label = float("nan") if pd.isna(row["label"]) else float(row["label"])
         return {
             "clip": torch.from_numpy(clip[None]),

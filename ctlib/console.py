@@ -6,7 +6,9 @@ Where the output is no terminal (the log of a CI, a file), the same is said in p
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +98,28 @@ class Bar:
         finally:
             over.set()
             thread.join()
+
+    @contextlib.contextmanager
+    def here(self, name: str, position: int) -> Iterator[None]:
+        """Show work of this very process that tells its progress.
+
+        Args:
+            name: of the work.
+            position: from 1.
+        """
+        before = os.environ.get(progress.VARIABLE)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "progress.json")
+            os.environ[progress.VARIABLE] = str(path)
+            try:
+                with self.notebook(name, position, path) as on_section:
+                    on_section("reading folders")
+                    yield
+            finally:
+                if before is None:
+                    del os.environ[progress.VARIABLE]
+                else:
+                    os.environ[progress.VARIABLE] = before
 
     def _watch_terminal(self, say: Callable[[], tuple[str, Any]], over: threading.Event) -> None:
         from tqdm import tqdm

@@ -1,41 +1,61 @@
-"""One DICOM file of CT: its header checked for all that a slice needs, its pixels in HU.
+"""The header of one DICOM file of CT, checked for all that a slice needs.
 
 A file is used if it has one frame of 16 bits, one grey sample, a transfer syntax that decodes
 without loss, Modality CT where it is named, matrix, position, orientation, pixel spacing, slope
-and intercept. Anything else is a fault, in words. No SOP Class is asked for: RSPECT hashes it.
-Headers are read by pydicom; values are taken raw, so that hashed UIDs raise no warnings.
+and intercept, and as many pixel bytes as its matrix wants. Anything else is a fault, in words.
+No SOP Class is asked for: RSPECT hashes it. Headers are read by pydicom; values are taken raw, so
+that hashed UIDs raise no warnings.
+
+Faults reach tables and reports, so they never repeat free text of a header, nor a file's name:
+`quoted` lets pass what cannot be somebody's name, number or birthday.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import unpack
-from textwrap import shorten
-from typing import Any
+from typing import BinaryIO
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
-from pydicom.config import disable_value_validation
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
-from ctlib.hu import HU_MAX, HU_MIN
+from ctlib.elements import BIG_ENDIAN, IMPLICIT, Bounded, ends_well, hushed, next_element
+from ctlib.reasons import SeriesError, quoted
+from ctlib.scanners import known_kernel, known_maker
 
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN, "1.2.840.10008.1.2.1.99"}
+DEFLATED = "1.2.840.10008.1.2.1.99"
+NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED}
 """Uncompressed transfer syntaxes, and deflated, which pydicom inflates as it reads (PS3.5 A)."""
 RLE = "1.2.840.10008.1.2.5"
 LOSSLESS = {RLE, *(f"1.2.840.10008.1.2.4.{end}" for end in (57, 70, 80, 90))}
 """RLE, JPEG lossless (two), JPEG-LS lossless, JPEG 2000 lossless (PS3.5 A.4)."""
 EITHER = {f"1.2.840.10008.1.2.4.{end}" for end in (81, 91)}
 """JPEG-LS and JPEG 2000 with or without loss: read only where the file says it lost nothing."""
+NO_PLACE = "it has neither position nor orientation, like a screen capture"
+PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
+"""Group of PixelData in either byte order."""
+STRAY = "what follows PixelData is no element, bytes are missing or too many"
 NO_PREAMBLE = "not a DICOM file, it has no preamble"
 TILT_TOLERANCE_DEG = 0.1
 """Largest GantryDetectorTilt of a straight slice."""
+MAX_MATRIX_PX = 4096
+"""More rows or columns than any CT has (256 to 2048): a damaged header."""
+PIXEL_SPACINGS_MM = (0.01, 10.0)
+"""From beyond micro-CT to beyond the widest field of view; CT of a chest has 0.4 to 1.0 mm."""
+SLOPES = (0.01, 100.0)
+"""RescaleSlope of CT is 1, seldom a fraction; outside of this no 12 bits make a range of HU."""
+MAX_INTERCEPT_HU, MAX_POSITION_MM = 32_768, 100_000
+"""Farther from 0 than 16 bits and any scanner's table can be: a damaged header."""
+LOCALIZER = "LOCALIZER"
 
 SHORTS = (
     "SamplesPerPixel",
@@ -50,23 +70,27 @@ STRINGS = (
     *("SOPInstanceUID", "Modality", "Manufacturer", "PatientID", "SliceThickness", "GantryDetectorTilt"),
     *("ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "PixelSpacing"),
     *("ImageOrientationPatient", "PhotometricInterpretation", "NumberOfFrames", "RescaleIntercept"),
-    *("RescaleSlope", "LossyImageCompression"),
+    *("RescaleSlope", "LossyImageCompression", "ImageType", "AcquisitionNumber"),
 )
 KEYWORDS = {int(tag_for_keyword(name) or 0): name for name in SHORTS + STRINGS}
 """All that is read of a header, by tag."""
-WANTED = (
+TAGS = [Tag(tag) for tag in KEYWORDS]
+PIXEL_DATA = 0x7FE00010
+
+ELSE = (
     ("Modality", ("CT", ""), "only CT has HU"),
     ("NumberOfFrames", ("1", "0", ""), "only single frames are read"),
+    ("SamplesPerPixel", ("1", ""), "only grey images are read"),
+    ("PhotometricInterpretation", ("MONOCHROME2", "MONOCHROME1", ""), "only grey images are read"),
+)
+"""Fields, the values of a slice, and why: a file with another value is something else than a slice."""
+WANTED = (
     ("SamplesPerPixel", ("1",), "only grey images are read"),
     ("PhotometricInterpretation", ("MONOCHROME2", "MONOCHROME1"), "only grey images are read"),
     ("BitsAllocated", ("16",), "CT has 16 bits"),
     ("PixelRepresentation", ("0", "1"), "the sign of the pixels must be known"),
 )
 """Fields, the values that are read, and why."""
-
-
-class SeriesError(ValueError):
-    """A series that cannot be read right: one sentence with series, file and reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +100,14 @@ class Slice:
     Args:
         path: the file.
         fault: why it cannot be used, or ""; with a fault all below the UIDs is empty.
+        aside: with a fault: it is something else than a slice (a localizer, a screen, a report), so
+            the volume is whole without it.
         patient_id: PatientID; this and the UIDs are "" where the file has none.
         study_uid: StudyInstanceUID.
         series_uid: SeriesInstanceUID.
         sop_uid: SOPInstanceUID.
+        acquisition: AcquisitionNumber.
+        syntax: transfer syntax UID.
         matrix: rows, columns.
         bits: BitsStored.
         signed: whether stored values are.
@@ -91,14 +119,19 @@ class Slice:
         thickness: SliceThickness, mm.
         kernel: ConvolutionKernel.
         manufacturer: Manufacturer.
+        offset: where uncompressed pixels begin in the file, bytes; -1 where they are encoded.
+        stamp: size of the file and time of its last change, bytes and ns.
     """
 
     path: Path
     fault: str = ""
+    aside: bool = False
     patient_id: str = ""
     study_uid: str = ""
     series_uid: str = ""
     sop_uid: str = ""
+    acquisition: str = ""
+    syntax: str = ""
     matrix: tuple[int, int] = (0, 0)
     bits: int = 16
     signed: bool = False
@@ -110,11 +143,8 @@ class Slice:
     thickness: float | None = None
     kernel: str | None = None
     manufacturer: str | None = None
-
-
-def _line(error: Exception) -> str:
-    """Kind and text of an error of pydicom's or of a decoder's, on one line."""
-    return shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+    offset: int = -1
+    stamp: tuple[int, int] = (0, 0)
 
 
 def _fields(header: pydicom.Dataset) -> dict[str, str]:
@@ -127,7 +157,7 @@ def _fields(header: pydicom.Dataset) -> dict[str, str]:
             continue
         if name in SHORTS:
             order = "<H" if element.is_little_endian else ">H"
-            fields[name] = str(*unpack(order, value)) if len(value) == 2 else repr(value)
+            fields[name] = str(*unpack(order, value)) if len(value) == 2 else f"{len(value)} bytes"
         else:
             try:
                 fields[name] = value.decode("utf-8").strip("\0 ")
@@ -143,29 +173,48 @@ def _numbers(fields: dict[str, str], name: str, n: int = 1) -> tuple[float, ...]
         values = ()
     if len(values) != n or not all(math.isfinite(value) for value in values):
         raise SeriesError(
-            f"{name} is {fields[name]!r}, {n} finite number{'s are' if n > 1 else ' is'} needed"
+            f"{name} is {quoted(fields[name])}, {n} finite number{'s are' if n > 1 else ' is'} needed"
         )
     return values
+
+
+def _within(name: str, values: Sequence[float], low: float, high: float) -> None:
+    for value in values:
+        if not low <= value <= high:
+            raise SeriesError(f"{name} is {value:g}, {low:g} to {high:g} is plausible")
 
 
 def _claimed(text: str) -> float | None:
     """A number that nothing is computed from; None where the file does not give one."""
     try:
-        return float(text)
+        return float(text) if math.isfinite(float(text)) else None
     except ValueError:
         return None
 
 
+def _something_else(fields: dict[str, str]) -> str:
+    """Why a file is no slice at all, or ""."""
+    for name, values, why in ELSE:
+        if fields[name] not in values:
+            return f"{name} is {quoted(fields[name])}, {why}"
+    if LOCALIZER in fields["ImageType"].upper().split("\\"):
+        return "it is a localizer"
+    if not fields["ImagePositionPatient"] and not fields["ImageOrientationPatient"]:
+        return NO_PLACE
+    return ""
+
+
 def _check_pixels(fields: dict[str, str], syntax: str) -> None:
-    """Refuses what is no slice of CT, or does not decode right."""
+    """Refuses what does not decode right."""
     lost = fields["LossyImageCompression"]
     if syntax not in NATIVE | LOSSLESS and not (syntax in EITHER and lost == "00"):
         name = pydicom.uid.UID(syntax).name if syntax else "not named"
-        said = f", LossyImageCompression {lost!r}" if syntax in EITHER else ""
-        raise SeriesError(f"its transfer syntax is {name} ({syntax}{said}), only lossless ones are decoded")
+        name = "unknown" if name == syntax else f"{name} ({syntax})"
+        said = f" and LossyImageCompression {quoted(lost)}" if syntax in EITHER else ""
+        raise SeriesError(f"its transfer syntax is {name}{said}, only lossless ones are decoded")
     for name, values, why in WANTED:
         if fields[name] not in values:
-            raise SeriesError(f"{name} is {fields[name]!r}, {why}")
+            raise SeriesError(f"{name} is {quoted(fields[name])}, {why}")
     stored, high = _numbers(fields, "BitsStored")[0], _numbers(fields, "HighBit")[0]
     if not 2 <= stored <= 16 or high != stored - 1:
         raise SeriesError(f"BitsStored is {stored:g} and HighBit {high:g}, which do not fit each other")
@@ -175,17 +224,20 @@ def _parse(fields: dict[str, str], path: Path, syntax: str) -> Slice:
     """What a header says; a value that is missing or cannot be used becomes the fault."""
     names = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     patient, study, series, sop = (fields[name] for name in names)
+    if other := _something_else(fields):
+        return Slice(path, other, True, patient, study, series, sop)
     try:
-        if not series:
-            raise SeriesError("it has no SeriesInstanceUID")
         _check_pixels(fields, syntax)
         found = Slice(
             path,
             "",
+            False,
             patient,
             study,
             series,
             sop,
+            acquisition=fields["AcquisitionNumber"],
+            syntax=syntax,
             matrix=(int(_numbers(fields, "Rows")[0]), int(_numbers(fields, "Columns")[0])),
             bits=int(fields["BitsStored"]),
             signed=fields["PixelRepresentation"] == "1",
@@ -195,91 +247,70 @@ def _parse(fields: dict[str, str], path: Path, syntax: str) -> Slice:
             slope=_numbers(fields, "RescaleSlope")[0],
             intercept=_numbers(fields, "RescaleIntercept")[0],
             thickness=_claimed(fields["SliceThickness"]),
-            kernel=fields["ConvolutionKernel"] or None,
-            manufacturer=fields["Manufacturer"] or None,
+            kernel=known_kernel(fields["ConvolutionKernel"]),
+            manufacturer=known_maker(fields["Manufacturer"]),
         )
-        for name, value in (("Rows", found.matrix[0]), ("Columns", found.matrix[1])):
-            if value < 1:
-                raise SeriesError(f"{name} is {value}, a number above 0 is needed")
-        if min(found.spacing) <= 0 or found.slope == 0:
-            raise SeriesError(
-                f"PixelSpacing is {found.spacing} mm, RescaleSlope {found.slope:g}; not 0 or below"
-            )
+        _within("Rows", found.matrix[:1], 1, MAX_MATRIX_PX)
+        _within("Columns", found.matrix[1:], 1, MAX_MATRIX_PX)
+        _within("PixelSpacing", found.spacing, *PIXEL_SPACINGS_MM)
+        _within("RescaleSlope", [found.slope], *SLOPES)
+        _within("RescaleIntercept", [found.intercept], -MAX_INTERCEPT_HU, MAX_INTERCEPT_HU)
+        _within("ImagePositionPatient", found.position, -MAX_POSITION_MM, MAX_POSITION_MM)
         tilt = _numbers(fields, "GantryDetectorTilt")[0] if fields["GantryDetectorTilt"] else 0.0
         if abs(tilt) > TILT_TOLERANCE_DEG:
             raise SeriesError(f"GantryDetectorTilt is {tilt:g} degrees, a tilted volume is sheared")
         return found
     except SeriesError as error:
-        return Slice(path, str(error), patient, study, series, sop)
+        return Slice(path, error.reason, False, patient, study, series, sop)
 
 
-def read_header(path: Path, pixels: bool = False) -> tuple[Slice, pydicom.Dataset | None]:
-    """Read a file, with or without its pixels.
+def _with_pixels(found: Slice, file: BinaryIO) -> Slice:
+    """The slice with the place of its uncompressed pixels, or with the fault that they do not fit.
+
+    The file stands where pydicom stopped: at the element PixelData, or at its end.
+    """
+    tag, vr, length = next_element(file, found.syntax)
+    if tag != PIXEL_DATA or vr not in (b"OW", b"OB", b""):
+        return _refused(found, "it has no PixelData of bytes or words")
+    expected, offset = 2 * math.prod(found.matrix), file.tell()
+    if length != expected:
+        return _refused(found, f"PixelData has {length} bytes, {expected} are needed")
+    there = os.fstat(file.fileno()).st_size - offset
+    if there < expected:
+        return _refused(found, f"it is cut short, {there} of {expected} bytes of PixelData are there")
+    if there > expected and not ends_well(file, PIXEL_DATA, offset + expected, offset + there, found.syntax):
+        return _refused(found, STRAY)
+    return replace(found, offset=offset)
+
+
+def _refused(found: Slice, fault: str) -> Slice:
+    return Slice(found.path, fault, False, found.patient_id, found.study_uid, found.series_uid, found.sop_uid)
+
+
+def read_header(path: Path) -> Slice:
+    """What a file's header says, with a fault where it cannot be used; no pixel is read.
 
     Args:
-        path: any file.
-        pixels: whether `decode` follows.
-
-    Returns:
-        What its header says, with a fault where it cannot be used, and pydicom's data set,
-        None where the file is no DICOM file or pydicom stumbles over it.
+        path: any file, also one that is no DICOM file, or no regular file.
     """
     try:
-        if not path.stat().st_size:
-            return Slice(path, "the file is empty"), None
-        header = pydicom.dcmread(
-            path, stop_before_pixels=not pixels, specific_tags=None if pixels else list(KEYWORDS)
-        )
-        syntax = str(getattr(header.file_meta, "TransferSyntaxUID", ""))
-        return _parse(_fields(header), path, syntax), header
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Slice(path, "it is no regular file")  # reading a pipe would wait for ever
+        if not status.st_size:
+            return Slice(path, "the file is empty")
+        with Bounded(io.FileIO(path)) as file, hushed():
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
+            syntax = str(getattr(header.file_meta, "TransferSyntaxUID", ""))
+            found = _parse(_fields(header), path, syntax)
+            if found.fault == NO_PLACE and file.read(2) not in PIXEL_GROUP:
+                found = _refused(found, "it is cut short, or it is no image")  # and so no screen capture
+            if syntax in NATIVE - {DEFLATED} and not found.fault:
+                found = _with_pixels(found, file)
+            return replace(found, stamp=(status.st_size, status.st_mtime_ns))
     except InvalidDicomError:
-        return Slice(path, NO_PREAMBLE), None
+        return Slice(path, NO_PREAMBLE)
+    except OSError as error:
+        return Slice(path, f"it cannot be opened ({error.strerror})")
     except Exception as error:  # damaged files raise many kinds; each ends as a sentence
-        return Slice(path, f"it cannot be read ({_line(error)})"), None
-
-
-def _stored(header: pydicom.Dataset, found: Slice) -> NDArray[Any]:
-    """Stored values of one file, 16 bits `[rows, cols]`, in the machine's byte order."""
-    syntax = str(header.file_meta.TransferSyntaxUID)
-    data = header.get_item("PixelData").value if "PixelData" in header else None
-    if not data:
-        raise SeriesError("it has no PixelData")
-    if syntax in NATIVE:
-        expected = 2 * math.prod(found.matrix)
-        if len(data) != expected:
-            raise SeriesError(f"PixelData has {len(data)} bytes, {expected} are needed")
-        order = ">" if syntax == BIG_ENDIAN else "<"
-        stored = np.frombuffer(data, f"{order}{'i' if found.signed else 'u'}2").reshape(found.matrix)
-        # Bits above BitsStored may hold anything (PS3.5 8.1.1): shift them out, keep the sign.
-        return (stored.astype(stored.dtype.newbyteorder("=")) << (16 - found.bits)) >> (16 - found.bits)
-    if syntax != RLE:
-        header.pixel_array_options(decoding_plugin="gdcm")
-    try:
-        with disable_value_validation():
-            return header.pixel_array
-    except Exception as error:  # each decoder has errors of its own
-        raise SeriesError(f"PixelData does not decode ({_line(error)})") from error
-
-
-def decode(header: pydicom.Dataset, found: Slice) -> NDArray[np.int16]:
-    """Pixels of one file in HU.
-
-    Args:
-        header: from `read_header(path, pixels=True)`.
-        found: from the same call, without a fault.
-
-    Returns:
-        int16 `[rows, cols]` as acquired, HU by slope and intercept of this file, non-integers
-        rounded, clipped to [-1024, 3071].
-
-    Raises:
-        SeriesError: pixels are missing, too few, too many, or do not decode.
-    """
-    stored = _stored(header, found)
-    if stored.shape != found.matrix:
-        raise SeriesError(f"PixelData decodes to {stored.shape}, {found.matrix} is needed")
-    if found.slope == 1 and found.intercept.is_integer():
-        hu = stored.astype(np.int32) + int(found.intercept)
-    else:
-        hu = np.rint(stored * found.slope + found.intercept)
-    return np.clip(hu, HU_MIN, HU_MAX).astype(np.int16)
+        return Slice(path, f"its header cannot be read ({type(error).__name__})")

@@ -1,4 +1,4 @@
-"""Where work executes: in this process, or in worker processes on this machine (Dask).
+"""Where work executes: in this process, in worker processes on this machine, or on a cluster (Dask).
 
 One idea: `Engine.run(function, items)` gives one `Outcome` an item, in order. An item that
 raises is an outcome with its traceback and stops no other; a worker process that dies is
@@ -153,22 +153,27 @@ class Engine:
         threads: threads each of them computes with. Results are the same for any number
             of workers, but may differ in the last bits for another number of threads.
         dashboard: serve Dask's dashboard on this machine; `client().dashboard_link` is its address.
+        scheduler: address of a Dask scheduler whose workers are used, `workers` items at once; ""
+            starts processes here. They must see the same files under the same paths.
 
     Raises:
-        ValueError: fewer than 0 workers, or fewer than 1 thread.
+        ValueError: fewer than 0 workers, fewer than 1 thread, or a scheduler and no workers.
     """
 
-    def __init__(self, workers: int, threads: int = 1, dashboard: bool = False):
+    def __init__(self, workers: int, threads: int = 1, dashboard: bool = False, scheduler: str = ""):
         if workers < 0 or threads < 1:
             raise ValueError(
                 f"Engine: workers is {workers}, threads is {threads}; give at least 0 workers (0 is this "
                 "process) and at least 1 thread."
             )
-        self.workers, self.threads, self.dashboard = workers, threads, dashboard
+        if scheduler and not workers:
+            raise ValueError(f"Engine: scheduler is {scheduler!r}, workers is 0; give at least 1 worker.")
+        self.workers, self.threads, self.dashboard, self.scheduler = workers, threads, dashboard, scheduler
         self._client: Any = None
 
     def __repr__(self) -> str:
         where = f"{self.workers} worker processes" if self.workers else "this process"
+        where += f" at {self.scheduler}" if self.scheduler else ""
         return f"Engine({where}, {self.threads} thread each)"
 
     def __enter__(self) -> Engine:
@@ -180,17 +185,23 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the worker processes; a later `run` starts new ones."""
+        """End the worker processes that were started here; a later `run` starts new ones."""
         client, self._client = self._client, None
         if client is None:
             return
+        cluster = client.cluster
         try:
             client.close(timeout=2)
         finally:  # also where the client was too busy to say goodbye
-            client.cluster.close(timeout=10)
+            if cluster is not None:
+                cluster.close(timeout=10)
 
     def client(self) -> Any:
         """The Dask client; the first call starts the workers (about 2 s)."""
+        if self._client is None and self.scheduler:
+            from distributed import Client
+
+            self._client = Client(self.scheduler, timeout="60s")
         if self._client is None:
             import dask
             from distributed import Client, LocalCluster

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.dicom import SeriesError, Slice
+from ctlib.dicom import Slice
+from ctlib.reasons import SeriesError
 
 MIN_SLICES = 3
 """Of two slices, nobody can tell whether one is missing between."""
@@ -102,17 +103,28 @@ class Grid:
     series_uid: str
 
 
-def _one(slices: Sequence[Slice], what: str, values: Iterable[Any]) -> None:
-    """Refuses a series whose files differ in something."""
+def one(slices: Sequence[Slice], what: str, values: Iterable[Any], told: bool = True) -> None:
+    """Refuse a series whose files differ in something.
+
+    Args:
+        slices: its files.
+        what: what they should share, in plural.
+        values: of each file.
+        told: whether the values may be told; those that name a patient may not.
+
+    Raises:
+        SeriesError: there is more than one value.
+    """
     counts = Counter(values)
     if len(counts) > 1:
         parts = ", ".join(f"{value} ({n} files)" for value, n in counts.most_common(4))
-        raise SeriesError(f"its {len(slices)} files have {len(counts)} different {what}: {parts}")
+        told_parts = f": {parts}" if told else ""
+        raise SeriesError(f"its {len(slices)} files have {len(counts)} different {what}{told_parts}")
 
 
 def _orientation(slices: Sequence[Slice]) -> str:
     """Where columns and rows go, for `upright`; refuses mixed, tilted and non-axial planes."""
-    _one(slices, "orientations", (tuple(round(c, 2) + 0.0 for c in s.orientation) for s in slices))
+    one(slices, "orientations", (tuple(round(c, 2) + 0.0 for c in s.orientation) for s in slices))
     cosines = np.array(slices[0].orientation).reshape(2, 3)
     axes = np.abs(cosines).argmax(axis=1)
     straight = np.zeros((2, 3))
@@ -125,8 +137,12 @@ def _orientation(slices: Sequence[Slice]) -> str:
         )
     if 2 in axes:
         plane = "sagittal" if 0 not in axes else "coronal"
-        raise SeriesError(f"its planes are {plane}, only axial ones are read")
+        raise SeriesError(f"its planes are {plane}; labels belong to axial slices, only those are read")
     return "".join("LP"[a] if straight[i, a] > 0 else "RA"[a] for i, a in enumerate(axes))
+
+
+def _names(slices: Sequence[Slice]) -> str:
+    return " and ".join(s.path.name for s in slices)
 
 
 def _heights(slices: Sequence[Slice]) -> tuple[list[float], float]:
@@ -138,8 +154,9 @@ def _heights(slices: Sequence[Slice]) -> tuple[list[float], float]:
         same = int((gaps < SAME_POSITION_MM).argmax())
         n = len(z) - int((gaps < SAME_POSITION_MM).sum())
         raise SeriesError(
-            f"its {len(z)} files lie at {n} position{'s' if n > 1 else ''}, for instance "
-            f"{slices[same].path.name} and {slices[same + 1].path.name} both at z {z[same]:g} mm"
+            f"its {len(z)} files lie at {n} position{'s' if n > 1 else ''}, for instance two "
+            f"both at z {z[same]:g} mm",
+            file=_names(slices[same : same + 2]),
         )
     if len(z) < MIN_SLICES:
         raise SeriesError(
@@ -150,8 +167,9 @@ def _heights(slices: Sequence[Slice]) -> tuple[list[float], float]:
         at = int(np.abs(gaps - np.median(gaps)).argmax())
         raise SeriesError(
             f"its slices are {gaps.min():.3f} to {gaps.max():.3f} mm apart (median {np.median(gaps):.3f}), "
-            f"the most unlike one between {slices[at].path.name} and {slices[at + 1].path.name}; a slice may "
-            f"lie off the even grid by {SPACING_TOLERANCE:g} of the distance at most"
+            f"the most unlike ones at z {z[at]:g} and {z[at + 1]:g} mm; a slice may lie off the even grid by "
+            f"{SPACING_TOLERANCE:g} of the distance at most",
+            file=_names(slices[at : at + 2]),
         )
     return z.tolist(), step
 
@@ -163,19 +181,19 @@ def locate(slices: Sequence[Slice]) -> Grid:
         slices: headers, in any order.
 
     Raises:
-        SeriesError: they are no straight volume; the sentence lacks the series' name.
+        SeriesError: they are no straight volume; the error lacks the series' name.
     """
     if not slices:
         raise SeriesError("no DICOM files are there")
     for found in slices:
         if found.fault:
-            raise SeriesError(f"{found.path.name}: {found.fault}")
-    _one(slices, "SeriesInstanceUIDs", (s.series_uid for s in slices))
-    _one(slices, "PatientIDs or StudyInstanceUIDs", ((s.patient_id, s.study_uid) for s in slices))
-    _one(slices, "matrix sizes", ("{} x {}".format(*s.matrix) for s in slices))
+            raise SeriesError(found.fault, file=found.path.name)
+    one(slices, "SeriesInstanceUIDs", (s.series_uid for s in slices), told=False)
+    one(slices, "PatientIDs or StudyInstanceUIDs", ((s.patient_id, s.study_uid) for s in slices), told=False)
+    one(slices, "matrix sizes", ("{} x {}".format(*s.matrix) for s in slices))
     spacings = np.array([s.spacing for s in slices])
     if np.ptp(spacings, axis=0).max() > SPACING_DIFFERENCE * spacings.min():
-        _one(slices, "pixel spacings", ("{:.6g} x {:.6g} mm".format(*s.spacing) for s in slices))
+        one(slices, "pixel spacings", ("{:.6g} x {:.6g} mm".format(*s.spacing) for s in slices))
     orientation = _orientation(slices)
     ordered = sorted(slices, key=lambda s: s.position[2])
     z_mm, step = _heights(ordered)

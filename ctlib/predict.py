@@ -20,6 +20,7 @@ from ctlib.clips import ClipDataset, ClipSettings, tile
 from ctlib.cohorts import task
 from ctlib.figures.display import png
 from ctlib.figures.results import clip_scores
+from ctlib.identity import Identity
 from ctlib.inits import Init, InitError, load_weights, network
 from ctlib.precision import choose
 from ctlib.results import RESULT
@@ -57,18 +58,19 @@ class _One:
 
     hu: NDArray[np.int16]
 
-    def read(self, series_uid: str) -> NDArray[np.int16]:
-        """The volume."""
-        return self.hu
+    def read(self, series_uid: str, start: int = 0, stop: int | None = None) -> NDArray[np.int16]:
+        """Slices of the volume."""
+        return self.hu[start:stop]
 
 
-def predict(workspace: Workspace, run_id: str, series: Path) -> Scored:
-    """Score the clips of a series and write table and figure under `predict/<run_id>_<series_uid>/`.
+def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity) -> Scored:
+    """Score the clips of a series and write table and figure under `predict/<run_id>_<series>/`.
 
     Args:
         workspace: where the run lies.
         run_id: a finished run.
-        series: folder of the DICOM files of one series.
+        series: a NIfTI file, or the folder of the DICOM files of one series.
+        identity: gives the series the name that it has in tables.
 
     Raises:
         PredictError: no such run, it is not finished, or the series cannot be read.
@@ -80,7 +82,7 @@ def predict(workspace: Workspace, run_id: str, series: Path) -> Scored:
         table["score"] = _scores(workspace.runs / run_id, run, volume, table)
     except (SeriesError, StoreError, InitError, OSError) as error:
         raise PredictError(str(error)) from error
-    folder = workspace.root / "predict" / f"{run_id}_{volume.series_uid}"
+    folder = workspace.root / "predict" / f"{run_id}_{identity.series(volume.series_uid)}"
     written = write_text(folder / "scores.csv", table.to_csv(index=False))
     figure = clip_scores(table, f"{task(run.task).title}; run {run_id}\nDemonstration, no diagnosis")
     picture, temporary = folder / "scores.png", folder / ".scores.png"

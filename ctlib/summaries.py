@@ -19,10 +19,25 @@ from ctlib.workspace import Workspace
 def refusals(cohorts: Mapping[str, Cohort]) -> pd.DataFrame:
     """What was refused, by cohort and reason, with the number of files and of entries."""
     problems = pd.concat([cohort.problems for cohort in cohorts.values()], ignore_index=True)
-    # the tables name each series; here reasons are counted
-    reason = problems["reason"].str.replace(r"^Series \S+ ", "Series ", regex=True)
-    grouped = problems.assign(reason=reason).groupby(["cohort", "reason"], sort=True)["n_files"]
+    # reasons that differ in their figures only are counted together
+    pattern = problems["reason"].str.replace(r"-?\d+(\.\d+)?", "…", regex=True)
+    kinds = problems.groupby([problems["cohort"], pattern])["reason"].transform("nunique")
+    told = problems["reason"].where(kinds == 1, pattern)
+    grouped = problems.assign(reason=told).groupby(["cohort", "reason"], sort=True)["n_files"]
     return grouped.agg(entries="size", files="sum").reset_index()
+
+
+def prepared(cohort: Cohort) -> list[str]:
+    """What became of the files of a cohort, line by line; the counts add up."""
+    stored, refused = int(cohort.series["n_files"].sum()), int(cohort.problems["n_files"].sum())
+    lines = [
+        f"{cohort.name}: {counted(stored + refused, 'file')} scanned",
+        f"  {stored:,} of them in {len(cohort.series):,} series, which are stored",
+        f"  {refused:,} of them not used" + (":" if refused else ""),
+    ]
+    for row in refusals({cohort.name: cohort}).itertuples():
+        lines.append(f"    {row.files:,} ({row.entries:,} x): {row.reason}")
+    return lines
 
 
 def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -176,7 +191,7 @@ def counted(n: int, noun: str) -> str:
     >>> counted(1, "exam"), counted(0, "file")
     ('1 exam', '0 files')
     """
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def cohort_sentence(cohort: Cohort, splits: pd.DataFrame) -> str:

@@ -35,9 +35,9 @@ def _columns(*rows: tuple[str, str, str]) -> tuple[Column, ...]:
 SCHEMAS: dict[str, tuple[Column, ...]] = {
     "series": _columns(
         ("cohort", "str", "name of the cohort"),
-        ("patient_id", "str", "patient; the study where the source names no patient"),
-        ("study_uid", "str", "study"),
-        ("series_uid", "str", "series"),
+        ("patient_id", "str", "pseudonym of the patient; of the study where the source names no patient"),
+        ("study_uid", "str", "pseudonym of the study"),
+        ("series_uid", "str", "pseudonym of the series"),
         ("n_files", "int64", "files of the series"),
         ("n_slices", "int64", "slices of its volume"),
         ("rows_px", "int64", "rows of an upright slice, before it was stored"),
@@ -58,9 +58,21 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
     ),
     "problems": _columns(
         ("cohort", "str", "name of the cohort"),
-        ("path", "str", "file or folder, relative to the root that was scanned"),
+        ("path", "str", "pseudonym of the file or folder, relative to the root; or of the series"),
         ("n_files", "int64", "files it stands for"),
         ("reason", "str", "one sentence"),
+    ),
+    "checks": _columns(
+        ("series_uid", "str", "series"),
+        ("air_hu", "float64?", "peak of air in the stored volume, HU; empty where it has none"),
+        ("tissue_hu", "float64?", "peak of soft tissue, HU; empty where it has none"),
+        ("body_hu", "float64?", "highest peak above lung, HU; empty where it has none"),
+        ("air_share", "float64", "share of voxels near the peak of air"),
+        ("tissue_share", "float64", "share of voxels near the peak of soft tissue"),
+        ("padding_share", "float64", "share of voxels at exactly -1024 HU"),
+        ("body_share", "float64", "share of voxels above lung"),
+        ("dense_share", "float64", "share of voxels above 300 HU"),
+        ("coarse", "str", "the volume in a few blocks, base64 of int16 HU"),
     ),
     "marks": _columns(
         ("series_uid", "str", "series"),

@@ -1,36 +1,30 @@
-"""DICOM series to volumes in HU, and a scan of a tree of files.
+"""CT series to volumes in HU, and a scan of a tree of files.
 
 What comes back is right, or it is refused with a sentence: what a file must have stands in
-`ctlib.dicom`, what the files of a series must have together in `ctlib.geometry`. One file that
-fails refuses its series, for without it the volume would have a hole.
+`ctlib.dicom` and `ctlib.nifti`, what the files of a series must have together in `ctlib.geometry`,
+how the files of a series are sorted before they are judged in `ctlib.parts`.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from pydicom import Dataset
 
-from ctlib.dicom import NO_PREAMBLE, SeriesError, Slice, decode, read_header
-from ctlib.geometry import Grid, locate, upright
+from ctlib import nifti
+from ctlib.dicom import NO_PREAMBLE, Slice, read_header
+from ctlib.geometry import Grid, one, upright
+from ctlib.parts import judge, named
+from ctlib.pixels import read_plane
+from ctlib.reasons import SeriesError
+from ctlib.tree import files_under, nifti_uid, scan
 
-__all__ = ["SeriesError", "Volume", "read_series", "scan", "series_uid", "upright"]
+__all__ = ["SeriesError", "Volume", "read_series", "scan", "upright"]
 
-SERIES = (
-    *("patient_id", "study_uid", "series_uid", "n_files", "n_slices", "rows_px", "cols_px"),
-    *("spacing_z_mm", "spacing_y_mm", "spacing_x_mm", "thickness_mm", "kernel", "manufacturer"),
-    *("files", "z_mm", "orientation"),
-)
-PROBLEMS = ("path", "n_files", "reason")
-"""Columns of what `scan` returns."""
 COMPANIONS = {".csv", ".json", ".txt", ".xml"}
 """Endings of files that lie beside the slices of a folder (LIDC's readers' XML) and are none."""
 
@@ -77,24 +71,6 @@ class Volume:
         )
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        yield from (Path(folder, name) for name in sorted(names))
-
-
-def series_uid(path: Path) -> str:
-    """SeriesInstanceUID of a file; "" where it has none or cannot be read."""
-    return read_header(path)[0].series_uid
-
-
-def _plane(header: Dataset, found: Slice) -> NDArray[np.int16]:
-    try:
-        return decode(header, found)
-    except SeriesError as error:
-        raise SeriesError(f"{found.path.name}: {error}") from error
-
-
 def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
     """Read one series.
 
@@ -103,102 +79,67 @@ def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
 
     Returns:
         The volume; slope and intercept are applied slice by slice, non-integers rounded, values
-        outside [-1024, 3071] HU clipped (padding is below). Of a folder, `COMPANIONS` that are no
-        DICOM files are passed over.
+        outside [-1024, 3071] HU clipped (padding is below). Localizers, screen captures and copies
+        among the files are set aside, and of a folder, `COMPANIONS` that are no DICOM files.
 
     Raises:
-        SeriesError: it cannot be read right; the sentence names series, file and reason.
+        SeriesError: it cannot be read right, or there are several volumes; the sentence names
+            series, file and reason.
     """
     given = [path_or_files] if isinstance(path_or_files, str | Path) else path_or_files
     paths = [Path(path) for path in given]
     is_folder = len(paths) == 1 and paths[0].is_dir()
-    name = f"in {paths[0].name}" if paths else ""
-    slices, planes = [], {}
-    try:
-        for path in _files(paths[0]) if is_folder else paths:
-            found, header = read_header(path, pixels=True)
-            if is_folder and found.fault == NO_PREAMBLE and path.suffix.lower() in COMPANIONS:
-                continue
-            name = found.series_uid or name
-            slices.append(found)
-            if header is not None and not found.fault:
-                planes[path] = _plane(header, found)
-        grid = locate(slices)
-    except SeriesError as error:
-        raise SeriesError(f"Series {name} is refused: {error}.") from error
-    hu = np.empty((len(slices), *grid.matrix), np.int16)
-    for i, found in enumerate(grid.slices):
-        hu[i] = upright(planes.pop(found.path), grid.orientation)
+    paths = list(files_under(paths[0])) if is_folder else paths
+    if len(paths) == 1 and nifti.is_nifti(paths[0]):
+        return _read_nifti(paths[0])
+    slices = [read_header(path) for path in paths]
+    if is_folder:
+        slices = [s for s in slices if not _beside(s)]
+    grid = _the_one(slices)
+    first = grid.slices[0]
+    hu = np.empty((len(grid.slices), *first.matrix), np.int16)
+    for found, plane in zip(grid.slices, hu, strict=True):
+        try:
+            read_plane(found, plane)
+        except SeriesError as error:
+            raise SeriesError(error.reason, grid.series_uid, found.path.name) from error
+    hu = np.ascontiguousarray(upright(hu, grid.orientation))
     return Volume(hu, grid.spacing_mm, grid.series_uid, grid.origin_mm)
 
 
-def _row(grid: Grid) -> dict[str, Any]:
-    first = grid.slices[0]
-    study = first.study_uid or first.series_uid
-    return {
-        "patient_id": first.patient_id or study,
-        "study_uid": study,
-        "series_uid": first.series_uid,
-        "n_files": len(grid.slices),
-        "n_slices": len(grid.slices),
-        "rows_px": grid.matrix[0],
-        "cols_px": grid.matrix[1],
-        **dict(zip(("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"), grid.spacing_mm, strict=True)),
-        "thickness_mm": first.thickness,
-        "kernel": first.kernel,
-        "manufacturer": first.manufacturer,
-        "files": [str(s.path) for s in grid.slices],
-        "z_mm": grid.z_mm,
-        "orientation": grid.orientation,
-    }
+def _beside(found: Slice) -> bool:
+    return found.fault == NO_PREAMBLE and found.path.suffix.lower() in COMPANIONS
 
 
-def scan(root: str | Path, skip: Collection[Path] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Find the series under a folder, by their headers; no pixel is read.
-
-    Args:
-        root: folder; links to folders are not followed.
-        skip: files that are known to be something else; they count nowhere.
-
-    Returns:
-        `series`, one row a series that has the geometry of a volume: patient_id (the study where
-        the file names no patient), study_uid, series_uid, n_files, n_slices, rows_px and cols_px
-        and spacing (z, y, x) of the volume, thickness_mm, kernel, manufacturer, files (inferior to
-        superior), z_mm (same order), orientation (see `upright`). `problems`: path relative to
-        root, n_files, reason; files of a folder that fail alike share a row. Each file under root
-        counts in exactly one of the two.
-
-    Raises:
-        FileNotFoundError: root is no folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder that holds the DICOM files.")
-    groups: dict[str, list[Slice]] = {}
-    loose: dict[tuple[Path, str], list[Path]] = {}
-    passed_over = {Path(path).resolve() for path in skip}
-    names = {path.name for path in passed_over}
-    for path in _files(root):
-        if path.name in names and path.resolve() in passed_over:
-            continue
-        found = read_header(path)[0]
-        if found.series_uid:
-            groups.setdefault(found.series_uid, []).append(found)
-        else:
-            loose.setdefault((path.parent, found.fault), []).append(path)
-    rows, problems = [], []
-    for uid, slices in groups.items():
-        try:
-            rows.append(_row(locate(slices)))
-        except SeriesError as error:
-            reason = f"Series {uid} is refused: {error}."
-            problems.append((_place([s.path for s in slices]), len(slices), reason))
-    for (_, fault), paths in loose.items():
-        problems.append((_place(paths), len(paths), f"Refused: {fault}."))
-    table = [(os.path.relpath(path, root), n, reason) for path, n, reason in problems]
-    return pd.DataFrame(rows, columns=list(SERIES)), pd.DataFrame(table, columns=list(PROBLEMS))
+def _read_nifti(path: Path) -> Volume:
+    try:
+        hu, header = nifti.decode(path)
+        return Volume(hu, header.spacing_mm, nifti_uid(path), header.origin_mm)
+    except SeriesError as error:
+        raise SeriesError(error.reason, f"in {path.name}", path.name) from error
+    except OSError as error:
+        raise SeriesError(f"it cannot be opened ({error.strerror})", f"in {path.name}") from error
 
 
-def _place(paths: Sequence[Path]) -> Path:
-    """The file, or the folder that holds them all."""
-    return paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.parent for path in paths]))
+def _the_one(slices: Sequence[Slice]) -> Grid:
+    """The only volume that files hold."""
+    named_after = next((s.series_uid for s in slices if s.series_uid), "")
+    name = named_after or (f"in {slices[0].path.parent.name}" if slices else "without files")
+    try:
+        if not slices:
+            raise SeriesError("no DICOM files are there")
+        known = [s for s in slices if not s.aside and (s.series_uid or not s.fault)]
+        one(known, "SeriesInstanceUIDs", (s.series_uid for s in known), told=False)
+        judged = judge(slices)
+        grids = named(judged, named_after)
+    except SeriesError as error:
+        raise SeriesError(error.reason, name, error.file) from error
+    except OSError as error:
+        raise SeriesError(f"a file changed while it was read ({error.strerror})", name) from error
+    if len(grids) == 1:
+        return grids[0]
+    if grids:
+        parts = "; ".join(f"{len(g.slices)} slices from z {g.z_mm[0]:g} to {g.z_mm[-1]:g} mm" for g in grids)
+        raise SeriesError(f"it holds {len(grids)} volumes ({parts}); give the files of one", name)
+    _, why = max(judged.refused, key=lambda refused: (not refused[0][0].aside, len(refused[0])))
+    raise SeriesError(why.reason, name, why.file)

@@ -32,8 +32,8 @@ class MemoryStore:
     def __init__(self, volumes):
         self.volumes = volumes
 
-    def read(self, series_uid):
-        return self.volumes[series_uid]
+    def read(self, series_uid, start=0, stop=None):
+        return self.volumes[series_uid][start:stop]
 
 
 def random_volume(n_slices=40, matrix_px=56, seed=0):
@@ -233,6 +233,17 @@ def test_an_item_says_what_it_is():
     plain = dataset(train=False)
     expected = hu.to_unit(plain.store.read(series)[16:29, 4:52, 4:52], hu.named("pe"))
     np.testing.assert_array_equal(plain[4]["clip"][0, :13], expected)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_an_item_reads_its_own_slices_only(train, monkeypatch):
+    data, read = dataset(train=train), []
+    monkeypatch.setattr(
+        data.store, "read", lambda *run: read.append(run) or MemoryStore.read(data.store, *run)
+    )
+    clips = [data[i] for i in range(len(data))]
+    assert read == list(data.table[["series_uid", "start", "stop"]].itertuples(index=False, name=None))
+    assert [clip["index"] for clip in clips] == list(range(len(data)))
 
 
 def test_clips_without_label_are_for_prediction_only():

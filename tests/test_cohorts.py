@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 from functools import partial
 
 import dicom_writer as writer
@@ -9,7 +10,8 @@ import pydicom
 import pytest
 
 from ctlib import tables
-from ctlib.cohorts import TASKS, Cohort, CohortError, load_tables, rspect, store_series, task
+from ctlib.cohorts import TABLES, TASKS, Cohort, CohortError, load_tables, rspect, store_series, task
+from ctlib.identity import Identity
 from ctlib.store import Store, shrink
 from ctlib.workspace import MissingInput, Workspace
 
@@ -165,37 +167,75 @@ def test_tables_are_saved_and_loaded(tmp_path):
         assert list(getattr(again, name).columns) == [column.name for column in tables.SCHEMAS[name]]
 
 
+def item(cohort, uid):
+    return uid, cohort.sources[uid], tuple(str(path) for path in cohort.files[uid])
+
+
 def test_series_are_stored_once_from_the_same_files(tmp_path, monkeypatch):
     cohort = rspect.load(write_rspect(tmp_path / "data"))
-    files = tuple(str(path) for path in cohort.files["e1s"])
-    function = pickle.loads(pickle.dumps(partial(store_series, str(tmp_path / "store"), 4)))
-    assert function(files) == ""
     store = Store(tmp_path / "store", 4)
+    function = pickle.loads(pickle.dumps(partial(store_series, store=store)))
+    assert function(item(cohort, "e1s")) == ""
     np.testing.assert_array_equal(store.read("e1s"), shrink(writer.volume(0), 4))
     path = tmp_path / "store" / "e1s.npy"
     before = path.stat().st_mtime_ns
     with monkeypatch.context() as patch:  # not even read again
         patch.setattr("ctlib.cohorts.read_series", None)
-        assert function(files) == "" and path.stat().st_mtime_ns == before
-    os.utime(files[2], ns=(0, 0))
-    assert function(files) == "" and path.stat().st_mtime_ns > before
+        assert function(item(cohort, "e1s")) == "" and path.stat().st_mtime_ns == before
+    os.utime(cohort.files["e1s"][2], ns=(0, 0))
+    again = rspect.load(tmp_path / "data")
+    assert again.sources["e1s"] != cohort.sources["e1s"]
+    assert function(item(again, "e1s")) == "" and path.stat().st_mtime_ns > before
+
+
+def test_the_record_tells_the_source_by_its_content(tmp_path):
+    """A copy with other times of change has another source checksum, and the same content."""
+    records = []
+    for name in ("a", "b"):
+        cohort = rspect.load(write_rspect(tmp_path / name))
+        os.utime(cohort.files["e1s"][2], ns=(0, len(records)))
+        store = Store(tmp_path / f"store-{name}", 4)
+        store_series(item(rspect.load(tmp_path / name), "e1s"), store)
+        records.append(store.record("e1s"))
+    assert records[0]["source_content"] == records[1]["source_content"] != ""
+    assert records[0]["source_checksum"] != records[1]["source_checksum"]
 
 
 def test_a_series_that_cannot_be_stored_says_why(tmp_path):
     cohort = rspect.load(write_rspect(tmp_path / "data"))
-    files = tuple(str(path) for path in cohort.files["e1s"])
-    assert "below matrix_px 64" in store_series(str(tmp_path / "store"), 64, files)
+    asked = item(cohort, "e1s")
+    assert "below matrix_px 64" in store_series(asked, Store(tmp_path / "store", 64))
+    store = Store(tmp_path / "store", 4)
     data = cohort.files["e1s"][1].read_bytes()
     cohort.files["e1s"][1].write_bytes(data[:-8])
-    assert "Series e1s is refused: e1s.2.dcm: PixelData has" in store_series(
-        str(tmp_path / "store"), 4, files
-    )
+    told = store_series(asked, store)
+    assert told == "Refused: it is cut short, 76 of 84 bytes of PixelData are there."
     cohort.files["e1s"][1].unlink()
-    assert "e1s.2.dcm" in store_series(str(tmp_path / "store"), 4, files)
-    assert not Store(tmp_path / "store", 4).has("e1s")
+    assert store_series(asked, store) == "Refused: it cannot be opened (No such file or directory)."
+    assert not store.has("e1s")
+
+
+def test_a_cohort_is_hidden_as_a_whole(tmp_path):
+    cohort = rspect.load(write_rspect(tmp_path))
+    hidden = cohort.hidden(Identity(b"key"))
+    text = "".join(getattr(hidden, name).to_csv() for name in TABLES) + repr(
+        (list(hidden.files), hidden.sources)
+    )
+    assert not re.search(r"\be[123]s?\b", text)
+    assert set(hidden.series["series_uid"]) == set(hidden.files) == set(hidden.sources)
+    assert set(hidden.slices["series_uid"]) == set(hidden.files)
+    assert hidden.series.drop(columns=["patient_id", "study_uid", "series_uid"]).equals(
+        cohort.series.drop(columns=["patient_id", "study_uid", "series_uid"])
+    )
+    uid = hidden.series["series_uid"].iloc[0]
+    assert hidden.volume(uid).series_uid == uid
+    hidden.files[uid][0].unlink()
+    with pytest.raises(CohortError, match="cannot be read any more") as raised:
+        hidden.volume(uid)
+    assert str(tmp_path) not in str(raised.value) and raised.value.__suppress_context__
 
 
 def test_tasks_are_found_by_name():
-    assert {t.cohort for t in TASKS.values()} == {"rspect", "lidc"}
-    with pytest.raises(ValueError, match="'pe'; known are rspect_pe, lidc_nodule"):
+    assert {t.cohort for t in TASKS.values()} == {"rspect", "lidc", "folder"}
+    with pytest.raises(ValueError, match="'pe'; known are rspect_pe, lidc_nodule, folder_"):
         task("pe")

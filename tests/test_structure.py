@@ -13,26 +13,32 @@ from ctlib.workspace import NOTEBOOKS, PROJECT
 
 # A module imports only from lines above its own, and never its neighbours on a line.
 ORDER = [
-    (0, "hu workspace"),
-    (0, "tables progress"),
-    (1, "dicom"),
-    (1, "geometry"),
-    (1, "volumes"),
+    (0, "hu workspace maps"),
+    (0, "tables progress identity"),
+    (1, "reasons scanners elements"),
+    (1, "dicom streams"),
+    (1, "geometry pixels"),
+    (1, "nifti parts"),
+    (1, "tree"),
+    (1, "volumes checks"),
     (1, "store"),
     (1, "cohorts"),
     (2, "splits clips sampling motions"),
-    (2, "videos"),
+    (2, "videos folds"),
     (3, "backbones networks metrics"),
     (3, "inits stats summaries"),
+    (3, "quality"),
     (4, "engine precision runs optimization"),
     (4, "loaders results"),
     (4, "training"),
     (4, "pretraining grid"),
     (5, "figures"),
-    (5, "findings predict"),
+    (5, "findings predict prepare"),
     (6, "parameters"),
     (6, "notebooks"),
     (6, "reports console"),
+    (6, "fetch"),
+    (6, "commands"),
     (6, "__main__"),
 ]
 LAYERS = {name: layer for layer, names in ORDER for name in names.split()}
@@ -76,7 +82,7 @@ def test_modules_stay_small(path):
 
 def test_layers_below_two_do_not_import_torch():
     names = [n for n, layer in LAYERS.items() if layer < 2]
-    names += ["cohorts.rspect", "cohorts.lidc", "cohorts.phantom", "cohorts.ingest"]
+    names += [f"cohorts.{n}" for n in ("rspect", "lidc", "folder", "phantom", "ingest")]
     code = "import sys;" + ";".join(f"import ctlib.{n}" for n in names) + ";sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -1,10 +1,15 @@
+import os
+import pickle
 import tarfile
 import warnings
+from pathlib import Path
 
 import dicom_writer as writer
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
+from pydicom.uid import CTImageStorage
 
 from ctlib.geometry import upright, upright_points
 from ctlib.volumes import SeriesError, Volume, read_series, scan
@@ -191,26 +196,26 @@ REFUSALS = {
     "tilt": (tilt, r"tilted or turned by about 14\.0 degrees"),
     "tilt-tag": (put_all(GantryDetectorTilt="18.5"), r"GantryDetectorTilt is 18\.5 degrees"),
     "shear": (shear, "shift sideways"),
-    "matrix": (mix_matrix, r"2 different matrix sizes: 6 x 7 \(4 files\), 7 x 6 \(1 files\)"),
-    "orientation": (mix_orientation, "2 different orientations"),
-    "spacing": (mix_spacing, "2 different pixel spacings"),
     "patients": (mix_patients, "2 different PatientIDs"),
     "no-position": (put(ImagePositionPatient=None), "ImagePositionPatient is ''"),
     "no-spacing": (put(PixelSpacing=None), "PixelSpacing is ''"),
     "zero-spacing": (put(PixelSpacing=[0, 0.5]), "PixelSpacing is"),
     "no-orientation": (put(ImageOrientationPatient=None), "ImageOrientationPatient is ''"),
     "no-slope": (put(RescaleSlope=None), "RescaleSlope is ''"),
-    "zero-slope": (put(RescaleSlope=0), "RescaleSlope 0"),
+    "zero-slope": (put(RescaleSlope=0), "RescaleSlope is 0, 0.01 to 100 is plausible"),
     "no-intercept": (put(RescaleIntercept=None), "RescaleIntercept is ''"),
-    "frames": (put(NumberOfFrames=2), "NumberOfFrames is '2'"),
-    "colour": (put(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "SamplesPerPixel is '3'"),
-    "palette": (put(PhotometricInterpretation="PALETTE COLOR"), "only grey images"),
+    "frames": (put_all(NumberOfFrames=2), "NumberOfFrames is '2'"),
+    "colour": (put_all(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "SamplesPerPixel is '3'"),
+    "palette": (put_all(PhotometricInterpretation="PALETTE COLOR"), "only grey images"),
     "no-photometric": (put(PhotometricInterpretation=None), "PhotometricInterpretation is ''"),
     "bits": (put(BitsAllocated=8, BitsStored=8, HighBit=7), "BitsAllocated is '8'"),
     "high-bit": (put(BitsStored=12, HighBit=15), "do not fit"),
     "sign": (put(PixelRepresentation=None), "PixelRepresentation is ''"),
     "mr": (put_all(Modality="MR"), "Modality is 'MR'"),
     "no-matrix": (put(Rows=None), "Rows is ''"),
+    "huge-matrix": (put(Rows=65535), "Rows is 65535, 1 to 4096 is plausible"),
+    "huge-slope": (put(RescaleSlope="1e308"), r"RescaleSlope is 1e\+308, 0\.01 to 100 is plausible"),
+    "far-away": (put(ImagePositionPatient=[0, 0, 1e9]), r"ImagePositionPatient is 1e\+09"),
 }
 
 
@@ -237,11 +242,196 @@ def test_what_a_file_need_not_say_may_be_absent(tmp_path, name):
     np.testing.assert_array_equal(read_series(tmp_path).hu, writer.volume())
 
 
+# ---- what else a series may hold --------------------------------------------------------
+
+
+def judged(folder):
+    """The volume of a folder, and the refused files of its scan by reason."""
+    series, problems = scan(folder)
+    assert series["n_files"].sum() + problems["n_files"].sum() == counted(folder)
+    return read_series(folder), dict(zip(problems["reason"], problems["n_files"], strict=True))
+
+
+def beside(hu, **values):
+    """A slice somewhere else, with other values: a localizer, a capture."""
+    ds = writer.slices(hu)[0]
+    ds.SOPInstanceUID = "1.2.3.99"
+    for name, value in values.items():
+        if value is None:
+            delattr(ds, name)
+        else:
+            setattr(ds, name, value)
+    return ds
+
+
+BESIDE = {
+    "localizer": (dict(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "it is a localizer"),
+    "capture": (
+        dict(SamplesPerPixel=3, PhotometricInterpretation="RGB", ImagePositionPatient=None),
+        "only grey images are read",
+    ),
+    "no place": (dict(ImagePositionPatient=None, ImageOrientationPatient=None), "neither position nor"),
+    "report": (dict(Modality="SR"), "Modality is 'SR', only CT has HU"),
+    "frames": (dict(NumberOfFrames=9), "only single frames"),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_is_no_slice_is_set_aside(tmp_path, case):
+    values, reason = BESIDE[case]
+    hu = writer.volume()
+    writer.write(tmp_path, [*writer.slices(hu), beside(hu, **values)])
+    volume, refused = judged(tmp_path)
+    np.testing.assert_array_equal(volume.hu, hu)
+    ((told, n),) = refused.items()
+    assert n == 1 and reason in told and told.endswith("set aside.")
+
+
+def test_planes_of_another_kind_are_judged_apart(tmp_path):
+    hu = writer.volume()
+    sagittal = writer.slices(writer.volume(1), (0, 1, 0), (0, 0, -1))
+    for k, ds in enumerate(sagittal):
+        ds.SOPInstanceUID = f"1.2.3.5{k}"
+    small = writer.slices(writer.volume(2)[:2, :4, :4], origin_mm=(50.0, 0.0, 0.0))
+    for k, ds in enumerate(small):
+        ds.SOPInstanceUID = f"1.2.3.7{k}"
+    writer.write(tmp_path, [*writer.slices(hu), *sagittal, *small])
+    volume, refused = judged(tmp_path)
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert sorted(refused.values()) == [2, 7]
+    assert any("sagittal" in reason for reason in refused)
+    assert any("it has 2 slices, at least 3" in reason for reason in refused)
+
+
+@pytest.mark.parametrize("change", [mix_matrix, drop_slice], ids=["another matrix", "missing"])
+def test_a_slice_sorted_out_of_the_middle_leaves_a_gap(tmp_path, change):
+    found = writer.slices(writer.volume())
+    change(found)
+    writer.write(tmp_path, found)
+    with pytest.raises(SeriesError, match=r"2\.500 to 5\.000 mm apart"):
+        read_series(tmp_path)
+    assert scan(tmp_path)[1]["n_files"].sum() == len(found)
+
+
+@pytest.mark.parametrize(("change", "place"), [(mix_orientation, 4), (mix_spacing, 0)])
+def test_an_odd_slice_at_an_end_leaves_a_volume_and_is_told(tmp_path, change, place):
+    found = writer.slices(writer.volume())
+    change(found)
+    writer.write(tmp_path, found)
+    volume, refused = judged(tmp_path)
+    np.testing.assert_array_equal(volume.hu, np.delete(writer.volume(), place, axis=0))
+    assert list(refused.values()) == [1]
+
+
+def acquired(hu, number, uid_from, **options):
+    found = writer.slices(hu, **options)
+    for k, ds in enumerate(found):
+        ds.AcquisitionNumber, ds.SOPInstanceUID = number, f"1.2.3.{uid_from + k}"
+    return found
+
+
+def test_acquisitions_at_the_same_positions_are_two_volumes(tmp_path):
+    one, two = writer.volume(1), writer.volume(2)
+    writer.write(tmp_path, [*acquired(one, 1, 10), *acquired(two, 2, 20)])
+    with pytest.raises(SeriesError, match="it holds 2 volumes"):
+        read_series(tmp_path)
+    series, problems = scan(tmp_path)
+    assert problems.empty and sorted(series["series_uid"]) == ["1.2.3#1", "1.2.3#2"]
+    read = [read_series(files).hu for files in series["files"]]
+    assert all(any(np.array_equal(hu, wanted) for hu in read) for wanted in (one, two))
+
+
+def test_acquisitions_that_interleave_evenly_are_not_mixed(tmp_path):
+    """All ten slices are evenly spaced, yet they are of two breaths."""
+    one, two = writer.volume(1), writer.volume(2)
+    z, y, x = writer.ORIGIN_MM
+    shifted = acquired(two, 2, 20, origin_mm=(z + writer.SPACING_MM[0] / 2, y, x))
+    writer.write(tmp_path, [*acquired(one, 1, 10), *shifted])
+    series, problems = scan(tmp_path)
+    assert problems.empty and series["n_slices"].tolist() == [5, 5]
+
+
+def test_acquisitions_that_follow_one_another_are_one_volume(tmp_path):
+    found = writer.slices(writer.volume())
+    for k, ds in enumerate(found):
+        ds.AcquisitionNumber = k
+    writer.write(tmp_path, found)
+    np.testing.assert_array_equal(judged(tmp_path)[0].hu, writer.volume())
+
+
+def test_a_copy_is_set_aside_and_another_slice_at_its_place_is_not(tmp_path):
+    writer.write(tmp_path, writer.slices(writer.volume()))
+    first = (tmp_path / "000.dcm").read_bytes()
+    (tmp_path / "copy.dcm").write_bytes(first)
+    volume, refused = judged(tmp_path)
+    np.testing.assert_array_equal(volume.hu, writer.volume())
+    assert list(refused.values()) == [1] and "byte for byte" in next(iter(refused))
+    (tmp_path / "copy.dcm").write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
+    with pytest.raises(SeriesError, match="6 files lie at 5 positions"):
+        read_series(tmp_path)
+
+
+def test_series_without_uids_go_by_their_folders(tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        found = writer.slices(writer.volume(seed))
+        for ds in found:
+            ds.SeriesInstanceUID, ds.SOPInstanceUID = "", ""
+        writer.write(tmp_path / name, found)
+    series, problems = scan(tmp_path)
+    assert problems.empty and series["series_uid"].is_unique
+    assert all(uid.startswith("unnamed-") for uid in series["series_uid"])
+    volume = read_series(tmp_path / "b")
+    assert volume.series_uid in set(series["series_uid"])
+    np.testing.assert_array_equal(volume.hu, writer.volume(2))
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    writer.write(tmp_path, writer.slices(writer.volume()))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    series, problems = scan(tmp_path)
+    assert len(series) == 1
+    assert sorted(problems["path"]) == ["broken", "pipe"]
+    assert problems["reason"].str.contains("no regular file").sum() == 1
+
+
+def test_reasons_tell_nothing_that_could_be_a_name(tmp_path):
+    secret = "Doe^Jane"
+    for k, name in enumerate(["Modality", "ImageType", "PhotometricInterpretation", "RescaleSlope"]):
+        found = writer.slices(writer.volume(), uid=f"1.2.{k}")
+        for ds in found:
+            ds[name] = pydicom.DataElement(ds[name].tag if name in ds else name, "LO", secret)
+        writer.write(tmp_path / secret / str(k), found)
+    (tmp_path / secret / f"{secret}.dcm").write_text(secret)
+    series, problems = scan(tmp_path)
+    assert len(series) == 1 and len(problems) == 4
+    assert not problems["reason"].str.contains("Doe|Jane").any()
+    assert problems["reason"].str.contains("a text of 8 characters").sum() == 3
+
+
+def test_folders_are_read_by_any_map(tmp_path):
+    for k in range(4):
+        writer.write(tmp_path / str(k), writer.slices(writer.volume(k), uid=f"1.2.{k}"))
+    spread = writer.slices(writer.volume(9), uid="1.2.9")
+    writer.write(tmp_path / "8", spread[:2])
+    writer.write(tmp_path / "9", spread[2:])
+    asked = []
+
+    def pickling(function, items, what):
+        asked.append(len(items))
+        return [pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(item))) for item in items]
+
+    series, problems = scan(tmp_path, run=pickling)
+    pd.testing.assert_frame_equal(series, scan(tmp_path)[0])
+    assert problems.empty and len(series) == 5 and asked == [1, 1]
+
+
 PIXELS = {
     "none": (lambda data: None, "no PixelData"),
     "cut": (lambda data: data[:-2], "PixelData has 82 bytes, 84 are needed"),
     "long": (lambda data: data + data, "PixelData has 168 bytes, 84 are needed"),
 }
+SHORT = "cut short, 74 of 84 bytes"
 
 
 @pytest.mark.parametrize("case", PIXELS)
@@ -262,8 +452,10 @@ def test_a_file_cut_short_is_no_slice(tmp_path):
     writer.write(tmp_path, writer.slices(writer.volume()))
     path = tmp_path / "000.dcm"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(SeriesError, match=r"000\.dcm"):
+    with pytest.raises(SeriesError, match=rf"000\.dcm: .*{SHORT}"):
         read_series(tmp_path)
+    series, problems = scan(tmp_path)  # it is noticed before any pixel is read
+    assert series.empty and SHORT in problems["reason"][0]
 
 
 def test_two_series_are_not_read_as_one(tmp_path):
@@ -388,29 +580,69 @@ def test_pixels_cut_short_are_refused_in_every_syntax(shared_data, tmp_path, cut
             read_series(folder)
 
 
-def test_every_real_file_is_accounted_for(shared_data, tmp_path):
-    series, problems = scan(shared_data)
-    assert series.empty
-    assert problems["n_files"].sum() == counted(shared_data)
-    for archive in shared_data.glob("ge*/*.tar.xz"):
-        with tarfile.open(archive) as tar:
-            tar.extractall(tmp_path, filter="data")
-    with tarfile.open(shared_data / "geom-failures" / "failing.tar.xz") as tar:
-        tar.extractall(tmp_path, filter="data")
-    series, problems = scan(tmp_path)
-    assert series.empty and problems["n_files"].sum() == counted(tmp_path)
-    wanted = {
-        "gantrytilting/001": "tilted",
-        "notavolume/001": "lie at 1 position",
-        "slicecount/001": "'MR'",
-        "sliceincrement/001": "5.000 to 10.000 mm apart",
-        "sliceincrement/002": "tilted",
-        "sliceorientation/001": "'MR'",
-        "ge-tilt-varspacing": "GantryDetectorTilt is 18.5",
-    }
-    for path, reason in wanted.items():
-        found = problems[problems["path"].str.contains(path) | problems["path"].eq(".")]["reason"]
-        assert found.str.contains(reason, regex=False).any(), path
+REAL = {
+    # folder of ../shared/data: what becomes of its files; None is a volume
+    "totalseg-j2k20": None,
+    "lidc-idri-0314": None,
+    "ge-tilt-varspacing": "GantryDetectorTilt is 18.5 degrees, a tilted volume is sheared",
+    "gantrytilting/001": "its planes are tilted or turned by about 14.0 degrees",
+    "notavolume/001": "its 4 files lie at 1 position",
+    "slicecount/001": "Modality is 'MR', only CT has HU",
+    "sliceincrement/001": "its slices are 5.000 to 10.000 mm apart",
+    "sliceincrement/002": "its planes are tilted or turned by about 15.5 degrees",
+    "sliceorientation/001": "Modality is 'MR', only CT has HU",
+    "no-pixel-data.dcm": "Modality is 'SR', only CT has HU",
+    "no-pixel-spacing.dcm": "Modality is 'US', only CT has HU",
+    "CT1_J2KR": "it has 1 slice, at least 3 are needed",
+}
+
+
+@pytest.fixture(scope="session")
+def real_files(shared_data, lidc_sample, tmp_path_factory):
+    """All real files, each series in a folder of its own."""
+    root = tmp_path_factory.mktemp("real")
+    for path in shared_data.rglob("*"):
+        if path.is_file() and path.suffix != ".xz":
+            target = root / path.relative_to(shared_data)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+    for archive in ("ge-tilt-varspacing/series.tar.xz", "geom-failures/failing.tar.xz"):
+        with tarfile.open(shared_data / archive) as tar:
+            tar.extractall((root / archive).parent, filter="data")
+    for path in lidc_sample.iterdir():
+        (root / "lidc-idri-0314" / path.name).symlink_to(path)
+    return root
+
+
+def test_every_real_file_is_accounted_for(real_files):
+    series, problems = scan(real_files)
+    assert series["n_files"].sum() + problems["n_files"].sum() == counted(real_files) > 350
+    read = {str(Path(files[0]).parent.relative_to(real_files)) for files in series["files"]}
+    assert read == {name for name, reason in REAL.items() if reason is None}
+    for name, reason in REAL.items():
+        if reason:
+            told = problems[problems["path"].str.contains(name, regex=False)]["reason"]
+            assert told.str.contains(reason, regex=False).any(), name
+
+
+@pytest.mark.parametrize("name", ["totalseg-j2k20", "lidc-idri-0314"])
+def test_good_series_equal_what_simpleitk_reads(real_files, tmp_path, name):
+    itk = pytest.importorskip("SimpleITK", reason="SimpleITK, the other reader, is not installed")
+    files = scan(real_files / name)[0]["files"][0]
+    volume = read_series(files)
+    names = []
+    for k, file in enumerate(files):  # SimpleITK wants UIDs
+        ds = pydicom.dcmread(file)
+        ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID = CTImageStorage, f"1.2.3.{k}", "1.2.3"
+        names.append(str(tmp_path / f"{k:04d}.dcm"))
+        ds.save_as(names[-1])
+    reader = itk.ImageSeriesReader()
+    reader.SetFileNames(names)
+    image = reader.Execute()
+    assert image.GetDirection() == pytest.approx(np.eye(3).ravel())
+    np.testing.assert_array_equal(volume.hu, np.clip(itk.GetArrayFromImage(image), -1024, 3071))
+    np.testing.assert_allclose(volume.spacing_mm, image.GetSpacing()[::-1], atol=1e-6)
+    np.testing.assert_allclose(volume.origin_mm, image.GetOrigin()[::-1], atol=1e-3)
 
 
 def test_the_real_scan_reads_like_its_files(lidc_sample):

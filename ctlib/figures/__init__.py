@@ -18,6 +18,7 @@ from ctlib.figures.pictures import (
     stored,
     video_strip,
 )
+from ctlib.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.figures.results import auroc_by_fraction, clip_scores, effect_forest
 
 __all__ = [
@@ -27,10 +28,13 @@ __all__ = [
     "contours",
     "effect_forest",
     "examples",
+    "extreme_exams",
     "geometry",
     "hu_histogram",
+    "hu_peaks",
     "label_bands",
     "learning_curves",
+    "metadata_baseline",
     "montage",
     "n_patients",
     "pretraining_curves",

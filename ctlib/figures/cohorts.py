@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ctlib.figures.look import DISEASE, FAINT, INK, NO_DISEASE, WIDTH, styled
+from ctlib.summaries import counted
 
 GEOMETRY = {
     "spacing_z_mm": "slice spacing, mm",
@@ -42,8 +43,8 @@ class CohortTables(Protocol):
 
 def n_patients(cohorts: Mapping[str, CohortTables]) -> str:
     """Patients and exams of each cohort, for a caption."""
-    counted = {name: (c.series["patient_id"].nunique(), len(c.series)) for name, c in cohorts.items()}
-    return "; ".join(f"{name}: {p} patients, {e} exams" for name, (p, e) in counted.items())
+    sizes = {name: (c.series["patient_id"].nunique(), len(c.series)) for name, c in cohorts.items()}
+    return "; ".join(f"{n}: {counted(p, 'patient')}, {counted(e, 'exam')}" for n, (p, e) in sizes.items())
 
 
 def _grid(

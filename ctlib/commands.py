@@ -1,0 +1,159 @@
+"""The commands that deal with data: fetch, scan, prepare, verify. `ctlib.__main__` has the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ctlib import parameters
+from ctlib.identity import DEFAULT_KEY, Identity, IdentityError
+from ctlib.workspace import PROJECT, Places, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Refused(click.ClickException):
+    """Wrong input: one line a problem, exit code 2, nothing was done."""
+
+    exit_code = 2
+
+
+def load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
+    """The parameters of a profile, checked."""
+    try:
+        return parameters.load(profile, overrides, places)
+    except parameters.ParameterError as error:
+        raise Refused(str(error)) from error
+
+
+def identity_at(id_key: str, work: Path = PROJECT / "work") -> Identity:
+    """The identity under a key."""
+    try:
+        return Identity.at(id_key, work)
+    except IdentityError as error:
+        raise Refused(str(error)) from error
+
+
+def show(frame: pd.DataFrame) -> None:
+    """Print a table, if it has rows."""
+    if len(frame):
+        click.echo(frame.to_string(index=False, max_colwidth=100, na_rep=""))
+
+
+@click.command(short_help="List the volumes of a folder, and what is refused.")
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object of the two lists.")
+@click.option(
+    "--paths", is_flag=True, help="Show where each series or file lies: such names may be people's."
+)
+@click.option("--id-key", default=DEFAULT_KEY, show_default=True, help="Key of the pseudonyms, or 'public'.")
+def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
+    """List the CT volumes under ROOT (DICOM, NIfTI), and every file that is refused, with the reason.
+
+    Each file under ROOT is counted once: n_files of both tables adds up to the number of files.
+    Patients, UIDs and paths are shown by the pseudonyms that tables and reports have under the
+    same key; with --paths the place stands beside each, so this finds a series of a report again.
+    """
+    if not root.is_dir():
+        raise Refused(f"{shown(root)} is no folder.")
+    from ctlib import tree
+
+    series, problems = tree.listed(root, identity_at(id_key), paths)
+    if as_json:
+        parts = {"series": series, "problems": problems}
+        click.echo(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in parts.items()}))
+        return
+    click.echo(f"{len(series)} series in {int(series['n_files'].sum())} files")
+    show(series)
+    click.echo(f"{int(problems['n_files'].sum())} files are refused")
+    show(problems)
+
+
+@click.command(short_help="Store the volumes of a profile's cohorts and split its patients.")
+@click.argument("profile")
+@click.option("--cohort", "only", multiple=True, help="Only this cohort of the profile. Repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a parameter. Repeatable."
+)
+@click.pass_obj
+def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Read the files of PROFILE's cohorts, store their volumes, write their tables and splits.
+
+    The same as the first part of notebook 01, for machines where no notebook runs. What is stored
+    already is not read again: after a kill, the same command goes on from there.
+    """
+    values = load(profile, overrides, places).get("01_explore_data")
+    if values is None:
+        raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what to prepare.")
+    if unknown := [name for name in only if name not in values["cohorts"]]:
+        near = parameters.nearest(unknown[0], values["cohorts"])
+        raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
+    from ctlib import prepare as preparing
+    from ctlib import summaries
+    from ctlib.console import Bar
+    from ctlib.engine import Engine
+
+    names = [name for name in values["cohorts"] if not only or name in only]
+    bar = Bar(len(names))
+    for position, name in enumerate(names, start=1):
+        try:
+            plan = preparing.Preparation.of(values)
+            with bar.here(name, position), Engine(values["workers"], scheduler=values["scheduler"]) as engine:
+                cohort = plan.stored(name, engine.map)
+                plan.split(cohort)
+        except preparing.FAULTS as error:
+            raise click.ClickException(str(error)) from error
+        for line in summaries.prepared(cohort):
+            click.echo(line)
+
+
+@click.command(short_help="Read every stored volume of a profile and compare it with its checksums.")
+@click.argument("profile")
+@click.pass_obj
+def verify(places: Places, profile: str) -> None:
+    """Find any damage in the stored volumes of PROFILE: every byte is read. Exits 1 where there is some."""
+    values = load(profile, (), places).get("01_explore_data")
+    if values is None:
+        raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what is stored.")
+    from ctlib.engine import Engine
+    from ctlib.prepare import Preparation
+
+    plan, n_damaged = Preparation.of(values), 0
+    with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
+        for name in values["cohorts"]:
+            damaged = plan.store(name).verify(engine.map)
+            n_damaged += len(damaged)
+            click.echo(f"{name}: {len(damaged)} damaged series")
+            show(damaged)
+    if n_damaged:
+        raise click.ClickException(f"{n_damaged} series are damaged: prepare them again.")
+
+
+@click.command(short_help="Download a dataset: lidc, rspect.")
+@click.argument("dataset", type=click.Choice(["lidc", "rspect"]))
+@click.option("--patients", type=click.IntRange(min=1), metavar="N", help="Only the first N patients (lidc).")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder to fetch into.  [default: data/DATASET]")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be fetched; needs no network.")
+def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_run: bool) -> None:
+    """Download DATASET: lidc (no account needed) or rspect (with your own Kaggle account).
+
+    First it tells what it would fetch, how large that is and how long it takes, and asks. What is
+    complete is not fetched again: after an interruption, or for more patients, run it again.
+    """
+    from ctlib import fetch as fetching
+
+    try:
+        fetching.fetch(fetching.plan(dataset, to, patients), yes, dry_run)
+    except fetching.FetchRefused as error:
+        raise Refused(str(error)) from error
+    except fetching.FetchError as error:
+        raise click.ClickException(str(error)) from error
+
+
+COMMANDS = (fetch, scan, prepare, verify)

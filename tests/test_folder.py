@@ -1,0 +1,163 @@
+"""Own data: rows name volumes in any of the ways that are promised; what does not fit is told."""
+
+import dicom_writer as writer
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctlib import tables
+from ctlib.clips import clip_table
+from ctlib.cohorts import CohortError, folder
+from ctlib.cohorts.folder import Columns
+from ctlib.volumes import read_series
+
+COLUMNS = Columns("study", "label", "patient", "split", "slices")
+HEAD = "patient,study,label,split,slices"
+
+
+def write_nifti(path, seed=0, depth=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hu = np.random.default_rng(seed).integers(-1000, 100, (6, 7, depth)).astype(np.int16)
+    image = nibabel.Nifti1Image(hu, np.diag([-0.7, -0.7, 2.5, 1.0]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine, 1)
+    nibabel.save(image, path)
+
+
+def series(root, name, uid, study):
+    found = writer.slices(writer.volume(len(uid)), uid=uid)
+    for ds in found:
+        ds.StudyInstanceUID = study
+    writer.write(root / name, found)
+
+
+@pytest.fixture
+def root(tmp_path):
+    base = tmp_path / "data"
+    write_nifti(base / "a" / "one.nii.gz", 1)
+    write_nifti(base / "b" / "two.NII", 2)
+    series(base, "c/three", "1.2.3", "9.1")
+    series(base, "d/four", "1.2.4", "9.2")
+    (base / "notes.txt").write_text("nothing")
+    return base
+
+
+def labels(root, *rows, head=HEAD):
+    path = root / "labels.csv"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def load(root, *rows, columns=COLUMNS, head=HEAD):
+    return folder.load(root, labels(root, *rows, head=head), columns)
+
+
+def by_place(cohort):
+    return {cohort.files[row.series_uid][0].parent.name: row for row in cohort.series.itertuples()}
+
+
+NAMES = [
+    ("a/one.nii.gz", "b/two.NII", "c/three", "1.2.4"),
+    ("./a/one", "b/two", "9.1", "9.2"),
+    ("one.nii.gz", "two", "three", "d/four/"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_a_row_names_its_volume_in_many_ways(root, names):
+    rows = [f"p{i // 2},{name},{i % 2},," for i, name in enumerate(names)]
+    cohort = load(root, *rows, columns=Columns("study", "label", "patient"))
+    found = by_place(cohort)
+    assert [found[place].label for place in ("a", "b", "three", "four")] == [0, 1, 0, 1]
+    assert [found[place].patient_id for place in ("a", "b", "three", "four")] == ["p0", "p0", "p1", "p1"]
+    assert cohort.series["n_files"].sum() + cohort.problems["n_files"].sum() == 13
+    assert cohort.problems["path"].tolist() == ["notes.txt"] and cohort.splits == {}
+    for name in ("series", "slices", "problems", "marks"):
+        tables.check(getattr(cohort, name), name)
+    assert read_series(cohort.files[found["a"].series_uid]).hu.shape == (8, 7, 6)
+
+
+def test_splits_and_slices_of_the_rows_are_used(root):
+    cohort = load(root, "p,one,1,train,2-3 5", "q,two,1,test,", "r,9.1,0,val,", "s,9.2,1,train,0;4")
+    assert cohort.splits == {"p": "train", "q": "test", "r": "val", "s": "train"}
+    found = by_place(cohort)
+    of = {place: cohort.slices[cohort.slices["series_uid"] == row.series_uid] for place, row in found.items()}
+    assert of["a"]["label"].tolist() == [0, 0, 1, 1, 0, 1, 0, 0]
+    assert of["b"]["label"].isna().all()
+    assert of["three"]["label"].tolist() == [0] * 5 and of["four"]["label"].tolist() == [1, 0, 0, 0, 1]
+    clips = clip_table(cohort.slices, 4, 2, cohort.series).set_index(["series_uid", "clip"])["label"]
+    assert clips[found["a"].series_uid].tolist() == [1, 0]
+    assert clips[found["b"].series_uid].tolist() == [1, 1]  # the exam's own
+    assert clips[found["three"].series_uid].tolist() == [0, 0]
+
+
+def test_a_study_of_two_series_gives_both_its_label_unless_slices_are_listed(root):
+    series(root, "c/three-b", "1.2.35", "9.1")
+    cohort = load(root, "p,9.1,1,train,")
+    assert cohort.series["label"].tolist() == [1, 1] and cohort.series["study_uid"].nunique() == 1
+    cohort = load(root, "p,9.1,1,train,1-2")
+    assert cohort.series.empty
+    assert cohort.problems["reason"].str.contains("names several series: name this one").sum() == 2
+
+
+REFUSED = {
+    "no row": (["p,two,1,train,"], "no row of the label file names it"),
+    "two labels": (["p,one,1,train,", "p,a/one,0,train,"], "data rows 1 and 2 .* differ in their label"),
+    "two patients": (["p,one,1,train,", "q,a/one,1,train,"], "differ in their patient"),
+    "beyond": (["p,one,1,train,2-8"], "slices holds 2-8, but the volume has slices 0 to 7"),
+    "backwards": (["p,one,1,train,5-2"], "slices holds 5-2"),
+    "words": (["p,one,1,train,Doe"], "slices holds a text of 3 characters"),
+    "contradiction": (["p,one,0,train,2"], "label is 0, yet slices lists some"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_rows_that_do_not_fit_refuse_their_volume(root, case):
+    rows, reason = REFUSED[case]
+    cohort = load(root, *rows)
+    told = cohort.problems.set_index("path")["reason"]
+    assert pd.Series([told["a/one.nii.gz"]]).str.contains(reason, regex=True).all()
+    assert cohort.series["n_files"].sum() + cohort.problems["n_files"].sum() == 13
+    assert not told.str.contains("Doe").any()
+
+
+def test_rows_without_a_volume_are_counted(root):
+    cohort = load(root, "p,one,1,train,", "q,seven,0,test,", "r,eight,0,test,")
+    last = cohort.problems.iloc[-1] if cohort.problems.iloc[-1]["path"] == "labels.csv" else None
+    row = cohort.problems[cohort.problems["path"] == "labels.csv"].iloc[0] if last is None else last
+    assert row["n_files"] == 0 and "2 rows name no volume" in row["reason"] and "data row 2" in row["reason"]
+    assert set(cohort.splits) == {"p"}
+
+
+BAD = {
+    "label": (
+        ["p,one,yes,train,"],
+        "labels.csv, data row 1: label is a text of 3 characters; it must be",
+    ),
+    "split": (["p,one,1,dev,"], "split is a text of 3 characters; it must be train, val, test"),
+    "torn": (["p,one,1,train,", "p,two,1,test,"], "its patient is in another split in another row"),
+    "study": (["p,,1,train,"], "study is ''; it must name a volume"),
+    "patient": ([",one,1,train,"], "patient is ''; it must name a patient"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_csv_is_refused_with_its_row(root, case):
+    rows, said = BAD[case]
+    with pytest.raises(CohortError, match=said):
+        load(root, *rows)
+
+
+def test_missing_columns_and_files_are_named(root):
+    with pytest.raises(CohortError, match=r"labels\.csv has no column outcome; its columns are pati"):
+        load(root, "p,one,1,train,", columns=Columns("study", "outcome"))
+    with pytest.raises(CohortError, match="column of the label is ''"):
+        load(root, "p,one,1,train,", columns=Columns("study", ""))
+    with pytest.raises(FileNotFoundError, match=r"none\.csv is missing"):
+        folder.load(root, root / "none.csv", COLUMNS)
+
+
+def test_without_a_patient_column_each_study_is_a_patient(root):
+    cohort = load(root, "one,1", "two,0", head="study,label", columns=Columns())
+    assert sorted(cohort.series["patient_id"]) == ["one", "two"]
