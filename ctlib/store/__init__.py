@@ -104,7 +104,7 @@ class Store:
         object.__setattr__(self, "folder", Path(self.folder))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.folder, self.matrix_px)
+        return Store, (self.folder, self.matrix_px, self.codec)
 
     def _path(self, series_uid: str, ending: str) -> Path:
         safe = SAFE_NAME.fullmatch(series_uid)
