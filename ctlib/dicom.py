@@ -14,25 +14,35 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from struct import unpack
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
 
-from ctlib.elements import BIG_ENDIAN, IMPLICIT, Bounded, ends_well, hushed, next_element
+from ctlib.elements import (
+    BIG_ENDIAN,
+    DEFLATED,
+    IMPLICIT,
+    PIXEL_DATA,
+    Bounded,
+    elements,
+    ends_well,
+    hushed,
+    inflated,
+    next_element,
+    next_is_pixels,
+    text_of,
+    transfer_syntax,
+)
 from ctlib.reasons import SeriesError, quoted
 from ctlib.scanners import known_kernel, known_maker
 
-DEFLATED = "1.2.840.10008.1.2.1.99"
 NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED}
 """Uncompressed transfer syntaxes, and deflated, which pydicom inflates as it reads (PS3.5 A)."""
 RLE = "1.2.840.10008.1.2.5"
@@ -40,9 +50,9 @@ LOSSLESS = {RLE, *(f"1.2.840.10008.1.2.4.{end}" for end in (57, 70, 80, 90))}
 """RLE, JPEG lossless (two), JPEG-LS lossless, JPEG 2000 lossless (PS3.5 A.4)."""
 EITHER = {f"1.2.840.10008.1.2.4.{end}" for end in (81, 91)}
 """JPEG-LS and JPEG 2000 with or without loss: read only where the file says it lost nothing."""
+HEAD_BYTES = 16_384
+"""Beginning of a file in which most headers end; a longer one is read from the file itself."""
 NO_PLACE = "it has neither position nor orientation, like a screen capture"
-PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
-"""Group of PixelData in either byte order."""
 STRAY = "what follows PixelData is no element, bytes are missing or too many"
 NO_PREAMBLE = "not a DICOM file, it has no preamble"
 TILT_TOLERANCE_DEG = 0.1
@@ -74,8 +84,6 @@ STRINGS = (
 )
 KEYWORDS = {int(tag_for_keyword(name) or 0): name for name in SHORTS + STRINGS}
 """All that is read of a header, by tag."""
-TAGS = [Tag(tag) for tag in KEYWORDS]
-PIXEL_DATA = 0x7FE00010
 
 ELSE = (
     ("Modality", ("CT", ""), "only CT has HU"),
@@ -93,9 +101,9 @@ WANTED = (
 """Fields, the values that are read, and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slice:
-    """What a header says.
+    """What a header says; `read_header` fills it, nobody changes it afterwards.
 
     Args:
         path: the file.
@@ -147,11 +155,11 @@ class Slice:
     stamp: tuple[int, int] = (0, 0)
 
 
-def _fields(header: pydicom.Dataset) -> dict[str, str]:
+def _fields(elements: Iterable[Any]) -> dict[str, str]:
     """Raw values of `KEYWORDS` as text; several are joined by a backslash, as in the file."""
     fields = dict.fromkeys(KEYWORDS.values(), "")
-    for element in header.elements():
-        name = KEYWORDS.get(element.tag)
+    for element in elements:
+        name = KEYWORDS.get(int(element.tag))
         value = element.value
         if name is None or value is None or not isinstance(element, RawDataElement):
             continue
@@ -159,10 +167,7 @@ def _fields(header: pydicom.Dataset) -> dict[str, str]:
             order = "<H" if element.is_little_endian else ">H"
             fields[name] = str(*unpack(order, value)) if len(value) == 2 else f"{len(value)} bytes"
         else:
-            try:
-                fields[name] = value.decode("utf-8").strip("\0 ")
-            except UnicodeDecodeError:  # kernel or manufacturer in a national alphabet
-                fields[name] = value.decode("latin-1").strip("\0 ")
+            fields[name] = text_of(value)
     return fields
 
 
@@ -264,23 +269,27 @@ def _parse(fields: dict[str, str], path: Path, syntax: str) -> Slice:
         return Slice(path, error.reason, False, patient, study, series, sop)
 
 
-def _with_pixels(found: Slice, file: BinaryIO) -> Slice:
+def _with_pixels(found: Slice, source: BinaryIO, file: Bounded) -> Slice:
     """The slice with the place of its uncompressed pixels, or with the fault that they do not fit.
 
-    The file stands where pydicom stopped: at the element PixelData, or at its end.
+    Args:
+        found: a slice without a fault.
+        source: stands at the element PixelData.
+        file: the whole file.
     """
-    tag, vr, length = next_element(file, found.syntax)
+    tag, vr, length = next_element(source, found.syntax)
     if tag != PIXEL_DATA or vr not in (b"OW", b"OB", b""):
         return _refused(found, "it has no PixelData of bytes or words")
-    expected, offset = 2 * math.prod(found.matrix), file.tell()
+    expected, offset = 2 * math.prod(found.matrix), source.tell()
     if length != expected:
         return _refused(found, f"PixelData has {length} bytes, {expected} are needed")
-    there = os.fstat(file.fileno()).st_size - offset
+    there = file.size - offset
     if there < expected:
         return _refused(found, f"it is cut short, {there} of {expected} bytes of PixelData are there")
-    if there > expected and not ends_well(file, PIXEL_DATA, offset + expected, offset + there, found.syntax):
+    if there > expected and not ends_well(file, PIXEL_DATA, offset + expected, file.size, found.syntax):
         return _refused(found, STRAY)
-    return replace(found, offset=offset)
+    found.offset = offset
+    return found
 
 
 def _refused(found: Slice, fault: str) -> Slice:
@@ -300,17 +309,34 @@ def read_header(path: Path) -> Slice:
         if not status.st_size:
             return Slice(path, "the file is empty")
         with Bounded(io.FileIO(path)) as file, hushed():
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-            syntax = str(getattr(header.file_meta, "TransferSyntaxUID", ""))
-            found = _parse(_fields(header), path, syntax)
-            if found.fault == NO_PLACE and file.read(2) not in PIXEL_GROUP:
-                found = _refused(found, "it is cut short, or it is no image")  # and so no screen capture
-            if syntax in NATIVE - {DEFLATED} and not found.fault:
-                found = _with_pixels(found, file)
-            return replace(found, stamp=(status.st_size, status.st_mtime_ns))
-    except InvalidDicomError:
-        return Slice(path, NO_PREAMBLE)
+            found = _read(path, file)
+            found.stamp = (status.st_size, status.st_mtime_ns)
+            return found
     except OSError as error:
         return Slice(path, f"it cannot be opened ({error.strerror})")
     except Exception as error:  # damaged files raise many kinds; each ends as a sentence
         return Slice(path, f"its header cannot be read ({type(error).__name__})")
+
+
+def _read(path: Path, file: Bounded) -> Slice:
+    """A header from the beginning of its file, or, where that is not enough, from all of it."""
+    whole = file.size <= HEAD_BYTES
+    head = io.BytesIO(file.read(file.size if whole else HEAD_BYTES))
+    syntax = transfer_syntax(head)
+    if syntax is None:
+        return Slice(path, NO_PREAMBLE)
+    source: BinaryIO = inflated(file, head.tell(), HEAD_BYTES) if syntax == DEFLATED else head
+    begin = source.tell()
+    fields = _fields(elements(source, syntax, KEYWORDS))
+    at_pixels = next_is_pixels(source)
+    if not whole and not at_pixels and syntax != DEFLATED:
+        source = file
+        source.seek(begin)
+        fields = _fields(elements(source, syntax, KEYWORDS))
+        at_pixels = next_is_pixels(source)
+    found = _parse(fields, path, syntax)
+    if found.fault == NO_PLACE and not at_pixels:
+        return _refused(found, "it is cut short, or it is no image")  # and so no screen capture
+    if found.fault or syntax not in NATIVE - {DEFLATED}:
+        return found
+    return _with_pixels(found, source, file)

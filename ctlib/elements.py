@@ -6,15 +6,23 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from struct import unpack
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydicom.config import disable_value_validation
+from pydicom.filereader import data_element_generator
 
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax whose data set is compressed as a whole, with zlib's deflate (PS3.5 A.5)."""
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 """Transfer syntaxes in which elements look otherwise than in explicit little endian (PS3.5 A)."""
+PREAMBLE_BYTES = 132
+"""128 bytes and DICM (PS3.10 7.1)."""
+TRANSFER_SYNTAX, PIXEL_DATA, PIXEL_GROUP = 0x00020010, 0x7FE00010, 0x7FE00000
 MAX_HEAD_BYTES = 1 << 20
 """Longer values of a header are read only as far as the file goes."""
 LONG_VRS = {bytes(vr, "ascii") for vr in ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN")}
@@ -25,10 +33,15 @@ LONG_VRS |= {b"UR", b"UT", b"UV"}
 class Bounded(io.BufferedReader):
     """A file of which no more is asked than it has: a damaged length would reserve gigabytes."""
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self.fileno()).st_size
+
     def read(self, size: int | None = -1, /) -> bytes:
         """Bytes, at most those that are left."""
         if size is not None and size > MAX_HEAD_BYTES:
-            size = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+            size = max(self.size - self.tell(), 0)
         return super().read(size)
 
 
@@ -44,6 +57,65 @@ def hushed() -> Iterator[None]:
             yield
     finally:
         log.disabled = before
+
+
+def text_of(value: bytes) -> str:
+    """A raw value as text, without its padding."""
+    try:
+        return value.decode("utf-8").strip("\0 ")
+    except UnicodeDecodeError:  # kernel or manufacturer in a national alphabet
+        return value.decode("latin-1").strip("\0 ")
+
+
+def transfer_syntax(file: BinaryIO) -> str | None:
+    """Transfer syntax UID of a file that stands at its beginning, behind whose file meta it stands then.
+
+    Returns:
+        "" where the file meta names none; None where there is no preamble, so no DICOM file.
+    """
+    if file.read(PREAMBLE_BYTES)[-4:] != b"DICM":
+        return None
+    meta = data_element_generator(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    named = [element.value for element in meta if element.tag == TRANSFER_SYNTAX]
+    return text_of(named[0]) if named and isinstance(named[0], bytes) else ""
+
+
+def elements(file: BinaryIO, syntax: str, tags: Iterable[int]) -> Iterator[Any]:
+    """pydicom's elements of some tags, raw, up to PixelData, where the file stands then.
+
+    Args:
+        file: stands behind its file meta.
+        syntax: transfer syntax UID; "" is taken for explicit little endian.
+        tags: tags that are wanted.
+    """
+    return data_element_generator(
+        file,
+        syntax == IMPLICIT,
+        syntax != BIG_ENDIAN,
+        stop_when=lambda tag, vr, length: int.__ge__(tag, PIXEL_GROUP),  # pydicom's own >= is slow
+        specific_tags=list(tags),
+    )
+
+
+def next_is_pixels(file: BinaryIO) -> bool:
+    """Whether a file stands at an element of the group of PixelData; it stands there still."""
+    at = file.tell()
+    group = file.read(2)
+    file.seek(at)
+    return group in (b"\xe0\x7f", b"\x7f\xe0")
+
+
+def inflated(file: Bounded, start: int, most_bytes: int) -> io.BytesIO:
+    """The beginning of a deflated data set (PS3.5 A.5), in explicit little endian.
+
+    Args:
+        file: a file.
+        start: where its file meta ends, bytes.
+        most_bytes: bytes of the data set.
+    """
+    file.seek(start)
+    plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(file.size - start), most_bytes)
+    return io.BytesIO(plain)
 
 
 def next_element(file: BinaryIO, syntax: str) -> tuple[int, bytes, int]:

@@ -7,25 +7,32 @@ that the stream is whole, and that it says the same as the header.
 
 from __future__ import annotations
 
+import io
 import math
-import zlib
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
-from pydicom.filereader import read_dataset
 
 from ctlib import streams
-from ctlib.dicom import DEFLATED, PIXEL_DATA, RLE, STRAY, Slice
-from ctlib.elements import BIG_ENDIAN, ends_well, hushed, next_element
+from ctlib.dicom import RLE, STRAY, Slice
+from ctlib.elements import (
+    BIG_ENDIAN,
+    DEFLATED,
+    PIXEL_DATA,
+    Bounded,
+    elements,
+    ends_well,
+    hushed,
+    inflated,
+    next_element,
+    transfer_syntax,
+)
 from ctlib.hu import HU_MAX, HU_MIN
 from ctlib.reasons import SeriesError
 
-META_BYTES = 144
-"""Preamble, DICM and FileMetaInformationGroupLength, which counts what follows it (PS3.10 7.1)."""
 MAX_INFLATED_BYTES = 64_000_000
 """Most that is inflated beside the pixels: a header is never as large."""
 
@@ -86,7 +93,7 @@ def _decoded(found: Slice) -> NDArray[Any]:
             if found.syntax == DEFLATED:
                 return _inflated(found)
             # from memory: of a file, pydicom would reserve whatever length a damaged header claims
-            header = pydicom.dcmread(BytesIO(found.path.read_bytes()))
+            header = pydicom.dcmread(io.BytesIO(found.path.read_bytes()))
             data = header.get_item("PixelData").value if "PixelData" in header else None
             if not data:
                 raise SeriesError("it has no PixelData")
@@ -110,13 +117,13 @@ def _decoded(found: Slice) -> NDArray[Any]:
 
 def _inflated(found: Slice) -> NDArray[Any]:
     """Stored values of a deflated file, checked as those of an uncompressed one are."""
-    content = found.path.read_bytes()
-    meta = pydicom.dcmread(BytesIO(content), stop_before_pixels=True).file_meta
-    start = META_BYTES + int(meta.FileMetaInformationGroupLength)
     expected = 2 * math.prod(found.matrix)
-    plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[start:], expected + MAX_INFLATED_BYTES)
-    file = BytesIO(plain)
-    read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag == PIXEL_DATA)
+    with Bounded(io.FileIO(found.path)) as compressed:
+        transfer_syntax(compressed)
+        file = inflated(compressed, compressed.tell(), expected + MAX_INFLATED_BYTES)
+    plain = file.getvalue()
+    for _ in elements(file, DEFLATED, []):
+        pass
     tag, _, length = next_element(file, DEFLATED)
     at = file.tell()
     if tag != PIXEL_DATA or length != expected or len(plain) < at + expected:

@@ -7,8 +7,9 @@ how the files of a series are sorted before they are judged in `ctlib.parts`.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ctlib.pixels import read_plane
 from ctlib.reasons import SeriesError
 from ctlib.tree import files_under, nifti_uid, scan
 
-__all__ = ["SeriesError", "Volume", "read_series", "scan", "upright"]
+__all__ = ["OpenSeries", "SeriesError", "Volume", "open_series", "read_series", "scan", "upright"]
 
 COMPANIONS = {".csv", ".json", ".txt", ".xml"}
 """Endings of files that lie beside the slices of a folder (LIDC's readers' XML) and are none."""
@@ -58,6 +59,15 @@ class Volume:
             raise ValueError(f"Volume: spacing_mm is {self.spacing_mm}; give three distances above 0.")
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, H, W)."""
+        return self.hu.shape
+
+    def planes(self) -> Iterator[NDArray[np.int16]]:
+        """Slices, int16 `[H, W]`, HU, from the most inferior."""
+        return iter(self.hu)
+
+    @property
     def z_mm(self) -> NDArray[np.float64]:
         """Patient coordinate along Superior of each slice, float64 `[D]`, mm, increasing."""
         return self.origin_mm[0] + self.spacing_mm[0] * np.arange(len(self.hu), dtype=np.float64)
@@ -69,6 +79,82 @@ class Volume:
             f"Volume {self.series_uid}: {shape} voxels (z, y, x), {spacing} mm, "
             f"{self.hu.min()} to {self.hu.max()} HU, {self.hu.nbytes / 1e6:.1f} MB"
         )
+
+
+@dataclass(frozen=True)
+class OpenSeries:
+    """A DICOM series whose headers were read and judged, and whose pixels were not.
+
+    Args:
+        grid: its files on their grid.
+        series_uid: SeriesInstanceUID.
+    """
+
+    grid: Grid
+    series_uid: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, H, W)."""
+        return (len(self.grid.slices), *self.grid.matrix)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of voxels along (z, y, x), mm."""
+        return self.grid.spacing_mm
+
+    def _fill(self, planes: Iterable[NDArray[np.int16]]) -> Iterator[NDArray[np.int16]]:
+        """Read each file, as acquired, into the next of some planes."""
+        for found, plane in zip(self.grid.slices, planes, strict=False):
+            try:
+                read_plane(found, plane)
+            except SeriesError as error:
+                raise SeriesError(error.reason, self.series_uid, found.path.name) from error
+            yield plane
+
+    def planes(self) -> Iterator[NDArray[np.int16]]:
+        """Slices, int16 `[H, W]`, HU, from the most inferior; the next one overwrites the last.
+
+        Raises:
+            SeriesError: one cannot be read right.
+        """
+        buffer = np.empty(self.grid.slices[0].matrix, np.int16)
+        for plane in self._fill(itertools.repeat(buffer)):
+            yield np.ascontiguousarray(upright(plane, self.grid.orientation))
+
+    def read(self) -> Volume:
+        """The whole volume.
+
+        Raises:
+            SeriesError: a slice cannot be read right.
+        """
+        hu = np.empty((len(self.grid.slices), *self.grid.slices[0].matrix), np.int16)
+        for _ in self._fill(hu):
+            pass
+        hu = np.ascontiguousarray(upright(hu, self.grid.orientation))
+        return Volume(hu, self.grid.spacing_mm, self.series_uid, self.grid.origin_mm)
+
+
+def open_series(path_or_files: str | Path | Sequence[str | Path]) -> OpenSeries | Volume:
+    """Find one series by its headers, to be read slice by slice; a NIfTI volume is read at once.
+
+    Args:
+        path_or_files: as for `read_series`.
+
+    Raises:
+        SeriesError: as `read_series`, but for what only the pixels show.
+    """
+    given = [path_or_files] if isinstance(path_or_files, str | Path) else path_or_files
+    paths = [Path(path) for path in given]
+    is_folder = len(paths) == 1 and paths[0].is_dir()
+    paths = list(files_under(paths[0])) if is_folder else paths
+    if len(paths) == 1 and nifti.is_nifti(paths[0]):
+        return _read_nifti(paths[0])
+    slices = [read_header(path) for path in paths]
+    if is_folder:
+        slices = [s for s in slices if not _beside(s)]
+    grid = _the_one(slices)
+    return OpenSeries(grid, grid.series_uid)
 
 
 def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
@@ -86,25 +172,8 @@ def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
         SeriesError: it cannot be read right, or there are several volumes; the sentence names
             series, file and reason.
     """
-    given = [path_or_files] if isinstance(path_or_files, str | Path) else path_or_files
-    paths = [Path(path) for path in given]
-    is_folder = len(paths) == 1 and paths[0].is_dir()
-    paths = list(files_under(paths[0])) if is_folder else paths
-    if len(paths) == 1 and nifti.is_nifti(paths[0]):
-        return _read_nifti(paths[0])
-    slices = [read_header(path) for path in paths]
-    if is_folder:
-        slices = [s for s in slices if not _beside(s)]
-    grid = _the_one(slices)
-    first = grid.slices[0]
-    hu = np.empty((len(grid.slices), *first.matrix), np.int16)
-    for found, plane in zip(grid.slices, hu, strict=True):
-        try:
-            read_plane(found, plane)
-        except SeriesError as error:
-            raise SeriesError(error.reason, grid.series_uid, found.path.name) from error
-    hu = np.ascontiguousarray(upright(hu, grid.orientation))
-    return Volume(hu, grid.spacing_mm, grid.series_uid, grid.origin_mm)
+    opened = open_series(path_or_files)
+    return opened.read() if isinstance(opened, OpenSeries) else opened
 
 
 def _beside(found: Slice) -> bool:

@@ -6,12 +6,13 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import blosc2
 import numpy as np
 import pytest
+import xxhash
 
 from ctlib.checks import examine
 from ctlib.store import CODECS, N_OPEN, Store, StoreError, shrink
 from ctlib.volumes import Volume
 
-ENDINGS = {"none": ".npy", "blosc2": ".b2nd"}
+ENDINGS = {"none": ".npy", "blosc2": ".blosc2"}
 every_codec = pytest.mark.parametrize("codec", CODECS)
 
 
@@ -86,7 +87,7 @@ def test_slices_are_never_enlarged(tmp_path, codec):
 def test_what_is_put_is_read(tmp_path, codec):
     store = Store(tmp_path / "store", 6, codec)
     assert not store.has("1.2.3")
-    path = store.put(volume(), "from here", "these bytes")
+    path = store.put(volume(), "from here")
     small = shrink(volume().hu, 6)
     read = store.read("1.2.3")
     np.testing.assert_array_equal(read, small)
@@ -94,7 +95,8 @@ def test_what_is_put_is_read(tmp_path, codec):
     assert isinstance(read, np.memmap) == (codec == "none")
     record = store.record("1.2.3")
     assert record["spacing_mm"] == pytest.approx([2.5, 1.5, 1.0]) and record["shape"] == [3, 6, 6]
-    assert (record["source_checksum"], record["source_content"]) == ("from here", "these bytes")
+    content = xxhash.xxh3_128_hexdigest(volume().hu.data)
+    assert (record["source_checksum"], record["source_content"]) == ("from here", content)
     assert (record["codec"], record["n_bytes"]) == (codec, path.stat().st_size)
     assert record["checks"] == examine(small)
     assert store.has("1.2.3") and store.has("1.2.3", "from here") and not store.has("1.2.3", "from there")
@@ -105,7 +107,9 @@ def test_what_is_put_is_read(tmp_path, codec):
 def test_files_are_read_by_other_programs_too(tmp_path):
     plain, small = (Store(tmp_path / codec, 6, codec).put(volume()) for codec in CODECS)
     np.testing.assert_array_equal(np.load(plain), shrink(volume().hu, 6))
-    np.testing.assert_array_equal(blosc2.open(str(small), mode="r")[:], shrink(volume().hu, 6))
+    chunk = np.empty((2, 6, 6), np.int16)  # the first; each is a buffer of c-blosc2
+    blosc2.decompress2(small.read_bytes(), dst=chunk)
+    np.testing.assert_array_equal(chunk, shrink(volume().hu, 6)[:2])
 
 
 @every_codec
@@ -218,7 +222,7 @@ def test_the_estimate_holds_for_noise_at_most_by_what_is_said(tmp_path, codec):
 def test_each_flipped_byte_is_found(tmp_path, codec, ending):
     store = Store(tmp_path, 3, codec)
     hu = volume((17, 3, 3)).hu
-    hu[8:16] = 0  # blosc2 keeps such a chunk in its index only
+    hu[8:16] = 0
     path = store.put(Volume(hu, (1.0, 1.0, 1.0), "1.2.3", (0.0, 0.0, 0.0)), "a")
     path = path if ending == "voxels" else path.with_suffix(ending)
     size = path.stat().st_size
@@ -233,13 +237,14 @@ def test_each_flipped_byte_is_found(tmp_path, codec, ending):
 
 
 @pytest.mark.parametrize(
-    ("codec", "what", "first", "last"), [("none", "slice 12", 12, 12), ("blosc2", "chunk 1", 8, 15)]
+    ("codec", "what", "first", "last"), [("none", "slice 12", 12, 12), ("blosc2", "chunk 6", 12, 13)]
 )
 def test_the_reader_finds_damage_in_the_slices_it_reads(tmp_path, codec, what, first, last):
     store = Store(tmp_path, 16, codec)
     path = store.put(volume((25, 16, 16)))
-    frame = store.record("1.2.3").get("frame", {"n_head": 128, "n_tail": 0})
-    flip(path, (frame["n_head"] + path.stat().st_size - frame["n_tail"]) // 2)  # in the middle slice
+    sizes = store.record("1.2.3").get("frame", {"sizes": [128]})["sizes"]
+    n_before = sum(sizes[: first // 2]) if codec == "blosc2" else sizes[0] + first * 512
+    flip(path, n_before + 40)
     settle(tmp_path)
     with pytest.raises(StoreError, match=rf"{path.name} is damaged \({what} has .* series 1\.2\.3 again"):
         store.read("1.2.3")
@@ -271,7 +276,7 @@ def test_damage_after_a_read_is_found_by_the_next(tmp_path, codec, ending):
 
 @pytest.mark.parametrize(
     ("codec", "checked"),
-    [("none", ["slice 12", "slice 13"]), ("blosc2", ["slice 11", "slice 12", "slice 13"])],
+    [("none", ["slice 12", "slice 13"]), ("blosc2", ["chunk 5", "chunk 6"])],
 )
 def test_what_is_remembered_is_not_compared_again(tmp_path, codec, checked, monkeypatch):
     store, seen = Store(tmp_path, 6, codec), []
@@ -285,7 +290,7 @@ def test_what_is_remembered_is_not_compared_again(tmp_path, codec, checked, monk
     store.read("1.2.3", 11, 14)
     assert seen == checked
     store.read("1.2.3", 16, 17)
-    assert seen[len(checked) :] == {"none": ["slice 16"], "blosc2": ["chunk 2", "slice 16"]}[codec]
+    assert seen[len(checked) :] == {"none": ["slice 16"], "blosc2": ["chunk 8"]}[codec]
 
 
 def test_few_files_are_kept_open_and_none_travels(tmp_path):

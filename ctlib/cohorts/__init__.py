@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-import xxhash
 
 from ctlib import tables
 from ctlib.hu import HU_WINDOWS
 from ctlib.identity import Identity
 from ctlib.store import Store, StoreError
-from ctlib.volumes import SeriesError, Volume, read_series
+from ctlib.volumes import SeriesError, Volume, open_series, read_series
 from ctlib.workspace import Workspace
 
 TABLES = ("series", "slices", "problems", "marks")
@@ -288,9 +287,7 @@ def store_series(item: tuple[str, str, tuple[str, ...]], store: Store) -> str:
     uid, source, files = item
     try:
         if not store.has(uid, source):
-            volume = read_series(files)
-            content = xxhash.xxh3_128_hexdigest(volume.hu.data)
-            store.put(replace(volume, series_uid=uid), source, content)
+            store.put(replace(open_series(files), series_uid=uid), source)
     except SeriesError as error:
         return f"Refused: {error.reason}."
     except StoreError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +29,35 @@ def shrink(hu: NDArray[np.int16], matrix_px: int) -> NDArray[np.int16]:
     >>> shrink(np.array([[[-1000, -900, 0, 0], [-1000, -900, 40, 40]]], np.int16), 2).tolist()
     [[[-987, -512], [-987, -492]]]
     """
-    side = max(hu.shape[1:])
+    return shrink_planes(hu, hu.shape, matrix_px)
+
+
+def shrink_planes(
+    planes: Iterable[NDArray[np.int16]], shape: tuple[int, ...], matrix_px: int
+) -> NDArray[np.int16]:
+    """`shrink`, slice by slice: a series need not be in memory as a whole.
+
+    Args:
+        planes: int16 `[H, W]`, HU, one after the other; each is used before the next is taken.
+        shape: (D, H, W).
+        matrix_px: rows and columns of the result.
+
+    Returns:
+        int16 `[D, matrix_px, matrix_px]`, HU, rounded.
+
+    Raises:
+        StoreError: the slices are smaller than the result would be.
+    """
+    depth, rows, cols = shape
+    side = max(rows, cols)
     if side < matrix_px:
-        raise StoreError(f"slices of {hu.shape[1]} x {hu.shape[2]} px are below matrix_px {matrix_px}")
-    top, left = ((side - n) // 2 for n in hu.shape[1:])
-    bottom, right = side - hu.shape[1] - top, side - hu.shape[2] - left
-    small = np.empty((len(hu), matrix_px, matrix_px), np.int16)
-    for plane, target in zip(hu, small, strict=True):
-        if plane.shape != (side, side):
-            plane = cv2.copyMakeBorder(plane, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(HU_MIN,))
-        cv2.resize(plane, (matrix_px, matrix_px), dst=target, interpolation=cv2.INTER_AREA)
+        raise StoreError(f"slices of {rows} x {cols} px are below matrix_px {matrix_px}")
+    top, left = (side - rows) // 2, (side - cols) // 2
+    bottom, right = side - rows - top, side - cols - left
+    small = np.empty((depth, matrix_px, matrix_px), np.int16)
+    for plane, target in zip(planes, small, strict=True):
+        square: Any = plane
+        if rows != cols:
+            square = cv2.copyMakeBorder(plane, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(HU_MIN,))
+        cv2.resize(square, (matrix_px, matrix_px), dst=target, interpolation=cv2.INTER_AREA)
     return small
