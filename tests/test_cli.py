@@ -13,6 +13,7 @@ from sample_project import code, markdown, project
 
 from ctlib import __main__ as cli
 from ctlib import console, progress
+from ctlib.identity import DEFAULT_KEY, Identity
 from ctlib.workspace import PROJECT, write_json, write_text
 
 
@@ -67,7 +68,9 @@ def test_the_command_line_imports_nothing_heavy():
     assert done.stderr.strip() == ""
 
 
-@pytest.mark.parametrize("command", ["", "run", "scan", "predict", "runs", "report"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "scan", "predict", "runs", "report", "fetch", "prepare", "verify"]
+)
 def test_every_command_has_a_help_page(command):
     done = ctlib(*[part for part in (command, "--help") if part])
     assert done.returncode == 0 and "Usage: python -m ctlib" in done.stdout
@@ -201,13 +204,16 @@ def series(tmp_path_factory):
 
 def test_scan_accounts_for_every_file(series, capsys, places):
     root = next(parent for parent in series.parents if (parent / "notes.txt").exists())
-    assert called(places, "scan", str(root), "--json") == 0
+    assert called(places, "scan", str(root), "--json", "--paths", "--id-key", "public") == 0
     found = json.loads(capsys.readouterr().out)
     files = [path for path in root.rglob("*") if path.is_file()]
     assert sum(row["n_files"] for part in found.values() for row in part) == len(files)
-    assert [row["path"] for row in found["problems"]] == ["notes.txt"]
-    assert called(places, "scan", str(root)) == 0
-    assert "1 files are refused" in capsys.readouterr().out
+    assert [row["where"] for row in found["problems"]] == ["notes.txt"]
+    assert found["series"][0]["where"] == str(series.relative_to(root))
+    assert called(places, "scan", str(root), "--id-key", "public") == 0
+    told = capsys.readouterr().out
+    assert "1 files are refused" in told and "notes" not in told
+    assert found["series"][0]["series_uid"] in told  # the name that tables have for it
 
 
 @pytest.fixture
@@ -233,6 +239,12 @@ def finished(places):
     return workspace, run, made
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home folder where a key may be made."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 def test_predict_scores_every_clip_with_the_weights_of_the_run(series, finished, places, capsys):
     import torch
 
@@ -245,7 +257,8 @@ def test_predict_scores_every_clip_with_the_weights_of_the_run(series, finished,
     told = capsys.readouterr().out
     assert "no diagnosis" in told
     volume = read_series(series)
-    folder = workspace.root / "predict" / f"{run.run_id}_{volume.series_uid}"
+    name = Identity.at(DEFAULT_KEY, workspace.root).series(volume.series_uid)
+    folder = workspace.root / "predict" / f"{run.run_id}_{name}"
     table = pd.read_csv(folder / "scores.csv")
     assert table["start"].iloc[0] == 0 and table["stop"].iloc[-1] == len(volume.hu)
     assert (table["start"].iloc[1:].to_numpy() == table["stop"].iloc[:-1]).all()
@@ -269,4 +282,8 @@ def test_predict_refuses_what_it_cannot_use(series, finished, places, capsys, tm
     (workspace.runs / run.run_id / "result.json").unlink()
     assert called(places, "predict", run.run_id, str(series), "--profile", "small") == 2
     told = capsys.readouterr().err
-    assert "empty" in told and f"run {run.run_id} is not finished" in told and "Traceback" not in told
+    assert (
+        "no DICOM files are there" in told
+        and f"run {run.run_id} is not finished" in told
+        and "Traceback" not in told
+    )

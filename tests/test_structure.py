@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 import yaml
@@ -132,6 +133,20 @@ def test_notebooks_are_short_and_only_tell(notebook):
     for cell, n in zip(code, lines, strict=True):
         assert n <= 12 or cell["metadata"].get("tags") == ["parameters"], source_of(cell)
         assert not FORBIDDEN.search(source_of(cell)), source_of(cell)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebooks_call_what_exists(notebook):
+    """A name that moved is noticed here, and not after minutes of the demo."""
+    sources = [source_of(c) for c in cells_of(notebook) if c["cell_type"] == "code"]
+    known = {}
+    exec(sources[0], known)
+    asked = [node for source in sources for node in ast.walk(ast.parse(source))]
+    for node in asked:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner = known.get(node.value.id)
+            if isinstance(owner, types.ModuleType):
+                assert hasattr(owner, node.attr), f"{node.value.id}.{node.attr}"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
