@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.dicom import Slice
 from ctlib.reasons import SeriesError
+from ctlib.slices import Slice
 
 MIN_SLICES = 3
 """Of two slices, nobody can tell whether one is missing between."""

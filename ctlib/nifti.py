@@ -24,6 +24,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from ctlib.geometry import AXIS_TOLERANCE, MIN_SLICES
 from ctlib.hu import HU_MAX, HU_MIN
 from ctlib.reasons import SeriesError
 
@@ -36,10 +37,6 @@ DTYPES = {
 """Datatype codes of nifti1.h that are read, as numpy names; not complex, RGB and 128-bit floats."""
 UNITS = {1: "metre", 3: "micron"}
 """Space units of nifti1.h other than mm (2) and unknown (0), which is read as mm."""
-MIN_SLICES = 3
-"""As in `ctlib.geometry`, which stands beside this module: of two slices nobody can tell more."""
-AXIS_TOLERANCE = 1e-3
-"""Largest off-axis direction cosine, as in `ctlib.geometry`."""
 AFFINE_TOLERANCE = 0.1
 """Largest distance of a corner voxel between sform and qform, in voxels, and of the voxel size
 between pixdim and affine, over the whole matrix. Both are float32: honest ones differ by 0.001."""

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.dicom import Slice
 from ctlib.geometry import MIN_SLICES, SPACING_DIFFERENCE, Grid, locate, one
 from ctlib.reasons import SeriesError
+from ctlib.slices import Slice
 
 
 @dataclass

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 
 from ctlib import streams
-from ctlib.dicom import RLE, STRAY, Slice
+from ctlib.dicom import STRAY
 from ctlib.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -32,6 +32,7 @@ from ctlib.elements import (
 )
 from ctlib.hu import HU_MAX, HU_MIN
 from ctlib.reasons import SeriesError
+from ctlib.slices import RLE, Slice
 
 MAX_INFLATED_BYTES = 64_000_000
 """Most that is inflated beside the pixels: a header is never as large."""

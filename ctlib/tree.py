@@ -19,11 +19,12 @@ from typing import Any
 import pandas as pd
 
 from ctlib import nifti
-from ctlib.dicom import Slice, read_header
+from ctlib.dicom import read_header
 from ctlib.geometry import Grid
 from ctlib.identity import Identity
 from ctlib.maps import Map, in_order
 from ctlib.parts import judge, named
+from ctlib.slices import Slice
 
 SERIES = (
     *("patient_id", "study_uid", "series_uid", "n_files", "n_slices", "rows_px", "cols_px"),

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctlib import nifti
-from ctlib.dicom import NO_PREAMBLE, Slice, read_header
+from ctlib.dicom import NO_PREAMBLE, read_header
 from ctlib.geometry import Grid, one, upright
 from ctlib.parts import judge, named
 from ctlib.pixels import read_plane
 from ctlib.reasons import SeriesError
+from ctlib.slices import Slice
 from ctlib.tree import files_under, nifti_uid, scan
 
 __all__ = ["OpenSeries", "SeriesError", "Volume", "open_series", "read_series", "scan", "upright"]

@@ -22,10 +22,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from ctlib import summaries
-from ctlib.dicom import KEYWORDS
 from ctlib.identity import Identity
 from ctlib.maps import in_order
 from ctlib.prepare import Preparation
+from ctlib.slices import KEYWORDS
 from ctlib.tree import listed
 from ctlib.workspace import PROJECT
 
