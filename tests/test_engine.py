@@ -209,3 +209,24 @@ def test_workers_end_with_the_process_that_made_them(tmp_path, sign):
     assert all(map(gone, pids))
     process.communicate(timeout=60)
     assert process.returncode != 0
+
+
+def test_workers_of_a_scheduler_elsewhere_are_used_and_left_alone():
+    """A cluster's scheduler, as a process of its own would have it; the engine ends nothing there."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        for _ in range(2):
+            with Engine(2, scheduler=cluster.scheduler_address) as engine:
+                assert engine.map(square, [1, 2, 3]) == [1, 4, 9]
+                pids = engine.map(process_id, [0, 0, 0, 0])
+                assert os.getpid() not in pids
+                outcomes = engine.run(odd_fails, [0, 1])
+                assert [outcome.error is None for outcome in outcomes] == [True, False]
+        assert len(cluster.scheduler.workers) == 2
+    with pytest.raises(ValueError, match="workers is 0; give at least 1"):
+        Engine(0, scheduler="tcp://127.0.0.1:1")
+
+
+def process_id(_: int) -> int:
+    return os.getpid()

@@ -108,6 +108,7 @@ def ingest(name: str, source: Source, work: Workspace, store: Store, identity: I
         raise ValueError(f"cohorts names {name!r}; known are {', '.join(READERS)}.")
     cohort = READERS[name](source, resolve(source.root), run).hidden(identity)
     series = cohort.series[[not store.has(uid, cohort.sources[uid]) for uid in cohort.series["series_uid"]]]
+    store.tidy()
     check_disk(store, int(series["n_slices"].sum()))
     items = [(uid, cohort.sources[uid], tuple(map(str, cohort.files[uid]))) for uid in series["series_uid"]]
     reasons = dict(

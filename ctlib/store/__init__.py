@@ -36,6 +36,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -62,6 +63,8 @@ N_OPEN = 64
 STEADY_NS = 2_000_000_000
 """A file that was changed less than this before it was opened is not remembered: a further change might
 leave their time as it is (2 s on FAT, 10 ms and less elsewhere)."""
+LEFT_S = 3600.0
+"""What was written and not finished for an hour is left over: a volume takes a second, s."""
 RECORD_BYTES = 64
 """A slice's share of the records, rounded up: checksums, and what `examine` found."""
 
@@ -304,11 +307,16 @@ class Store:
             return uid, str(error)
         return None
 
-    def tidy(self) -> int:
-        """Delete what interrupted writes left, while nobody writes; returns the number of files.
+    def tidy(self, older_than_s: float = LEFT_S) -> int:
+        """Delete what interrupted writes left: temporary files, and voxels without a record.
 
-        That is temporary files, and voxels without a record.
+        Args:
+            older_than_s: only what was not touched for so long, s: another process may be writing.
+
+        Returns:
+            The number of files.
         """
+        before = time.time() - older_than_s
         endings = tuple(codec.ending for codec in CODECS.values())
         leftovers = [
             path
@@ -316,6 +324,10 @@ class Store:
             if path.name.startswith(".")
             or (path.suffix in endings and not path.with_suffix(".json").is_file())
         ]
+        n_deleted = 0
         for path in leftovers:
-            path.unlink(missing_ok=True)
-        return len(leftovers)
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if path.stat().st_mtime <= before:
+                    path.unlink()
+                    n_deleted += 1
+        return n_deleted
