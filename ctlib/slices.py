@@ -25,7 +25,7 @@ from ctlib.reasons import SeriesError, quoted
 from ctlib.scanners import known_kernel, known_maker
 
 NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED}
-"""Uncompressed transfer syntaxes, and deflated, which pydicom inflates as it reads (PS3.5 A)."""
+"""Uncompressed transfer syntaxes, and deflated, which is inflated first (PS3.5 A)."""
 RLE = "1.2.840.10008.1.2.5"
 LOSSLESS = {RLE, *(f"1.2.840.10008.1.2.4.{end}" for end in (57, 70, 80, 90))}
 """RLE, JPEG lossless (two), JPEG-LS lossless, JPEG 2000 lossless (PS3.5 A.4)."""

@@ -36,7 +36,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -50,7 +49,7 @@ from numpy.typing import NDArray
 from ctlib.checks import examine
 from ctlib.maps import Map, in_order
 from ctlib.store.codecs import CODECS, Codec, StoreError, content, digests
-from ctlib.store.files import Stamp, load, save, stamps_of, write
+from ctlib.store.files import Stamp, delete_leftovers, load, save, stamps_of, write
 from ctlib.store.matrix import shrink, shrink_planes
 from ctlib.volumes import OpenSeries, Volume
 
@@ -316,18 +315,5 @@ class Store:
         Returns:
             The number of files.
         """
-        before = time.time() - older_than_s
         endings = tuple(codec.ending for codec in CODECS.values())
-        leftovers = [
-            path
-            for path in (self.folder.iterdir() if self.folder.is_dir() else ())
-            if path.name.startswith(".")
-            or (path.suffix in endings and not path.with_suffix(".json").is_file())
-        ]
-        n_deleted = 0
-        for path in leftovers:
-            with suppress(FileNotFoundError):  # another process has just finished it
-                if path.stat().st_mtime <= before:
-                    path.unlink()
-                    n_deleted += 1
-        return n_deleted
+        return delete_leftovers(self.folder, endings, time.time() - older_than_s)

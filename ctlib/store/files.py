@@ -68,3 +68,25 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def delete_leftovers(folder: Path, endings: tuple[str, ...], before_s: float) -> int:
+    """Delete temporary files, and files of voxels without a record, that are older than a time.
+
+    Args:
+        folder: of a store; it need not exist.
+        endings: of files of voxels.
+        before_s: seconds since the epoch.
+
+    Returns:
+        The number of files.
+    """
+    n_deleted = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        unfinished = path.suffix in endings and not path.with_suffix(".json").is_file()
+        if path.name.startswith(".") or unfinished:
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if path.stat().st_mtime <= before_s:
+                    path.unlink()
+                    n_deleted += 1
+    return n_deleted
