@@ -8,6 +8,7 @@ anything else is an `InitError` that names the tensors.
   Scheme: as the builders do (`ctlib.backbones.video`, `.slices`): convolutions He-normal by
   fan-out; batch norm 1 and 0.
 - `video`: pretrained here on labelled videos; weights and record are written by `save_weights`.
+- a control of one of these, `shuffled:video`: see `ctlib.controls`.
 
 The head is one linear layer, N(0, 0.01^2) with bias 0, as pytorchvideo draws its own. Backbone
 and head are drawn from two streams of the seed, so that a seed gives the same head for every
@@ -20,7 +21,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from torch import nn
 
 from ctlib import tables
 from ctlib.backbones import Size, build
+from ctlib.controls import FROZEN, ControlError, adapt_all, split
 from ctlib.networks import Network
 from ctlib.workspace import Workspace, read_json, shown, write_json
 
@@ -42,7 +44,7 @@ HEAD_STD = 0.01
 WRITERS = {"video": "02_pretrain"}
 """Inits whose weights are made here, and the notebook that does."""
 
-_BACKBONE_STREAM, _HEAD_STREAM = 0, 1
+_BACKBONE_STREAM, _HEAD_STREAM, _CONTROL_STREAM = 0, 1, 2
 
 
 class InitError(ValueError):
@@ -119,8 +121,11 @@ def network(
     Raises:
         InitError: the file lacks a tensor of the backbone, has one that the network does not,
             or has one of another shape or type.
+        ControlError: a control of the init would change nothing.
     """
     made = _draw(backbone_key, size, init, seed, n_outputs)
+    controls, _ = split(init.name)
+    made.is_frozen = FROZEN in controls
     drawn = "drawn from the seed"
     head = dict.fromkeys((f"head.{name}" for name in made.head.state_dict()), drawn)
     if init.path is None:
@@ -130,9 +135,16 @@ def network(
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
     loaded = {name: tensor for name, tensor in given.items() if name not in head}
     _compare(wanted, loaded, f"init {init.name} for {backbone_key} ({size}), {shown(init.path)}")
-    made.load_state_dict(loaded, strict=False)
+    adapted = adapt_all(controls, loaded, torch.Generator().manual_seed(_stream(seed, _CONTROL_STREAM)))
+    made.load_state_dict(adapted, strict=False)
     why = f"{shown(init.path)}, SHA-256 {init.checksum[:16]}"
-    return made, _ledger(made, backbone_key, init, "loaded", why, head)
+    ledger = _ledger(made, backbone_key, init, "loaded", why, head)
+    how = ", then ".join(control for control in controls if control != FROZEN)
+    for name, tensor in loaded.items():
+        if adapted.get(name) is not tensor:
+            told = ("adapted", f"{how}: {why}") if name in adapted else ("random", f"{how}: {drawn}")
+            ledger.loc[ledger["tensor"] == name, ["status", "why"]] = told
+    return made, ledger
 
 
 def load_weights(target: nn.Module, path: Path) -> None:
@@ -244,21 +256,29 @@ def find(init_name: str, backbone: str, workspace: Workspace, cohort_mean_std: t
     """The init of a name for a network.
 
     Args:
-        init_name: `random`, or an init that was made here (`video`).
+        init_name: `random`, an init that was made here (`video`), or a control of one of them.
         backbone: key of the network.
         workspace: where weights that were made here lie.
         cohort_mean_std: of the training voxels in [0, 1]; used by `random` only.
 
     Raises:
         ValueError: no init has that name.
+        ControlError: a control is unknown, or has nothing to take from.
         MissingInput: its weights were not made yet; the sentence names the notebook that does.
         InitError: the record lacks a field, or the file is not the one that was recorded.
     """
-    if init_name == "random":
+    controls, base = split(init_name)
+    if controls and base != "random":
+        return replace(find(base, backbone, workspace, cohort_mean_std), name=init_name)
+    if changing := [control for control in controls if control != FROZEN]:
+        raise ControlError(f"init is {init_name!r}; random weights have nothing for {changing[0]} to take.")
+    if base == "random":
         mean, std = cohort_mean_std
-        return Init("random", "drawn from the seed", "none needed", (float(mean),), (float(std),))
+        return Init(init_name, "drawn from the seed", "none needed", (float(mean),), (float(std),))
     if init_name not in WRITERS:
-        raise ValueError(f"init is {init_name!r}; known are random, {', '.join(WRITERS)}.")
+        raise ValueError(
+            f"init is {init_name!r}; known are random, {', '.join(WRITERS)}, and controls of them."
+        )
     path = workspace.require(workspace.weights(init_name, backbone), WRITERS[init_name])
     record_path = workspace.require(path.with_suffix(".json"), WRITERS[init_name])
     record = read_json(record_path)

@@ -23,6 +23,8 @@ class Network(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    is_frozen: bool = False
+    """Whether only the head is trained: the backbone then stays as in evaluation, statistics included."""
 
     def __init__(
         self, backbone: nn.Module, n_outputs: int, mean: Sequence[float], std: Sequence[float]
@@ -38,3 +40,11 @@ class Network(nn.Module):
         """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
         mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
         return self.head(self.backbone((clip - mean) / std))
+
+    def train(self, mode: bool = True) -> Network:
+        """Training or evaluation mode; a frozen backbone stays in evaluation and takes no gradients."""
+        super().train(mode)
+        self.backbone.requires_grad_(not self.is_frozen)
+        if self.is_frozen:
+            self.backbone.eval()
+        return self

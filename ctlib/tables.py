@@ -101,7 +101,7 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("tensor", "str", "name in the network"),
         ("shape", "str", "its shape"),
         ("n_parameters", "int64", "numbers in it"),
-        ("status", "str", "loaded, head or random"),
+        ("status", "str", "loaded, adapted (by a control), head or random"),
         ("why", "str", "reason of the status"),
         ("checksum", "str", "first 16 hex digits of the SHA-256 of the tensor in memory"),
     ),

@@ -27,7 +27,7 @@ ORDER = [
     (1, "cohorts"),
     (2, "splits clips sampling motions"),
     (2, "videos folds"),
-    (3, "backbones networks metrics"),
+    (3, "backbones networks metrics controls"),
     (3, "inits stats summaries"),
     (3, "quality"),
     (4, "engine precision runs optimization"),
