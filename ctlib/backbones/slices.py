@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from ctlib.backbones.record import Backbone
+
 Pooling = Literal["max", "mean"]
 
 
@@ -74,3 +76,18 @@ def resnet18(size: str, in_channels: int, pooling: Pooling = "max") -> nn.Module
     if size == "full":
         return SliceResNet(in_channels, width=64, depths=(2, 2, 2, 2), pooling=pooling)
     return SliceResNet(in_channels, width=12, depths=(2, 2, 2, 2), pooling=pooling)
+
+
+ENTRIES = (
+    Backbone(
+        key="resnet18",
+        title="ResNet-18 on slices, highest",
+        dims=2,
+        build=resnet18,
+        licence="BSD-3-Clause (torchvision)",
+        citation="He et al., Deep residual learning for image recognition, CVPR 2016",
+        clip=(1, 224, 224),
+        cpu_precision="bf16",
+        cpu_channels_last=True,
+    ),
+)

@@ -30,6 +30,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ctlib.backbones.record import Backbone
+
 with warnings.catch_warnings():
     # pytorchvideo 0.1.5 scripts a function at import that we never call; torch warns about it.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
@@ -122,3 +124,41 @@ def x3d_m(size: str, in_channels: int) -> nn.Module:
         return keep_grouped_fp32(Trunk(create_x3d(input_crop_size=224, **settings)))
     net = create_x3d(input_crop_size=48, stem_dim_in=8, width_factor=1.0, depth_factor=1.0, **settings)
     return keep_grouped_fp32(Trunk(shrink(net, depths=(1, 1, 2, 1))))
+
+
+ENTRIES = (
+    Backbone(
+        key="slow_r50",
+        title="Slow, ResNet-50",
+        dims=3,
+        build=slow_r50,
+        licence="Apache-2.0 (pytorchvideo)",
+        citation="Feichtenhofer et al., SlowFast networks for video recognition, ICCV 2019",
+        clip=(8, 224, 224),
+        cpu_precision="bf16",
+        cpu_channels_last=True,
+    ),
+    Backbone(
+        key="r2plus1d_r50",
+        title="R(2+1)D, ResNet-50",
+        dims=3,
+        build=r2plus1d_r50,
+        licence="Apache-2.0 (pytorchvideo)",
+        citation="Tran et al., A closer look at spatiotemporal convolutions, CVPR 2018",
+        clip=(16, 224, 224),
+        cpu_precision="bf16",
+        cpu_channels_last=True,
+    ),
+    Backbone(
+        key="x3d_m",
+        title="X3D-M",
+        dims=3,
+        build=x3d_m,
+        licence="Apache-2.0 (pytorchvideo)",
+        citation="Feichtenhofer, X3D: expanding architectures for efficient video recognition, CVPR 2020",
+        clip=(16, 224, 224),
+        cpu_precision="bf16",
+        cpu_channels_last=True,
+        fp32_grouped=True,
+    ),
+)
