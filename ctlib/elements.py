@@ -22,7 +22,9 @@ IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 """Transfer syntaxes in which elements look otherwise than in explicit little endian (PS3.5 A)."""
 PREAMBLE_BYTES = 132
 """128 bytes and DICM (PS3.10 7.1)."""
-TRANSFER_SYNTAX, PIXEL_DATA, PIXEL_GROUP = 0x00020010, 0x7FE00010, 0x7FE00000
+TRANSFER_SYNTAX, PIXEL_DATA = 0x00020010, 0x7FE00010
+PIXEL_TAGS = 0x7FE00001
+"""First tag of the group of PixelData behind its group length, which older files still write."""
 MAX_HEAD_BYTES = 1 << 20
 """Longer values of a header are read only as far as the file goes."""
 LONG_VRS = {bytes(vr, "ascii") for vr in ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN")}
@@ -92,7 +94,7 @@ def elements(file: BinaryIO, syntax: str, tags: Iterable[int]) -> Iterator[Any]:
         file,
         syntax == IMPLICIT,
         syntax != BIG_ENDIAN,
-        stop_when=lambda tag, vr, length: int.__ge__(tag, PIXEL_GROUP),  # pydicom's own >= is slow
+        stop_when=lambda tag, vr, length: int.__ge__(tag, PIXEL_TAGS),  # pydicom's own >= is slow
         specific_tags=list(tags),
     )
 

@@ -1,5 +1,7 @@
+import io
 import os
 import pickle
+import struct
 import tarfile
 import warnings
 from pathlib import Path
@@ -11,7 +13,9 @@ import pydicom
 import pytest
 from pydicom.uid import CTImageStorage
 
+from ctlib.dicom import read_header
 from ctlib.geometry import upright, upright_points
+from ctlib.pixels import read_plane
 from ctlib.volumes import SeriesError, Volume, read_series, scan
 
 
@@ -448,6 +452,27 @@ def test_pixels_must_be_as_many_as_the_matrix(tmp_path, case):
         read_series(tmp_path)
 
 
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"])
+def test_a_group_length_before_the_pixels_is_passed_over(tmp_path, syntax):
+    """Retired in 2007, written to this day; pydicom leaves it out of what it writes."""
+    hu = writer.volume()
+    found = writer.slices(hu)
+    order, implicit = (">" if syntax.endswith(".2.2") else "<"), syntax == "1.2.840.10008.1.2"
+    pixels = struct.pack(f"{order}HH", 0x7FE0, 0x0010)
+    length = struct.pack(f"{order}HH", 0x7FE0, 0) + (b"" if implicit else b"UL")
+    length += struct.pack(f"{order}{'I' if implicit else 'H'}I", 4, 96)
+    for k, ds in enumerate(found):
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.PixelData = np.frombuffer(ds.PixelData, "<i2").astype(f"{order}i2").tobytes()
+        written = io.BytesIO()
+        pydicom.dcmwrite(
+            written, ds, implicit_vr=implicit, little_endian=order == "<", enforce_file_format=True
+        )
+        assert written.getvalue().count(pixels) == 1
+        (tmp_path / f"{k}.dcm").write_bytes(written.getvalue().replace(pixels, length + pixels))
+    np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
+
+
 def test_a_file_cut_short_is_no_slice(tmp_path):
     writer.write(tmp_path, writer.slices(writer.volume()))
     path = tmp_path / "000.dcm"
@@ -569,6 +594,18 @@ def test_every_lossless_syntax_decodes_to_the_same_hu(shared_data, tmp_path):
             assert "transfer syntax" in str(error)
             seen[short] = "refused"
     assert seen == dict.fromkeys(LOSSLESS, "read") | dict.fromkeys(LOSSY, "refused")
+
+
+def test_every_lossless_file_is_a_slice_as_it_lies_there(shared_data):
+    """Not only after pydicom wrote it anew: the originals hold what it leaves out."""
+    for path in sorted((shared_data / "codec-zoo-chest-slice").glob("CTImage*")):
+        found = read_header(path)
+        syntax = str(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
+        assert (found.fault == "") == (syntax.removeprefix("1.2.840.10008.") in LOSSLESS), path.name
+        if not found.fault:
+            plane = np.empty(found.matrix, np.int16)
+            read_plane(found, plane)
+            assert plane.min() == -1024 and plane.max() > 500
 
 
 @pytest.mark.filterwarnings("ignore:End of file reached")
