@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import math
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from ctlib.elements import (
     DEFLATED,
+    MAX_INFLATED_BYTES,
     PIXEL_DATA,
     Bounded,
     elements,
@@ -30,7 +32,7 @@ from ctlib.slices import KEYWORDS, NATIVE, NO_PLACE, Slice, fields_of, parse, re
 HEAD_BYTES = 16_384
 """Beginning of a file in which most headers end; a longer one is read from the file itself."""
 STRAY = "what follows PixelData is no element, bytes are missing or too many"
-NO_PREAMBLE = "not a DICOM file, it has no preamble"
+NO_DICOM = "not a DICOM file"
 
 
 def _with_pixels(found: Slice, source: BinaryIO, file: Bounded) -> Slice:
@@ -78,24 +80,33 @@ def read_header(path: Path) -> Slice:
         return Slice(path, f"its header cannot be read ({type(error).__name__})")
 
 
+def _header(file: Bounded, head: io.BytesIO, syntax: str) -> tuple[BinaryIO, dict[str, str]]:
+    """The fields of a header and what they were read from, which stands behind them.
+
+    Args:
+        file: the whole file.
+        head: its beginning, behind the file meta; mostly that is enough.
+        syntax: transfer syntax UID.
+    """
+    start = head.tell()
+    short: BinaryIO = inflated(file, start, HEAD_BYTES) if syntax == DEFLATED else head
+    with suppress(Exception):  # of what was cut off here; a real fault shows in the whole file again
+        fields = fields_of(elements(short, syntax, KEYWORDS))
+        if next_is_pixels(short):
+            return short, fields
+    long: BinaryIO = inflated(file, start, MAX_INFLATED_BYTES) if syntax == DEFLATED else file
+    long.seek(0 if syntax == DEFLATED else start)
+    return long, fields_of(elements(long, syntax, KEYWORDS))
+
+
 def _read(path: Path, file: Bounded) -> Slice:
-    """A header from the beginning of its file, or, where that is not enough, from all of it."""
-    whole = file.size <= HEAD_BYTES
-    head = io.BytesIO(file.read(file.size if whole else HEAD_BYTES))
+    head = io.BytesIO(file.read(min(file.size, HEAD_BYTES)))
     syntax = transfer_syntax(head)
     if syntax is None:
-        return Slice(path, NO_PREAMBLE)
-    source: BinaryIO = inflated(file, head.tell(), HEAD_BYTES) if syntax == DEFLATED else head
-    begin = source.tell()
-    fields = fields_of(elements(source, syntax, KEYWORDS))
-    at_pixels = next_is_pixels(source)
-    if not whole and not at_pixels and syntax != DEFLATED:
-        source = file
-        source.seek(begin)
-        fields = fields_of(elements(source, syntax, KEYWORDS))
-        at_pixels = next_is_pixels(source)
+        return Slice(path, NO_DICOM)
+    source, fields = _header(file, head, syntax)
     found = parse(fields, path, syntax)
-    if found.fault == NO_PLACE and not at_pixels:
+    if found.fault == NO_PLACE and not next_is_pixels(source):
         return refused(found, "it is cut short, or it is no image")  # and so no screen capture
     if found.fault or syntax not in NATIVE - {DEFLATED}:
         return found

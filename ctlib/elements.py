@@ -18,6 +18,7 @@ from pydicom.filereader import data_element_generator
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax whose data set is compressed as a whole, with zlib's deflate (PS3.5 A.5)."""
+EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 """Transfer syntaxes in which elements look otherwise than in explicit little endian (PS3.5 A)."""
 PREAMBLE_BYTES = 132
@@ -25,6 +26,10 @@ PREAMBLE_BYTES = 132
 TRANSFER_SYNTAX, PIXEL_DATA = 0x00020010, 0x7FE00010
 PIXEL_TAGS = 0x7FE00001
 """First tag of the group of PixelData behind its group length, which older files still write."""
+MAX_INFLATED_BYTES = 64_000_000
+"""Most that is inflated beside the pixels: a header is never as large."""
+UNDEFINED = 0xFFFFFFFF
+"""Length of a sequence that ends where its delimiter stands (PS3.5 7.5)."""
 MAX_HEAD_BYTES = 1 << 20
 """Longer values of a header are read only as far as the file goes."""
 LONG_VRS = {bytes(vr, "ascii") for vr in ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN")}
@@ -72,11 +77,21 @@ def text_of(value: bytes) -> str:
 def transfer_syntax(file: BinaryIO) -> str | None:
     """Transfer syntax UID of a file that stands at its beginning, behind whose file meta it stands then.
 
+    The preamble may be missing, as in what pydicom 3 writes of a data set that was made from nothing,
+    and so may the file meta: the syntax is then implicit, the default (PS3.5 10), or explicit where the
+    first element has a VR.
+
     Returns:
-        "" where the file meta names none; None where there is no preamble, so no DICOM file.
+        "" where the file meta names none; None where this is no DICOM file.
     """
     if file.read(PREAMBLE_BYTES)[-4:] != b"DICM":
-        return None
+        file.seek(0)
+        first = file.read(6)
+        if first[:2] not in (b"\x02\x00", b"\x08\x00") or first[3:4] != b"\0":
+            return None
+        file.seek(0)
+        if first[:2] == b"\x08\x00":
+            return EXPLICIT if first[4:].isalpha() and first[4:].isupper() else IMPLICIT
     meta = data_element_generator(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     named = [element.value for element in meta if element.tag == TRANSFER_SYNTAX]
     return text_of(named[0]) if named and isinstance(named[0], bytes) else ""
@@ -154,8 +169,12 @@ def ends_well(file: BinaryIO, last: int, at: int, end: int, syntax: str) -> bool
     while at < end:
         file.seek(at)
         tag, _, length = next_element(file, syntax)
-        at = file.tell() + length
         if tag <= last:
             return False
+        if length == UNDEFINED:
+            file.seek(at)
+            next(data_element_generator(file, syntax == IMPLICIT, syntax != BIG_ENDIAN))
+            length = 0
+        at = file.tell() + length
         last = tag
     return at == end

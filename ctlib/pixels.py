@@ -21,6 +21,7 @@ from ctlib.dicom import STRAY
 from ctlib.elements import (
     BIG_ENDIAN,
     DEFLATED,
+    MAX_INFLATED_BYTES,
     PIXEL_DATA,
     Bounded,
     elements,
@@ -33,9 +34,6 @@ from ctlib.elements import (
 from ctlib.hu import HU_MAX, HU_MIN
 from ctlib.reasons import SeriesError
 from ctlib.slices import RLE, Slice
-
-MAX_INFLATED_BYTES = 64_000_000
-"""Most that is inflated beside the pixels: a header is never as large."""
 
 
 def read_plane(found: Slice, out: NDArray[np.int16]) -> None:
@@ -94,7 +92,7 @@ def _decoded(found: Slice) -> NDArray[Any]:
             if found.syntax == DEFLATED:
                 return _inflated(found)
             # from memory: of a file, pydicom would reserve whatever length a damaged header claims
-            header = pydicom.dcmread(io.BytesIO(found.path.read_bytes()))
+            header = pydicom.dcmread(io.BytesIO(found.path.read_bytes()), force=True)  # no preamble
             data = header.get_item("PixelData").value if "PixelData" in header else None
             if not data:
                 raise SeriesError("it has no PixelData")

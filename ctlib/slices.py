@@ -20,11 +20,11 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 
-from ctlib.elements import BIG_ENDIAN, DEFLATED, IMPLICIT, text_of
+from ctlib.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, text_of
 from ctlib.reasons import SeriesError, quoted
 from ctlib.scanners import known_kernel, known_maker
 
-NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED}
+NATIVE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED}
 """Uncompressed transfer syntaxes, and deflated, which is inflated first (PS3.5 A)."""
 RLE = "1.2.840.10008.1.2.5"
 LOSSLESS = {RLE, *(f"1.2.840.10008.1.2.4.{end}" for end in (57, 70, 80, 90))}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctlib import nifti
-from ctlib.dicom import NO_PREAMBLE, read_header
+from ctlib.dicom import NO_DICOM, read_header
 from ctlib.geometry import Grid, one, upright
 from ctlib.parts import judge, named
 from ctlib.pixels import read_plane
@@ -178,7 +178,7 @@ def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
 
 
 def _beside(found: Slice) -> bool:
-    return found.fault == NO_PREAMBLE and found.path.suffix.lower() in COMPANIONS
+    return found.fault == NO_DICOM and found.path.suffix.lower() in COMPANIONS
 
 
 def _read_nifti(path: Path) -> Volume:

@@ -473,6 +473,67 @@ def test_a_group_length_before_the_pixels_is_passed_over(tmp_path, syntax):
     np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
 
 
+@pytest.mark.parametrize("meta", [True, False], ids=["no preamble", "nor file meta"])
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"])
+def test_a_missing_preamble_is_no_loss(tmp_path, syntax, meta):
+    hu, implicit = writer.volume(), syntax == "1.2.840.10008.1.2"
+    for k, ds in enumerate(writer.slices(hu)):
+        if syntax.endswith(".2.5"):
+            ds.compress(syntax)
+        ds.file_meta.TransferSyntaxUID = syntax
+        if not meta:
+            del ds.file_meta
+        ds.save_as(tmp_path / f"{k}.dcm", implicit_vr=implicit, little_endian=True)
+    assert (tmp_path / "0.dcm").read_bytes()[128:132] != b"DICM"
+    if syntax.endswith(".2.5") and not meta:  # nobody can tell how it is encoded
+        with pytest.raises(SeriesError, match=r"PixelData"):
+            read_series(tmp_path)
+        return
+    np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"])
+def test_long_headers_are_read_wherever_they_are_cut(tmp_path, syntax):
+    """The beginning of a file is read first; what is cut off there must not be taken for damage."""
+    hu = writer.volume()
+    found = writer.slices(hu)
+    for k, size in enumerate([15_000, 15_350, 15_500, 16_000, 100_000]):
+        ds = found[k]
+        ds.file_meta.TransferSyntaxUID = syntax
+        block = ds.private_block(0x0009, "MAKER", create=True)
+        block.add_new(1, "OB", b"\1" * size)
+        block.add_new(2, "SQ", [pydicom.Dataset() for _ in range(30)])
+        block[2].is_undefined_length = True
+        with pydicom.config.disable_value_validation():
+            how = {"implicit_vr": syntax == "1.2.840.10008.1.2", "little_endian": True}
+            ds.save_as(tmp_path / f"{k}.dcm", **how, enforce_file_format=True)
+    np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
+    template = (tmp_path / "0.dcm").read_bytes()
+    if syntax.endswith("99"):
+        return
+    rows = template.index(b"\x28\x00\x10\x00")  # moved over the end of what is read first, byte by byte
+    at = template.index(b"\1" * 15_000)
+    for size in range(16_384 - rows + 15_000 - 12, 16_384 - rows + 15_000 + 12, 2):
+        data = bytearray(template[:at] + b"\1" * size + template[at + 15_000 :])
+        data[at - 4 : at] = size.to_bytes(4, "little")
+        (tmp_path / "0.dcm").write_bytes(data)
+        assert read_header(tmp_path / "0.dcm").fault == "", size
+
+
+def test_sequences_behind_the_pixels_are_no_stray_bytes(tmp_path):
+    found = writer.slices(writer.volume())
+    for ds in found:
+        ds.add_new(0xFFFAFFFA, "SQ", [pydicom.Dataset()])  # a digital signature
+        ds[0xFFFAFFFA].is_undefined_length = True
+        ds.add_new(0xFFFCFFFC, "OB", bytes(10))
+    writer.write(tmp_path, found)
+    np.testing.assert_array_equal(read_series(tmp_path).hu, writer.volume())
+    path = tmp_path / "000.dcm"
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    with pytest.raises(SeriesError, match="what follows PixelData is no element"):
+        read_series(tmp_path)
+
+
 def test_a_file_cut_short_is_no_slice(tmp_path):
     writer.write(tmp_path, writer.slices(writer.volume()))
     path = tmp_path / "000.dcm"
@@ -509,7 +570,7 @@ def test_scan_finds_series_by_their_uids_and_accounts_for_each_file(tmp_path):
     assert series["n_files"].sum() + problems["n_files"].sum() == counted(tmp_path) == 15
     reasons = dict(zip(problems["path"], problems["reason"], strict=True))
     assert set(reasons) == {"notes.txt", "two/empty.dcm", "two"}
-    assert "empty" in reasons["two/empty.dcm"] and "no preamble" in reasons["two"]
+    assert "empty" in reasons["two/empty.dcm"] and "not a DICOM file" in reasons["two"]
     spread = series.set_index("series_uid").loc["1.2.3"]
     np.testing.assert_array_equal(read_series(spread["files"]).hu, writer.volume())
     assert scan(tmp_path, skip=[tmp_path / "notes.txt"])[1]["n_files"].sum() == 4
