@@ -23,12 +23,13 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## run the whole study on phantoms (about ten minutes), then read reports/demo/index.html
 	@$(BIN)/python -m ctlib run demo
 
-test: $(STAMP) lint ## lint, types, fast tests, then the demo end to end
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e"
+test: $(STAMP) lint ## lint, types, fast and slow tests, then whole studies end to end
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"
+	@$(BIN)/python -m pytest -q -n 2 -m slow
 	@$(BIN)/python -m pytest -q -m e2e
 
 test-fast: $(STAMP) ## the fast tests only (under two minutes)
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e"
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

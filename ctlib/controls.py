@@ -25,7 +25,7 @@ import torch
 
 FROZEN = "frozen"
 FIRST = re.compile(r"first_([1-9])")
-STAGE = re.compile(r"\bblocks\.(\d+)\.|\blayer(\d+)\.")
+STAGE = re.compile(r"\b(?:blocks\.|layer|features\.)(\d+)\.")
 """Number of a stage in the names of pytorchvideo's and torchvision's tensors; the stem may have none."""
 RUNNING = ("running_mean", "running_var")
 
@@ -98,7 +98,7 @@ def stage(name: str) -> int:
     0
     """
     found = STAGE.search(name)
-    return int(found[1] or found[2]) if found else 0
+    return int(found[1]) if found else 0
 
 
 def _shuffled(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -8,6 +8,7 @@ anything else is an `InitError` that names the tensors.
   Scheme: as the builders do (`ctlib.backbones.video`, `.slices`): convolutions He-normal by
   fan-out; batch norm 1 and 0.
 - `video`: pretrained here on labelled videos; weights and record are written by `save_weights`.
+- `kinetics400`, `imagenet`: published weights; others of a user's own: see `ctlib.zoo`.
 - a control of one of these, `shuffled:video`: see `ctlib.controls`.
 
 The head is one linear layer, N(0, 0.01^2) with bias 0, as pytorchvideo draws its own. Backbone
@@ -28,15 +29,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from ctlib import tables
+from ctlib import tables, zoo
 from ctlib.backbones import Size, build
 from ctlib.controls import FROZEN, ControlError, adapt_all, split
 from ctlib.networks import Network
 from ctlib.workspace import Workspace, read_json, shown, write_json
+from ctlib.zoo import InitError as InitError
+from ctlib.zoo import tensors as _tensors
 
 HEAD_STD = 0.01
 """Spread of the head's random weights: pytorchvideo's `fc_init_std`."""
@@ -45,10 +47,6 @@ WRITERS = {"video": "02_pretrain"}
 """Inits whose weights are made here, and the notebook that does."""
 
 _BACKBONE_STREAM, _HEAD_STREAM, _CONTROL_STREAM = 0, 1, 2
-
-
-class InitError(ValueError):
-    """Weights do not fit a network, or are damaged: the message names file and tensors."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,9 @@ class Init:
         mean: of the voxels in [0, 1] they were made for, one a channel or one for all.
         std: the same.
         channels: C that the network takes; a clip of one channel is repeated.
-        path: the safetensors file; None where there is nothing to load.
+        path: the file; None where there is nothing to load.
         checksum: SHA-256 of that file; empty where there is none.
+        weights: how the file is read, where it was not written here.
     """
 
     name: str
@@ -74,6 +73,7 @@ class Init:
     channels: int = 1
     path: Path | None = None
     checksum: str = ""
+    weights: zoo.Weights | None = None
 
     def __post_init__(self) -> None:
         for field, values in (("mean", self.mean), ("std", self.std)):
@@ -130,18 +130,25 @@ def network(
     head = dict.fromkeys((f"head.{name}" for name in made.head.state_dict()), drawn)
     if init.path is None:
         return made, _ledger(made, backbone_key, init, "random", drawn, head)
-    given = _tensors(init.path)
+    where = f"init {init.name} for {backbone_key} ({size}), {shown(init.path)}"
+    if init.weights and init.weights.size != size:
+        raise InitError(f"{where}: the weights are of the {init.weights.size} network; choose that size.")
+    given, changed = zoo.read(init.weights, init.path) if init.weights else (_tensors(init.path), {})
     head |= {name: f"{drawn}; the file's own head is not used" for name in head if name in given}
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
     loaded = {name: tensor for name, tensor in given.items() if name not in head}
-    _compare(wanted, loaded, f"init {init.name} for {backbone_key} ({size}), {shown(init.path)}")
+    _compare(wanted, loaded, where)
     adapted = adapt_all(controls, loaded, torch.Generator().manual_seed(_stream(seed, _CONTROL_STREAM)))
     made.load_state_dict(adapted, strict=False)
-    why = f"{shown(init.path)}, SHA-256 {init.checksum[:16]}"
+    # a user's folder may tell more than a report should
+    why = f"{init.path.name if init.weights else shown(init.path)}, SHA-256 {init.checksum[:16]}"
     ledger = _ledger(made, backbone_key, init, "loaded", why, head)
-    how = ", then ".join(control for control in controls if control != FROZEN)
+    controlled = [control for control in controls if control != FROZEN]
     for name, tensor in loaded.items():
-        if adapted.get(name) is not tensor:
+        steps = [changed[name]] if name in changed else []
+        steps += controlled if adapted.get(name) is not tensor else []
+        if steps:
+            how = ", then ".join(steps)
             told = ("adapted", f"{how}: {why}") if name in adapted else ("random", f"{how}: {drawn}")
             ledger.loc[ledger["tensor"] == name, ["status", "why"]] = told
     return made, ledger
@@ -156,18 +163,6 @@ def load_weights(target: nn.Module, path: Path) -> None:
     given = _tensors(path)
     _compare(target.state_dict(), given, shown(path))
     target.load_state_dict(given)
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file."""
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise InitError(f"{shown(path)} is missing.") from error
-    except SafetensorError as error:
-        raise InitError(
-            f"{shown(path)} is no safetensors file ({error}); delete and make it again."
-        ) from error
 
 
 def _compare(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], where: str) -> None:
@@ -239,33 +234,29 @@ def save_weights(trained: Network, path: Path, record: Mapping[str, Any]) -> Pat
         "std": trained.std.tolist(),
         "channels": trained.mean.numel(),
         "n_tensors": len(state),
-        "sha256": _sha256(temporary),
+        "sha256": zoo.sha256(temporary),
     }
     temporary.replace(path)
     write_json(path.with_suffix(".json"), {**record, **known})
     return path
 
 
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find(init_name: str, backbone: str, workspace: Workspace, cohort_mean_std: tuple[float, float]) -> Init:
     """The init of a name for a network.
 
     Args:
-        init_name: `random`, an init that was made here (`video`), or a control of one of them.
+        init_name: `random`, an init that was made here (`video`), a published one (`kinetics400`,
+            `imagenet`), the name of a user's record (see `ctlib.zoo`), or a control of one of them.
         backbone: key of the network.
-        workspace: where weights that were made here lie.
+        workspace: where weights lie.
         cohort_mean_std: of the training voxels in [0, 1]; used by `random` only.
 
     Raises:
         ValueError: no init has that name.
         ControlError: a control is unknown, or has nothing to take from.
         MissingInput: its weights were not made yet; the sentence names the notebook that does.
-        InitError: the record lacks a field, or the file is not the one that was recorded.
+        InitError: the record lacks a field, the file is not the one that was recorded, or a
+            published file is missing and cannot be downloaded.
     """
     controls, base = split(init_name)
     if controls and base != "random":
@@ -276,8 +267,14 @@ def find(init_name: str, backbone: str, workspace: Workspace, cohort_mean_std: t
         mean, std = cohort_mean_std
         return Init(init_name, "drawn from the seed", "none needed", (float(mean),), (float(std),))
     if init_name not in WRITERS:
+        if found := zoo.find(init_name, backbone, workspace):
+            weights, path, sha256 = found
+            about = (weights.source, weights.licence, weights.mean, weights.std, weights.channels)
+            return Init(init_name, *about, path=path, checksum=sha256, weights=weights)
         raise ValueError(
-            f"init is {init_name!r}; known are random, {', '.join(WRITERS)}, and controls of them."
+            f"init is {init_name!r}; known are random, {', '.join(WRITERS)}, and controls of them or of "
+            f"published weights ({', '.join(zoo.PUBLIC)}) or your own (a folder in "
+            f"{shown(zoo.folder(workspace))}, see ctlib.zoo)."
         )
     path = workspace.require(workspace.weights(init_name, backbone), WRITERS[init_name])
     record_path = workspace.require(path.with_suffix(".json"), WRITERS[init_name])
@@ -285,7 +282,7 @@ def find(init_name: str, backbone: str, workspace: Workspace, cohort_mean_std: t
     lacking = [key for key in ("source", "licence", "mean", "std", "channels", "sha256") if key not in record]
     if lacking:
         raise InitError(f"{shown(record_path)} lacks {', '.join(lacking)}; pretrain {backbone} again.")
-    if _sha256(path) != record["sha256"]:
+    if zoo.sha256(path) != record["sha256"]:
         raise InitError(
             f"{shown(path)} is not the file of its record (another SHA-256); delete it and pretrain again."
         )

@@ -8,6 +8,7 @@ from ctlib.cohorts import lidc
 from ctlib.splits import read_splits
 from ctlib.workspace import PROJECT
 
+pytestmark = pytest.mark.slow
 COMMITTED = PROJECT / "params" / "lidc" / "folds.csv"
 
 

@@ -13,6 +13,8 @@ from scipy.spatial import cKDTree
 
 from ctlib.cohorts import lidc
 
+pytestmark = pytest.mark.slow
+
 TABLES = """
 CREATE TABLE mark (id INTEGER PRIMARY KEY, scan INTEGER, low REAL, high REAL, nodule INTEGER);
 INSERT INTO mark (id, scan, low, high)

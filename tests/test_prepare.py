@@ -97,6 +97,7 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     assert code == 1 and path.stem in out and "1 series are damaged: prepare them again" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "blosc2"])
 def test_a_killed_prepare_goes_on_to_the_same_store(tmp_path, root, codec):
     quiet = project(tmp_path / "quiet", root, store_codec=codec)

@@ -158,6 +158,7 @@ def test_scan_tells_no_name_unless_it_is_asked(source):
     assert all(part["where"].str.contains(SECRET).all() for part in asked)
 
 
+@pytest.mark.slow
 def test_commands_and_reports_tell_no_name(source, tmp_path):
     """`scan`, `prepare` and notebook 01 as a user runs them; stderr and logs count too."""
     work, project = tmp_path / "work", tmp_path / "project"

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from torch import nn
 
-from ctlib.backbones import slices, video
+from ctlib.backbones import convnets, penet, recurrent, slices, transformers, video
 from ctlib.backbones.record import SIZES, Backbone, Size
 
 __all__ = ["REGISTRY", "SIZES", "Backbone", "Size", "build", "spec"]
 
-REGISTRY: dict[str, Backbone] = {entry.key: entry for module in (video, slices) for entry in module.ENTRIES}
+REGISTRY: dict[str, Backbone] = {
+    entry.key: entry
+    for module in (video, convnets, transformers, penet, slices, recurrent)
+    for entry in module.ENTRIES
+}
 """All networks, by key."""
 
 

@@ -7,11 +7,11 @@ Tensors keep the names of torchvision, so that its weights fit; only `fc` is lef
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ctlib.backbones.record import Backbone
 
@@ -19,16 +19,28 @@ Pooling = Literal["max", "mean"]
 
 
 class SliceResNet(nn.Module):
-    """A ResNet of basic blocks on each slice, then a maximum or mean over the clip.
+    """A ResNet or ResNeXt on each slice, then a maximum or mean over the clip.
 
     Args:
         in_channels: C of the clips.
         width: channels of the stem and the first stage; each stage doubles them.
         depths: blocks of the four stages.
         pooling: over the slices of a clip, feature by feature.
+        block: two convolutions, or a bottleneck that goes out with four times as many channels.
+        groups: of the middle convolution of a bottleneck, the cardinality.
+        group_width: channels of each such group for every 64 of the stage, torchvision's `width_per_group`.
     """
 
-    def __init__(self, in_channels: int, width: int, depths: tuple[int, ...], pooling: Pooling) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        depths: tuple[int, ...],
+        pooling: Pooling,
+        block: type[BasicBlock | Bottleneck] = BasicBlock,
+        groups: int = 1,
+        group_width: int = 64,
+    ) -> None:
         super().__init__()
         self.pooling = pooling
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
@@ -37,31 +49,39 @@ class SliceResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         n_in = width
         for i, depth in enumerate(depths):
-            n_out = width * 2**i
-            self.add_module(f"layer{i + 1}", _stage(n_in, n_out, depth, stride=1 if i == 0 else 2))
-            n_in = n_out
+            n_block, stride = width * 2**i, 1 if i == 0 else 2
+            stage = _stage(block, n_in, n_block, depth, stride, groups=groups, base_width=group_width)
+            self.add_module(f"layer{i + 1}", stage)
+            n_in = n_block * block.expansion
         self.n_stages = len(depths)
         self.n_features = n_in
         _draw(self)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, C, D, H, W]` to features `[N, F]`."""
+        x = self.slice_features(clip)
+        return x.amax(dim=1) if self.pooling == "max" else x.mean(dim=1)
+
+    def slice_features(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, C, D, H, W]` to features of each slice `[N, D, F]`, before any pooling over the clip."""
         n, c, d, h, w = clip.shape
         x = clip.transpose(1, 2).reshape(n * d, c, h, w)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for i in range(self.n_stages):
             x = self.get_submodule(f"layer{i + 1}")(x)
-        x = x.mean(dim=(2, 3)).reshape(n, d, self.n_features)
-        return x.amax(dim=1) if self.pooling == "max" else x.mean(dim=1)
+        return x.mean(dim=(2, 3)).unflatten(0, (n, d))
 
 
-def _stage(n_in: int, n_out: int, depth: int, stride: int) -> nn.Sequential:
-    """Basic blocks, the first with the stride and, where the shape changes, a shortcut of its own."""
+def _stage(
+    block: type[BasicBlock | Bottleneck], n_in: int, n_block: int, depth: int, stride: int, **grouping: int
+) -> nn.Sequential:
+    """Blocks, the first with the stride and, where the shape changes, a shortcut of its own."""
+    n_out = n_block * block.expansion
     shortcut = None
     if stride != 1 or n_in != n_out:
         shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
-    first = BasicBlock(n_in, n_out, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(n_out, n_out) for _ in range(depth - 1)))
+    first = block(n_in, n_block, stride, shortcut, **grouping)
+    return nn.Sequential(first, *(block(n_out, n_block, **grouping) for _ in range(depth - 1)))
 
 
 def _draw(network: nn.Module) -> None:
@@ -71,11 +91,31 @@ def _draw(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+RESNET18: dict[str, dict[str, Any]] = {
+    "full": {"width": 64, "depths": (2, 2, 2, 2)},
+    "tiny": {"width": 12, "depths": (2, 2, 2, 2)},
+}
+"""Structure of ResNet-18 by size; tiny has a fifth of its channels."""
+
+RESNEXT101: dict[str, dict[str, Any]] = {
+    "full": {"width": 64, "depths": (3, 4, 23, 3), "block": Bottleneck, "groups": 32, "group_width": 8},
+    "tiny": {"width": 8, "depths": (1, 1, 1, 1), "block": Bottleneck, "groups": 8, "group_width": 32},
+}
+"""Structure of ResNeXt-101, 32 x 8d, by size.
+
+Tiny has an eighth of the stem's channels, one block a stage, and a quarter of the groups, of half their
+width: as at full size, the middle convolution has as many channels as the block gives.
+"""
+
+
 def resnet18(size: str, in_channels: int, pooling: Pooling = "max") -> nn.Module:
-    """ResNet-18; tiny has a fifth of its channels."""
-    if size == "full":
-        return SliceResNet(in_channels, width=64, depths=(2, 2, 2, 2), pooling=pooling)
-    return SliceResNet(in_channels, width=12, depths=(2, 2, 2, 2), pooling=pooling)
+    """ResNet-18 on each slice."""
+    return SliceResNet(in_channels, pooling=pooling, **RESNET18[size])
+
+
+def resnext101(size: str, in_channels: int, pooling: Pooling = "max") -> nn.Module:
+    """ResNeXt-101, 32 x 8d, on each slice."""
+    return SliceResNet(in_channels, pooling=pooling, **RESNEXT101[size])
 
 
 ENTRIES = (
@@ -86,6 +126,17 @@ ENTRIES = (
         build=resnet18,
         licence="BSD-3-Clause (torchvision)",
         citation="He et al., Deep residual learning for image recognition, CVPR 2016",
+        clip=(1, 224, 224),
+        cpu_precision="bf16",
+        cpu_channels_last=True,
+    ),
+    Backbone(
+        key="resnext101",
+        title="ResNeXt-101 on slices, highest",
+        dims=2,
+        build=resnext101,
+        licence="BSD-3-Clause (torchvision)",
+        citation="Xie et al., Aggregated residual transformations for deep neural networks, CVPR 2017",
         clip=(1, 224, 224),
         cpu_precision="bf16",
         cpu_channels_last=True,

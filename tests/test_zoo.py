@@ -1,0 +1,429 @@
+"""Published and own weights: their publisher's features come out of our networks, or they are refused."""
+
+import hashlib
+import inspect
+import shutil
+import warnings
+from dataclasses import replace
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from ctlib import backbones, zoo
+from ctlib.inits import Init, InitError, find, network
+from ctlib.workspace import Workspace
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    from pytorchvideo.models import hub
+
+PUBLISHERS = {
+    "slow_r50": hub.slow_r50,
+    "slowfast_r50": hub.slowfast_r50,
+    "r2plus1d_r50": hub.r2plus1d_r50,
+    "csn_r101": hub.csn_r101,
+    "x3d_m": hub.x3d_m,
+    "mvit_b": hub.mvit_base_32x3,
+    "swin3d_t": torchvision.models.video.swin3d_t,
+    "r3d_18": torchvision.models.video.r3d_18,
+    "s3d": torchvision.models.video.s3d,
+    "resnet18": torchvision.models.resnet18,
+    "resnext101": torchvision.models.resnext101_32x8d,
+}
+TORCHVISION = {
+    "swin3d_t": torchvision.models.video.Swin3D_T_Weights.KINETICS400_V1,
+    "r3d_18": torchvision.models.video.R3D_18_Weights.KINETICS400_V1,
+    "s3d": torchvision.models.video.S3D_Weights.KINETICS400_V1,
+    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnext101": torchvision.models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1,
+}
+"""What torchvision says of its files."""
+RECORDS = [(init, key) for init, records in zoo.PUBLIC.items() for key in records]
+BUILT = [(init, key) for init, key in RECORDS if key in backbones.REGISTRY]
+FIXED_SIZE = ("mvit_b",)
+"""Published for one size of clip, too large to be run here; their tensors are compared one by one."""
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """No download, a folder of weights that goes away, one thread."""
+
+    def refused(*_):
+        raise URLError("no network here")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: refused())
+    monkeypatch.setenv("CTLIB_WEIGHTS", str(tmp_path / "public"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "demo")
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """The tests' files are not the published ones, and their checksums differ."""
+    for records in zoo.PUBLIC.values():
+        for key, record in records.items():
+            monkeypatch.setitem(records, key, replace(record, sha256=""))
+
+
+def published(key, clip=None):
+    """A publisher's own network with random weights, its batch norms too, so that every tensor counts."""
+    torch.manual_seed(1)
+    net = PUBLISHERS[key]()
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # residual branches count for little, as after training: else fp32 rounding grows from block to
+            # block, in the publisher's network as in ours (0.03 between its own fp32 and fp64 in CSN)
+            low, high = (0.05, 0.15) if name.endswith("norm_c") else (0.5, 1)
+            nn.init.uniform_(module.weight, low, high)
+            nn.init.normal_(module.bias, std=0.1)
+            module.momentum = None  # the statistics become those of the clip, so features stay near 1
+    if clip is not None:
+        net.train()
+        features(net, key, clip)
+    return net.eval()
+
+
+@torch.no_grad()
+def features(net, key, clip):
+    """What the publisher's network computes of normalized clips before its head, as a mean over the clip."""
+    if key.startswith("res"):
+        net.fc = nn.Identity()
+        return net(clip.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(clip), -1)).amax(dim=1)
+    if key == "slowfast_r50":
+        slow = clip[:, :, torch.linspace(0, clip.shape[2] - 1, clip.shape[2] // 4).long()]
+        pathways = [slow, clip]
+        for block in net.blocks[:5]:
+            pathways = block(pathways)
+        return torch.cat([pathway.mean(dim=(2, 3, 4)) for pathway in pathways], dim=1)
+    if key == "s3d":
+        return net.features(clip).mean(dim=(2, 3, 4))
+    if not hasattr(net, "blocks"):
+        setattr(net, "head" if key == "swin3d_t" else "fc", nn.Identity())
+        return net(clip)
+    for block in net.blocks[:-1]:
+        clip = block(clip)
+    return clip.mean(dim=(2, 3, 4))
+
+
+def put(state, init_name, key, workspace):
+    """Tensors in the layout and under the name of the published file."""
+    record = zoo.PUBLIC[init_name][key]
+    path = zoo.folder(workspace) / record.file
+    path.parent.mkdir(exist_ok=True)
+    torch.save({record.entry: state} if record.entry else state, path)
+    return path
+
+
+def load(init_name, key, workspace, size="full"):
+    return network(key, size, find(init_name, key, workspace, (0.3, 0.2)), seed=0)
+
+
+def normalized(clip, init_name, key):
+    record = zoo.PUBLIC[init_name][key]
+    mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (record.mean, record.std))
+    return (clip.expand(-1, 3, -1, -1, -1) - mean) / std
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("init_name", "key"), BUILT)
+@pytest.mark.usefixtures("unchecked")
+def test_our_network_gives_the_features_of_the_publishers_and_takes_no_other_tensors(
+    init_name, key, workspace
+):
+    clip = torch.rand(1, 1, 8, 64, 64)
+    seen = None if key in FIXED_SIZE else normalized(clip, init_name, key)
+    theirs = published(key, None if seen is None else normalized(torch.rand(4, 1, 8, 64, 64), init_name, key))
+    state = theirs.state_dict()
+    path = put(PUBLISHERS[key]().state_dict() | state, init_name, key, workspace)
+    made, ledger = load(init_name, key, workspace)
+    made.eval()
+
+    record = zoo.PUBLIC[init_name][key]
+    assert made.mean.numel() == record.channels
+    if seen is not None:
+        expected = features(theirs, key, seen)
+        with torch.no_grad():
+            ours = made.backbone((clip - made.mean.view(-1, 1, 1, 1)) / made.std.view(-1, 1, 1, 1))
+        assert expected.std() > 0.01
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+    status = ledger.set_index("tensor")["status"]
+    stems = {f"backbone.{name}" for name in record.stem}
+    assert set(status[status == "adapted"].index) == stems
+    assert set(status[status == "head"].index) == {"head.weight", "head.bias"}
+    assert set(status.drop([*stems, "head.weight", "head.bias"])) == {"loaded"}
+    held = made.state_dict()
+    for name in status[status == "loaded"].index:
+        assert torch.equal(held[name], state[name.removeprefix("backbone.")]), name
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert ledger["why"].str.contains(f"{record.file}, SHA-256 {sha256}").sum() == len(ledger) - 2
+    assert set(ledger.loc[status.eq("adapted").to_numpy(), "why"].str.split(":").str[0]) <= {
+        "summed over three input channels"
+    }
+
+    refuse_damaged(state, init_name, key, workspace)
+
+
+def refuse_damaged(state, init_name, key, workspace):
+    """One tensor that is removed, renamed or reshaped is refused with its name; the stem is one of them."""
+    record = zoo.PUBLIC[init_name][key]
+    kernels = [name for name, value in state.items() if value.ndim > 1 and not name.startswith(record.head)]
+    stem, last = (record.stem or (kernels[0],))[0], kernels[-1]
+    damages = {
+        rf"1 missing: backbone\.{last}\.": without(state, last),
+        rf"1 missing: backbone\.{last}; 1 unexpected: backbone\.{last}_\.": without(state, last)
+        | {f"{last}_": state[last]},
+        rf"1 of another shape or type: backbone\.{last} ": state | {last: state[last][:-1].clone()},
+        rf"1 of another shape or type: backbone\.{stem} ": state | {stem: state[stem][:, :2].clone()},
+    }
+    for message, damaged in damages.items():
+        put(damaged, init_name, key, workspace)
+        with pytest.raises(InitError, match=message):
+            load(init_name, key, workspace)
+
+
+def without(state, *names):
+    return {name: value for name, value in state.items() if name not in names}
+
+
+@pytest.mark.parametrize(("init_name", "key"), RECORDS)
+def test_records_say_what_the_publishers_say(init_name, key):
+    record = zoo.PUBLIC[init_name][key]
+    if key in TORCHVISION:
+        told = TORCHVISION[key]
+        transform = told.transforms()
+        assert (record.url, list(record.mean), list(record.std)) == (told.url, transform.mean, transform.std)
+        assert record.channels == 3 and record.file.endswith(f"-{record.sha256}.pth")
+    else:
+        paths = inspect.getmodule(PUBLISHERS[key]).checkpoint_paths
+        assert record.url == paths[PUBLISHERS[key].__name__]
+        assert (record.mean, record.std, record.channels, record.sha256) == ((0.45,), (0.225,), 1, "")
+    assert record.url.endswith(f"/{record.file}") and record.size == "full"
+
+
+# ---- where the files are ---------------------------------------------------------------
+
+
+def test_a_missing_file_is_named_with_its_address_and_folder(workspace, monkeypatch, tmp_path):
+    for folder in (tmp_path / "public", workspace.root / "weights" / "public"):
+        with pytest.raises(InitError) as told:
+            find("kinetics400", "slow_r50", workspace, (0.3, 0.2))
+        record = zoo.PUBLIC["kinetics400"]["slow_r50"]
+        message = str(told.value)
+        assert message.startswith(f"SLOW_8x8_R50.pyth is missing in {folder} ") and record.url in message
+        assert "no network here" in message and "CTLIB_WEIGHTS" in message
+        monkeypatch.delenv("CTLIB_WEIGHTS", raising=False)
+
+
+def test_a_missing_file_is_downloaded_and_its_checksum_recorded(workspace, monkeypatch):
+    asked = []
+
+    def download(url, path, hash_prefix, progress):
+        asked.append((url, path, hash_prefix))
+        torch.save({}, path)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    init = find("kinetics400", "x3d_m", workspace, (0.3, 0.2))
+    assert asked == [(zoo.PUBLIC["kinetics400"]["x3d_m"].url, str(init.path), None)]
+    assert init.checksum == hashlib.sha256(init.path.read_bytes()).hexdigest()
+    assert find("kinetics400", "x3d_m", workspace, (0.3, 0.2)) == init and len(asked) == 1
+    with pytest.raises(InitError, match=r"resnet18-f37072fd\.pth is not the file .* not with f37072fd"):
+        find("imagenet", "resnet18", workspace, (0.3, 0.2))
+    assert asked[1][2] == "f37072fd"
+
+
+@pytest.mark.parametrize(("init_name", "key"), [("kinetics400", "resnet18"), ("imagenet", "slow_r50")])
+def test_an_init_that_a_network_does_not_have_is_refused_with_those_that_do(init_name, key, workspace):
+    others = ", ".join(zoo.PUBLIC[init_name])
+    with pytest.raises(InitError, match=f"{init_name} has no weights for {key}; it has some for {others}"):
+        find(init_name, key, workspace, (0.3, 0.2))
+
+
+# ---- what is read ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_file_older_than_the_counters_is_read_but_one_counter_cannot_be_missing(workspace):
+    state = published("resnet18").state_dict()
+    counters = [name for name in state if name.endswith("num_batches_tracked")]
+    put(without(state, *counters), "imagenet", "resnet18", workspace)
+    made, ledger = load("imagenet", "resnet18", workspace)
+    adapted = ledger[ledger["status"] == "adapted"]
+    assert adapted["tensor"].tolist() == [f"backbone.{name}" for name in counters]
+    assert adapted["why"].str.startswith("0, the file is older than this counter: ").all()
+    assert all(made.state_dict()[name] == 0 for name in adapted["tensor"])
+    put(without(state, counters[3]), "imagenet", "resnet18", workspace)
+    with pytest.raises(InitError, match=rf"1 missing: backbone\.{counters[3]}\."):
+        load("imagenet", "resnet18", workspace)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.slow
+def test_controls_of_published_weights_and_their_head(workspace):
+    put(published("slow_r50").state_dict(), "kinetics400", "slow_r50", workspace)
+    loaded, _ = load("kinetics400", "slow_r50", workspace)
+    made, ledger = load("shuffled:kinetics400", "slow_r50", workspace)
+    for name, tensor in loaded.backbone.state_dict().items():
+        shuffled = made.backbone.state_dict()[name]
+        assert torch.equal(shuffled.flatten().sort()[0], tensor.flatten().sort()[0]), name
+    why = ledger.set_index("tensor")["why"]
+    assert why["backbone.blocks.0.conv.weight"].startswith(
+        "summed over three input channels, then shuffled: SLOW_8x8_R50.pyth, SHA-256 "
+    )
+    assert why["backbone.blocks.0.norm.weight"].startswith("shuffled: SLOW")
+    assert not torch.equal(made.backbone.blocks[0].conv.weight, loaded.backbone.blocks[0].conv.weight)
+    assert torch.equal(made.head.weight, loaded.head.weight)
+    assert load("frozen:kinetics400", "slow_r50", workspace)[0].is_frozen
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_weights_of_the_full_network_are_refused_for_the_tiny_one(workspace):
+    put({}, "kinetics400", "slow_r50", workspace)
+    with pytest.raises(InitError, match=r"slow_r50 \(tiny\).*: the weights are of the full network"):
+        load("kinetics400", "slow_r50", workspace, size="tiny")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"other": {}}, "holds no tensors under 'model_state'"),
+        ({"model_state": {}}, "holds no tensors under 'model_state'"),
+        ({"model_state": {"epoch": 3, "weight": torch.ones(1)}}, "epoch is no tensor"),
+        (Init("a", "", "", (0.1,), (0.1,)), "no file of tensors"),
+        (b"not a file of torch's", "no file of tensors"),
+    ],
+)
+def test_a_file_without_tensors_is_refused(content, message, workspace):
+    path = put({}, "kinetics400", "slow_r50", workspace)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InitError, match=message):
+        load("kinetics400", "slow_r50", workspace)
+
+
+# ---- a user's own ----------------------------------------------------------------------
+
+OWN = {
+    "file": "epoch_3.pth",
+    "source": "our own scans",
+    "licence": "in-house",
+    "mean": [0.4],
+    "std": [0.2],
+    "entry": "state_dict",
+    "names": {"module.": "nowhere.", "module.encoder.": ""},
+    "head": ["module.fc."],
+    "stem": ["module.encoder.blocks.0.conv.weight"],
+    "size": "tiny",
+}
+
+
+@pytest.fixture
+def own(workspace):
+    """A record of a user's weights and their tensors, of three channels; both as they were written."""
+
+    def write(record, change=dict):
+        torch.manual_seed(3)
+        state = backbones.build("slow_r50", "tiny", 3).state_dict()
+        state = {f"module.encoder.{name}": value for name, value in state.items()}
+        state = change(state | {"module.fc.weight": torch.ones(4, 4)})
+        folder = zoo.folder(workspace) / "hospital"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "slow_r50.yaml").write_text(record if isinstance(record, str) else yaml.safe_dump(record))
+        torch.save({"state_dict": state, "epoch": 3}, folder / "epoch_3.pth")
+        return state
+
+    return write
+
+
+def test_a_users_checkpoint_is_read_by_its_record(own, workspace):
+    state = own(OWN)
+    made, ledger = load("hospital", "slow_r50", workspace, size="tiny")
+    init = find("frozen:hospital", "slow_r50", workspace, (0.3, 0.2))
+    assert (init.name, init.source, init.licence) == ("frozen:hospital", "our own scans", "in-house")
+    assert (init.mean, init.std, init.channels) == ((0.4,), (0.2,), 1)
+    for name, tensor in made.backbone.state_dict().items():
+        theirs = state[f"module.encoder.{name}"]
+        expected = theirs.sum(1, keepdim=True) if name == "blocks.0.conv.weight" else theirs
+        assert torch.equal(tensor, expected), name
+    assert ledger["status"].value_counts()["adapted"] == 1
+    own(OWN, lambda state: without(state, "module.encoder.blocks.0.norm.bias"))
+    with pytest.raises(InitError, match=r"1 missing: backbone\.blocks\.0\.norm\.bias\."):
+        load("hospital", "slow_r50", workspace, size="tiny")
+    own({key: value for key, value in OWN.items() if key != "head"})
+    with pytest.raises(InitError, match=r"1 unexpected: backbone\.nowhere\.fc\.weight\."):
+        load("hospital", "slow_r50", workspace, size="tiny")
+
+
+def test_a_users_safetensors_of_three_channels(own, workspace):
+    own({"file": "w.safetensors", "source": "", "licence": "", "size": "tiny", "channels": 3} | IMAGENET)
+    state = backbones.build("slow_r50", "tiny", 3).state_dict()
+    save_file(state, zoo.folder(workspace) / "hospital" / "w.safetensors")
+    made, ledger = load("hospital", "slow_r50", workspace, size="tiny")
+    assert all(torch.equal(value, state[name]) for name, value in made.backbone.state_dict().items())
+    assert "adapted" not in set(ledger["status"]) and made.mean.tolist() == pytest.approx(IMAGENET["mean"])
+
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (OWN | {"stdd": [1]}, r"slow_r50\.yaml: unknown field stdd; known are channels, entry"),
+        ({"file": "epoch_3.pth", "mean": [0.4]}, r"slow_r50\.yaml lacks source, licence, std\."),
+        (OWN | {"mean": 0.4}, r"slow_r50\.yaml: mean is 0\.4"),
+        (OWN | {"names": ["module."]}, r"names is \['module\.'\]"),
+        (OWN | {"size": "small"}, "size is 'small'"),
+        (OWN | {"channels": "3"}, "channels is '3'"),
+        (OWN | {"licence": None}, "licence is None"),
+        (OWN | IMAGENET, r"init hospital: mean is \(0\.485, 0\.456, 0\.406\); give 1 finite"),
+        (OWN | {"std": [0.0]}, "init hospital: std is"),
+        (OWN | {"file": "other.pth"}, r"other\.pth is missing; put the file there"),
+        (OWN | {"sha256": "00ff"}, "is not the file of its record"),
+        (OWN | {"names": {"": "", "module.encoder.": "x."}, "head": []}, "of another|missing"),
+        ("file: [", "is no YAML"),
+        ("", "holds no fields"),
+    ],
+)
+def test_a_users_record_that_is_wrong_is_refused(record, message, own, workspace):
+    own(record)
+    with pytest.raises(InitError, match=message):
+        load("hospital", "slow_r50", workspace, size="tiny")
+
+
+def test_two_tensors_cannot_become_one(own, workspace):
+    own(
+        OWN | {"names": {"module.encoder.": "", "ema.": ""}},
+        lambda s: s | {"ema.blocks.0.norm.bias": s[BIAS]},
+    )
+    with pytest.raises(InitError, match=r"ema\.blocks.* both become backbone\.blocks\.0\.norm\.bias"):
+        load("hospital", "slow_r50", workspace, size="tiny")
+
+
+BIAS = "module.encoder.blocks.0.norm.bias"
+
+
+def test_a_network_without_a_record_and_a_name_without_a_folder(own, workspace):
+    own(OWN)
+    with pytest.raises(InitError, match=r"hospital has no record for x3d_m: write .*hospital/x3d_m\.yaml"):
+        find("hospital", "x3d_m", workspace, (0.3, 0.2))
+    for name in ("hosptial", "..", "../public", ""):
+        with pytest.raises(
+            ValueError, match=r"known are .*published weights \(kinetics400, imagenet\) or your own"
+        ):
+            find(name, "slow_r50", workspace, (0.3, 0.2))
