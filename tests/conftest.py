@@ -16,6 +16,17 @@ def require(path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def one_thread():
+    """torch computes with one thread, as it does in a worker."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real files."""

@@ -15,12 +15,7 @@ KEYS_3D = [key for key, entry in REGISTRY.items() if entry.dims == 3]
 PUBLISHED = {"slow_r50": slow_r50, "r2plus1d_r50": r2plus1d_r50, "x3d_m": x3d_m, "resnet18": resnet18}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(key, seed=0, in_channels=1):

@@ -17,12 +17,7 @@ BUILDERS = [*PUBLISHED, *RECURRENT]
 GRU = "layer5."
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(builder, seed=0, in_channels=1, **settings):

@@ -13,12 +13,7 @@ CHANGING = [*ADAPTED, "first_1", "first_3"]
 KEYS = ["slow_r50", "r2plus1d_r50", "x3d_m", "resnet18", "swin3d_t", "penet"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -78,12 +78,7 @@ def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20) -> Non
         tables.write(frame, name, workspace.table(name, cohort))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
