@@ -8,12 +8,9 @@ worker computes with the same number of threads.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import pickle
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ctlib import progress
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""Read by the numeric libraries when they are loaded, so they are set before a worker starts."""
+from ctlib.threads import THREAD_VARIABLES, pin_threads, pinned_threads
 
 DASK_CONFIG = {
     "distributed.worker.multiprocessing-method": "spawn",  # fork copies locks held by torch's threads
@@ -60,41 +55,6 @@ class Outcome:
         'ValueError: lr is -1.'
         """
         return self.error.strip().splitlines()[-1].strip() if self.error else ""
-
-
-def pin_threads(threads: int) -> None:
-    """Let the numeric libraries of this process use so many threads: the one place for it.
-
-    Those that are not loaded yet read the environment when they are.
-    """
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    import cv2
-
-    cv2.setNumThreads(0 if threads == 1 else threads)  # 0: no thread pool at all
-
-
-@contextlib.contextmanager
-def pinned_threads(threads: int) -> Iterator[None]:
-    """`pin_threads` for a while; afterwards as before."""
-    import cv2
-
-    environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    torch = sys.modules.get("torch")
-    before = (torch.get_num_threads() if torch else None, cv2.getNumThreads())
-    pin_threads(threads)
-    try:
-        yield
-    finally:
-        for name, value in environment.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        if torch is not None:
-            torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
 
 
 def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome:
