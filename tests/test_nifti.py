@@ -7,7 +7,7 @@ import nifti_writer as writer
 import numpy as np
 import pytest
 
-from ctlib import geometry, nifti
+from ctlib import affines, geometry
 from ctlib.nifti import decode, is_nifti, read_header
 from ctlib.reasons import SeriesError
 
@@ -334,4 +334,4 @@ def test_pairs_are_refused(tmp_path, version, magic):
 
 
 def test_rules_are_those_of_dicom():
-    assert (nifti.MIN_SLICES, nifti.AXIS_TOLERANCE) == (geometry.MIN_SLICES, geometry.AXIS_TOLERANCE)
+    assert (affines.MIN_SLICES, affines.AXIS_TOLERANCE) == (geometry.MIN_SLICES, geometry.AXIS_TOLERANCE)
