@@ -1,8 +1,9 @@
-"""SlowFast, CSN, R3D-18, S3D, MViT and Swin are the publishers' networks, and what is theirs alone.
+"""SlowFast, CSN, R3D-18, S3D, both MViT and Swin are the publishers' networks, and what is theirs alone.
 
 What holds for every network of the registry is tested in `test_backbones`.
 """
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from pytorchvideo.models.hub import csn_r101, mvit_base_32x3, slowfast_r50
 from torch import nn
-from torchvision.models.video import r3d_18, s3d, swin3d_t
+from torchvision.models.video import mvit_v2_s, r3d_18, s3d, swin3d_t
+from torchvision.models.video.mvit import MViT
 
 from ctlib.backbones import REGISTRY, build
+from ctlib.backbones.transformers import TINY_BLOCKS, _tiny_blocks
 from ctlib.backbones.video import Fp32GroupedConv3d
 
 
@@ -70,6 +73,7 @@ PUBLISHED = {
     "r3d_18": Published(r3d_18, "fc.", (8, 64, 64), before("fc"), 512),
     "s3d": Published(s3d, "classifier.", (8, 64, 64), s3d_features, 1024),
     "mvit_b": Published(mvit_base_32x3, "head.", (32, 224, 224), mvit_features, 768),
+    "mvit_v2_s": Published(mvit_v2_s, "head.", (16, 224, 224), before("head"), 768),
     "swin3d_t": Published(swin3d_t, "head.", (8, 64, 64), before("head"), 768),
 }
 
@@ -119,7 +123,11 @@ def test_tiny_tensors_have_published_names_and_are_few(key):
     assert sum(p.numel() for p in network.parameters()) < 0.7e6
 
 
-@pytest.mark.parametrize("key", [key for key in PUBLISHED if key != "mvit_b"])
+OF_ONE_SIZE = pytest.param("mvit_v2_s", marks=pytest.mark.slow)
+"""The publisher's network takes clips of its full size only."""
+
+
+@pytest.mark.parametrize("key", [*(k for k in PUBLISHED if k not in ("mvit_b", "mvit_v2_s")), OF_ONE_SIZE])
 def test_full_size_computes_what_the_published_network_does_before_its_head(key):
     published = PUBLISHED[key]
     torch.manual_seed(0)
@@ -180,6 +188,72 @@ def test_mvit_reads_its_places_between_those_it_learned():
     assert read[1, 3, 3] - read[1, 2, 3] == pytest.approx(200)
     assert read[1, 2, 4] - read[1, 2, 3] == pytest.approx(500)
     assert read[0, 0, 1].item() == pytest.approx(0.5 + 50 + 250)  # the middle of the cell
+
+
+def mvit2_of(clip):
+    """torchvision's MViTv2 with the structure of our tiny one, of one channel, made for clips (D, H, W)."""
+    torch.manual_seed(1)
+    network = MViT(
+        spatial_size=clip[1:],
+        temporal_size=clip[0],
+        block_setting=_tiny_blocks(),
+        residual_pool=True,
+        residual_with_cls_embed=False,
+        rel_pos_embed=True,
+        proj_after_attn=True,
+    )
+    network.conv_proj = nn.Conv3d(1, 12, (3, 7, 7), stride=(2, 4, 4), padding=(1, 3, 3))
+    return network.eval()
+
+
+def numbered(name, numbers):
+    """The same tensor of the block of another number."""
+    return re.sub(r"blocks\.(\d+)", lambda found: f"blocks.{numbers[int(found[1])]}", name)
+
+
+def test_mvit2_computes_what_torchvisions_does_for_clips_of_its_size():
+    theirs, ours = mvit2_of((16, 48, 48)), tiny("mvit_v2_s")
+    ours.load_state_dict(
+        {
+            numbered(name, TINY_BLOCKS): tensor
+            for name, tensor in theirs.state_dict().items()
+            if not name.startswith("head.")
+        }
+    )
+    theirs.head = nn.Identity()
+    clip = torch.rand(2, 1, 16, 48, 48)
+    with torch.no_grad():
+        assert torch.equal(ours(clip), theirs(clip))
+
+
+@pytest.mark.parametrize("shape", [(8, 64, 64), (32, 32, 32), (16, 96, 96)])
+def test_mvit2_of_another_clip_is_torchvisions_network_of_that_clip_with_its_tables_read_between(shape):
+    theirs, ours = mvit2_of(shape), tiny("mvit_v2_s")
+    tensors = ours.state_dict()
+    cells = [-(-n // stride) for n, stride in zip(shape, (2, 4, 4), strict=True)]
+    theirs.pos_encoding.temporal_size, theirs.pos_encoding.spatial_size = cells[0], tuple(cells[1:])
+    state = theirs.state_dict()
+    place = {number: i for i, number in enumerate(TINY_BLOCKS)}
+    for ours_name, tensor in tensors.items():
+        name = numbered(ours_name, place)
+        if "rel_pos" in name:  # [distances, channels] to as many distances as the other network has
+            tensor = nn.functional.interpolate(tensor.T[None], size=len(state[name]), mode="linear")[0].T
+        state[name] = tensor
+    theirs.load_state_dict(state)
+    theirs.head = nn.Identity()
+    clip = torch.rand(1, 1, *shape)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(clip), theirs(clip), rtol=1e-5, atol=1e-5)
+
+
+def test_mvit2_uses_the_distances_it_learned():
+    network, clip = tiny("mvit_v2_s"), torch.rand(1, 1, 16, 48, 48)
+    with torch.no_grad():
+        before = network(clip)
+        for name, tensor in network.named_parameters():
+            if "rel_pos_t" in name:
+                tensor.mul_(20)
+        assert (network(clip) - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("n_slices", [1, 3, 5, 16, 17, 31, 32])

@@ -2,21 +2,33 @@
 
 A backbone maps `[N, C, D, H, W]` to features `[N, F]`; how many, is its attribute
 `n_features`. Any clip size that the network's strides allow works: pooling is adaptive.
-A new network is one builder and one entry in the `ENTRIES` of its module.
+A new network is one builder and one entry in the `ENTRIES` of its module; a user's own is one string
+(`ctlib.backbones.own`).
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from ctlib.backbones import convnets, penet, recurrent, slices, transformers, video
+from ctlib.backbones import astra, convnets, efficient, penet, recurrent, slices, transformers, video
+from ctlib.backbones.own import OwnNetworkError, code_of, file_name, is_own, record
 from ctlib.backbones.record import SIZES, Backbone, Size
 
-__all__ = ["REGISTRY", "SIZES", "Backbone", "Size", "build", "spec"]
+__all__ = [
+    "REGISTRY",
+    "SIZES",
+    "Backbone",
+    "OwnNetworkError",
+    "Size",
+    "build",
+    "code_of",
+    "file_name",
+    "spec",
+]
 
 REGISTRY: dict[str, Backbone] = {
     entry.key: entry
-    for module in (video, convnets, transformers, penet, slices, recurrent)
+    for module in (video, convnets, transformers, penet, astra, slices, efficient, recurrent)
     for entry in module.ENTRIES
 }
 """All networks, by key."""
@@ -25,11 +37,19 @@ REGISTRY: dict[str, Backbone] = {
 def spec(key: str) -> Backbone:
     """What is known about the network of a key.
 
+    Args:
+        key: a key of `REGISTRY`, or `module:function`, a user's own network.
+
     Raises:
         ValueError: no network has that key; the message lists those that there are.
+        OwnNetworkError: a ValueError: the user's module or function is missing.
     """
+    if is_own(key):
+        return record(key)
     if key not in REGISTRY:
-        raise ValueError(f"backbone is {key!r}; known are {', '.join(REGISTRY)}.")
+        raise ValueError(
+            f"backbone is {key!r}; known are {', '.join(REGISTRY)}, and your own module:function."
+        )
     return REGISTRY[key]
 
 
@@ -37,7 +57,7 @@ def build(key: str, size: Size = "tiny", in_channels: int = 1) -> nn.Module:
     """A network with random weights, drawn from torch's global generator.
 
     Args:
-        key: a key of `REGISTRY`.
+        key: a key of `REGISTRY`, or `module:function`, a user's own network.
         size: `tiny` or `full`.
         in_channels: C of the clips.
 
@@ -46,6 +66,7 @@ def build(key: str, size: Size = "tiny", in_channels: int = 1) -> nn.Module:
 
     Raises:
         ValueError: unknown key or size.
+        OwnNetworkError: a user's own network is missing, or is none.
     """
     backbone = spec(key)
     if size not in SIZES:

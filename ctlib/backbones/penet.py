@@ -214,6 +214,18 @@ def penet(size: str, in_channels: int) -> nn.Module:
     return PENet(in_channels, 8, depths=(1, 1, 1), groups=4, rates=(1, 1, 2), last_norm=1.0)
 
 
+def penet_kinetics(size: str, in_channels: int) -> nn.Module:
+    """The network that the authors trained on Kinetics-600: a fourth stage, and no pyramid behind it."""
+    if size == "full":
+        return PENet(in_channels, 64, depths=(3, 4, 6, 3), groups=32, rates=(), last_norm=0.0)
+    return PENet(in_channels, 8, depths=(1, 1, 1, 1), groups=4, rates=(), last_norm=1.0)
+
+
+CITATION = (
+    "Huang et al., PENet: a scalable deep-learning model for automated diagnosis of pulmonary embolism using "
+    "volumetric CT imaging, npj Digital Medicine 2020"
+)
+
 ENTRIES = (
     Backbone(
         key="penet",
@@ -221,8 +233,18 @@ ENTRIES = (
         dims=3,
         build=penet,
         licence="MIT (this project's own code, from the description)",
-        citation="Huang et al., PENet: a scalable deep-learning model for automated diagnosis of pulmonary "
-        "embolism using volumetric CT imaging, npj Digital Medicine 2020",
+        citation=CITATION,
+        clip=(24, 192, 192),
+        cpu_precision="bf16",
+        cpu_channels_last=True,
+    ),
+    Backbone(
+        key="penet_kinetics",
+        title="PENet as trained on Kinetics-600",
+        dims=3,
+        build=penet_kinetics,
+        licence="MIT (this project's own code, from the description)",
+        citation=CITATION,
         clip=(24, 192, 192),
         cpu_precision="bf16",
         cpu_channels_last=True,

@@ -30,6 +30,8 @@ class Backbone:
         cpu_channels_last: whether its convolutions are faster with the channels last in memory.
             Both come from `python -m ctlib.backbones.measure`.
         fp32_grouped: its grouped convolutions stay in fp32 under autocast on a CPU.
+        sees_order: whether the order of slices can change its features; None where nobody knows,
+            of a user's own network.
     """
 
     key: str
@@ -42,6 +44,14 @@ class Backbone:
     cpu_precision: Literal["fp32", "bf16"]
     cpu_channels_last: bool
     fp32_grouped: bool = False
+    sees_order: bool | None = True
+
+    @property
+    def sees(self) -> str:
+        """What it sees at once, for tables."""
+        if self.dims == 3:
+            return "whole clips (3D)"
+        return "slices in order (2D)" if self.sees_order else "slices (2D)"
 
     @property
     def channels_last(self) -> torch.memory_format:

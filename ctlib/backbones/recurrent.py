@@ -9,9 +9,11 @@ of any number of slices, learnt at once unless its backbone is frozen, and nothi
 In their records `dims` is 2, for all their convolutions are 2D: it decides the memory format, and weights
 that fit them. But other than the networks of `ctlib.backbones.slices` they see the order of slices.
 
-Tensors of the 2D network keep torchvision's names. The GRU is `layer5`, for it is the stage behind `layer4`,
-and `ctlib.controls` counts stages by their names. Its random weights are torch's: uniform within
+Tensors of the 2D network keep their names. The GRU is the stage behind its last, `layer5` behind ResNet's
+`layer4`, for `ctlib.controls` counts stages by their names. Its random weights are torch's: uniform within
 1 / sqrt(units).
+
+Any network of `ctlib.backbones.slices.Slices` can be read: one class of two bases, `Lrcn` and that network.
 """
 
 from __future__ import annotations
@@ -22,31 +24,42 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ctlib.backbones.efficient import LITE0, SliceEfficientNet
 from ctlib.backbones.record import Backbone
-from ctlib.backbones.slices import RESNET18, RESNEXT101, SliceResNet
+from ctlib.backbones.slices import RESNET18, RESNEXT101, SliceResNet, Slices
 
 HIDDEN = {"full": 256, "tiny": 32}
 """Units of the GRU in each direction; 256 are published."""
 
 
-class Lrcn(SliceResNet):
-    """A `SliceResNet` whose slice features are read in order, in both directions.
+class Lrcn(Slices):
+    """Slice features that are read in order, in both directions; mixed into a network of slices.
 
     Args:
         in_channels: C of the clips.
         hidden: units of the GRU in each direction.
-        structure: of the 2D network, as `SliceResNet` takes it.
+        structure: of the 2D network, as its class takes it.
     """
 
     def __init__(self, in_channels: int, hidden: int, **structure: Any) -> None:
-        super().__init__(in_channels, pooling="mean", **structure)
-        self.layer5 = nn.GRU(3 * self.n_features, hidden, batch_first=True, bidirectional=True)
+        super().__init__(in_channels, pooling="mean", **structure)  # type: ignore[misc, arg-type]
+        gru = nn.GRU(3 * self.n_features, hidden, batch_first=True, bidirectional=True)
+        self.gru_name = f"layer{self.n_stages + 1}"
+        self.add_module(self.gru_name, gru)
         self.n_features = 2 * hidden
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, C, D, H, W]` to features `[N, F]`, read forwards and, the other half, backwards."""
-        outputs, _ = self.layer5(with_differences(self.slice_features(clip)))
+        outputs, _ = self.get_submodule(self.gru_name)(with_differences(self.slice_features(clip)))
         return outputs.mean(dim=1)
+
+
+class LrcnResNet(Lrcn, SliceResNet):
+    """A ResNet or ResNeXt on each slice and a GRU along them."""
+
+
+class LrcnEfficientNet(Lrcn, SliceEfficientNet):
+    """An EfficientNet-Lite on each slice and a GRU along them."""
 
 
 def with_differences(features: torch.Tensor) -> torch.Tensor:
@@ -69,12 +82,17 @@ def with_differences(features: torch.Tensor) -> torch.Tensor:
 
 def lrcn_resnet18(size: str, in_channels: int) -> nn.Module:
     """ResNet-18 on each slice and a GRU along them."""
-    return Lrcn(in_channels, HIDDEN[size], **RESNET18[size])
+    return LrcnResNet(in_channels, HIDDEN[size], **RESNET18[size])
 
 
 def lrcn_resnext101(size: str, in_channels: int) -> nn.Module:
     """ResNeXt-101, 32 x 8d, on each slice and a GRU along them."""
-    return Lrcn(in_channels, HIDDEN[size], **RESNEXT101[size])
+    return LrcnResNet(in_channels, HIDDEN[size], **RESNEXT101[size])
+
+
+def lrcn_efficientnet_lite0(size: str, in_channels: int) -> nn.Module:
+    """EfficientNet-Lite0 on each slice and a GRU along them."""
+    return LrcnEfficientNet(in_channels, HIDDEN[size], **LITE0[size])
 
 
 CITATION = "Donahue et al., Long-term recurrent convolutional networks, CVPR 2015"
@@ -100,6 +118,17 @@ ENTRIES = (
         citation=CITATION,
         clip=(150, 224, 224),
         cpu_precision="bf16",
+        cpu_channels_last=True,
+    ),
+    Backbone(
+        key="lrcn_efficientnet_lite0",
+        title="LRCN, EfficientNet-Lite0 on slices and a GRU",
+        dims=2,
+        build=lrcn_efficientnet_lite0,
+        licence="MIT (this project's own code, from the description)",
+        citation=CITATION,
+        clip=(150, 224, 224),
+        cpu_precision="fp32",
         cpu_channels_last=True,
     ),
 )

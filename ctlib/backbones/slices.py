@@ -3,10 +3,13 @@
 The features of the slices are pooled over the clip, by default by their highest value (the
 published 2D baseline takes the highest score of the slices), so their order cannot matter.
 Tensors keep the names of torchvision, so that its weights fit; only `fc` is left out.
+
+`Slices` is what all of them share: a network of one more kind says what it makes of slices.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -18,7 +21,40 @@ from ctlib.backbones.record import Backbone
 Pooling = Literal["max", "mean"]
 
 
-class SliceResNet(nn.Module):
+class Slices(nn.Module, ABC):
+    """A 2D network on each slice, then a maximum or mean over the clip.
+
+    Its `n_features` is a slice's number of features, `n_stages` the number of the last stage that
+    names of tensors count.
+
+    Args:
+        pooling: over the slices of a clip, feature by feature.
+    """
+
+    n_features: int
+    n_stages: int
+
+    def __init__(self, pooling: Pooling) -> None:
+        super().__init__()
+        self.pooling = pooling
+
+    @abstractmethod
+    def maps(self, slices: torch.Tensor) -> torch.Tensor:
+        """Slices `[N, C, H, W]` to the last maps of features `[N, F, h, w]`."""
+
+    def slice_features(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, C, D, H, W]` to features of each slice `[N, D, F]`, before any pooling over the clip."""
+        n, c, d, h, w = clip.shape
+        slices = clip.transpose(1, 2).reshape(n * d, c, h, w)
+        return self.maps(slices).mean(dim=(2, 3)).unflatten(0, (n, d))
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, C, D, H, W]` to features `[N, F]`."""
+        x = self.slice_features(clip)
+        return x.amax(dim=1) if self.pooling == "max" else x.mean(dim=1)
+
+
+class SliceResNet(Slices):
     """A ResNet or ResNeXt on each slice, then a maximum or mean over the clip.
 
     Args:
@@ -41,8 +77,7 @@ class SliceResNet(nn.Module):
         groups: int = 1,
         group_width: int = 64,
     ) -> None:
-        super().__init__()
-        self.pooling = pooling
+        super().__init__(pooling)
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -57,19 +92,12 @@ class SliceResNet(nn.Module):
         self.n_features = n_in
         _draw(self)
 
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Clips `[N, C, D, H, W]` to features `[N, F]`."""
-        x = self.slice_features(clip)
-        return x.amax(dim=1) if self.pooling == "max" else x.mean(dim=1)
-
-    def slice_features(self, clip: torch.Tensor) -> torch.Tensor:
-        """Clips `[N, C, D, H, W]` to features of each slice `[N, D, F]`, before any pooling over the clip."""
-        n, c, d, h, w = clip.shape
-        x = clip.transpose(1, 2).reshape(n * d, c, h, w)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+    def maps(self, slices: torch.Tensor) -> torch.Tensor:
+        """Slices `[N, C, H, W]` to the last maps of features `[N, F, h, w]`."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(slices))))
         for i in range(self.n_stages):
             x = self.get_submodule(f"layer{i + 1}")(x)
-        return x.mean(dim=(2, 3)).unflatten(0, (n, d))
+        return x
 
 
 def _stage(
@@ -129,6 +157,7 @@ ENTRIES = (
         clip=(1, 224, 224),
         cpu_precision="bf16",
         cpu_channels_last=True,
+        sees_order=False,
     ),
     Backbone(
         key="resnext101",
@@ -140,5 +169,6 @@ ENTRIES = (
         clip=(1, 224, 224),
         cpu_precision="bf16",
         cpu_channels_last=True,
+        sees_order=False,
     ),
 )
