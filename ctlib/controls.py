@@ -27,6 +27,12 @@ FROZEN = "frozen"
 FIRST = re.compile(r"first_([1-9])")
 STAGE = re.compile(r"\b(?:blocks\.|layer|features\.)(\d+)\.")
 """Number of a stage in the names of pytorchvideo's and torchvision's tensors; the stem may have none."""
+LITE_BLOCK = re.compile(r"\b_blocks\.(\d+)\.")
+"""Number of a block of EfficientNet-Lite, from 0 behind the stem; each is a stage."""
+LAST = re.compile(r"^backbone\.(_conv_head|_bn1|norm|norm_embed)\.")
+"""What is behind all blocks: EfficientNet-Lite's last convolution, the transformers' last norm."""
+BEHIND_ALL = 99
+"""Stage of what is behind all numbered ones; no `first_K` reaches it."""
 RUNNING = ("running_mean", "running_var")
 
 Tensors = dict[str, torch.Tensor]
@@ -75,17 +81,21 @@ def adapt(control: str, tensors: Mapping[str, torch.Tensor], generator: torch.Ge
         The tensors that are loaded, by name; others stay as they were drawn.
 
     Raises:
-        ControlError: it would change nothing: no kernel reaches along the slices, or all stages are kept.
+        ControlError: it would change nothing: all stages are kept, or no kernel reaches along the slices or
+            differs along them, as those of `inflated` weights do not.
     """
     if first := FIRST.fullmatch(control):
         kept = {name: tensor for name, tensor in tensors.items() if stage(name) < int(first[1])}
         if len(kept) == len(tensors):
-            n_stages = max(stage(name) for name in tensors) + 1
+            n_stages = max(map(stage, tensors)) + 1
             raise ControlError(f"{control} keeps all {n_stages} stages; give fewer.")
         return kept
     adapted = {name: ADAPTED[control](name, tensor, generator) for name, tensor in tensors.items()}
     if all(adapted[name] is tensor for name, tensor in tensors.items()):
-        raise ControlError(f"{control} changes nothing: no kernel of this network reaches along the slices.")
+        raise ControlError(
+            f"{control} changes nothing: no kernel of these weights reaches along the slices, or all are the "
+            "same along them."
+        )
     return adapted
 
 
@@ -94,9 +104,15 @@ def stage(name: str) -> int:
 
     >>> stage("backbone.blocks.3.res_blocks.0.branch2.conv_a.weight"), stage("backbone.layer2.0.conv1.weight")
     (3, 2)
-    >>> stage("backbone.conv1.weight")
-    0
+    >>> stage("backbone.conv1.weight"), stage("backbone._blocks.0._bn1.weight")
+    (0, 1)
+    >>> stage("backbone.norm.weight")
+    99
     """
+    if block := LITE_BLOCK.search(name):
+        return 1 + int(block[1])
+    if LAST.match(name):
+        return BEHIND_ALL
     found = STAGE.search(name)
     return int(found[1]) if found else 0
 
@@ -115,11 +131,14 @@ def _meanvar(name: str, tensor: torch.Tensor, generator: torch.Generator) -> tor
 
 
 def _reversed(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return tensor.flip(2) if _reaches_along_slices(tensor) else tensor
+    if not _reaches_along_slices(tensor):
+        return tensor
+    turned = tensor.flip(2)
+    return tensor if torch.equal(turned, tensor) else turned
 
 
 def _flat(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    if not _reaches_along_slices(tensor):
+    if not _reaches_along_slices(tensor) or torch.equal(tensor, tensor[:, :, :1].expand_as(tensor)):
         return tensor
     return tensor.mean(dim=2, keepdim=True).expand_as(tensor).clone()
 

@@ -1,14 +1,17 @@
 """Each control does what its name says, to tensors and to features, and none touches the head."""
 
+import re
+
 import pytest
 import torch
 
-from ctlib import controls
+from ctlib import backbones, controls
 from ctlib.controls import ADAPTED, ControlError, adapt, split, stage
 from ctlib.inits import Init, InitError, find, network, save_weights
 from ctlib.workspace import Workspace
 
 RANDOM = Init("random", "drawn from the seed", "none needed", (0.3,), (0.2,))
+COHORT = ((0.3,), (0.2,))
 CHANGING = [*ADAPTED, "first_1", "first_3"]
 KEYS = ["slow_r50", "r2plus1d_r50", "x3d_m", "resnet18", "swin3d_t", "penet"]
 
@@ -28,7 +31,7 @@ def workspace(tmp_path_factory):
 
 
 def made(workspace, name, key="slow_r50", seed=0):
-    return network(key, "tiny", find(name, key, workspace, (0.3, 0.2)), seed)
+    return network(key, "tiny", find(name, key, workspace, COHORT), seed)
 
 
 def generator(seed=0):
@@ -82,6 +85,35 @@ def test_first_k_keeps_whole_stages(workspace):
     assert {stage(name) for name in kept} == {0, 1} and {stage(name) for name in backbone} == set(range(5))
     with pytest.raises(ControlError, match="first_5 keeps all 5 stages"):
         adapt("first_5", backbone, generator())
+
+
+@pytest.mark.parametrize(
+    ("key", "k", "kept"),
+    [
+        ("efficientnet_lite0", 1, {"_conv_stem", "_bn0"}),
+        ("efficientnet_lite0", 3, {"_conv_stem", "_bn0", "_blocks.0", "_blocks.1"}),
+        ("swin3d_t", 2, {"patch_embed", "features.0", "features.1"}),
+        ("mvit_b", 1, {"patch_embed", "cls_positional_encoding", "blocks.0"}),
+    ],
+)
+def test_first_k_counts_the_stages_of_networks_with_names_of_their_own(key, k, kept):
+    """What comes behind all stages, a last convolution or norm, is no part of the stem."""
+    names = [f"backbone.{name}" for name in backbones.build(key, "tiny").state_dict()]
+    left = adapt(f"first_{k}", dict.fromkeys(names, torch.zeros(1)), generator())
+    begins = {re.match(r"backbone\.(\w+(?:\.\d+)?)", name)[1] for name in left}
+    assert begins == kept
+
+
+def test_kernels_that_a_control_would_not_change_stay_as_they_are():
+    same = KERNEL[:, :, :1].expand(-1, -1, 5, -1, -1).clone()
+    symmetric = KERNEL + KERNEL.flip(2)
+    tensors = {"same": same, "symmetric": symmetric, "kernel": KERNEL}
+    turned, flat = (adapt(control, tensors, generator()) for control in ("reversed", "flat"))
+    assert turned["same"] is same and turned["symmetric"] is symmetric and turned["kernel"] is not KERNEL
+    assert flat["same"] is same and flat["symmetric"] is not symmetric
+    for control in ("reversed", "flat"):
+        with pytest.raises(ControlError, match="or all are the same along them"):
+            adapt(control, {"same": same}, generator())
 
 
 @pytest.mark.parametrize("name", ["shufled:video", "first_0:video", ":video", "video:shuffled:video"])
@@ -170,14 +202,16 @@ def test_a_frozen_backbone_is_not_trained(workspace, name):
 
 def test_random_weights_have_nothing_to_take_but_may_be_frozen(workspace):
     with pytest.raises(ControlError, match="random weights have nothing for shuffled to take"):
-        find("shuffled:random", "slow_r50", workspace, (0.3, 0.2))
-    assert find("frozen:random", "slow_r50", workspace, (0.3, 0.2)).name == "frozen:random"
-    with pytest.raises(ValueError, match="'vidio'; known are random, video, and controls of them"):
-        find("shuffled:vidio", "slow_r50", workspace, (0.3, 0.2))
+        find("shuffled:random", "slow_r50", workspace, COHORT)
+    assert find("frozen:random", "slow_r50", workspace, COHORT).name == "frozen:random"
+    with pytest.raises(
+        ValueError, match=r"'vidio'; known are random, video, ct_<cohort>, .* and controls of them"
+    ):
+        find("shuffled:vidio", "slow_r50", workspace, COHORT)
 
 
 def test_a_damaged_file_is_still_refused(workspace, monkeypatch):
-    init = find("shuffled:video", "slow_r50", workspace, (0.3, 0.2))
+    init = find("shuffled:video", "slow_r50", workspace, COHORT)
     monkeypatch.setattr("ctlib.inits._tensors", lambda path: {})
     with pytest.raises(InitError, match="missing"):
         network("slow_r50", "tiny", init, 0)

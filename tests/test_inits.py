@@ -1,17 +1,34 @@
 """Every tensor is accounted for; the head and random weights are a function of the seed alone."""
 
+import copy
 import hashlib
+import math
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from ctlib import backbones, tables
-from ctlib.inits import Init, InitError, checksum, find, load_weights, loaded_ledger, network, save_weights
+from ctlib import backbones, forward, tables, zoo
+from ctlib.inits import (
+    Init,
+    InitError,
+    Origin,
+    checksum,
+    find,
+    forward_checks,
+    forward_difference,
+    load_weights,
+    loaded_ledger,
+    network,
+    origin,
+    save_weights,
+)
 from ctlib.workspace import MissingInput, Workspace, read_json, write_json
 
 KEY = "slow_r50"
+COHORT = ((0.3,), (0.2,))
 RANDOM = Init("random", "drawn from the seed", "none needed", (0.3,), (0.2,))
 RECORD = {
     "source": "nine motions of two photographs",
@@ -34,7 +51,7 @@ def video(workspace):
     trained, _ = network(KEY, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=77, n_outputs=9)
     trained.train()(torch.rand(2, 1, 4, 32, 32))  # moves the batch-norm statistics
     save_weights(trained, workspace.weights("video", KEY), RECORD)
-    return trained, find("video", KEY, workspace, (0.1, 0.1))
+    return trained, find("video", KEY, workspace, COHORT)
 
 
 def rewrite(init, change):
@@ -215,7 +232,7 @@ def test_weights_are_saved_with_channels_last_too(video, workspace):
     before = init.checksum
     trained.to(memory_format=torch.channels_last_3d)
     save_weights(trained, init.path, RECORD)
-    assert find("video", KEY, workspace, (0, 1)).checksum == before
+    assert find("video", KEY, workspace, COHORT).checksum == before
 
 
 def test_the_record_states_what_was_saved(video):
@@ -230,31 +247,44 @@ def test_the_record_states_what_was_saved(video):
 
 
 def test_random_takes_mean_and_std_of_the_cohort(workspace):
-    init = find("random", KEY, workspace, (0.31, 0.27))
-    assert (init.mean, init.std, init.path, init.checksum) == ((0.31,), (0.27,), None, "")
+    init = find("random", KEY, workspace, ((0.31,), (0.27,)))
+    assert (init.mean, init.std, init.path, init.checksum, init.channels) == ((0.31,), (0.27,), None, "", 1)
+    three = ((0.3, 0.4, 0.5), (0.1, 0.2, 0.25))
+    init = find("random", KEY, workspace, three, channels=3)
+    assert (init.mean, init.std, init.channels) == (*three, 3)
+    assert network(KEY, "tiny", init, seed=0)[0](torch.rand(1, 3, 4, 32, 32)).shape == (1, 1)
+    with pytest.raises(InitError, match=r"init random: mean is \(0\.3, 0\.4, 0\.5\); give 1 finite"):
+        find("random", KEY, workspace, three)
+    with pytest.raises(ValueError, match="clips of 2 channels; they have 1 or 3"):
+        find("random", KEY, workspace, three, channels=2)
 
 
 def test_weights_that_were_not_made_are_named_with_their_notebook(workspace):
     with pytest.raises(MissingInput, match=r"video/slow_r50\.safetensors is missing; notebook 02_pretrain"):
-        find("video", KEY, workspace, (0.3, 0.2))
+        find("video", KEY, workspace, COHORT)
+
+
+def test_weights_of_a_users_own_network_have_a_name_that_any_system_takes(workspace):
+    with pytest.raises(MissingInput, match=r"weights/video/nets-unet\.safetensors is missing"):
+        find("video", "nets:unet", workspace, COHORT)
 
 
 def test_an_unknown_init_is_refused(workspace):
     with pytest.raises(ValueError, match="'vdieo'; known are random, video"):
-        find("vdieo", KEY, workspace, (0.3, 0.2))
+        find("vdieo", KEY, workspace, COHORT)
 
 
 def test_a_file_that_is_not_the_recorded_one_is_refused(video, workspace):
     rewrite(video[1], lambda tensors: tensors[NAME].mul_(2))
     with pytest.raises(InitError, match="not the file of its record"):
-        find("video", KEY, workspace, (0.3, 0.2))
+        find("video", KEY, workspace, COHORT)
 
 
 def test_a_record_without_a_field_is_refused(video, workspace):
     path = video[1].path.with_suffix(".json")
     write_json(path, {key: value for key, value in read_json(path).items() if key != "licence"})
     with pytest.raises(InitError, match="lacks licence"):
-        find("video", KEY, workspace, (0.3, 0.2))
+        find("video", KEY, workspace, COHORT)
 
 
 @pytest.mark.parametrize(("mean", "std"), [((0.4, 0.4), (0.2,)), ((0.4,), (0.0,)), ((float("nan"),), (0.2,))])
@@ -264,10 +294,10 @@ def test_a_mean_or_std_that_cannot_be_is_refused(mean, std):
 
 
 def test_the_ledger_of_what_a_run_would_load(video, workspace):
-    ledger = loaded_ledger(workspace, "video", [KEY], "tiny")
+    ledger = loaded_ledger(workspace, ["video"], [KEY], "tiny")
     pd.testing.assert_frame_equal(ledger, network(KEY, "tiny", video[1], seed=0)[1])
     with pytest.raises(MissingInput, match="x3d_m"):
-        loaded_ledger(workspace, "video", [KEY, "x3d_m"], "tiny")
+        loaded_ledger(workspace, ["video"], [KEY, "x3d_m"], "tiny")
 
 
 def test_checksums_do_not_depend_on_the_memory_format():
@@ -276,3 +306,284 @@ def test_checksums_do_not_depend_on_the_memory_format():
     changed = tensor.clone()
     changed[0, 0, 0, 0, 0] += 1e-6
     assert checksum(tensor) != checksum(changed)
+
+
+# ---- names of what is made here --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("video", Origin("random", "video", False)),
+        ("video_ssl", Origin("random", "video", True)),
+        ("ct_lidc", Origin("random", "ct_lidc", False)),
+        ("ct_rspect_ssl", Origin("random", "ct_rspect", True)),
+        ("kinetics400+ct_rspect", Origin("kinetics400", "ct_rspect", False)),
+        ("video+ct_lidc_ssl", Origin("video", "ct_lidc", True)),
+        ("ct_astra+video", Origin("ct_astra", "video", False)),
+        ("kinetics400+ct_lidc+video", Origin("kinetics400+ct_lidc", "video", False)),
+        ("hospital.v2+video", Origin("hospital.v2", "video", False)),
+        *((name, None) for name in ("random", "ct_astra", "imagenet", "hospital", "shuffled:video", "ct_")),
+        *((name, None) for name in ("videos", "hospital_ssl", "frozen:video+ct_lidc", "", "..")),
+    ],
+)
+def test_a_name_says_how_its_weights_are_made(name, expected):
+    assert origin(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("video+kinetics400", "behind the plus stands 'kinetics400'; it must be what is pretrained on here"),
+        ("kinetics400+ct_astra", "behind the plus stands 'ct_astra'"),
+        ("video+", "behind the plus stands ''"),
+        ("+video", "without another start its name is video"),
+        ("random+ct_lidc", "without another start its name is ct_lidc"),
+        ("../x+video", "'../x' before the plus is no name"),
+        ("video+imagenet+video", "behind the plus stands 'imagenet'"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused(name, message, workspace):
+    for ask in (origin, lambda name: find(name, KEY, workspace, COHORT)):
+        with pytest.raises(ValueError, match=message):
+            ask(name)
+
+
+@pytest.mark.parametrize("name", ["ct_lidc_ssl", "kinetics400+ct_rspect"])
+def test_weights_made_here_are_found_under_all_such_names(name, workspace):
+    with pytest.raises(
+        MissingInput, match=rf"{name.replace('+', '.')}/slow_r50\.saf.* 02_pretrain writes it"
+    ):
+        find(name, KEY, workspace, COHORT)
+    trained, _ = network(KEY, "tiny", RANDOM, seed=77, n_outputs=2)
+    save_weights(trained, workspace.weights(name, KEY), RECORD)
+    made, ledger = network(KEY, "tiny", find(f"frozen:{name}", KEY, workspace, COHORT), seed=0)
+    assert torch.equal(made.backbone.blocks[0].conv.weight, trained.backbone.blocks[0].conv.weight)
+    assert set(ledger["init"]) == {f"frozen:{name}"} and made.is_frozen
+
+
+@pytest.mark.parametrize("name", ["video", "ct_lidc", "kinetics400"])
+def test_a_record_under_a_taken_name_is_refused_and_not_passed_over(name, video, workspace):
+    own = zoo.folder(workspace) / name
+    own.mkdir(parents=True)
+    (own / "other.yaml").write_text("")  # of another network: nothing is in doubt
+    if name == "video":
+        find(name, KEY, workspace, COHORT)
+    (own / f"{KEY}.yaml").write_text("")
+    with pytest.raises(InitError, match=rf"{name}/slow_r50\.yaml: {name} is the name of weights .* rename"):
+        find(name, KEY, workspace, COHORT)
+
+
+def test_a_head_of_any_names_is_the_files_own(video):
+    init = video[1]
+
+    def selfsupervised(tensors):
+        del tensors["head.weight"], tensors["head.bias"]
+        tensors |= {"head.layers.0.weight": torch.ones(3, 3), "head.layers.2.bias": torch.ones(3)}
+
+    rewrite(init, selfsupervised)
+    made, ledger = network(KEY, "tiny", init, seed=0)
+    rows = ledger.set_index("tensor")
+    assert rows.loc["head.bias", "why"].endswith("the file's own head is not used")
+    assert torch.equal(made.head.weight, network(KEY, "tiny", RANDOM, seed=0)[0].head.weight)
+    rewrite(init, lambda tensors: tensors.update({"heads.weight": torch.ones(1)}))
+    with pytest.raises(InitError, match=r"1 unexpected: heads\.weight\."):
+        network(KEY, "tiny", init, seed=0)
+
+
+# ---- channels --------------------------------------------------------------------------
+
+
+def saved(key, workspace, channels=1):
+    """A network with batch-norm statistics of its own, and its init for clips of three channels."""
+    mean = tuple(0.4 + 0.05 * c for c in range(channels))
+    trained, _ = network(key, "tiny", Init("random", "", "", mean, (0.2,) * channels, channels), seed=77)
+    trained.train()(torch.rand(2, channels, 8, 64, 64))
+    save_weights(trained, workspace.weights("video", key), RECORD)
+    return trained.eval(), find("video", key, workspace, COHORT, channels=3)
+
+
+@pytest.mark.parametrize("key", ["slow_r50", "slowfast_r50", "mvit_b", "penet", "resnet18"])
+def test_weights_of_one_channel_see_three_equal_ones_as_they_saw_one(key, workspace):
+    trained, init = saved(key, workspace)
+    made, ledger = network(key, "tiny", init, seed=0)
+    clip = torch.rand(2, 1, 8, 64, 64)
+    with torch.no_grad():
+        expected = trained.backbone((clip - 0.4) / 0.2)
+        three = clip.expand(-1, 3, -1, -1, -1)
+        found = made.eval().backbone((three - made.mean.view(-1, 1, 1, 1)) / made.std.view(-1, 1, 1, 1))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    adapted = ledger[ledger["status"] == "adapted"]
+    assert len(adapted) == (2 if key == "slowfast_r50" else 1)
+    assert adapted["why"].str.startswith("repeated over 3 input channels, a third each: ").all()
+    assert set(ledger["status"]) == {"loaded", "adapted", "head"}
+    assert made.mean.tolist() == pytest.approx([0.4] * 3)
+    assert forward_difference(made, init) < 1e-5
+    assert network(key, "tiny", find("video", key, workspace, COHORT), 0)[0].mean.numel() == 1
+
+
+def test_weights_of_three_channels_keep_them_for_clips_of_one(workspace):
+    _, init = saved(KEY, workspace, channels=3)
+    one = find("video", KEY, workspace, COHORT, channels=1)
+    assert one == init and (one.channels, len(one.mean)) == (3, 3)
+    made, ledger = network(KEY, "tiny", one, seed=0)
+    assert "adapted" not in set(ledger["status"])
+    assert forward_difference(made, one) < 1e-6
+    pd.testing.assert_frame_equal(loaded_ledger(workspace, ["video"], [KEY], "tiny", channels=3), ledger)
+
+
+# ---- the forward check -----------------------------------------------------------------
+
+
+def test_the_features_of_what_was_saved_stand_in_its_record(video, workspace):
+    trained, init = video
+    with torch.no_grad():
+        expected = trained.eval().backbone((forward.clip(1) - 0.45) / 0.225)[0]
+    assert read_json(init.path.with_suffix(".json"))["features"] == pytest.approx(expected.tolist())
+    made, _ = network(KEY, "tiny", init, seed=0)
+    assert forward_difference(made, init) < 1e-6
+    [row] = forward_checks(workspace, ["shuffled:video"], [KEY], "tiny").itertuples()
+    assert (row.backbone, row.init, row.n_features) == (KEY, "video", len(expected))
+    assert row.difference < 1e-6 < row.tolerance == forward.TOLERANCE
+
+
+def faulty_epsilon(net):
+    net.blocks[1].res_blocks[0].branch2.norm_b.eps = 0.1
+
+
+def faulty_stride(net):
+    net.blocks[2].res_blocks[0].branch2.conv_b.padding_mode = "replicate"
+    net.blocks[2].res_blocks[0].branch2.conv_b._reversed_padding_repeated_twice = [1, 1, 1, 1, 0, 0]
+
+
+def faulty_activation(net):
+    net.blocks[3].res_blocks[0].activation = nn.LeakyReLU(0.1)
+
+
+@pytest.mark.parametrize("fault", [faulty_epsilon, faulty_stride, faulty_activation])
+def test_a_network_of_the_same_tensors_that_computes_something_else_is_refused(fault, video, monkeypatch):
+    def changed(*args):
+        net = backbones.build(*args)
+        fault(net)
+        return net
+
+    monkeypatch.setattr("ctlib.inits.build", changed)
+    with pytest.raises(
+        InitError, match=r"init video for slow_r50 \(tiny\).*: every tensor fits, but the feat"
+    ):
+        network(KEY, "tiny", video[1], seed=0)
+
+
+def test_a_mean_that_was_changed_behind_its_back_is_noticed(video, workspace):
+    path = video[1].path.with_suffix(".json")
+    write_json(path, read_json(path) | {"mean": [0.5]})
+    with pytest.raises(InitError, match="the features of the stored clip differ"):
+        network(KEY, "tiny", find("video", KEY, workspace, COHORT), seed=0)
+
+
+def test_controls_change_features_on_purpose(video, workspace):
+    init = find("first_2:video", KEY, workspace, COHORT)
+    made, _ = network(KEY, "tiny", init, seed=0)
+    assert forward_difference(made, init) > 0.01
+    drawn = network(KEY, "tiny", RANDOM, seed=0)[0].state_dict()
+    name = "backbone.blocks.3.res_blocks.0.branch2.conv_b.weight"
+    assert torch.equal(made.state_dict()[name], drawn[name]), "what a control leaves out stays as drawn"
+
+
+def test_a_record_without_features_is_taken_and_told(video, workspace):
+    path = video[1].path.with_suffix(".json")
+    write_json(path, {key: value for key, value in read_json(path).items() if "features" not in key})
+    init = find("video", KEY, workspace, COHORT)
+    made, _ = network(KEY, "tiny", init, seed=0)
+    assert math.isnan(forward_difference(made, init))
+    assert forward_checks(workspace, ["video"], [KEY], "tiny")["difference"].isna().all()
+    assert math.isnan(forward_difference(network(KEY, "tiny", RANDOM, seed=0)[0], RANDOM))
+
+
+def test_saving_leaves_the_network_and_torchs_generator_as_they_were(video, workspace):
+    trained = video[0].train().to(memory_format=torch.channels_last_3d)
+    trained.backbone.blocks[2].eval()
+    modes = [module.training for module in trained.modules()]
+    before = copy.deepcopy(trained.state_dict())
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        save_weights(trained, workspace.weights("video", "again"), RECORD)
+    assert torch.equal(torch.rand(3), expected)
+    assert [module.training for module in trained.modules()] == modes
+    weight = trained.backbone.blocks[0].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) and weight.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+    known = [read_json(workspace.weights("video", key).with_suffix(".json")) for key in (KEY, "again")]
+    assert known[1]["features"] == pytest.approx(known[0]["features"], rel=1e-4, abs=1e-5)
+
+
+def test_a_network_that_does_not_take_the_clip_is_saved_with_the_reason(workspace, video):
+    trained = video[0]
+    trained.backbone.blocks[0] = nn.Conv3d(1, 8, (9, 1, 1))
+    path = save_weights(trained, workspace.weights("video", "other"), RECORD)
+    record = read_json(path.with_suffix(".json"))
+    assert record["features"] == []
+    assert record["features_why"].startswith("the network does not take a clip of 1 x 1 x 8 x 64 x 64: ")
+
+
+KINDS = ["slow_r50", "csn_r101", "mvit_b", "penet", "resnet18"]
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_rounding_passes_the_forward_check_and_a_tensor_that_was_not_loaded_does_not(key):
+    net = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=1)[0].backbone
+    other = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=2)[0].state_dict()
+    net.train()(torch.rand(2, 1, 8, 64, 64) * 4 - 2)  # moves the batch-norm statistics
+    stored = forward.features(net, [0.45], [0.225], 1)
+    moved = copy.deepcopy(net).eval().to(memory_format=backbones.spec(key).channels_last)
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+        found = moved((forward.clip(1) - 0.45) / 0.225)[0]
+    assert forward.difference(found, stored.tolist()) < forward.TOLERANCE / 10
+    kernels = [name for name, value in net.state_dict().items() if value.ndim > 1]
+    for name in kernels[:: max(1, len(kernels) // 5)]:
+        state = net.state_dict() | {name: other[f"backbone.{name}"]}
+        half = copy.deepcopy(net)
+        half.load_state_dict(state)
+        assert forward.difference(forward.features(half, [0.45], [0.225], 1), stored.tolist()) > (
+            forward.TOLERANCE
+        ), name
+
+
+def test_the_stored_clip_is_asymmetric_and_within_its_range():
+    clip = forward.clip(3)
+    assert clip.dtype == torch.float32 and 0 <= clip.min() < 0.1 and 0.9 < clip.max() <= 1
+    for axis in (1, 2, 3, 4):
+        assert (clip - clip.flip(axis)).abs().max() > 0.3, axis
+    assert (clip - clip.transpose(3, 4)).abs().max() > 0.3
+    assert torch.equal(clip, forward.clip(3)) and torch.equal(clip[:, :1], forward.clip(1))
+
+
+# ---- random weights --------------------------------------------------------------------
+
+HE = ["slow_r50", "slowfast_r50", "r2plus1d_r50", "csn_r101", "x3d_m", "r3d_18", "penet", "resnet18"]
+
+
+@pytest.mark.parametrize("key", [*HE, "resnext101", "efficientnet_lite0"])
+def test_random_convolutions_are_drawn_as_stated(key):
+    """He-normal by fan-out: std of sqrt(2 / (channels out * voxels of the kernel)).
+
+    Torch counts all channels that go out of grouped kernels; EfficientNet-Lite's publishers those of a group.
+    """
+    drawn = []
+    for name, kernel in state(key=key).items():
+        if kernel.ndim > 3:
+            n_out = 1 if "_depthwise" in name else len(kernel)
+            drawn.append(kernel.flatten() * (n_out * kernel[0, 0].numel() / 2) ** 0.5)
+    assert torch.cat(drawn).std().item() == pytest.approx(1, abs=0.03)
+    assert torch.cat(drawn).abs().max() > 3.5, "not uniform"
+
+
+def test_random_weights_of_the_others_are_drawn_as_stated():
+    s3d = [v for v in state(key="s3d").values() if v.ndim == 5]
+    spread = torch.cat([v.flatten() * v[0].numel() ** 0.5 for v in s3d])
+    assert spread.abs().max() <= 1 and spread.std().item() == pytest.approx(3**-0.5, abs=0.01)
+    for key in ("mvit_b", "mvit_v2_s", "swin3d_t"):
+        linear = [v.flatten() for n, v in state(key=key).items() if v.ndim == 2 and "mlp" in n]
+        assert torch.cat(linear).std().item() == pytest.approx(0.02, abs=0.001), key

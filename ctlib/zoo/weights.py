@@ -40,6 +40,12 @@ class Weights:
         head: beginnings of their names that are not used.
         stem: their kernels `[out, 3, ...]` that see the clip; summed over the inputs where channels is 1.
         size: of the network that they fit.
+        features: that the publisher's own network computes of `ctlib.forward.clip`, of `channels` channels,
+            with mean and std applied; the first few are enough. Empty: not stored.
+        inflated: the file is a 2D network's, spread over depth (see `ctlib.zoo.spread`).
+        parts: packages that carry the file, each with its path in the package; several are joined, in order.
+        extra: of this project's, that installs those packages.
+        hint: where to get a file that has neither address nor package.
     """
 
     file: str
@@ -55,12 +61,18 @@ class Weights:
     head: tuple[str, ...] = ()
     stem: tuple[str, ...] = ()
     size: str = "full"
+    features: tuple[float, ...] = ()
+    inflated: bool = False
+    parts: tuple[tuple[str, str], ...] = ()
+    extra: str = ""
+    hint: str = ""
 
 
 def read(weights: Weights, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors of a file under our names, their head dropped, and what was changed of them.
 
-    A file without any counter of batches, older than torch 0.4.1, gets counters of 0, as torch does.
+    A file without any counter of batches, older than torch 0.4.1, gets counters of 0, as torch does. Numbers
+    of half precision become fp32, which holds each of them exactly.
 
     Args:
         weights: what is known of the file.
@@ -80,9 +92,15 @@ def read(weights: Weights, path: Path) -> tuple[dict[str, torch.Tensor], dict[st
         name = _renamed(theirs, weights.names)
         if name in ours:
             raise InitError(f"{shown(path)}: {theirs} and another tensor both become {name}; see its names.")
+        steps = []
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            steps.append(f"{str(tensor.dtype).removeprefix('torch.')} made float32, the same values")
+            tensor = tensor.float()
         if weights.channels == 1 and theirs in weights.stem and tensor.ndim > 1 and tensor.shape[1] == 3:
+            steps.append("summed over three input channels")
             tensor = tensor.sum(dim=1, keepdim=True)
-            changed[name] = "summed over three input channels"
+        if steps:
+            changed[name] = ", then ".join(steps)
         ours[name] = tensor
     if not any(name.endswith(COUNTER) for name in ours):
         norms = [name.removesuffix("running_var") for name in ours if name.endswith(".running_var")]
