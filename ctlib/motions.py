@@ -169,7 +169,7 @@ def generate(root: Path, n_per_class: int, seed: int, size_px: int, n_frames: in
 
     Args:
         root: folder, which must hold nothing else.
-        n_per_class: clips of each of `MOTIONS`.
+        n_per_class: clips of each of `MOTIONS`; 0 writes nothing and looks at nothing.
         seed: a clip is a function of (seed, class, number).
         size_px: height and width of a frame.
         n_frames: frames of a clip.
@@ -177,6 +177,8 @@ def generate(root: Path, n_per_class: int, seed: int, size_px: int, n_frames: in
     Raises:
         ValueError: `root` holds files that were not generated.
     """
+    if n_per_class == 0:
+        return
     wanted = {"videos": list(MOTIONS), "version": VERSION, "n_per_class": n_per_class}
     wanted |= {"seed": seed, "size_px": size_px, "n_frames": n_frames}
     manifest = root / MANIFEST

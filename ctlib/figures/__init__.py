@@ -8,6 +8,7 @@ from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patient
 from ctlib.figures.display import show, table
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
+from ctlib.figures.moving import show_moving
 from ctlib.figures.pictures import (
     Picture,
     contours,
@@ -40,6 +41,7 @@ __all__ = [
     "pretraining_curves",
     "sample",
     "show",
+    "show_moving",
     "slices_of",
     "stored",
     "style",
