@@ -5,6 +5,20 @@ for the network in `ctlib.backbones`, and bf16 only where the CPU has instructio
 Results are the same, bit for bit, on the same machine with the same number of threads. On a
 GPU some kernels have no deterministic form (the gradients of adaptive and 3D pooling, for
 instance); torch then warns and the last bits may differ from run to run.
+
+In bf16 on a CPU, the gradient of a 3D kernel is wrong where the clip, at that layer, has fewer slices
+than the kernel: torch 2.14.1 (oneDNN) leaves parts of it as they were in memory, which is NaN now and
+then, and may write beyond it. Two slices and a kernel of three are enough:
+
+    conv, clip = nn.Conv3d(16, 16, 3, padding=1), torch.rand(2, 16, 2, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(clip).sum().backward()
+    conv.weight.grad  # differs from run to run
+
+Seen with a stride of 1 for 2 to k - 1 slices and odd kernels of k, and for 1 slice and kernels of 2; also
+for planes with fewer rows than half the kernel's (7 x 7 on 2 rows, 5 x 5 on 1). Never in fp32, in grouped
+convolutions, or in Conv2d. R3D-18, S3D and PENet meet it in clips of 16 slices. `Compute.prepare` lets
+such layers compute in fp32: they are the smallest of a network, so that costs next to nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +32,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from torch import nn
 
 from ctlib.backbones import Backbone
 
@@ -68,9 +84,42 @@ class Compute:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
 
+    def prepare(self, backbone: nn.Module) -> nn.Module:
+        """Bring a backbone into its memory format, and make its gradients right; in place.
+
+        Its tensors keep their names and values. Where it computes in bf16 on a CPU, each 3D convolution
+        computes in fp32 when it sees a clip too small for its kernel (see above).
+        """
+        if self.accelerator == "cpu" and self.precision == "bf16-mixed":
+            for module in backbone.modules():
+                # a class with a forward of its own knows what it does
+                if isinstance(module, nn.Conv3d) and type(module).forward is nn.Conv3d.forward:
+                    module.__class__ = _small_in_fp32(type(module))  # type: ignore[arg-type]
+        return backbone.to(memory_format=self.memory_format)
+
     def __str__(self) -> str:
         layout = "" if self.memory_format is torch.contiguous_format else ", channels last"
         return f"{self.accelerator}, {self.precision}{layout}"
+
+
+class _SmallInFp32:
+    """A 3D convolution that leaves autocast where a clip is too small for its kernel (see above)."""
+
+    kernel_size: tuple[int, ...]
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As `Conv3d.forward`; the result of a small clip is fp32."""
+        is_small = input.shape[2] < self.kernel_size[0] or input.shape[3] < self.kernel_size[1] // 2
+        if not is_small or input.device.type != "cpu":
+            return super().forward(input)  # type: ignore[misc]
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())  # type: ignore[misc]
+
+
+@cache
+def _small_in_fp32(kind: type[nn.Conv3d]) -> type[nn.Conv3d]:
+    """The class of convolutions that differs from `kind` in that alone."""
+    return type(kind.__name__, (_SmallInFp32, kind), {})
 
 
 def choose(asked: str, backbone: Backbone) -> Compute:
@@ -105,8 +154,10 @@ def cpu_has_bf16() -> bool:
 
 
 @contextlib.contextmanager
-def trainer(compute: Compute, epochs: int, folder: Path) -> Iterator[lightning.Trainer]:
+def trainer(compute: Compute, epochs: int, folder: Path, accumulate: int = 1) -> Iterator[lightning.Trainer]:
     """Lightning's Trainer with nothing but the loop: checkpoints and curves are `ctlib.training`'s.
+
+    The gradient of a step is the mean over `accumulate` batches; what an epoch leaves over is a step too.
 
     Within, Ctrl-C stays a KeyboardInterrupt, where Lightning alone would exit the process and
     ignore each further one; and its banners and advice on loaders are silent.
@@ -115,6 +166,7 @@ def trainer(compute: Compute, epochs: int, folder: Path) -> Iterator[lightning.T
         yield lightning.Trainer(
             **compute.trainer_arguments,
             max_epochs=epochs,
+            accumulate_grad_batches=accumulate,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

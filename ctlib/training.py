@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from ctlib.inits import load_weights, save_weights
 from ctlib.loaders import Clips, EpochSampler, loader, set_epoch
 from ctlib.networks import Network
+from ctlib.objectives import LOSSES
 from ctlib.optimization import FitSettings, optimizer_of, plateau_lr
 from ctlib.precision import Compute, trainer
 from ctlib.workspace import shown
@@ -69,8 +69,13 @@ class _Fit(lightning.LightningModule):
         self.rows: list[dict[str, float]] = []  # of the curves
         self.best_logits = torch.empty(0)
         self.seconds, self.started = 0.0, time.perf_counter()
-        self.train_losses: list[torch.Tensor] = []
+        self.train_losses: list[torch.Tensor] = []  # of each batch, a sum over its clips
         self.val_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def n_clips(self) -> int:
+        """Clips of an epoch."""
+        return len(self.trainer.train_dataloader.sampler)  # type: ignore[union-attr]
 
     @property
     def best_epoch(self) -> int:
@@ -89,9 +94,7 @@ class _Fit(lightning.LightningModule):
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean loss of logits `[N, outputs]`."""
-        if self.settings.loss == "bce":
-            return functional.binary_cross_entropy_with_logits(logits.float().squeeze(1), labels.float())
-        return functional.cross_entropy(logits.float(), labels.long())
+        return LOSSES[self.settings.loss](logits, labels)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule where it moves with each step."""
@@ -116,10 +119,10 @@ class _Fit(lightning.LightningModule):
             torch.manual_seed(_epoch_seed(self.seed, self.current_epoch))
 
     def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a batch."""
-        loss = self.loss(self.network(batch["clip"]), batch["label"])
-        self.train_losses.append(loss.detach())
-        return loss
+        """Loss of a batch, as it counts in its step."""
+        loss, n = self.loss(self.network(batch["clip"]), batch["label"]), len(batch["label"])
+        self.train_losses.append(loss.detach() * n)
+        return loss * self.settings.weight(batch_idx, n, self.n_clips)
 
     def validation_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> None:
         """Logits of a batch."""
@@ -128,7 +131,7 @@ class _Fit(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Keep the epoch (validation came before): curves, the best weights, the checkpoint."""
         logits, labels = (torch.cat(parts).cpu() for parts in zip(*self.val_batches, strict=True))
-        losses = torch.stack(self.train_losses).float().mean(), self.loss(logits, labels)
+        losses = torch.stack(self.train_losses).sum() / self.n_clips, self.loss(logits, labels)
         train_loss, val_loss = (float(loss) for loss in losses)
         self.train_losses, self.val_batches = [], []
         epoch = self.current_epoch + 1
@@ -195,7 +198,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    network.backbone.to(memory_format=compute.memory_format)
+    compute.prepare(network.backbone)
     module = _Fit(network, settings, metric, seed, folder)
     last = folder / CHECKPOINT
     if last.is_file():
@@ -206,7 +209,7 @@ def fit(
             loader(val, settings.batch_size, compute, loader_workers),
         )
         set_epoch(loaders[0], len(module.rows))  # Lightning makes the first iterator before the epoch starts
-        with trainer(compute, settings.epochs, folder) as loop:
+        with trainer(compute, settings.epochs, folder, settings.accumulate) as loop:
             loop.fit(module, *loaders, ckpt_path=last if last.is_file() else None, weights_only=True)
     load_weights(network, folder / WEIGHTS)
     return FitResult(
@@ -229,7 +232,7 @@ def predict(
         compute: where, and in which precision: as in the fit.
         loader_workers: processes that read clips ahead.
     """
-    network.to(compute.device).backbone.to(memory_format=compute.memory_format)
+    compute.prepare(network.to(compute.device).backbone)
     network.eval()
     logits = []
     with torch.inference_mode(), compute.autocast():

@@ -33,11 +33,22 @@ class MemoryStore:
         self.volumes = volumes
 
     def read(self, series_uid, start=0, stop=None):
+        n_slices = len(self.volumes[series_uid])
+        assert 0 <= start <= (n_slices if stop is None else stop) <= n_slices  # as the store insists
         return self.volumes[series_uid][start:stop]
+
+    def record(self, series_uid):
+        return {"shape": list(self.volumes[series_uid].shape)}
 
 
 def random_volume(n_slices=40, matrix_px=56, seed=0):
     return np.random.default_rng(seed).integers(-1024, 1500, (n_slices, matrix_px, matrix_px), dtype=np.int16)
+
+
+def plain(*arguments):
+    """The one channel of a clip."""
+    (channel,) = cut(*arguments)
+    return channel
 
 
 def slice_rows(n_slices, series_uid="1.2.3", label=0):
@@ -104,7 +115,7 @@ def test_a_gap_in_the_slices_is_refused_by_series():
 def test_a_volume_of_air_is_air_everywhere(settings, train, matrix_px):
     air = np.full((5, matrix_px, matrix_px), hu.HU_MIN, np.int16)
     for seed in range(10 if train else 1):
-        clip = cut(air, 0, 5, settings, np.random.default_rng(seed) if train else None)
+        clip = plain(air, 0, 5, settings, np.random.default_rng(seed) if train else None)
         assert clip.shape == (16, 48, 48)
         expected = 0.0 if settings is PE else (-1024 + 1350) / 1500
         np.testing.assert_allclose(clip, expected, atol=1e-6)
@@ -114,7 +125,7 @@ def test_a_volume_of_air_is_air_everywhere(settings, train, matrix_px):
 def test_corners_that_a_rotation_uncovers_are_air(settings):
     full = np.full((16, 48, 48), 3071, np.int16)  # maps to 1; the crop is the whole slice
     turned = ClipSettings(16, 48, settings.hu_window, rotation_deg=45)
-    clip = cut(full, 0, 16, turned, np.random.default_rng(3))
+    clip = plain(full, 0, 16, turned, np.random.default_rng(3))
     assert abs(affine(48, 48, 45, np.random.default_rng(3))[0, 1]) > 0.2, "the seed turns by too little"
     np.testing.assert_allclose(clip[:, [0, 0, -1, -1], [0, -1, 0, -1]], settings.air, atol=1e-6)
     assert clip[:, 24, 24].min() == 1.0
@@ -125,20 +136,20 @@ def test_corners_that_a_rotation_uncovers_are_air(settings):
 @pytest.mark.parametrize("train", [False, True])
 def test_slices_that_a_short_clip_lacks_are_air(train):
     volume = np.full((20, 56, 56), 1000, np.int16)
-    clip = cut(volume, 16, 20, LUNG, np.random.default_rng(0) if train else None)
+    clip = plain(volume, 16, 20, LUNG, np.random.default_rng(0) if train else None)
     assert clip[:4, 24, 24].min() == 1.0
     np.testing.assert_allclose(clip[4:], LUNG.air, atol=1e-7)
 
 
 def test_evaluation_is_the_plain_centre_crop():
     volume = random_volume()
-    clip = cut(volume, 16, 32, LUNG)
+    clip = plain(volume, 16, 32, LUNG)
     np.testing.assert_array_equal(clip, hu.to_unit(volume[16:32, 4:52, 4:52], hu.named("lung")))
 
 
 def test_a_slice_smaller_than_the_crop_lies_in_its_centre():
     volume = random_volume(16, matrix_px=40)
-    clip = cut(volume, 0, 16, LUNG)
+    clip = plain(volume, 0, 16, LUNG)
     np.testing.assert_array_equal(clip[:, 4:44, 4:44], hu.to_unit(volume, hu.named("lung")))
     np.testing.assert_allclose(clip[:, :4], LUNG.air, atol=1e-7)
     np.testing.assert_allclose(clip[:, :, 44:], LUNG.air, atol=1e-7)
@@ -148,7 +159,7 @@ def test_a_slice_smaller_than_the_crop_lies_in_its_centre():
 @pytest.mark.parametrize("seed", range(4))
 def test_crop_and_rotation_equal_scipys_bilinear_interpolation(matrix_px, seed):
     volume = random_volume(16, matrix_px)
-    clip = cut(volume, 0, 16, LUNG, np.random.default_rng(seed))
+    clip = plain(volume, 0, 16, LUNG, np.random.default_rng(seed))
     # the same draws, the geometry written anew: turn about the crop's centre, then move to its corner
     rng = np.random.default_rng(seed)
     low, high = min(0, matrix_px - 48), max(0, matrix_px - 48)
@@ -163,6 +174,160 @@ def test_crop_and_rotation_equal_scipys_bilinear_interpolation(matrix_px, seed):
         np.testing.assert_allclose(cut_plane, expected, atol=1e-4)
 
 
+def exact(volume, settings, seed, hu_window="lung"):
+    """A training clip in float64, from the definition: jitter, HU window, flip, turn, crop; air outside."""
+    rng = np.random.default_rng(seed)
+    size, matrix_px = settings.crop_px, volume.shape[1]
+    spare = matrix_px - size
+    left, top = rng.integers(min(spare, 0), max(spare, 0) + 1, 2)
+    angle = np.radians(rng.uniform(-settings.rotation_deg, settings.rotation_deg))
+    is_flipped, offset, contrast = rng.uniform(-1, 1, 3)
+    window = hu.named(hu_window)
+
+    def unit(values):
+        jittered = values * (1 + settings.jitter_scale * contrast) + settings.jitter_hu * offset
+        return np.clip((jittered - window.low) / window.width, 0, 1)
+
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    if settings.flip and is_flipped < 0:
+        x = -x
+    rows = np.sin(angle) * x + np.cos(angle) * y + (size - 1) / 2 + top
+    columns = np.cos(angle) * x - np.sin(angle) * y + (size - 1) / 2 + left
+    air = unit(np.float64(hu.HU_MIN))
+    planes = [
+        map_coordinates(unit(p.astype(np.float64)), [rows, columns], order=1, mode="grid-constant", cval=air)
+        for p in volume
+    ]
+    return np.stack(planes)
+
+
+@pytest.mark.parametrize(("n_slices", "matrix_px"), [(32, 256), (29, 256), (2, 200)])
+def test_a_clip_of_full_size_equals_the_exact_bilinear_result(n_slices, matrix_px):
+    settings = ClipSettings(32, 224, "lung", 20)
+    volume = random_volume(n_slices, matrix_px)
+    clip = plain(volume, 0, n_slices, settings, np.random.default_rng(4))
+    np.testing.assert_allclose(clip[:n_slices], exact(volume, settings, 4), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"flip": True}, {"jitter_hu": 40.0}, {"jitter_scale": 0.1}, {}])
+@pytest.mark.parametrize("seed", range(3))
+def test_flip_and_jitter_are_what_they_say(change, seed):
+    every = {"flip": True, "jitter_hu": 40.0, "jitter_scale": 0.1}
+    settings = ClipSettings(16, 48, "lung", 20, **change or every)
+    volume = random_volume(16)
+    clip = plain(volume, 0, 16, settings, np.random.default_rng(seed))
+    np.testing.assert_allclose(clip, exact(volume, settings, seed), rtol=0, atol=1e-4)
+
+
+def test_a_flip_exchanges_left_and_right_of_the_same_crop():
+    volume = random_volume(16)
+    still, mirror = ClipSettings(16, 48, "lung"), ClipSettings(16, 48, "lung", flip=True)
+    flipped = []
+    for seed in range(200):
+        draws = [np.random.default_rng(seed) for _ in range(2)]
+        one, other = plain(volume, 0, 16, still, draws[0]), plain(volume, 0, 16, mirror, draws[1])
+        flipped.append(bool((one != other).any()))
+        np.testing.assert_array_equal(other, one[:, :, ::-1] if flipped[-1] else one)
+    assert np.mean(flipped) == pytest.approx(0.5, abs=0.14)  # four standard errors
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_jittered_padding_is_jittered_air(seed):
+    settings = ClipSettings(16, 48, "lung", 45, jitter_hu=100.0, jitter_scale=0.2)
+    for matrix_px in (56, 40):
+        air = np.full((5, matrix_px, matrix_px), hu.HU_MIN, np.int16)
+        clip = plain(air, 0, 5, settings, np.random.default_rng(seed))
+        np.testing.assert_allclose(clip, clip[0, 24, 24], rtol=0, atol=1e-6)
+        assert abs(clip[0, 0, 0] - settings.air) > 1e-3
+
+
+def test_jitter_reaches_both_ends_of_its_range():
+    water = np.zeros((1, 48, 48), np.int16)
+    bone = np.full((1, 48, 48), 1000, np.int16)
+    offset, scale = [], []
+    for seed in range(300):
+        brighter = ClipSettings(1, 48, "bone", jitter_hu=50.0, jitter_scale=0.0)
+        higher = ClipSettings(1, 48, "bone", jitter_hu=0.0, jitter_scale=0.1)
+        offset.append(plain(water, 0, 1, brighter, np.random.default_rng(seed))[0, 24, 24])
+        scale.append(plain(bone, 0, 1, higher, np.random.default_rng(seed))[0, 24, 24])
+        unchanged = plain(water, 0, 1, higher, np.random.default_rng(seed))[0, 24, 24]
+        assert unchanged == pytest.approx(500 / 1800)  # contrast turns about 0 HU
+    assert [min(offset), max(offset)] == pytest.approx([450 / 1800, 550 / 1800], abs=2e-3)
+    assert [min(scale), max(scale)] == pytest.approx([1400 / 1800, 1600 / 1800], abs=4e-3)
+
+
+def test_what_is_left_out_moves_no_other_draw():
+    volume, tiny, effects = random_volume(16), 1e-4, []
+    every = {"rotation_deg": 20, "flip": True, "jitter_hu": 30.0, "jitter_scale": 0.1}
+    for seed in range(8):
+        clip = plain(volume, 0, 16, ClipSettings(16, 48, "lung", **every), np.random.default_rng(seed))
+        for name in ("rotation_deg", "jitter_hu", "jitter_scale"):
+            # all but without one: as if that one were drawn, and did next to nothing
+            off, hardly = (ClipSettings(16, 48, "lung", **every | {name: value}) for value in (0.0, tiny))
+            without, with_it = (plain(volume, 0, 16, s, np.random.default_rng(seed)) for s in (off, hardly))
+            np.testing.assert_allclose(without, with_it, atol=1e-3)
+            effects.append(abs(without - clip).max())
+    assert np.reshape(effects, (8, 3)).max(axis=0).min() > 1e-2  # each does something
+
+
+def test_hu_windows_are_the_clip_under_each():
+    settings = ClipSettings(16, 48, "pe", 20, channels="hu_windows")
+    volume = random_volume(13)
+    for rng in (None, 3):
+        clip = cut(volume, 0, 13, settings, rng and np.random.default_rng(rng))
+        assert clip.shape == (3, 16, 48, 48)
+        for channel, name in zip(clip, ("lung", "pe", "mediastinum"), strict=True):
+            one = ClipSettings(16, 48, name, 20)
+            alone = plain(volume, 0, 13, one, rng and np.random.default_rng(rng))
+            np.testing.assert_array_equal(channel, alone)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_neighbours_are_the_slices_before_and_after_and_air_beyond_the_volume(train):
+    settings = ClipSettings(16, 48, "lung", 20, channels="neighbours")
+    data, alone = dataset(settings, train), dataset(LUNG, train)
+    whole = ClipSettings(46, 48, "lung", 20)  # the whole volume in the geometry of the clip
+    for row, (series, start, stop) in enumerate(
+        data.table[["series_uid", "start", "stop"]].itertuples(index=False, name=None)
+    ):
+        clip = data[row]["clip"]
+        assert clip.shape == (3, 16, 48, 48)
+        assert torch.equal(clip[1], alone[row]["clip"][0])
+        volume, n_slices = data.store.read(series), stop - start
+        rng = np.random.default_rng([5, 0, 0, row]) if train else None
+        padded = np.full((48, 48, 48), LUNG.air, np.float32)
+        padded[1 : 1 + len(volume)] = plain(volume, 0, len(volume), whole, rng)[: len(volume)]
+        for channel, shift in ((0, 0), (1, 1), (2, 2)):
+            expected = padded[start + shift : stop + shift]
+            np.testing.assert_array_equal(clip[channel, :n_slices], expected)
+        np.testing.assert_allclose(clip[2, n_slices:], LUNG.air, atol=1e-7)
+        np.testing.assert_allclose(clip[1, n_slices:], LUNG.air, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", ["hu_windows", "neighbours"])
+def test_channels_do_not_depend_on_the_number_of_workers(channels):
+    data = dataset(ClipSettings(16, 48, "pe", 20, channels=channels, flip=True, jitter_hu=20.0))
+    sampler = BalancedSampler(data.table["label"], n=8, seed=5)
+    alone = items(data, sampler=sampler)
+    assert alone.shape == (8, 3, 16, 48, 48)
+    assert torch.equal(alone, items(data, workers=2, sampler=sampler))
+
+
+def test_intensity_is_one_a_channel():
+    settings = ClipSettings(16, 48, "pe", channels="hu_windows")
+    data = dataset(settings, train=False)
+    means, stds = intensity(data.store, data.table, settings)
+    for mean, std, name in zip(means, stds, ("lung", "pe", "mediastinum"), strict=True):
+        (alone_mean,), (alone_std,) = intensity(data.store, data.table, ClipSettings(16, 48, name))
+        assert (mean, std) == pytest.approx((alone_mean, alone_std), abs=1e-12)
+    assert len({round(mean, 3) for mean in means}) == 3
+
+
+def test_voxels_of_another_type_are_refused():
+    with pytest.raises(ValueError, match="int16; this volume is float32"):
+        cut(np.zeros((4, 56, 56), np.float32), 0, 4, PE)
+
+
 def test_random_crops_reach_every_place_and_both_directions():
     draws = [affine(56, 48, 20, np.random.default_rng(seed)) for seed in range(400)]
     still = [affine(56, 48, 0, np.random.default_rng(seed)) for seed in range(400)]
@@ -173,7 +338,7 @@ def test_random_crops_reach_every_place_and_both_directions():
 
 def test_all_slices_of_a_clip_share_one_geometry():
     plane = random_volume(1)[0]
-    clip = cut(np.stack([plane] * 16), 0, 16, LUNG, np.random.default_rng(1))
+    clip = plain(np.stack([plane] * 16), 0, 16, LUNG, np.random.default_rng(1))
     assert (clip == clip[0]).all()
 
 
@@ -230,9 +395,9 @@ def test_an_item_says_what_it_is():
     assert item["label"].dtype == torch.float32 and item["label"] == 1
     assert item["index"] == 4 and type(item["index"]) is int
     series = data.table.loc[4, "series_uid"]
-    plain = dataset(train=False)
-    expected = hu.to_unit(plain.store.read(series)[16:29, 4:52, 4:52], hu.named("pe"))
-    np.testing.assert_array_equal(plain[4]["clip"][0, :13], expected)
+    still = dataset(train=False)
+    expected = hu.to_unit(still.store.read(series)[16:29, 4:52, 4:52], hu.named("pe"))
+    np.testing.assert_array_equal(still[4]["clip"][0, :13], expected)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -263,7 +428,15 @@ def test_clips_longer_than_the_settings_are_refused():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"hu_window": "lungs"}, "lungs"), ({"crop_px": 0}, "0 px"), ({"rotation_deg": -1}, "-1")],
+    [
+        ({"hu_window": "lungs"}, "lungs"),
+        ({"crop_px": 0}, "0 px"),
+        ({"rotation_deg": -1}, "-1"),
+        ({"channels": "rgb"}, "channels is 'rgb'; known are repeat, hu_windows, neighbours"),
+        ({"jitter_hu": -5.0}, "jitter_hu is -5.0; give 0 HU or more"),
+        ({"jitter_hu": float("nan")}, "jitter_hu is nan"),
+        ({"jitter_scale": 1.0}, "jitter_scale is 1.0; give a share from 0 to below 1"),
+    ],
 )
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
@@ -273,7 +446,7 @@ def test_bad_settings_are_refused(change, message):
 def test_intensity_is_that_of_the_voxels_a_network_sees():
     data = dataset(LUNG, train=False)
     voxels = np.stack([data[i]["clip"] for i in range(len(data))]).astype(np.float64)
-    mean, std = intensity(data.store, data.table, LUNG)
+    (mean,), (std,) = intensity(data.store, data.table, LUNG)
     assert mean == pytest.approx(voxels.mean(), abs=1e-6)
     assert std == pytest.approx(voxels.std(), abs=1e-6)
 

@@ -1,12 +1,18 @@
 """Device, precision and memory format are decided in one place, by what the machine has."""
 
+import copy
+
 import lightning.pytorch as lightning
 import pytest
 import torch
+from torch import nn
+from torchvision.models.video.resnet import Conv3DSimple
 
 from ctlib import precision
-from ctlib.backbones import spec
-from ctlib.precision import choose
+from ctlib.backbones import REGISTRY, spec
+from ctlib.precision import Compute, choose
+
+BF16 = Compute("cpu", "bf16-mixed", torch.channels_last_3d)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,13 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, ex
     with precision.trainer(compute, 3, tmp_path):
         pass
     wanted = {"accelerator": "gpu", "devices": 1, "precision": expected, "deterministic": "warn"}
-    wanted |= {"benchmark": False, "logger": False, "enable_checkpointing": False, "max_epochs": 3}
+    wanted |= {
+        "accumulate_grad_batches": 1,
+        "benchmark": False,
+        "logger": False,
+        "enable_checkpointing": False,
+        "max_epochs": 3,
+    }
     assert {name: requested[name] for name in wanted} == wanted
 
 
@@ -52,3 +64,81 @@ def test_a_cpu_computes_as_was_measured_to_be_faster(monkeypatch, key, bf16):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision is 'fp8'; known are auto, fp32, bf16"):
         choose("fp8", spec("slow_r50"))
+
+
+def poison():
+    """Fill memory that is given back with NaN, so that a kernel that reads what it did not write shows it."""
+    for n in (2**10, 2**14, 2**18, 2**20):
+        blocks = [
+            torch.full((n,), float("nan"), dtype=dtype) for dtype in (torch.bfloat16, torch.float32) * 4
+        ]
+        del blocks
+
+
+def gradient(conv, clip, compute):
+    conv.zero_grad()
+    with compute.autocast():
+        out = conv(clip)
+    poison()
+    (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+    return conv.weight.grad
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [
+        ((3, 3, 3), (2, 16, 2, 6, 6)),
+        ((3, 1, 1), (2, 48, 2, 3, 3)),
+        ((5, 7, 7), (2, 1, 3, 32, 32)),
+        ((5, 7, 7), (2, 3, 4, 32, 32)),
+        ((7, 1, 1), (1, 16, 2, 8, 8)),
+        ((2, 1, 1), (1, 16, 1, 8, 8)),
+        ((1, 7, 7), (1, 16, 8, 2, 8)),
+    ],
+)
+@pytest.mark.parametrize("kind", [nn.Conv3d, Conv3DSimple])
+def test_a_kernel_too_large_for_its_clip_gets_its_true_gradient(kernel, shape, kind):
+    torch.manual_seed(0)
+    conv, clip = nn.Conv3d(shape[1], 16, kernel, padding=[k // 2 for k in kernel]), torch.rand(shape)
+    conv.__class__ = kind
+    expected = gradient(copy.deepcopy(conv), clip, Compute("cpu", "32-true"))
+    prepared = BF16.prepare(nn.Sequential(conv))[0]
+    assert isinstance(prepared, kind) and prepared is conv
+    torch.testing.assert_close(gradient(prepared, clip, BF16), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient(copy.deepcopy(prepared), clip, BF16), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_all_other_layers_stay_in_bf16_and_all_tensors_are_as_they_were():
+    net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Linear(8, 2))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert BF16.prepare(BF16.prepare(net)) is net
+    with BF16.autocast():
+        assert net[0](torch.rand(1, 1, 3, 1, 1)).dtype == torch.bfloat16
+        assert net[0](torch.rand(1, 1, 2, 8, 8)).dtype == torch.float32
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert before.keys() == net.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    plain = nn.Conv3d(1, 4, 3)
+    for compute in (Compute("cpu", "32-true"), Compute("gpu", "bf16-mixed")):
+        assert type(compute.prepare(plain)) is nn.Conv3d
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("key", REGISTRY)
+def test_gradients_of_every_network_are_finite(key, monkeypatch):
+    """Clips of 16 x 48 x 48 are two slices, or one, in the last stage of some networks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    ways = dict.fromkeys((choose("auto", spec(key)), choose("bf16", spec(key))))
+    for compute in ways:
+        torch.manual_seed(0)
+        net = compute.prepare(spec(key).build("tiny", 1))
+        for _ in range(2):
+            net.zero_grad()
+            poison()
+            with compute.autocast():
+                loss = net(torch.rand(2, 1, 16, 48, 48)).float().square().mean()
+            poison()
+            loss.backward()
+            gradients = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+            assert not [name for name, grad in gradients.items() if not grad.isfinite().all()]

@@ -1,9 +1,12 @@
 """A fit that was interrupted equals one that was not; the best epoch is kept; odd input is refused."""
 
 import math
+import multiprocessing
+import os
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +15,7 @@ from torch import nn
 
 from ctlib.backbones import spec
 from ctlib.inits import Init, network
+from ctlib.loaders import loader, set_epoch
 from ctlib.networks import Network
 from ctlib.optimization import FitSettings, n_plateaus
 from ctlib.precision import Compute, choose
@@ -99,9 +103,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ("killed_at", "optimizer", "schedule"),
     [(3, "adamw", "one_cycle"), (1, "adamw", "one_cycle"), (4, "adam", "plateau"), (2, "sgd", "constant")],
 )
-def test_a_resumed_fit_equals_one_that_was_not_interrupted(tmp_path, killed_at, optimizer, schedule):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_fit_equals_one_that_was_not_interrupted(
+    tmp_path, killed_at, optimizer, schedule, accumulate
+):
     quiet, resumed = small(), small()
-    settings = {"optimizer": optimizer, "schedule": schedule}
+    settings = {"optimizer": optimizer, "schedule": schedule, "accumulate": accumulate}
     expected = run(quiet, tmp_path / "quiet", **settings)
     with pytest.raises(RuntimeError, match="killed"):
         run(small(), tmp_path / "killed", killed_at, **settings)
@@ -204,7 +211,8 @@ def test_every_epoch_has_its_own_data_also_after_a_resume(tmp_path):
     assert sorted(set(resumed.epochs)) == [1, 2] and resumed.epochs[0] == 1
 
 
-def test_readers_ahead_do_not_change_the_result_nor_after_a_resume(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_readers_ahead_do_not_change_the_result_nor_after_a_resume(tmp_path, workers):
     def read_by(workers: int, folder: Path, killed_at: int = 0):
         net, train, val = small(), Cubes(16, train=True), Cubes(10, train=False)
         sampler, metric = BalancedSampler(train.labels, 12, seed=3), Accuracy(val.labels, killed_at)
@@ -213,10 +221,105 @@ def test_readers_ahead_do_not_change_the_result_nor_after_a_resume(tmp_path):
 
     expected, quiet = read_by(0, tmp_path / "here")
     with pytest.raises(RuntimeError, match="killed"):
-        read_by(1, tmp_path / "ahead", killed_at=2)
-    result, resumed = read_by(1, tmp_path / "ahead")
+        read_by(workers, tmp_path / "ahead", killed_at=2)
+    result, resumed = read_by(workers, tmp_path / "ahead")
     pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
     assert same(quiet, resumed)
+    assert not multiprocessing.active_children()
+
+
+class Readers(Cubes):
+    """Says who reads: the process, its threads, its seed."""
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        threads = torch.get_num_threads(), cv2.getNumThreads()
+        return {"process": os.getpid(), "threads": threads, "seed": torch.initial_seed(), "epoch": self.epoch}
+
+
+def test_readers_have_one_thread_each_and_outlive_an_epoch():
+    batches = loader(Readers(8, train=True), 2, CPU, 2, BalancedSampler([0, 1] * 4, 8, seed=0))
+    seen = []
+    for epoch in (0, 4):
+        set_epoch(batches, epoch)
+        seen.append(list(batches))
+        assert {int(e) for batch in seen[-1] for e in batch["epoch"]} == {epoch}
+    processes, seeds = ({int(v) for b in seen[0] for v in b[name]} for name in ("process", "seed"))
+    assert len(processes) == 2 and os.getpid() not in processes and len(seeds) == 2
+    assert processes == {int(p) for batch in seen[1] for p in batch["process"]}
+    assert {int(n) for batch in seen[0] for kind in batch["threads"] for n in kind} == {1}
+    again = [list(loader(Readers(8, train=True), 2, CPU, 2)) for _ in range(2)]
+    assert [b["seed"].tolist() for b in again[0]] == [b["seed"].tolist() for b in again[1]]
+
+
+def test_memory_is_pinned_for_a_gpu_only():
+    clips = Cubes(4, train=False)
+    assert not loader(clips, 2, CPU).pin_memory
+    assert loader(clips, 2, Compute("gpu", "bf16-mixed")).pin_memory
+
+
+class Plain(nn.Module):
+    """No batch norm and no dropout: a batch of eight clips is two of four."""
+
+    n_features = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 4, 3, padding=1)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.conv(clip).relu().mean(dim=(2, 3, 4))
+
+
+def plain() -> Network:
+    torch.manual_seed(5)
+    return Network(Plain(), 1, (0.5,), (0.3,))
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (3, 2), (5, 2), (2, 3), (1, 6), (4, 5)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_accumulated_batches_are_one_batch(tmp_path, batch_size, accumulate, optimizer):
+    """12 clips an epoch: steps of full, of shorter and of fewer batches."""
+    nets, results = (plain(), plain()), []
+    for net, sizes in zip(nets, ((batch_size, accumulate), (batch_size * accumulate, 1)), strict=True):
+        settings = dict(zip(("batch_size", "accumulate"), sizes, strict=True), optimizer=optimizer)
+        results.append(run(net, tmp_path / f"{sizes}", schedule="one_cycle", epochs=3, **settings))
+    for name in ("train_loss", "val_loss"):
+        np.testing.assert_allclose(results[0].curves[name], results[1].curves[name], rtol=1e-5)
+    begun, states = plain().state_dict(), [net.state_dict() for net in nets]
+    for name, begin in begun.items():
+        moved = (states[1][name] - begin).abs().max()
+        assert moved > 0 and (states[0][name] - states[1][name]).abs().max() < 1e-3 * moved
+
+
+@pytest.mark.parametrize("n_clips", [1, 11, 12, 13, 24])
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 1), (4, 2), (5, 3), (1, 6)])
+def test_a_step_is_the_mean_over_its_clips(n_clips, batch_size, accumulate):
+    settings = FitSettings(1, batch_size, 0.1, 0.0, accumulate=accumulate)
+    batches = [min(batch_size, n_clips - first) for first in range(0, n_clips, batch_size)]
+    weights = [settings.weight(i, n, n_clips) for i, n in enumerate(batches)]
+    for first in range(0, len(batches), accumulate):
+        in_step = batches[first : first + accumulate]
+        shares = [weight / accumulate for weight in weights[first : first + accumulate]]
+        assert shares == pytest.approx([n / sum(in_step) for n in in_step])
+
+
+def test_schedules_count_steps_of_the_optimizer(tmp_path, monkeypatch):
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def recorded(self, closure=None):
+        used.append(self.param_groups[0]["lr"])
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
+    run(small(), tmp_path, schedule="one_cycle", optimizer="adamw", accumulate=2)
+    other = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule, wanted = torch.optim.lr_scheduler.OneCycleLR(other, 1e-2, total_steps=8), []
+    for _ in range(8):  # 4 epochs of 3 batches: a step of two and a step of one
+        wanted.append(other.param_groups[0]["lr"])
+        other.step()
+        schedule.step()
+    assert used == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do(tmp_path):
@@ -261,6 +364,7 @@ def test_it_is_silent(tmp_path, capfd, caplog):
         ({"schedule": "cosine"}, "schedule is 'cosine'; known are one_cycle, plateau, constant"),
         ({"epochs": 0}, "epochs is 0; give at least 1"),
         ({"patience": -1}, "patience is -1; give at least 0"),
+        ({"accumulate": 0}, "accumulate is 0; give at least 1"),
         ({"lr": 0.0}, "lr is 0.0; give a learning rate above 0"),
     ],
 )
@@ -288,13 +392,18 @@ def test_memory_format_and_autocast_reach_the_network(tmp_path):
 
     class Seen(Mean):
         def forward(self, clip: torch.Tensor) -> torch.Tensor:
-            seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+            if clip.shape[2:] == (8, 8, 8):  # of the data; the ledger sends a clip of its own
+                seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
             return super().forward(clip)
 
     net = Network(Seen(), 1, (0.5,), (0.3,))
     compute = Compute("cpu", "bf16-mixed", torch.channels_last_3d)
+    conv = net.backbone.layers[0]
     run(net, tmp_path, compute=compute, epochs=1)
-    predict(net, Cubes(4, train=False), 4, compute)
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    with compute.autocast():  # two slices are too few for a kernel of three in bf16
+        assert conv(torch.rand(1, 1, 2, 8, 8)).dtype == torch.float32
+    other = Network(Seen(), 1, (0.5,), (0.3,))
+    predict(other, Cubes(4, train=False), 4, compute)
+    assert other.backbone.layers[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert set(seen) == {(True, torch.bfloat16)}
-    weight = net.backbone.layers[0].weight
-    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
