@@ -1,4 +1,7 @@
-"""The commands that deal with data: fetch, scan, prepare, verify. `ctlib.__main__` has the others."""
+"""The commands that deal with data and networks: fetch, scan, prepare, verify, networks.
+
+`ctlib.__main__` has the others.
+"""
 
 from __future__ import annotations
 
@@ -156,4 +159,38 @@ def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_ru
         raise click.ClickException(str(error)) from error
 
 
-COMMANDS = (fetch, scan, prepare, verify)
+@click.command(short_help="Count and check all networks, as a table.")
+@click.argument("keys", nargs=-1, metavar="[NETWORK]...")
+@click.option("--size", type=click.Choice(["full", "tiny", "both"]), default="both", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a row.")
+def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
+    """What each NETWORK costs, and whether it computes as it should: a table in Markdown.
+
+    Without NETWORK: all of them. A network of your own is module:function. Parameters are those without
+    a head; multiply-adds and memory for training are those of one clip, the published one at full size.
+    Seen on a small clip: features and gradients are finite, and whether slices in reverse order change
+    the features, as they must where a network sees order. Exits 1 where one row fails.
+    """
+    from dataclasses import asdict
+
+    from ctlib.backbones import check
+
+    try:
+        rows = check.check_all(keys, ("full", "tiny") if size == "both" else (size,))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    seen = []
+    if not as_json:
+        click.echo(check.HEADER)
+    for row in rows:
+        seen.append(row)
+        if not as_json:
+            click.echo(check.row(row))
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in seen]))
+    if failed := [row for row in seen if row.problem]:
+        told = "\n".join(f"  {row.backbone}, {row.size}: {row.problem}" for row in failed)
+        raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
+
+
+COMMANDS = (fetch, scan, prepare, verify, networks)

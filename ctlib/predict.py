@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from ctlib import training
 from ctlib.backbones import spec
-from ctlib.clips import ClipDataset, ClipSettings, tile
+from ctlib.clips import ClipDataset, tile
 from ctlib.cohorts import task
 from ctlib.figures.display import png
 from ctlib.figures.results import clip_scores
@@ -24,7 +24,7 @@ from ctlib.identity import Identity
 from ctlib.inits import Init, InitError, load_weights, network
 from ctlib.precision import choose
 from ctlib.results import RESULT
-from ctlib.runs import Run
+from ctlib.runs import Run, clip_settings
 from ctlib.store import StoreError, shrink
 from ctlib.volumes import SeriesError, Volume, read_series
 from ctlib.workspace import Workspace, read_json, shown, write_text
@@ -61,6 +61,10 @@ class _One:
     def read(self, series_uid: str, start: int = 0, stop: int | None = None) -> NDArray[np.int16]:
         """Slices of the volume."""
         return self.hu[start:stop]
+
+    def record(self, series_uid: str) -> dict[str, list[int]]:
+        """Its shape."""
+        return {"shape": list(self.hu.shape)}
 
 
 def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity) -> Scored:
@@ -119,7 +123,7 @@ def _scores(folder: Path, run: Run, volume: Volume, table: pd.DataFrame) -> NDAr
     init = Init(run.init, "the run", "none needed", mean, std, record["channels"])
     model, _ = network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
     load_weights(model, weights)
-    cut = ClipSettings(run.clip_length, run.crop_px, task(run.task).hu_window)
+    cut = clip_settings(run)
     rows = table.assign(series_uid=volume.series_uid, label=np.nan)
     clips = ClipDataset(_One(shrink(volume.hu, run.matrix_px)), rows, cut, train=False)
     logits = training.predict(model, clips, run.batch_size, choose(run.precision, spec(run.backbone)))

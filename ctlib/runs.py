@@ -18,11 +18,12 @@ from typing import Any
 import pandas as pd
 
 from ctlib import tables
+from ctlib.clips import ClipSettings
 from ctlib.cohorts import task
 from ctlib.store import Store
 from ctlib.workspace import Workspace
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
 
 WRITER = "01_explore_data"
@@ -60,6 +61,12 @@ class Run:
         data: `fingerprint` of the cohort.
         weights: checksum of the init's file; empty where nothing is loaded.
         keep: epoch whose weights are used: `best` by validation AUROC, or `last`.
+        channels: what the channels of a clip are, one of `ctlib.clips.CHANNELS`.
+        flip: whether training clips may be mirrored.
+        jitter_hu: training clips are shifted by up to this.
+        jitter_scale: and scaled by up to this share.
+        accumulate: batches a step of the optimizer.
+        code: checksum of the module of a network of the user's own; empty for ours.
     """
 
     task: str
@@ -85,6 +92,12 @@ class Run:
     data: str
     weights: str
     keep: str = "best"
+    channels: str = "repeat"
+    flip: bool = False
+    jitter_hu: float = 0.0
+    jitter_scale: float = 0.0
+    accumulate: int = 1
+    code: str = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -102,6 +115,20 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.task} {self.backbone} {self.init} fraction {self.fraction:g} seed {self.seed}"
+
+
+def clip_settings(run: Run) -> ClipSettings:
+    """How the clips of a run are cut."""
+    return ClipSettings(
+        run.clip_length,
+        run.crop_px,
+        task(run.task).hu_window,
+        run.rotation_deg,
+        channels=run.channels,
+        flip=run.flip,
+        jitter_hu=run.jitter_hu,
+        jitter_scale=run.jitter_scale,
+    )
 
 
 def digest(settings: dict[str, Any]) -> str:
@@ -125,48 +152,62 @@ def read_table(workspace: Workspace, name: str, cohort: str) -> pd.DataFrame:
     return tables.read(name, workspace.require(workspace.table(name, cohort), WRITER))
 
 
-def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam") -> pd.DataFrame:
-    """The clips of a cohort with patient, study, split and study label.
+def clips_of(workspace: Workspace, cohort: str) -> pd.DataFrame:
+    """The clips of a cohort with patient, study and split; labels may be empty.
 
     Returns:
         Columns of table `clips` (series_uid, start, stop, label, ...), with `clip` counted within
-        the study, and patient_id, study, split, study_label; sorted by patient, study and clip.
+        the study, and patient_id, study, split, exam_label; sorted by patient, study and clip.
 
     Raises:
         MissingInput: a table is missing; the sentence names the notebook that writes it.
-        ValueError: a clip has no label.
     """
     series, clips, splits = (read_table(workspace, name, cohort) for name in ("series", "clips", "splits"))
     exams = series.rename(columns={"study_uid": "study", "label": "exam_label"})
     rows = clips.merge(exams[["patient_id", "study", "series_uid", "exam_label"]], on="series_uid")
     rows = rows.merge(splits, on="patient_id").sort_values(["patient_id", "study", "series_uid", "clip"])
+    return rows.assign(clip=rows.groupby("study").cumcount()).reset_index(drop=True)
+
+
+def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam") -> pd.DataFrame:
+    """The clips of a cohort with patient, study, split and study label.
+
+    Returns:
+        As `clips_of`, all with a label, and study_label in place of exam_label.
+
+    Raises:
+        MissingInput: a table is missing; the sentence names the notebook that writes it.
+        ValueError: a clip has no label.
+    """
+    rows = clips_of(workspace, cohort)
     if rows["label"].isna().any() or rows["exam_label"].isna().any():
         row = rows[rows["label"].isna() | rows["exam_label"].isna()].iloc[0]
         raise ValueError(
             f"cohort {cohort}: series {row['series_uid']}, clip {row['clip']} has no clip label or no exam "
             f"label; drop such series in notebook {WRITER}."
         )
-    studies = rows.groupby("study")
-    rows["clip"] = studies.cumcount()
-    rows["study_label"] = studies["exam_label" if study_label == "exam" else "label"].transform("max")
-    return (
-        rows.drop(columns="exam_label")
-        .astype({"label": "int64", "study_label": "int64"})
-        .reset_index(drop=True)
-    )
+    source = "exam_label" if study_label == "exam" else "label"
+    rows["study_label"] = rows.groupby("study")[source].transform("max")
+    return rows.drop(columns="exam_label").astype({"label": "int64", "study_label": "int64"})
 
 
-def fingerprint(workspace: Workspace, cohort: str) -> str:
+def fingerprint(workspace: Workspace, cohort: str, labelled: bool = True) -> str:
     """SHA-256 of all of a cohort that a run sees: clips, labels, splits and volumes.
+
+    Args:
+        workspace: where tables and volumes lie.
+        cohort: name of the cohort.
+        labelled: whether each clip must have a label.
 
     Raises:
         MissingInput: a table is missing.
         StoreError: a volume is not in the store.
+        ValueError: a clip has no label.
     """
-    rows = labelled_clips(workspace, cohort).drop(columns="n_positive")
+    rows = labelled_clips(workspace, cohort) if labelled else clips_of(workspace, cohort)
     store = Store(workspace.store(cohort), matrix_px=1)  # no voxel is read
     volumes = {uid: store.checksum(uid) for uid in sorted(rows["series_uid"].unique())}
-    return digest({"clips": rows.to_csv(index=False), "volumes": volumes})
+    return digest({"clips": rows.drop(columns="n_positive").to_csv(index=False), "volumes": volumes})
 
 
 def store_of(workspace: Workspace, run: Run) -> Store:

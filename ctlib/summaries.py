@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ctlib import splits as split_rules
-from ctlib.backbones import Size, build, spec
+from ctlib.backbones import Size, spec
+from ctlib.backbones.cost import cost as cost_of_network
 from ctlib.cohorts import Cohort, load_tables, task
 from ctlib.videos import VideoClips
 from ctlib.workspace import Workspace
@@ -140,7 +143,7 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def videos(train: VideoClips, heldout: VideoClips) -> pd.DataFrame:
-    """Videos by class: learnt from, held out, not usable (broken or too short)."""
+    """Videos by class: learnt from, held out, not usable (broken, too short or too slow)."""
     rows = []
     for label, name in enumerate(train.classes):
         parts = [part.table[part.table["label"] == label] for part in (train, heldout)]
@@ -150,23 +153,40 @@ def videos(train: VideoClips, heldout: VideoClips) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def networks(keys: Sequence[str], size: Size) -> pd.DataFrame:
-    """What the networks are, and how many numbers each has without its head.
+def unusable(train: VideoClips, heldout: VideoClips) -> pd.DataFrame:
+    """Every file that is not used, and why."""
+    both = pd.concat([train.table, heldout.table], ignore_index=True)
+    return both.loc[both["problem"] != "", ["path", "problem"]].rename(
+        columns={"path": "file", "problem": "why"}
+    )
+
+
+def one_a_class(clips: VideoClips, most: int = 12) -> dict[str, NDArray[np.float32]]:
+    """The first clip of each class, `[D, H, W]` in [0, 1] by name; of many classes the first."""
+    names = clips.classes[:most]
+    return {name: clips[clips.labels.index(label)]["clip"][0].numpy() for label, name in enumerate(names)}
+
+
+def networks(keys: Sequence[str], size: Size, clip: tuple[int, int, int], channels: int = 1) -> pd.DataFrame:
+    """What the networks are, and what each costs without its head.
 
     Args:
-        keys: keys of `ctlib.backbones.REGISTRY`.
+        keys: keys of `ctlib.backbones.REGISTRY`, or a user's own.
         size: `tiny` or `full`.
+        clip: (D, H, W) of a clip.
+        channels: C of a clip.
     """
     rows = []
     for key in keys:
-        known, built = spec(key), build(key, size)
+        known, costs = spec(key), cost_of_network(key, size, clip, channels)
         rows.append(
             {
                 "backbone": key,
                 "network": known.title,
-                "sees": "whole clips (3D)" if known.dims == 3 else "slices (2D)",
-                "parameters": sum(p.numel() for p in built.parameters()),
-                "features": int(built.n_features),  # type: ignore[arg-type]
+                "sees": known.sees,
+                "parameters": costs.parameters,
+                "multiply-adds, G": costs.multiply_adds / 1e9,
+                "kept, MB": costs.saved_mb,
                 "licence": known.licence,
             }
         )
@@ -207,26 +227,27 @@ def cohort_sentence(cohort: Cohort, splits: pd.DataFrame) -> str:
     )
 
 
-def pretraining_sentence(pretraining: pd.DataFrame, rows: pd.DataFrame, n_classes: int) -> str:
-    """What the networks learned from video, and whether their weights load, in two sentences.
+def pretraining_sentences(pretraining: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """What the networks learned, one sentence an init, and whether their weights load.
 
     Args:
         pretraining: table `pretraining`.
         rows: table `ledger` of the loaded networks.
-        n_classes: classes of the videos.
     """
-    best = pretraining.groupby("backbone", sort=False)["heldout_accuracy"].max()
-    named = ", ".join(f"{key} {value:.2f}" for key, value in best.items())
-    strays = rows[~rows["status"].isin(["loaded", "head"])]
+    sentences = []
+    for init, part in pretraining.groupby("init", sort=False):
+        best = part.groupby("backbone", sort=False)["heldout_metric"].max()
+        named = ", ".join(f"{key} {value:.2f}" for key, value in best.items())
+        asked, chance = part["metric"].iloc[0], part["chance"].iloc[0]
+        sentences.append(f"{init}: {asked} on held-out clips, best epoch: {named} (chance {chance:.2f}).")
+    strays = rows[~rows["status"].isin(["loaded", "adapted", "head"])]
     loaded = (
         "every tensor but the head's was loaded into each"
         if strays.empty
-        else f"{len(strays)} tensors were not"
+        else f"{counted(len(strays), 'tensor')} not loaded"
     )
-    return (
-        f"Share of held-out videos whose motion is named right: {named} (chance {1 / n_classes:.2f}). "
-        f"Of {rows['backbone'].nunique()} networks built anew, {loaded}."
-    )
+    n_networks = len(rows[["backbone", "init"]].drop_duplicates())
+    return [*sentences, f"Of {counted(n_networks, 'network')} built anew, {loaded}."]
 
 
 def grid_sentence(runs: pd.DataFrame) -> str:

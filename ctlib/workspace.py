@@ -127,6 +127,11 @@ class Workspace:
         return self.root / "videos"
 
     @property
+    def frames(self) -> Path:
+        """Folder of the decoded frames of videos."""
+        return self.root / "frames"
+
+    @property
     def runs(self) -> Path:
         """Folder of the runs, one folder a run id."""
         return self.root / "runs"

@@ -269,7 +269,7 @@ def test_predict_scores_every_clip_with_the_weights_of_the_run(series, finished,
     last = table.iloc[-1]
     clip = cut(shrink(volume.hu, 56), int(last["start"]), int(last["stop"]), ClipSettings(16, 48, "lung"))
     with torch.inference_mode():
-        wanted = torch.sigmoid(made.eval()(torch.from_numpy(clip)[None, None])).item()
+        wanted = torch.sigmoid(made.eval()(torch.from_numpy(clip)[None])).item()
     assert last["score"] == pytest.approx(wanted, abs=1e-5)
     assert np.ptp(table["score"]) > 1e-4  # clips differ, so another clip's score would be noticed
     assert (folder / "scores.png").read_bytes().startswith(b"\x89PNG")

@@ -90,8 +90,15 @@ def marks():
 
 def pretraining():
     ends = zip([*NETWORKS, "resnet18"], [0.9, 0.88, 0.87, np.nan], strict=True)
-    rows = [(name, epoch, end * epoch / 5) for name, end in ends for epoch in range(1, 6)]
-    return pd.DataFrame(rows, columns=["backbone", "epoch", "heldout_accuracy"])
+    rows = [("video", name, epoch, end * epoch / 5) for name, end in ends for epoch in range(1, 6)]
+    table = pd.DataFrame(rows, columns=["init", "backbone", "epoch", "heldout_metric"])
+    table = table.assign(train_loss=2.2 - table["heldout_metric"], heldout_loss=2.3 - table["heldout_metric"])
+    return table.assign(metric="accuracy", chance=1 / 9)
+
+
+def two_inits():
+    labels_free = pretraining().assign(init="ct_lidc_ssl", metric="clips found again", chance=0.02)
+    return pd.concat([pretraining(), labels_free], ignore_index=True)
 
 
 CLIPS = pd.DataFrame({"low_mm": [0.0, 80, 160], "high_mm": [80.0, 160, 200], "score": [0.2, np.nan, 1.0]})
@@ -123,7 +130,9 @@ def drawn():
     yield "montage, large", lambda: figures.montage(figures.slices_of(large, range(8)), "lung")
     yield "contours", lambda: figures.contours(volume(), marks(), "lung")
     yield "video_strip", lambda: figures.video_strip(FRAMES)
-    yield "pretraining_curves", lambda: figures.pretraining_curves(pretraining(), 9)
+    yield "pretraining_curves", lambda: figures.pretraining_curves(pretraining())
+    yield "pretraining_curves, two", lambda: figures.pretraining_curves(two_inits())
+    yield "pretraining_curves, none", lambda: figures.pretraining_curves(pretraining().head(0))
     yield "clip_scores", lambda: figures.clip_scores(CLIPS, "an exam")
     yield "clip_scores, labelled", lambda: figures.clip_scores(CLIPS.assign(label=[0, pd.NA, 1]), "an exam")
 

@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from noise_cohort import LENGTH, SIDE, write_cohort
 from safetensors.torch import load_file
 
-from ctlib import grid, metrics, tables
-from ctlib.clips import clip_table
+from ctlib import finetuning, metrics, tables
 from ctlib.engine import Engine, Outcome
-from ctlib.grid import execute, expand, run_grid, study_auroc
+from ctlib.finetuning import execute
+from ctlib.grid import expand, run_grid
 from ctlib.inits import Init, network, save_weights
 from ctlib.results import collect, finished
 from ctlib.runs import Run, digest, fingerprint, labelled_clips
-from ctlib.splits import split_patients
+from ctlib.scores import study_auroc
 from ctlib.store import Store
 from ctlib.training import FitError
 from ctlib.volumes import Volume
 from ctlib.workspace import MissingInput, Workspace
 
-SIDE, LENGTH, N_SLICES = 16, 4, 10
 SETTINGS = {
     "size": "tiny",
     "matrix_px": SIDE,
@@ -41,41 +41,6 @@ SETTINGS = {
     "precision": "fp32",
     "study_label": "exam",
 }
-
-
-def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20) -> None:
-    """Patients with noise for a chest; in one of two exams of the ill, half of the slices are bright."""
-    rng = np.random.default_rng([len(cohort), 1])
-    series, slices = [], []
-    store = Store(workspace.store(cohort), SIDE)
-    for patient in range(n_patients):
-        for exam in range(1 + patient % 2):
-            uid = f"{cohort}.{patient}.{exam}"
-            ill = int(patient < n_patients // 2 and exam == 0)
-            hu = rng.integers(-900, -100, (N_SLICES, SIDE, SIDE)).astype(np.int16)
-            hu[: N_SLICES // 2] += 300 * ill
-            store.put(Volume(hu, (2.0, 1.0, 1.0), uid, (0.0, 0.0, 0.0)))
-            row = {
-                "cohort": cohort,
-                "patient_id": f"p{patient:02d}",
-                "study_uid": f"s{uid}",
-                "series_uid": uid,
-            }
-            row |= {"n_files": N_SLICES, "n_slices": N_SLICES, "rows_px": SIDE, "cols_px": SIDE}
-            row |= {"spacing_z_mm": 2.0, "spacing_y_mm": 1.0, "spacing_x_mm": 1.0, "thickness_mm": 2.0}
-            series.append(row | {"kernel": None, "manufacturer": None, "label": ill})
-            labels = [ill * (i < N_SLICES // 2) for i in range(N_SLICES)]
-            slices.append(
-                pd.DataFrame({"series_uid": uid, "slice": range(N_SLICES), "z_mm": 0.0, "label": labels})
-            )
-    table = tables.check(pd.DataFrame(series), "series")
-    made = {
-        "series": table,
-        "clips": clip_table(tables.check(pd.concat(slices), "slices"), LENGTH, min_positive=2),
-        "splits": split_patients(table, (0.4, 0.3, 0.3), seed=0),
-    }
-    for name, frame in made.items():
-        tables.write(frame, name, workspace.table(name, cohort))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -326,7 +291,7 @@ def test_results_do_not_depend_on_workers_or_on_interruptions(workspace, tmp_pat
     assert_same(content(others[0], runs), expected)
 
     interrupted = others[1]
-    monkeypatch.setattr(grid, "study_auroc", KilledAt(3 + 2))  # in the second epoch of the second run
+    monkeypatch.setattr(finetuning, "study_auroc", KilledAt(3 + 2))  # in the second epoch of the second run
     with pytest.raises(KeyboardInterrupt):
         run_grid(interrupted, runs, Engine(0), echo=lines.append)
     monkeypatch.undo()
@@ -370,7 +335,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     assert set(tables_of["ledger"]["status"]) == {"loaded", "head"}
     assert tables_of["runs"].loc[0, "n_patients"] == patients
 
-    monkeypatch.setattr(grid, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
+    monkeypatch.setattr(finetuning, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
     assert execute(str(workspace.root), run) == result
     lines: list[str] = []
     run_grid(workspace, [run], Engine(0), echo=lines.append)

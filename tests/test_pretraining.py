@@ -1,26 +1,43 @@
-"""Weights are pretrained once for the same settings and videos, fit the init, and survive an interruption."""
+"""Weights are pretrained once for the same settings and data, fit their init, and survive an interruption."""
 
 import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
-from ctlib import inits, pretraining, tables
+from ctlib import inits, pretraining, runs, tables
 from ctlib.engine import Engine
 from ctlib.motions import write_video
-from ctlib.pretraining import PretrainSettings, fingerprint, pretrain, pretrain_all
+from ctlib.origins import Origin
+from ctlib.pretraining import (
+    CtSource,
+    Plan,
+    PretrainSettings,
+    VideoSource,
+    job,
+    pretrain,
+    pretrain_all,
+    waves,
+)
+from ctlib.pretraining.plan import made_here
+from ctlib.pretraining.views import Paired, Views, expander, found_again
+from ctlib.records import NO_COHORT
+from ctlib.sampling import BalancedSampler
+from ctlib.store import Store
+from ctlib.training import FitError
+from ctlib.videos import VideoFiles
+from ctlib.volumes import Volume
 from ctlib.workspace import Workspace
 
 SETTINGS = PretrainSettings(
-    source="bright and dark noise",
-    licence="none needed",
     size="tiny",
-    n_frames=4,
+    clip_length=4,
     crop_px=12,
-    heldout_share=0.25,
     epochs=2,
     steps_per_epoch=3,
     batch_size=4,
@@ -29,12 +46,12 @@ SETTINGS = PretrainSettings(
     precision="fp32",
 )
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
+    """Eight videos of each of three classes, told apart by their brightness."""
     rng = np.random.default_rng(0)
     for low, name in ((0, "dark"), (60, "bright"), (120, "brighter")):
         folder = tmp_path / "videos" / name
@@ -44,18 +61,37 @@ def workspace(tmp_path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def weights(workspace: Workspace) -> dict[str, torch.Tensor]:
-    return load_file(workspace.weights("video", "resnet18"))
+def videos(workspace: Workspace, **changes) -> VideoSource:
+    how = {"source": "bright and dark noise", "licence": "none needed", "heldout_share": 0.25} | changes
+    return VideoSource(VideoFiles(workspace.videos), **how)
+
+
+def plan(workspace: Workspace, **changes) -> Plan:
+    return Plan(dataclasses.replace(SETTINGS, **changes), videos(workspace))
+
+
+def made(workspace: Workspace, how: Plan, init: str = "video", backbone: str = "resnet18") -> dict:
+    """One network pretrained here, as a worker does it."""
+    return pretrain(str(workspace.root), wanted(workspace, how, init, backbone), how)
+
+
+def wanted(workspace: Workspace, how: Plan, init: str = "video", backbone: str = "resnet18"):
+    return job(workspace, init, backbone, how, how.fingerprint(workspace, made_here(init)))
+
+
+def weights(workspace: Workspace, init: str = "video") -> dict[str, torch.Tensor]:
+    return load_file(workspace.weights(init, "resnet18"))
 
 
 def test_the_weights_are_an_init_with_the_mean_and_std_of_the_videos(workspace):
-    record = pretrain(str(workspace.root), "resnet18", SETTINGS)
+    record = made(workspace, plan(workspace))
     assert record["classes"] == ["bright", "brighter", "dark"]
     assert (record["n_train"], record["n_heldout"]) == (18, 6)
-    assert 0 <= record["heldout_accuracy"] <= 1 and len(record["curves"]) == 2
+    assert (record["metric"], record["chance"]) == ("accuracy", 1 / 3)
+    assert 0 <= record["heldout_metric"] <= 1 and len(record["curves"]) == 2
     assert record["settings"] == dataclasses.asdict(SETTINGS)
-    init = inits.find("video", "resnet18", workspace, (0.0, 1.0))
-    assert init.source == "bright and dark noise"
+    init = inits.find("video", "resnet18", workspace, NO_COHORT)
+    assert init.source == "bright and dark noise" and init.licence == "none needed"
     assert init.mean[0] == pytest.approx((59.5 + 60) / 255, abs=0.02)  # the mean of the three classes
     network, ledger = inits.network("resnet18", "tiny", init, seed=0)
     assert set(ledger["status"]) == {"loaded", "head"}
@@ -65,30 +101,40 @@ def test_the_weights_are_an_init_with_the_mean_and_std_of_the_videos(workspace):
 
 
 def test_the_same_settings_and_videos_are_not_trained_on_again(workspace, monkeypatch):
-    first = pretrain(str(workspace.root), "resnet18", SETTINGS)
+    first = made(workspace, plan(workspace))
     fit = pretraining.fit
     monkeypatch.setattr(pretraining, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
-    assert pretrain(str(workspace.root), "resnet18", SETTINGS) == first
+    assert made(workspace, plan(workspace)) == first
     monkeypatch.setattr(pretraining, "fit", fit)
-    other = pretrain(str(workspace.root), "resnet18", dataclasses.replace(SETTINGS, lr=2e-3))
-    assert other["made_from"] != first["made_from"]
-    rng = np.random.default_rng(1)
-    path = workspace.videos / "dark" / "0.mkv"
-    write_video(path, rng.integers(0, 120, (4, 14, 14)).astype(np.uint8))
-    assert pretrain(str(workspace.root), "resnet18", SETTINGS)["made_from"] != first["made_from"]
+    assert made(workspace, plan(workspace, lr=2e-3))["made_from"] != first["made_from"]
 
 
-def test_videos_are_known_by_name_and_content(workspace):
-    before = fingerprint(workspace.videos)
+@pytest.mark.parametrize("change", ["setting", "flip", "a video", "its class", "network", "init"])
+def test_all_that_changes_the_weights_changes_what_they_are_made_from(workspace, change):
+    def of(how: Plan, init="video", backbone="resnet18"):
+        return wanted(workspace, how, init, backbone).made_from
+
+    before = of(plan(workspace))
+    assert of(plan(workspace)) == before
     path = workspace.videos / "dark" / "0.mkv"
-    path.write_bytes(path.read_bytes())
-    assert fingerprint(workspace.videos) == before
-    path.rename(workspace.videos / "bright" / "moved.mkv")
-    assert fingerprint(workspace.videos) != before
+    if change == "setting":
+        assert of(plan(workspace, weight_decay=0.1)) != before
+    elif change == "flip":
+        assert of(Plan(SETTINGS, videos(workspace, flip=True))) != before
+    elif change == "a video":
+        write_video(path, np.random.default_rng(1).integers(0, 120, (4, 14, 14)).astype(np.uint8))
+        assert of(plan(workspace)) != before
+    elif change == "its class":
+        path.rename(workspace.videos / "bright" / "moved.mkv")
+        assert of(plan(workspace)) != before
+    elif change == "network":
+        assert of(plan(workspace), backbone="slow_r50") != before
+    else:
+        assert of(plan(workspace), init="video_ssl") != before
 
 
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(workspace, monkeypatch):
-    pretrain(str(workspace.root), "resnet18", SETTINGS)
+    made(workspace, plan(workspace))
     expected = weights(workspace)
     workspace.weights("video", "resnet18").unlink()
     fit = pretraining.fit
@@ -106,11 +152,11 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_weights(workspace, monke
 
     monkeypatch.setattr(pretraining, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(str(workspace.root), "resnet18", SETTINGS)
+        made(workspace, plan(workspace))
     [left] = [path for path in (workspace.root / "weights" / "video").iterdir() if path.is_dir()]
     assert (left / "last.ckpt").is_file()
     monkeypatch.setattr(pretraining, "fit", fit)
-    pretrain(str(workspace.root), "resnet18", SETTINGS)
+    made(workspace, plan(workspace))
     found = weights(workspace)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -118,20 +164,198 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_weights(workspace, monke
 
 def test_the_table_holds_every_network_and_a_failure_is_said(workspace):
     lines: list[str] = []
-    table = pretrain_all(workspace, ["resnet18", "slow_r50"], SETTINGS, Engine(0), lines.append)
+    both = ["resnet18", "slow_r50"]
+    table = pretrain_all(workspace, ["video"], both, plan(workspace), Engine(0), lines.append)
     assert table["backbone"].tolist() == ["resnet18"] * 2 + ["slow_r50"] * 2
-    assert table["epoch"].tolist() == [1, 2] * 2
+    assert table["epoch"].tolist() == [1, 2] * 2 and set(table["metric"]) == {"accuracy"}
     stored = tables.read("pretraining", workspace.table("pretraining"))
     assert stored["heldout_loss"].tolist() == table["heldout_loss"].tolist()
-    assert lines[0] == "0 of 2 networks were pretrained before."
-    assert lines[1].startswith("resnet18: held-out accuracy ") and "over 3 classes at epoch" in lines[1]
-    assert pretrain_all(workspace, ["resnet18", "slow_r50"], SETTINGS, Engine(0), lines.append).equals(table)
-    assert lines[3:] == ["2 of 2 networks were pretrained before."]
+    assert lines[0] == "video: 0 of 2 networks were pretrained before."
+    assert lines[1].startswith("video resnet18: accuracy ") and "(chance 0.33) on held-out" in lines[1]
+    again = pretrain_all(workspace, ["video"], both, plan(workspace), Engine(0), lines.append)
+    assert again.equals(table)
+    assert lines[3:] == ["video: 2 of 2 networks were pretrained before."]
     record = json.loads(workspace.weights("video", "slow_r50").with_suffix(".json").read_text())
     assert record["backbone"] == "slow_r50"
-    bad = dataclasses.replace(SETTINGS, lr=1e30)
+    bad = plan(workspace, lr=1e30)
     with pytest.raises(
         RuntimeError, match=r"(?s)2 of 2 networks failed; the first:.*lower lr, which is 1e\+30"
     ):
-        pretrain_all(workspace, ["resnet18", "slow_r50"], bad, Engine(0), lines.append)
-    assert lines[5].startswith("resnet18: failed: ctlib.training.FitError: ")
+        pretrain_all(workspace, ["video"], both, bad, Engine(0), lines.append)
+    assert lines[5].startswith("video resnet18: failed: ctlib.training.FitError: ")
+
+
+def test_one_init_begins_from_another(workspace):
+    """Whatever order they are asked for in; the ledger of the second names the first."""
+    lines: list[str] = []
+    names = ["video+video_ssl", "video"]
+    assert waves(names) == [["video"], ["video+video_ssl"]]
+    table = pretrain_all(workspace, names, ["resnet18"], plan(workspace), Engine(0), lines.append)
+    assert table["init"].tolist() == ["video"] * 2 + ["video+video_ssl"] * 2
+    record = json.loads(workspace.weights("video+video_ssl", "resnet18").with_suffix(".json").read_text())
+    assert record["begins_from"] == "video"
+    assert record["begins_from_sha256"] == inits.find("video", "resnet18", workspace, NO_COHORT).checksum
+    assert record["source"] == "bright and dark noise; then bright and dark noise, no labels"
+    first, second = weights(workspace), weights(workspace, "video+video_ssl")
+    backbone = [name for name in first if name.startswith("backbone") and first[name].is_floating_point()]
+    moved = torch.cat([(second[name] - first[name]).flatten().abs() for name in backbone])
+    fresh, _ = inits.network("resnet18", "tiny", inits.Init("random", "", "", (0.5,), (0.2,)), 0)
+    away = fresh.state_dict()
+    far = torch.cat([(away[name] - first[name]).flatten().abs() for name in backbone])
+    assert 0 < moved.mean() < far.mean()  # begun from the first, not from random weights
+
+
+def test_what_is_made_here_says_so_and_nothing_else_is_taken(workspace):
+    assert made_here("kinetics400+ct_lidc_ssl") == Origin("kinetics400", "ct_lidc", True)
+    with pytest.raises(ValueError, match=r"init is 'imagenet', which is not made here; known are video, ct_"):
+        pretrain_all(workspace, ["imagenet"], ["resnet18"], plan(workspace), Engine(0))
+    with pytest.raises(ValueError, match="init ct_lidc: nothing is known of its source"):
+        pretrain_all(workspace, ["ct_lidc"], ["resnet18"], plan(workspace), Engine(0))
+
+
+# ---- without labels ----------------------------------------------------------------------
+
+
+class Noise(torch.utils.data.Dataset):
+    """Items that say which row, position and epoch they are of."""
+
+    def __init__(self, n: int):
+        self.n, self.epoch = n, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index):
+        return {"index": int(index), "position": getattr(index, "position", None), "epoch": self.epoch}
+
+
+def test_each_draw_comes_twice_at_positions_of_its_own():
+    plain = BalancedSampler([0, 0, 0], 4, seed=1, classes=[0])
+    paired = Paired(plain)
+    paired.set_epoch(3)
+    rows = list(paired)
+    assert len(paired) == len(rows) == 8 and [row.position for row in rows] == list(range(8))
+    assert rows[0::2] == rows[1::2] == list(plain) and plain.epoch == 3
+
+
+def test_held_out_clips_come_in_two_views_always_the_same():
+    views = Views(Noise(2))
+    assert [views[i]["index"] for i in range(len(views))] == [0, 0, 1, 1]
+    assert [views[i]["position"] for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_collapsed_network_finds_nothing_again():
+    assert found_again(np.ones((20, 4), np.float32)) == 0.0
+    assert found_again(np.zeros((20, 4), np.float32)) == 0.0
+    rng = np.random.default_rng(0)
+    clips = rng.normal(size=(10, 6)).repeat(2, axis=0).astype(np.float32)
+    assert found_again(clips + rng.normal(0, 0.05, clips.shape).astype(np.float32)) == 1.0
+
+
+def test_the_expander_takes_the_place_of_the_head_and_is_not_loaded(workspace):
+    record = made(workspace, plan(workspace), "video_ssl")
+    assert (record["metric"], record["chance"], record["classes"]) == ("clips found again", 1 / 6, [])
+    assert record["source"] == "bright and dark noise, no labels"
+    stored = weights(workspace, "video_ssl")
+    n = stored["head.0.weight"].shape[1]
+    assert stored["head.3.weight"].shape == expander(n, torch.Generator())[3].weight.shape
+    init = inits.find("video_ssl", "resnet18", workspace, NO_COHORT)
+    network, ledger = inits.network("resnet18", "tiny", init, seed=0)
+    assert torch.equal(network.backbone.conv1.weight, stored["backbone.conv1.weight"])
+    assert network.head.weight.shape == (1, n) and set(ledger["status"]) == {"loaded", "head"}
+
+
+def test_views_teach_without_labels(workspace):
+    """Sixty videos of one kind of picture each: after some epochs most are found again, few at first."""
+    rng = np.random.default_rng(3)
+    for name in ("one", "two"):
+        (workspace.root / "pictures" / name).mkdir(parents=True)
+        for k in range(30):
+            coarse = rng.integers(0, 255, (4, 4)).astype(np.uint8)
+            frame = coarse.repeat(5, axis=0).repeat(5, axis=1)[:14, :14]
+            write_video(workspace.root / "pictures" / name / f"{k}.mkv", np.stack([frame] * 4))
+    source = VideoSource(VideoFiles(workspace.root / "pictures"), "checks", "none needed", 0.5)
+    settings = dataclasses.replace(SETTINGS, epochs=6, steps_per_epoch=10, batch_size=8, lr=0.01)
+    record = made(workspace, Plan(settings, source), "video_ssl")
+    metric = pd.DataFrame(record["curves"])["heldout_metric"]
+    assert metric.max() > 3 * record["chance"]
+
+
+# ---- a source cohort ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def cohort(tmp_path) -> Workspace:
+    workspace = Workspace(tmp_path)
+    write_cohort(workspace, "lidc")
+    return workspace
+
+
+CT = CtSource(matrix_px=SIDE, rotation_deg=10.0)
+
+
+def test_a_cohort_teaches_its_labels_and_shows_no_test_patient(cohort):
+    how = Plan(dataclasses.replace(SETTINGS, epochs=3, lr=0.01), ct=CT)
+    record = made(cohort, how, "ct_lidc")
+    rows = runs.labelled_clips(cohort, "lidc")
+    n = rows["split"].value_counts()
+    assert (record["n_train"], record["n_heldout"]) == (n["train"], n["val"])
+    assert (record["metric"], record["chance"]) == ("study AUROC", 0.5)
+    patients = rows[rows["split"] == "train"]["patient_id"].nunique()
+    assert record["source"] == f"Lung nodule (LIDC-IDRI), {patients} training patients, labelled"
+    assert record["licence"] == "CC BY 3.0 (LIDC-IDRI, TCIA)"
+    lessons = how.lessons(cohort, made_here("ct_lidc"))
+    seen = {*lessons.train.table["series_uid"], *lessons.heldout.table["series_uid"]}
+    assert not seen & set(rows[rows["split"] == "test"]["series_uid"])
+    assert (
+        lessons.intensity()[0] == record_mean(cohort, "ct_lidc")
+        and weights(cohort, "ct_lidc")["head.weight"].shape[0] == 1
+    )
+
+
+def record_mean(workspace: Workspace, init: str) -> tuple[float, ...]:
+    """To seven digits, as float32 has them."""
+    mean = json.loads(workspace.weights(init, "resnet18").with_suffix(".json").read_text())["mean"]
+    return pytest.approx(tuple(mean), rel=1e-6)
+
+
+def test_a_cohort_without_labels_teaches_by_views(cohort):
+    for name in ("series", "clips"):
+        table = tables.read(name, cohort.table(name, "lidc"))
+        tables.write(
+            table.assign(label=pd.array([pd.NA] * len(table), "Int64")), name, cohort.table(name, "lidc")
+        )
+    record = made(cohort, Plan(SETTINGS, ct=CT), "ct_lidc_ssl")
+    assert record["metric"] == "clips found again" and record["source"].endswith(
+        "training patients, no labels"
+    )
+    with pytest.raises(ValueError, match=r"cohort lidc: series lidc\.0\.0, clip 0 has no clip"):
+        made(cohort, Plan(SETTINGS, ct=CT), "ct_lidc")
+
+
+def test_a_cohort_that_is_none_or_empty_is_named(cohort):
+    with pytest.raises(ValueError, match="init ct_moon names no cohort; known are folder, lidc, rspect"):
+        made(cohort, Plan(SETTINGS, ct=CT), "ct_moon")
+    splits = tables.read("splits", cohort.table("splits", "lidc"))
+    tables.write(splits.assign(split="test"), "splits", cohort.table("splits", "lidc"))
+    with pytest.raises(FitError, match=r"cohort lidc has no clip in split train; give it patients"):
+        made(cohort, Plan(SETTINGS, ct=CT), "ct_lidc")
+
+
+def test_one_changed_voxel_or_label_is_another_source(cohort):
+    how = Plan(SETTINGS, ct=CT)
+    before = wanted(cohort, how, "ct_lidc").made_from
+    assert (
+        wanted(cohort, Plan(SETTINGS, ct=dataclasses.replace(CT, jitter_hu=5.0)), "ct_lidc").made_from
+        != before
+    )
+    series = tables.read("series", cohort.table("series", "lidc"))
+    store = Store(cohort.store("lidc"), SIDE)
+    uid = series["series_uid"].iloc[0]
+    hu = store.read(uid).copy()
+    hu[0, 0, 0] += 1
+    store.put(Volume(hu, (2.0, 1.0, 1.0), uid, (0.0, 0.0, 0.0)))
+    assert wanted(cohort, how, "ct_lidc").made_from != before

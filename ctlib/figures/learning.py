@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from ctlib.figures.look import (
     FAINT,
-    INITS,
     WIDTH,
     auroc_limits,
     init_looks,
@@ -20,46 +19,60 @@ from ctlib.figures.look import (
     styled,
 )
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 """One a network, in the order of the table; a line is named at its end as well."""
 
 
 @styled
-def pretraining_curves(pretraining: pd.DataFrame, n_classes: int = 0) -> Figure:
-    """Held-out accuracy by epoch, one line a network, named at its end.
+def pretraining_curves(pretraining: pd.DataFrame) -> Figure:
+    """How each network learned by epoch: losses on the left, the held-out metric on the right.
+
+    A row of panels is an init. Of losses, the solid line is of held-out clips and the dotted one of
+    training; lines are named at the end of the metric's.
 
     Args:
         pretraining: table `pretraining`.
-        n_classes: video classes, for the line of chance; 0 draws none.
     """
-    figure = Figure(figsize=(0.75 * WIDTH, 3.4), layout="constrained")
-    ax = figure.subplots()
+    groups = list(pretraining.groupby("init", sort=False)) or [("", pretraining)]
+    figure = Figure(figsize=(WIDTH, 0.4 + 3.4 * len(groups)), layout="constrained")
+    axes = figure.subplots(len(groups), 2, squeeze=False, width_ratios=(2, 3))
+    looks = init_looks(str(init) for init, _ in groups)
+    for (init, part), row in zip(groups, axes, strict=True):
+        _losses(row[0], part, looks[str(init)].colour)
+        _metric(row[1], part, looks[str(init)].colour)
+        row[0].set_title(f"{init}, loss (dotted: of training)" if len(part) else "")
+        row[1].set_title(f"{init}, {part['metric'].iloc[0]} on held-out clips" if len(part) else "")
+    return figure
+
+
+def _losses(ax: Axes, pretraining: pd.DataFrame, colour: str) -> None:
+    """Training and held-out loss of each network by epoch."""
+    last = float(pretraining["epoch"].max()) if len(pretraining) else 1.0
+    for i, (_, part) in enumerate(pretraining.groupby("backbone", sort=False)):
+        part, marker = part.sort_values("epoch"), MARKERS[i % len(MARKERS)]
+        ax.plot(part["epoch"], part["train_loss"], color=colour, linestyle=(0, (1, 2)), alpha=0.6)
+        ax.plot(part["epoch"], part["heldout_loss"], color=colour, marker=marker, markersize=4, alpha=0.85)
+    ax.set(xlim=(1 - 0.05 * last, last * 1.05), xlabel="epoch", xticks=_ticks(int(last)))
+    ax.set_ylim(bottom=0)
+
+
+def _metric(ax: Axes, pretraining: pd.DataFrame, colour: str) -> None:
+    """Held-out metric of each network by epoch, named at the end of its line."""
     ends: dict[str, tuple[float, float]] = {}
     for i, (name, part) in enumerate(pretraining.groupby("backbone", sort=False)):
-        part = part.sort_values("epoch")
-        ax.plot(
-            part["epoch"],
-            part["heldout_accuracy"],
-            color=INITS["video"].colour,
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=5,
-            alpha=0.85,
-        )
-        ends[str(name)] = (float(part["epoch"].iloc[-1]), float(part["heldout_accuracy"].iloc[-1]))
+        part, marker = part.sort_values("epoch"), MARKERS[i % len(MARKERS)]
+        ax.plot(part["epoch"], part["heldout_metric"], color=colour, marker=marker, markersize=5, alpha=0.85)
+        ends[str(name)] = (float(part["epoch"].iloc[-1]), float(part["heldout_metric"].iloc[-1]))
     last = float(pretraining["epoch"].max()) if len(pretraining) else 1.0
-    ax.set(xlim=(1 - 0.05 * last, last * 1.3), ylim=(0, 1.02), xlabel="epoch")
-    ax.set_xticks(_ticks(int(last)))
-    ax.set_ylabel("share of held-out videos\nin the right class")
-    for (name, (x, _)), y in zip(ends.items(), spread([end[1] for end in ends.values()], 0.065), strict=True):
+    ax.set(xlim=(1 - 0.05 * last, last * 1.4), ylim=(0, 1.02), xlabel="epoch", xticks=_ticks(int(last)))
+    for (name, (x, _)), y in zip(ends.items(), spread([end[1] for end in ends.values()], 0.075), strict=True):
         marker = MARKERS[list(ends).index(name) % len(MARKERS)]
-        ax.plot(
-            [x + 0.035 * last], [y], marker=marker, markersize=4, color=INITS["video"].colour, linestyle=""
-        )
-        ax.annotate(name, (x + 0.055 * last, y), va="center", fontsize=9.5, color=INITS["video"].colour)
-    if n_classes:
-        ax.axhline(1 / n_classes, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        ax.annotate("chance", (last * 1.3, 1 / n_classes), ha="right", va="bottom", fontsize=9, color=FAINT)
-    return figure
+        ax.plot([x + 0.035 * last], [y], marker=marker, markersize=4, color=colour, linestyle="")
+        ax.annotate(name, (x + 0.055 * last, y), va="center", fontsize=9.5, color=colour)
+    if len(pretraining):
+        chance = float(pretraining["chance"].iloc[0])
+        ax.axhline(chance, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        ax.annotate("chance", (last * 1.4, chance), ha="right", va="bottom", fontsize=9, color=FAINT)
 
 
 def _ticks(last: int) -> list[int]:

@@ -1,0 +1,147 @@
+"""One run: train, predict, write what came out. This is what a worker does.
+
+A run lives in `runs/<run_id>/`:
+
+- `run.json`: its settings, written first;
+- `last.ckpt`: its last epoch, while it is not finished;
+- `weights.safetensors`, `curves.parquet`, `predictions.parquet`, `ledger.parquet`: what came out;
+- `result.json`: the figures of table `runs`, written last: a run that has it is finished and is
+  never computed again;
+- `error.txt`: the traceback of its last failure.
+
+A run that was killed goes on from its last epoch, and one that failed begins there again; what
+comes out is the same, to the last bit, whatever the number of workers (on a CPU).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import time
+import traceback
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ctlib import tables
+from ctlib.backbones import spec
+from ctlib.clips import ClipDataset, intensity
+from ctlib.cohorts import task
+from ctlib.controls import split
+from ctlib.inits import find, network
+from ctlib.optimization import FitSettings
+from ctlib.precision import choose
+from ctlib.records import NO_COHORT
+from ctlib.results import ERROR, RESULT, finished
+from ctlib.runs import Run, clip_settings, fingerprint, labelled_clips, read_table, store_of
+from ctlib.sampling import BalancedSampler
+from ctlib.scores import predictions, study_auroc
+from ctlib.splits import fraction_patients
+from ctlib.training import CHECKPOINT, FitError, fit, predict
+from ctlib.workspace import Workspace, read_json, write_json, write_text
+
+
+def execute(work_dir: str, run: Run, loader_workers: int = 0) -> dict[str, Any]:
+    """Compute one run, or what is left of it. This is what a worker does.
+
+    Args:
+        work_dir: root of the workspace.
+        run: the run.
+        loader_workers: processes that read clips ahead; worth it on a GPU.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        Exception: whatever went wrong; `error.txt` has the traceback.
+    """
+    workspace = Workspace.at(work_dir)
+    folder = workspace.runs / run.run_id
+    if finished(workspace, run):
+        return read_json(folder / RESULT)
+    write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
+    try:
+        result = _finetune(workspace, run, loader_workers)
+    except Exception:
+        write_text(folder / ERROR, traceback.format_exc())
+        raise
+    (folder / ERROR).unlink(missing_ok=True)
+    write_json(folder / RESULT, result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, Any]:
+    """Train, predict, write the tables; returns the figures of the run."""
+    cohort = task(run.task).cohort
+    if fingerprint(workspace, cohort) != run.data:
+        raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
+    folder, store = workspace.runs / run.run_id, store_of(workspace, run)
+    rows = labelled_clips(workspace, cohort, run.study_label)
+    cut = clip_settings(run)
+    in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
+    splits = read_table(workspace, "splits", cohort)
+    patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
+    used = in_split["train"][in_split["train"]["patient_id"].isin(patients)].reset_index(drop=True)
+
+    # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
+    is_random = split(run.init)[1] == "random"
+    mean_std = intensity(store, in_split["train"], cut) if is_random else NO_COHORT
+    init = find(run.init, run.backbone, workspace, mean_std, cut.n_channels)
+    model, ledger = network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    compute = choose(run.precision, spec(run.backbone))
+    sampler = BalancedSampler(used["label"].tolist(), run.steps_per_epoch * run.batch_size, run.seed)
+    names = {field.name for field in dataclasses.fields(FitSettings)}
+    fitted = fit(
+        model,
+        ClipDataset(store, used, cut, train=True, seed=run.seed),
+        sampler,
+        ClipDataset(store, in_split["val"], cut, train=False),
+        study_auroc(in_split["val"]),
+        FitSettings(**{name: value for name, value in dataclasses.asdict(run).items() if name in names}),
+        compute,
+        folder,
+        run.seed,
+        loader_workers,
+    )
+    started = time.perf_counter()
+    test = ClipDataset(store, in_split["test"], cut, train=False)
+    logits = {
+        "val": fitted.val_logits,
+        "test": predict(model, test, run.batch_size, compute, loader_workers),
+    }
+    scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
+    curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
+    for name, table in (("curves", curves), ("predictions", scored), ("ledger", ledger)):
+        tables.write(table, name, folder / f"{name}.parquet")
+    return {
+        "run_id": run.run_id,
+        "n_patients": int(used["patient_id"].nunique()),
+        "n_studies": int(used["study"].nunique()),
+        "n_clips": _n_drawn(sampler, len(curves)),
+        "n_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "epochs": len(curves),
+        "best_epoch": fitted.best_epoch,
+        "val_auroc": float(curves["val_auroc"][fitted.best_epoch - 1]),
+        "seconds": fitted.seconds + time.perf_counter() - started,
+        "peak_memory_mb": _peak_memory_mb(),
+        "compute": str(compute),
+        "torch": torch.__version__,
+    }
+
+
+def _n_drawn(sampler: BalancedSampler, epochs: int) -> int:
+    """Distinct training clips that the epochs saw."""
+    seen: set[int] = set()
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        seen.update(map(int, sampler))
+    return len(seen)
+
+
+def _peak_memory_mb() -> float:
+    """Most memory this process has had so far, MB: in a worker, over all of its runs."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,109 @@
+"""Learning rates are those asked for, those published, or the best of a search with one budget for all."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from noise_cohort import LENGTH, SIDE, write_cohort
+
+from ctlib import tables
+from ctlib.engine import Engine
+from ctlib.grid import expand, search
+from ctlib.rates import PUBLISHED, chosen, fixed, of_table
+from ctlib.results import collect
+from ctlib.runs import Run
+from ctlib.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = {
+    "size": "tiny",
+    "matrix_px": SIDE,
+    "clip_length": LENGTH,
+    "crop_px": SIDE - 2,
+    "rotation_deg": 0.0,
+    "epochs": 1,
+    "steps_per_epoch": 2,
+    "batch_size": 4,
+    "weight_decay": 1e-6,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "patience": 0,
+    "precision": "fp32",
+    "study_label": "exam",
+}
+
+
+def run(lr: float, init: str = "random", task: str = "lidc_nodule") -> Run:
+    return Run(task, "slow_r50", init, fraction=0.1, seed=0, lr=lr, data="d", weights="", **SETTINGS)
+
+
+def results(runs: list[Run], aurocs: list[float | None]) -> pd.DataFrame:
+    rows = [
+        {"run_id": one.run_id, "status": "failed" if auroc is None else "finished", "val_auroc": auroc}
+        | {"error": "FitError: the loss is nan." if auroc is None else None}
+        for one, auroc in zip(runs, aurocs, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_number_serves_all_and_published_is_by_task_network_and_start():
+    arms = [("lidc_nodule", "slow_r50", "random"), ("rspect_pe", "csn_r101", "kinetics400")]
+    assert fixed("0.004", arms) == dict.fromkeys(arms, 0.004)
+    assert fixed("published", arms) == {arms[0]: 1e-3, arms[1]: 1e-4}
+    assert fixed("published", [("lidc_nodule", "slow_r50", "frozen:random")]).popitem()[1] == 1e-3
+    assert fixed("search", arms) is None
+    with pytest.raises(ValueError, match="lr is 'fast'; give a number, published or search"):
+        fixed("fast", arms)
+    with pytest.raises(ValueError, match="none was published for lidc_nodule resnet18, rspect_pe x3d_m"):
+        fixed("published", [("lidc_nodule", "resnet18", "random"), ("rspect_pe", "x3d_m", "random")])
+
+
+def test_the_published_rates_are_those_of_the_protocol(shared_data):
+    """Value by value: each row of the table in shared/protocol.md."""
+    text = (shared_data.parent / "protocol.md").read_text()
+    rows = text[text.index("| | rspect_pe | lidc_nodule |") :].split("\n\n")[0].splitlines()[2:]
+    told = {}
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        key = "lrcn_resnext101" if name.startswith("LRCN") else name
+        for task, cell in zip(("rspect_pe", "lidc_nodule"), cells, strict=True):
+            if cell:
+                both = [float(side.split(" or ")[0].split(" (")[0]) for side in cell.split(" / ")]
+                told[task, key] = (both[0], both[-1])
+    assert told == PUBLISHED
+
+
+def test_the_best_rate_of_each_arm_is_chosen_and_a_failed_one_is_not():
+    runs = [run(1e-1), run(1e-2), run(1e-3), run(1e-2, "video"), run(1e-3, "video")]
+    table = chosen(runs, results(runs, [None, 0.7, 0.6, 0.5, 0.9]))
+    assert of_table(table) == {
+        ("lidc_nodule", "slow_r50", "random"): 1e-2,
+        ("lidc_nodule", "slow_r50", "video"): 1e-3,
+    }
+    assert len(table) == 5 and table["chosen"].sum() == 2
+
+
+def test_of_equal_rates_the_lowest_is_chosen():
+    runs = [run(1e-1), run(1e-3), run(1e-2)]
+    assert of_table(chosen(runs, results(runs, [0.7, 0.7, 0.6]))).popitem()[1] == 1e-3
+
+
+def test_an_arm_without_any_auroc_is_named():
+    runs = [run(1e-1), run(1e-2)]
+    with pytest.raises(
+        ValueError, match=r"none of 0\.01, 0\.1 gave a validation AUROC for lidc_nodule slow_r50"
+    ):
+        chosen(runs, results(runs, [None, np.nan]))
+
+
+def test_a_search_gives_every_init_the_same_budget_and_its_runs_serve_the_grid(tmp_path):
+    workspace = Workspace(tmp_path)
+    write_cohort(workspace, "lidc")
+    arms = (["lidc_nodule"], ["resnet18"], ["random", "frozen:random"])
+    lines: list[str] = []
+    table = search(workspace, *arms, [1e-2, 1e-3], 0.5, 0, Engine(0), lines.append, **SETTINGS)
+    assert table.groupby("init").size().tolist() == [2, 2] and (table["status"] == "finished").all()
+    assert tables.read("search", workspace.table("search")).equals(table)
+    runs = expand(workspace, *arms, [0.5, 1.0], [0], of_table(table), **SETTINGS)
+    assert {run.init: run.lr for run in runs} == {init: lr for (_, _, init), lr in of_table(table).items()}
+    done = collect(workspace, runs)["runs"].set_index("fraction")["status"]
+    assert (done[0.5] == "finished").all() and (done[1.0] == "missing").all()
