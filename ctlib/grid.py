@@ -133,9 +133,10 @@ def search(
 
 
 def _refuse_leak(cohort: str, init: str) -> None:
-    """Refuse an init that was learnt from the cohort it would be finetuned on.
+    """Refuse an init that was learnt from the labels of the cohort it would be finetuned on.
 
-    Its pretraining saw the labels of all training patients, so a fraction of them would be none.
+    Its pretraining saw the labels of all training patients, so a fraction of them would be none. Without
+    labels (`_ssl`) it may be: a fraction is a share of the patients whose labels are used.
 
     Raises:
         ValueError: it was.
@@ -143,10 +144,10 @@ def _refuse_leak(cohort: str, init: str) -> None:
     _, base = split(init)
     made = origin(base)
     while made is not None:
-        if made.source == f"ct_{cohort}":
+        if made.source == f"ct_{cohort}" and not made.self_supervised:
             raise ValueError(
                 f"init {init} was learnt from cohort {cohort}, on which it would be finetuned: every "
-                "fraction would have seen all training patients; take another cohort's, or another task."
+                "fraction would have seen all labels; take another cohort's, or another task."
             )
         made = origin(made.start)
 

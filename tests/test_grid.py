@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -381,3 +382,41 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(workspace):
     with pytest.raises(FitError, match="cohort lidc has changed since this run was planned"):
         execute(str(workspace.root), run)
     assert not finished(workspace, run)
+
+
+# what may begin a run, and what it may see
+
+
+@pytest.mark.parametrize("init", ["ct_lidc", "shuffled:ct_lidc", "video+ct_lidc", "ct_lidc+video"])
+def test_an_init_learnt_from_the_cohort_of_the_task_is_refused(workspace, init):
+    with pytest.raises(ValueError, match=f"init {re.escape(init)} was learnt from cohort lidc, on which"):
+        runs_of(workspace, tasks=["lidc_nodule"], inits=[init])
+
+
+@pytest.mark.parametrize(("task", "init"), [("rspect_pe", "ct_lidc"), ("lidc_nodule", "ct_lidc_ssl")])
+def test_an_init_learnt_from_another_cohort_or_without_labels_is_looked_for(workspace, task, init):
+    with pytest.raises(MissingInput, match=rf"weights/{init}/resnet18\.safetensors is missing; notebook 02"):
+        runs_of(workspace, tasks=[task], inits=[init])
+
+
+@pytest.mark.parametrize("channels", ["hu_windows", "neighbours"])
+def test_runs_on_three_channels_take_weights_of_one(workspace, channels):
+    runs = runs_of(workspace, tasks=["lidc_nodule"], channels=channels, epochs=1, flip=True, jitter_hu=20.0)
+    plain = runs_of(workspace, tasks=["lidc_nodule"], epochs=1)
+    assert not {run.run_id for run in runs} & {run.run_id for run in plain}
+    for run in runs:
+        execute(str(workspace.root), run)
+    ledger = collect(workspace, runs)["ledger"].set_index(["init", "tensor"])
+    assert ledger.loc[("random", "backbone.conv1.weight"), "shape"].split("x")[1] == "3"
+    assert ledger.loc[("video", "backbone.conv1.weight"), "status"] == "adapted"
+    record = json.loads((workspace.runs / runs[0].run_id / "weights.json").read_text())
+    assert record["channels"] == 3
+
+
+def test_random_weights_alone_ask_for_the_cohorts_intensity(workspace, monkeypatch):
+    asked = []
+    measure = finetuning.intensity
+    monkeypatch.setattr(finetuning, "intensity", lambda *a: asked.append(1) or measure(*a))
+    for run in runs_of(workspace, tasks=["lidc_nodule"], epochs=1):
+        execute(str(workspace.root), run)
+    assert len(asked) == 1

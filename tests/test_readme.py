@@ -47,3 +47,44 @@ def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     for name in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert name in targets, name
+
+
+ROWS = [
+    [cell.strip(" `") for cell in line.strip("|").split("|")]
+    for line in README.split("<!-- networks")[1].split("<!-- /networks -->")[0].splitlines()
+    if line.startswith("| `")
+]
+
+
+def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
+    from ctlib.backbones import REGISTRY, spec
+
+    assert [(row[0], row[1]) for row in ROWS] == [
+        (key, size) for key in REGISTRY for size in ("full", "tiny")
+    ]
+    for key, _, sees, *_, features, gradients, order in ROWS:
+        assert (sees, features, gradients) == (spec(key).sees, "finite", "finite")
+        assert order == ("seen" if spec(key).sees_order else "not seen")
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "tiny"], ids=lambda row: row[0])
+def test_tiny_networks_cost_what_the_table_says(row):
+    costs_what_it_says(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "full"], ids=lambda row: row[0])
+def test_full_networks_cost_what_the_table_says(row):
+    costs_what_it_says(row)
+
+
+def costs_what_it_says(row):
+    """To the three digits that are shown."""
+    from ctlib.backbones.cost import cost
+
+    key, size, _, clip, *shown = row[:7]
+    costs = cost(key, size, tuple(int(n) for n in clip.split(" x ")))
+    for told, value in zip(
+        shown, (costs.parameters / 1e6, costs.multiply_adds / 1e9, costs.saved_mb), strict=True
+    ):
+        assert float(told.split()[0].replace(",", "")) == pytest.approx(value, rel=0.006)
