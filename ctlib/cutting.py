@@ -59,6 +59,8 @@ class ClipSettings:
         jitter_hu: training clips are brighter or darker by up to this, HU.
         jitter_scale: contrast of training clips is higher or lower by up to this share, about 0 HU:
             water, which every scanner is calibrated to.
+        fill: what a rotation or a crop beyond the edge uncovers in training, after the mapping; None is air,
+            as everywhere else. Another value repeats a fault (`ctlib.flaws`).
 
     >>> ClipSettings(16, 48, "pe").n_channels, ClipSettings(16, 48, "pe", channels="neighbours").n_channels
     (1, 3)
@@ -72,6 +74,7 @@ class ClipSettings:
     flip: bool = False
     jitter_hu: float = 0.0
     jitter_scale: float = 0.0
+    fill: float | None = None
 
     def __post_init__(self) -> None:
         hu.named(self.hu_window)
@@ -228,7 +231,7 @@ def cut(
     if matrix is None:
         _crop(volume[first:last], maps, clip[:, begin:end])
     else:
-        _warp(volume[first:last], maps, matrix, clip[:, begin:end])
+        _warp(volume[first:last], maps, matrix, clip[:, begin:end], settings.fill)
     return _neighbours(clip[0], settings.length) if beside else clip
 
 
@@ -261,8 +264,9 @@ def _warp(
     maps: list[NDArray[np.float32]],
     matrix: NDArray[np.float64],
     clip: NDArray[np.float32],
+    fill: float | None,
 ) -> None:
-    """Write slices `[n, M, M]`, mapped and warped, into `clip [len(maps), n, H, W]`."""
+    """Write slices `[n, M, M]`, mapped and warped, into `clip [len(maps), n, H, W]`, in `fill` or air."""
     sizes = run.shape[1:], clip.shape[2:]
     voxels = np.empty((*sizes[0], _AT_ONCE), np.int16)
     mapped, warped = (np.empty((*size, _AT_ONCE), np.float32) for size in sizes)
@@ -273,6 +277,6 @@ def _warp(
         cv2.merge(group + group[:1] * n_lacking, dst=voxels)
         for planes, table in zip(clip, maps, strict=True):
             cv2.LUT(voxels.view(np.uint16), table, dst=mapped)
-            air = (float(table[hu.HU_MIN]),) * _AT_ONCE
-            cv2.warpAffine(mapped, matrix, sizes[1], dst=warped, borderValue=air, **_WARP)
+            beyond = (float(table[hu.HU_MIN]) if fill is None else fill,) * _AT_ONCE
+            cv2.warpAffine(mapped, matrix, sizes[1], dst=warped, borderValue=beyond, **_WARP)
             cv2.split(warped, [*planes[i : i + _AT_ONCE], *[spare] * n_lacking])

@@ -30,12 +30,13 @@ from ctlib.backbones import spec
 from ctlib.clips import ClipDataset, intensity
 from ctlib.cohorts import task
 from ctlib.controls import split
+from ctlib.flaws import FRESH_FRACTION, ONE_MEAN
 from ctlib.inits import find, network
 from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.records import NO_COHORT
 from ctlib.results import ERROR, RESULT, finished
-from ctlib.runs import Run, clip_settings, fingerprint, labelled_clips, read_table, store_of
+from ctlib.runs import Run, clip_settings, clips_of_run, fingerprint, read_table, store_of
 from ctlib.sampling import BalancedSampler
 from ctlib.scores import predictions, study_auroc
 from ctlib.splits import fraction_patients
@@ -79,20 +80,27 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, 
     if fingerprint(workspace, cohort) != run.data:
         raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
     folder, store = workspace.runs / run.run_id, store_of(workspace, run)
-    rows = labelled_clips(workspace, cohort, run.study_label)
+    rows = clips_of_run(workspace, run)
     cut = clip_settings(run)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
     splits = read_table(workspace, "splits", cohort)
     patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
-    used = in_split["train"][in_split["train"]["patient_id"].isin(patients)].reset_index(drop=True)
+    used, n_batches = in_split["train"], run.steps_per_epoch
+    if FRESH_FRACTION in run.flaws:
+        n_batches = max(1, round(run.fraction * n_batches))
+    else:
+        used = used[used["patient_id"].isin(patients)].reset_index(drop=True)
 
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
-    is_random = split(run.init)[1] == "random"
-    mean_std = intensity(store, in_split["train"], cut) if is_random else NO_COHORT
-    init = find(run.init, run.backbone, workspace, mean_std, cut.n_channels)
+    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
+    mean, std = intensity(store, in_split["train"], cut) if is_needed else NO_COHORT
+    init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
     model, ledger = network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    if ONE_MEAN in run.flaws:
+        per_channel = model.mean.numel() // len(mean)
+        model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
     compute = choose(run.precision, spec(run.backbone))
-    sampler = BalancedSampler(used["label"].tolist(), run.steps_per_epoch * run.batch_size, run.seed)
+    sampler = BalancedSampler(used["label"].tolist(), n_batches * run.batch_size, run.seed)
     names = {field.name for field in dataclasses.fields(FitSettings)}
     fitted = fit(
         model,

@@ -32,6 +32,10 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(int(backbone.n_features), n_outputs)  # type: ignore[arg-type]
+        self.normalize(mean, std)
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take off this mean and std from now on; one a channel or one for all."""
         for name, values in (("mean", mean), ("std", std)):
             # of one dimension: a buffer of five has no place in the memory format of a 2D network
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)

@@ -20,6 +20,7 @@ import pandas as pd
 from ctlib import tables
 from ctlib.clips import ClipSettings
 from ctlib.cohorts import task
+from ctlib.flaws import CLIP_LABELS, DROPPED_TAILS, FILL, FILL_VALUE, flaws_of, without_tails
 from ctlib.store import Store
 from ctlib.workspace import Workspace
 
@@ -67,6 +68,7 @@ class Run:
         jitter_scale: and scaled by up to this share.
         accumulate: batches a step of the optimizer.
         code: checksum of the module of a network of the user's own; empty for ours.
+        flaws: choices of the published code that are put back, of `ctlib.flaws.FLAWS`.
     """
 
     task: str
@@ -98,11 +100,13 @@ class Run:
     jitter_scale: float = 0.0
     accumulate: int = 1
     code: str = ""
+    flaws: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if field.type == "float":  # 1 and 1.0 are one setting
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        object.__setattr__(self, "flaws", flaws_of("corrected", self.flaws))
         if self.study_label not in STUDY_LABELS:
             raise ValueError(f"study_label is {self.study_label!r}; known are {', '.join(STUDY_LABELS)}.")
         if self.steps_per_epoch < 1:
@@ -128,6 +132,7 @@ def clip_settings(run: Run) -> ClipSettings:
         flip=run.flip,
         jitter_hu=run.jitter_hu,
         jitter_scale=run.jitter_scale,
+        fill=FILL_VALUE if FILL in run.flaws else None,
     )
 
 
@@ -189,6 +194,13 @@ def labelled_clips(workspace: Workspace, cohort: str, study_label: str = "exam")
     source = "exam_label" if study_label == "exam" else "label"
     rows["study_label"] = rows.groupby("study")[source].transform("max")
     return rows.drop(columns="exam_label").astype({"label": "int64", "study_label": "int64"})
+
+
+def clips_of_run(workspace: Workspace, run: Run) -> pd.DataFrame:
+    """The clips that a run learns from and is judged by, as `labelled_clips`, with the flaws it repeats."""
+    study_label = "clips" if CLIP_LABELS in run.flaws else run.study_label
+    rows = labelled_clips(workspace, task(run.task).cohort, study_label)
+    return without_tails(rows, run.clip_length) if DROPPED_TAILS in run.flaws else rows
 
 
 def fingerprint(workspace: Workspace, cohort: str, labelled: bool = True) -> str:

@@ -26,7 +26,7 @@ ORDER = [
     (1, "volumes checks"),
     (1, "store"),
     (1, "cohorts"),
-    (2, "splits cutting sampling motions"),
+    (2, "splits cutting sampling motions flaws"),
     (2, "clips videos folds"),
     (3, "backbones networks metrics controls forward objectives"),
     (3, "zoo stats"),

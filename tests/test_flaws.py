@@ -1,0 +1,148 @@
+"""Each choice of the published code that can be put back does what it says, and is part of the run id."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
+
+from ctlib import finetuning, tables
+from ctlib.clips import ClipSettings, cut
+from ctlib.finetuning import execute
+from ctlib.flaws import FLAWS, flaws_of, without_tails
+from ctlib.grid import expand
+from ctlib.inits import Init, network, save_weights
+from ctlib.runs import Run, clip_settings, clips_of_run
+from ctlib.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = {
+    "size": "tiny",
+    "matrix_px": SIDE,
+    "clip_length": LENGTH,
+    "crop_px": SIDE - 2,
+    "rotation_deg": 20.0,
+    "epochs": 2,
+    "steps_per_epoch": 4,
+    "batch_size": 4,
+    "weight_decay": 1e-6,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "patience": 0,
+    "precision": "fp32",
+    "study_label": "exam",
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    workspace = Workspace(tmp_path_factory.mktemp("flaws"))
+    write_cohort(workspace, "lidc")
+    made, _ = network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+    save_weights(made, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})
+    return workspace.root
+
+
+@pytest.fixture
+def workspace(prepared, tmp_path) -> Workspace:
+    shutil.copytree(prepared, tmp_path / "work")
+    return Workspace(tmp_path / "work")
+
+
+def run_of(workspace: Workspace, *flaws: str, init: str = "video", fraction: float = 0.5) -> Run:
+    [run] = expand(
+        workspace, ["lidc_nodule"], ["resnet18"], [init], [fraction], [0], 1e-3, flaws=flaws, **SETTINGS
+    )
+    return run
+
+
+def drawn(workspace: Workspace, run: Run, monkeypatch) -> tuple[dict, set[str], list[int]]:
+    """The result of a run, the patients it drew, and the number of clips of an epoch."""
+    seen, lengths = set(), []
+    fit = finetuning.fit
+
+    def spied(network, train, sampler, *rest):
+        for epoch in range(run.epochs):
+            sampler.set_epoch(epoch)
+            rows = [int(row) for row in sampler]
+            lengths.append(len(rows))
+            seen.update(train.table["patient_id"].iloc[rows])
+        return fit(network, train, sampler, *rest)
+
+    monkeypatch.setattr(finetuning, "fit", spied)
+    return execute(str(workspace.root), run), seen, lengths
+
+
+def test_a_protocol_is_a_list_of_flaws():
+    assert flaws_of("corrected") == () and flaws_of("released") == tuple(FLAWS)
+    assert flaws_of("corrected", ["one_mean", "fill"]) == ("fill", "one_mean")
+    with pytest.raises(ValueError, match="protocol is 'draft'; known are corrected, released"):
+        flaws_of("draft")
+    with pytest.raises(
+        ValueError, match="protocol_overrides has typo; known are fresh_fraction, clip_labels"
+    ):
+        flaws_of("corrected", ["typo"])
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_each_changes_the_id_and_survives_being_written(workspace, flaw):
+    plain, flawed = run_of(workspace), run_of(workspace, flaw)
+    assert plain.run_id != flawed.run_id
+    from dataclasses import asdict
+
+    assert Run(**json.loads(json.dumps(asdict(flawed)))) == flawed
+
+
+def test_a_fresh_fraction_sees_every_patient_in_fewer_batches(workspace, monkeypatch):
+    result, corrected, lengths = drawn(workspace, run_of(workspace), monkeypatch)
+    assert result["n_patients"] == len(corrected) == 4 and set(lengths) == {16}
+    monkeypatch.undo()
+    result, released, lengths = drawn(workspace, run_of(workspace, "fresh_fraction"), monkeypatch)
+    assert set(lengths) == {8} and len(released) > 4 and result["n_patients"] == 8
+
+
+def test_labels_of_clips_take_the_place_of_the_exams_own(workspace):
+    series = tables.read("series", workspace.table("series", "lidc"))
+    healthy = series[series["label"] == 0]["study_uid"].iloc[0]
+    tables.write(
+        series.assign(label=series["label"].mask(series["study_uid"] == healthy, 1)),
+        "series",
+        workspace.table("series", "lidc"),
+    )
+    own, by_clips = (
+        clips_of_run(workspace, run_of(workspace, *flaws)).set_index("study")["study_label"]
+        for flaws in ((), ("clip_labels",))
+    )
+    assert set(own[healthy]) == {1} and set(by_clips[healthy]) == {0}
+
+
+def test_tails_and_short_exams_vanish(workspace):
+    plain, flawed = (clips_of_run(workspace, run_of(workspace, *flaws)) for flaws in ((), ("dropped_tails",)))
+    per_series = -(-N_SLICES // LENGTH)
+    assert (plain.groupby("series_uid").size() == per_series).all()
+    assert (flawed.groupby("series_uid").size() == (N_SLICES - LENGTH) // LENGTH).all()
+    short = pd.DataFrame({"series_uid": "1", "start": [0], "stop": [7]})
+    assert without_tails(short, 4).empty and len(without_tails(short.assign(stop=8), 4)) == 0
+
+
+def test_what_a_rotation_uncovers_is_far_below_air(workspace):
+    hu = np.zeros((LENGTH, SIDE, SIDE), np.int16)
+    run = replace(run_of(workspace, "fill"), rotation_deg=90.0)
+    clips = [cut(hu, 0, LENGTH, clip_settings(run), np.random.default_rng(seed)) for seed in range(8)]
+    assert min(float(clip.min()) for clip in clips) == -1000
+    plain = ClipSettings(LENGTH, SIDE - 2, "lung", 90.0)
+    assert min(float(cut(hu, 0, LENGTH, plain, np.random.default_rng(s)).min()) for s in range(8)) > 0
+    assert float(cut(hu, 0, LENGTH, clip_settings(run)).min()) > 0  # not in evaluation
+
+
+def test_one_mean_is_the_cohorts_whatever_the_init(workspace):
+    def mean(*flaws, init="video"):
+        run = run_of(workspace, *flaws, init=init)
+        execute(str(workspace.root), run)
+        return json.loads((workspace.runs / run.run_id / "weights.json").read_text())["mean"]
+
+    assert mean() == pytest.approx([0.4])
+    assert mean("one_mean") == mean(init="random") != pytest.approx([0.4])
