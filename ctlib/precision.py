@@ -16,9 +16,11 @@ then, and may write beyond it. Two slices and a kernel of three are enough:
     conv.weight.grad  # differs from run to run
 
 Seen with a stride of 1 for 2 to k - 1 slices and odd kernels of k, and for 1 slice and kernels of 2; also
-for planes with fewer rows than half the kernel's (7 x 7 on 2 rows, 5 x 5 on 1). Never in fp32, in grouped
-convolutions, or in Conv2d. R3D-18, S3D and PENet meet it in clips of 16 slices. `Compute.prepare` lets
-such layers compute in fp32: they are the smallest of a network, so that costs next to nothing.
+for planes with fewer rows than half the kernel's (7 x 7 on 2 rows, 5 x 5 on 1). With a stride of 2, a
+kernel of 3 x 3 on a plane of one pixel ends the whole process ("double free", or no word at all). Never in
+fp32, in grouped convolutions, or in Conv2d. R3D-18, S3D and PENet meet it in clips of 16 slices.
+`Compute.prepare` lets each layer whose input is smaller than its kernel, along any axis, compute in fp32:
+they are the smallest of a network, so that costs next to nothing, and no list of what is safe is needed.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ class _SmallInFp32:
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As `Conv3d.forward`; the result of a small clip is fp32."""
-        is_small = input.shape[2] < self.kernel_size[0] or input.shape[3] < self.kernel_size[1] // 2
+        is_small = any(n < k for n, k in zip(input.shape[2:], self.kernel_size, strict=True))
         if not is_small or input.device.type != "cpu":
             return super().forward(input)  # type: ignore[misc]
         with torch.autocast("cpu", enabled=False):

@@ -1,6 +1,9 @@
 """Device, precision and memory format are decided in one place, by what the machine has."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import lightning.pytorch as lightning
 import pytest
@@ -108,13 +111,29 @@ def test_a_kernel_too_large_for_its_clip_gets_its_true_gradient(kernel, shape, k
     torch.testing.assert_close(gradient(copy.deepcopy(prepared), clip, BF16), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_strided_kernel_on_one_pixel_does_not_end_the_process():
+    """In bf16 it does; in a process of its own, so that a failure is a failure and not the end of the tests."""
+    code = (
+        "import torch; from torch import nn; from ctlib.precision import Compute; torch.set_num_threads(1);"
+        "compute = Compute('cpu', 'bf16-mixed', torch.channels_last_3d);"
+        "conv = nn.Conv3d(64, 64, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False);"
+        "net = compute.prepare(nn.Sequential(conv))\n"
+        "for _ in range(40):\n"
+        "    with compute.autocast(): out = net(torch.rand(8, 64, 4, 1, 1))\n"
+        "    out.float().sum().backward()\n"
+    )
+    checked = {**os.environ, "MALLOC_CHECK_": "3"}
+    assert subprocess.run([sys.executable, "-c", code], env=checked, check=False).returncode == 0
+
+
 def test_all_other_layers_stay_in_bf16_and_all_tensors_are_as_they_were():
     net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Linear(8, 2))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     assert BF16.prepare(BF16.prepare(net)) is net
     with BF16.autocast():
-        assert net[0](torch.rand(1, 1, 3, 1, 1)).dtype == torch.bfloat16
-        assert net[0](torch.rand(1, 1, 2, 8, 8)).dtype == torch.float32
+        assert net[0](torch.rand(1, 1, 3, 3, 3)).dtype == torch.bfloat16
+        for small in ((2, 8, 8), (8, 2, 8), (8, 8, 2)):
+            assert net[0](torch.rand(1, 1, *small)).dtype == torch.float32
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert before.keys() == net.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
