@@ -112,7 +112,7 @@ def test_a_kernel_too_large_for_its_clip_gets_its_true_gradient(kernel, shape, k
 
 
 def test_a_strided_kernel_on_one_pixel_does_not_end_the_process():
-    """In bf16 it does; in a process of its own, so that a failure is a failure and not the end of the tests."""
+    """In bf16 it does. In a process of its own, so that a failure does not end the tests."""
     code = (
         "import torch; from torch import nn; from ctlib.precision import Compute; torch.set_num_threads(1);"
         "compute = Compute('cpu', 'bf16-mixed', torch.channels_last_3d);"
