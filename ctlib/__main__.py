@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 import click
 
-from ctlib import __version__, parameters
+from ctlib import __version__, gridcommands, housekeeping, parameters
 from ctlib.commands import COMMANDS, Refused, identity_at, load, show
 from ctlib.identity import DEFAULT_KEY
-from ctlib.workspace import HOME, MissingInput, Places, Workspace, shown
+from ctlib.workspace import HOME, Places, Workspace, shown
 
 STOPPED = "Stopped. What was finished stays; the same command goes on from there."
 
@@ -33,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *gridcommands.COMMANDS):
     cli.add_command(command)
 
 
@@ -137,21 +137,21 @@ def report(places: Places, profile: str) -> None:
 
 @cli.command(short_help="List the runs of a profile.")
 @click.argument("profile")
+@click.option("--failed", is_flag=True, help="Only those that failed, with the reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a run.")
 @click.pass_obj
-def runs(places: Places, profile: str, as_json: bool) -> None:
-    """List the runs of PROFILE with their ids, status and validation AUROC."""
-    from ctlib import tables
+def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
+    """List the runs of PROFILE that were ever begun, also while a grid computes.
 
-    workspace = _workspace(profile, places)
-    try:
-        frame = tables.read("runs", workspace.require(workspace.table("runs"), "03_finetune_grid"))
-    except (MissingInput, tables.TableError) as error:
-        raise click.ClickException(str(error)) from error
+    Their ids, status, validation AUROC, seconds and the last line of an error.
+    """
+    frame = housekeeping.listed(_workspace(profile, places), failed)
     if as_json:
         click.echo(frame.to_json(orient="records"))
-        return
-    show(frame[["run_id", "task", "backbone", "init", "fraction", "seed", "status", "val_auroc", "seconds"]])
+    elif frame.empty:
+        click.echo("No run has failed." if failed else "No run was begun; notebook 03_finetune_grid does.")
+    else:
+        show(frame.drop(columns="lr" if failed else ["lr", "error"]))
 
 
 @cli.command(short_help="Score the clips of one series with a finished run.")

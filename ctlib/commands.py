@@ -1,4 +1,4 @@
-"""The commands that deal with data and networks: fetch, scan, prepare, verify, networks.
+"""The commands that deal with data, networks and machines: fetch, scan, prepare, verify, networks, worker.
 
 `ctlib.__main__` has the others.
 """
@@ -193,4 +193,72 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
         raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
 
 
-COMMANDS = (fetch, scan, prepare, verify, networks)
+@click.command(short_help="Compute for a scheduler: one worker, or one a GPU.")
+@click.argument("scheduler", metavar="ADDRESS")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to use.  [default: all in sight]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Where no GPU is used."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a worker."
+)
+@click.option(
+    "--memory",
+    "--memory-limit",
+    metavar="SIZE",
+    help="Memory of a worker, as 16GB: a run that holds more is ended.",
+)
+@click.option(
+    "--patience",
+    "--death-timeout",
+    type=float,
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the scheduler may be away.",
+)
+@click.option("--lifetime", type=float, default=0, metavar="SECONDS", help="Leave after so long.")
+@click.option("--name", help="Name of the worker.  [default: host and process]")
+@click.option("--local-directory", type=click.Path(path_type=Path), help="Folder for what Dask writes.")
+@click.option("--interface", help="Network interface, as ib0.")
+@click.option(
+    "--nthreads", hidden=True, help="Of a queue: a worker has one run at a time, whatever this says."
+)
+def worker(
+    scheduler: str,
+    gpus: int | None,
+    workers: int,
+    threads: int,
+    memory: str | None,
+    patience: float,
+    lifetime: float,
+    name: str | None,
+    local_directory: Path | None,
+    interface: str | None,
+    nthreads: str | None,
+) -> None:
+    """Compute what the Dask scheduler at ADDRESS (tcp://host:port) hands out, until Ctrl-C.
+
+    Each worker has one run at a time, and a GPU to itself where there are any. The machine must see the
+    work folder under the same path. Runs go on from their checkpoints when a worker ends, and a worker
+    waits for a scheduler that is away.
+    """
+    import asyncio
+
+    from ctlib import nannies
+    from ctlib.clusters import Cluster
+
+    if not Cluster.at(scheduler):
+        raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tcp://host:port.")
+    try:
+        asked = nannies.all_options(gpus, workers, threads, memory, name)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    where = {"local_directory": local_directory and str(local_directory), "interface": interface}
+    why = asyncio.run(nannies.serve(scheduler, [one | where for one in asked], patience, lifetime))
+    click.echo(f"The worker ended: {why}.")
+    if why.startswith("no scheduler"):
+        raise SystemExit(1)
+
+
+COMMANDS = (fetch, scan, prepare, verify, networks, worker)

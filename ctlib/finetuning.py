@@ -22,11 +22,14 @@ import time
 import traceback
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from ctlib import tables
 from ctlib.backbones import spec
+from ctlib.claims import Busy, Claim, ClaimLost, claimed
 from ctlib.clips import ClipDataset, intensity
 from ctlib.cohorts import task
 from ctlib.controls import split
@@ -40,7 +43,7 @@ from ctlib.runs import Run, clip_settings, clips_of_run, fingerprint, read_table
 from ctlib.sampling import BalancedSampler
 from ctlib.scores import predictions, study_auroc
 from ctlib.splits import fraction_patients
-from ctlib.training import CHECKPOINT, FitError, fit, predict
+from ctlib.training import CHECKPOINT, FitError, Metric, fit, predict
 from ctlib.workspace import Workspace, read_json, write_json, write_text
 
 
@@ -60,21 +63,35 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0) -> dict[str, Any]:
     """
     workspace = Workspace.at(work_dir)
     folder = workspace.runs / run.run_id
-    if finished(workspace, run):
-        return read_json(folder / RESULT)
+    try:
+        with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:
+            if claim is not None:
+                _compute(workspace, run, loader_workers, claim)
+    except (
+        ClaimLost
+    ) as lost:  # this process was stopped for long, and another went on: what it makes is the result
+        raise Busy(str(lost)) from lost
+    return read_json(folder / RESULT)
+
+
+def _compute(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) -> None:
+    """Compute a run whose folder is claimed, and write its result."""
+    folder = workspace.runs / run.run_id
     write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
     try:
-        result = _finetune(workspace, run, loader_workers)
+        result = _finetune(workspace, run, loader_workers, claim)
+        claim.require()
+    except ClaimLost:
+        raise
     except Exception:
         write_text(folder / ERROR, traceback.format_exc())
         raise
     (folder / ERROR).unlink(missing_ok=True)
     write_json(folder / RESULT, result)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return result
 
 
-def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, Any]:
+def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) -> dict[str, Any]:
     """Train, predict, write the tables; returns the figures of the run."""
     cohort = task(run.task).cohort
     if fingerprint(workspace, cohort) != run.data:
@@ -107,7 +124,7 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, 
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, in_split["val"], cut, train=False),
-        study_auroc(in_split["val"]),
+        _while_mine(study_auroc(in_split["val"]), claim),
         FitSettings(**{name: value for name, value in dataclasses.asdict(run).items() if name in names}),
         compute,
         folder,
@@ -122,6 +139,7 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, 
     }
     scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
+    claim.require()
     for name, table in (("curves", curves), ("predictions", scored), ("ledger", ledger)):
         tables.write(table, name, folder / f"{name}.parquet")
     return {
@@ -138,6 +156,16 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int) -> dict[str, 
         "compute": str(compute),
         "torch": torch.__version__,
     }
+
+
+def _while_mine(metric: Metric, claim: Claim) -> Metric:
+    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
+
+    def asked(logits: NDArray[np.float32]) -> float:
+        claim.require()
+        return metric(logits)
+
+    return asked
 
 
 def _n_drawn(sampler: BalancedSampler, epochs: int) -> int:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ctlib import tables
+from ctlib import housekeeping, tables
 from ctlib.backbones import code_of
 from ctlib.cohorts import task
 from ctlib.controls import split
 from ctlib.finetuning import execute
 from ctlib.inits import find, origin
-from ctlib.rates import Arm, chosen
+from ctlib.rates import Arm, chosen, fixed, of_table
 from ctlib.records import NO_COHORT
-from ctlib.results import ERROR, collect, finished
+from ctlib.results import ERROR, collect
 from ctlib.runs import Run, fingerprint, labelled_clips
 from ctlib.scores import study_auroc
 from ctlib.workspace import Workspace, write_text
@@ -132,6 +133,35 @@ def search(
     return table
 
 
+def learning_rates(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    lr: str,
+    *search_with: Any,
+    **settings: Any,
+) -> Mapping[Arm, float]:
+    """The learning rate of each task, network and init.
+
+    Args:
+        workspace: where data and weights lie.
+        tasks: see `expand`.
+        backbones: see `expand`.
+        inits: see `expand`.
+        lr: a number, `published`, or `search`.
+        search_with: rates, fraction, seed and engine of `search`.
+        settings: see `search`.
+
+    Raises:
+        ValueError: see `ctlib.rates.fixed` and `search`.
+    """
+    known = fixed(lr, list(itertools.product(tasks, backbones, inits)))
+    if known is not None:
+        return known
+    return of_table(search(workspace, tasks, backbones, inits, *search_with, **settings))
+
+
 def _refuse_leak(cohort: str, init: str) -> None:
     """Refuse an init that was learnt from the labels of the cohort it would be finetuned on.
 
@@ -159,7 +189,7 @@ def run_grid(
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
 ) -> None:
-    """Compute the runs that are not finished; a failed one stops no other.
+    """Compute the runs that are neither finished nor failed; one that fails stops no other.
 
     Args:
         workspace: where everything lies.
@@ -168,8 +198,16 @@ def run_grid(
         echo: takes one line a run that ends.
         loader_workers: see `execute`.
     """
-    todo = [run for run in runs if not finished(workspace, run)]
-    echo(f"{len(runs) - len(todo)} of {len(runs)} runs were finished before; {len(todo)} to compute.")
+    found = housekeeping.states(workspace.runs, [run.run_id for run in runs])
+    left = (housekeeping.FINISHED, housekeeping.FAILED)
+    todo = [run for run, state in zip(runs, found, strict=True) if state not in left]
+    n_finished, n_failed = found.count(housekeeping.FINISHED), found.count(housekeeping.FAILED)
+    echo(f"{n_finished} of {len(runs)} runs were finished before; {len(todo)} to compute.")
+    if n_failed:
+        echo(
+            f"{n_failed} failed before and would again; `python -m ctlib retry {workspace.root.name}` lets "
+            "them be computed."
+        )
 
     def line(outcome: Outcome) -> str:
         run = todo[outcome.index]

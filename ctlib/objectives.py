@@ -3,8 +3,8 @@
 `vicreg` is the one objective without labels (Bardes, Ponce, LeCun: VICReg, ICLR 2022). It was chosen because
 it needs no negatives, no queue, no second network and no large batch, so it works with eight clips a step
 and any backbone; and because it is three short terms, where the libraries that have it bring a framework.
-Its weights and its epsilon are the paper's (25, 25, 1; 1e-4); the first term is a mean over dimensions, as in the
-authors' code, where the paper writes a sum.
+Its weights and its epsilon are the paper's (25, 25, 1; 1e-4); the first term is a mean over dimensions, as
+in the authors' code, where the paper writes a sum.
 """
 
 from __future__ import annotations

@@ -69,12 +69,28 @@ def test_the_command_line_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "scan", "predict", "runs", "report", "fetch", "prepare", "verify"]
+    "command",
+    [
+        "",
+        "run",
+        "scan",
+        "predict",
+        "runs",
+        "report",
+        "fetch",
+        "prepare",
+        "verify",
+        "networks",
+        "worker",
+        "plan",
+        "retry",
+        "prune",
+    ],
 )
 def test_every_command_has_a_help_page(command):
     done = ctlib(*[part for part in (command, "--help") if part])
     assert done.returncode == 0 and "Usage: python -m ctlib" in done.stdout
-    assert "..." not in done.stdout.replace("ARGS]...", "")  # no sentence is cut off
+    assert "..." not in done.stdout.replace("]...", "")  # no sentence is cut off; ]... is an argument
 
 
 @pytest.fixture
@@ -98,8 +114,10 @@ def test_wrong_arguments_are_one_sentence(places, capsys, arguments, said):
 
 
 def test_runs_that_were_not_made_name_the_notebook_that_makes_them(places, capsys):
-    assert called(places, "runs", "small") == 1
-    assert "runs.parquet is missing; notebook 03_finetune_grid writes it" in capsys.readouterr().err
+    assert called(places, "runs", "small") == 0
+    assert "No run was begun; notebook 03_finetune_grid does." in capsys.readouterr().out
+    assert called(places, "runs", "small", "--failed") == 0
+    assert "No run has failed." in capsys.readouterr().out
 
 
 # ---- run ---------------------------------------------------------------------------------

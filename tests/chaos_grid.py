@@ -1,0 +1,97 @@
+"""The grid that benchmarks/chaos.py hurts; as a script, the process that drives it.
+
+python tests/chaos_grid.py WORK_DIR SEEDS local|ADDRESS
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from noise_cohort import LENGTH, SIDE, write_cohort
+
+from ctlib import finetuning
+from ctlib.engine import Engine
+from ctlib.grid import expand
+from ctlib.results import RESULT, collect, finished
+from ctlib.runs import Run
+from ctlib.workspace import Workspace, write_json
+
+FINISHES = "finishes"
+"""File that gets the id of a run whenever its `result.json` is written; appends of a line are atomic."""
+
+SETTINGS = {
+    "size": "tiny",
+    "matrix_px": SIDE,
+    "clip_length": LENGTH,
+    "crop_px": SIDE - 2,
+    "rotation_deg": 10.0,
+    "epochs": 4,
+    "steps_per_epoch": 4,
+    "batch_size": 4,
+    "weight_decay": 1e-6,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "patience": 0,
+    "precision": "fp32",
+    "study_label": "exam",
+}
+
+
+def prepare(workspace: Workspace) -> None:
+    write_cohort(workspace, "lidc")
+
+
+def runs_of(workspace: Workspace, seeds: int) -> list[Run]:
+    arms = {"tasks": ["lidc_nodule"], "backbones": ["resnet18", "slow_r50"], "inits": ["random"]}
+    return expand(workspace, **arms, fractions=[0.5, 1.0], seeds=range(seeds), lr=1e-3, **SETTINGS)
+
+
+def content(workspace: Workspace, runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """All tables, but for what the clock, the memory and the folder's name say."""
+    tables = collect(workspace, runs)
+    tables["runs"] = tables["runs"].drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+    tables["ledger"] = tables["ledger"].drop(columns="why")
+    return tables
+
+
+def execute(work_dir: str, run: Run) -> dict[str, Any]:
+    """`ctlib.finetuning.execute`, slower by a second: so there is time to hurt it."""
+    time.sleep(1)
+    return finetuning.execute(work_dir, run)
+
+
+def noted(path: Path, value: Any) -> Path:
+    """`write_json`, which notes in the workspace that a run was finished."""
+    if path.name == RESULT:
+        handle = os.open(path.parents[2] / FINISHES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(handle, f"{path.parent.name}\n".encode())
+        os.close(handle)
+    return write_json(path, value)
+
+
+finetuning.write_json = noted
+
+
+def main(work_dir: str, seeds: str, where: str) -> None:
+    workspace = Workspace(Path(work_dir))
+    todo = [run for run in runs_of(workspace, int(seeds)) if not finished(workspace, run)]
+    workers = 2 if where == "local" else 3
+    with Engine(workers, cluster=where, reconnect_s=120) as engine:
+        outcomes = engine.run(
+            partial(execute, work_dir), todo, on_done=lambda outcome: print(outcome, flush=True)
+        )
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    import chaos_grid  # a worker finds the functions by this name, not by __main__
+
+    chaos_grid.main(*sys.argv[1:])

@@ -1,0 +1,166 @@
+"""What a step takes is measured as a run computes it, kept, and assumed only where it must be."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from ctlib import calibration
+from ctlib.backbones.cost import Cost
+from ctlib.calibration import CalibrationError, assume, calibrate, is_measurable, kind
+from ctlib.precision import Compute
+from ctlib.runs import Run
+from ctlib.workspace import read_json
+
+RUN = Run(
+    **{"task": "rspect_pe", "backbone": "resnet18", "init": "random", "fraction": 1.0, "seed": 0, "lr": 1e-3},
+    **{
+        "size": "tiny",
+        "matrix_px": 20,
+        "clip_length": 8,
+        "crop_px": 16,
+        "rotation_deg": 5.0,
+        "batch_size": 4,
+    },
+    **{"epochs": 2, "steps_per_epoch": 3, "weight_decay": 0.0, "optimizer": "adam"},
+    **{
+        "schedule": "constant",
+        "patience": 0,
+        "precision": "fp32",
+        "study_label": "exam",
+        "data": "",
+        "weights": "",
+    },
+)
+CPU = Compute("cpu", "32-true")
+SMALL = Cost(parameters=1_000_000, multiply_adds=2_000_000_000, saved_mb=100.0)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "work" / "calibration.json"
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Networks that were measured, in order."""
+    seen = []
+    measure = calibration.measure
+    monkeypatch.setattr(
+        calibration, "measure", lambda run, costs: seen.append(run.backbone) or measure(run, costs)
+    )
+    return seen
+
+
+def test_each_kind_of_run_is_measured_once(path, counted):
+    video = dataclasses.replace(RUN, backbone="slow_r50", clip_length=16, crop_px=32, matrix_px=32)
+    runs = [dataclasses.replace(run, seed=seed, fraction=0.1) for seed in range(50) for run in (RUN, video)]
+    lines = []
+    before = torch.random.get_rng_state()
+    found = calibrate(runs, path, tell=lines.append)
+    assert counted == ["resnet18", "slow_r50"] and len(lines) == 2
+    assert found.keys() == {kind(RUN), kind(video)}
+    assert torch.equal(torch.random.get_rng_state(), before)  # a calibration changes no later run
+    for timing in found.values():
+        assert timing.is_measured and timing.device.startswith("CPU")
+        assert timing.train_s > timing.predict_s > 0 and timing.cut_train_s > 0 and timing.cut_s > 0
+        assert 50 < timing.peak_mb < 30_000
+    assert found[kind(video)].multiply_adds > found[kind(RUN)].multiply_adds
+
+
+def test_what_was_measured_is_kept(path, counted, monkeypatch):
+    first = calibrate([RUN], path)
+    written = path.read_text()
+    assert calibrate([RUN], path) == first and counted == ["resnet18"]
+    assert path.read_text() == written
+    calibrate([dataclasses.replace(RUN, batch_size=2)], path)
+    assert counted == ["resnet18"] * 2  # another batch is another kind
+    monkeypatch.setattr(calibration, "device_name", lambda compute: "CPU, another")
+    assert calibrate([RUN], path)[kind(RUN)] != first[kind(RUN)]
+    assert counted == ["resnet18"] * 3  # and so is another device
+    assert len(read_json(path)["timings"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("lr", 0.5), ("seed", 3), ("init", "video"), ("epochs", 9), ("task", "lidc_nodule")]
+)
+def test_what_changes_no_step_is_of_the_same_kind(field, value):
+    assert kind(dataclasses.replace(RUN, **{field: value})) == kind(RUN)
+
+
+def test_a_step_is_that_of_its_batch(path):
+    """Four times the clips take longer, and need more memory."""
+    large = dataclasses.replace(RUN, crop_px=64, matrix_px=72, clip_length=16, batch_size=8)
+    small, big = (calibrate([run], path)[kind(run)] for run in (RUN, large))
+    assert big.train_s > 4 * small.train_s
+    assert big.train_s > 1.8 * big.predict_s  # the way back takes about twice the way there
+    assert big.peak_mb > small.peak_mb
+    assert big.cut_train_s > small.cut_train_s
+
+
+def test_nothing_is_measured_unless_asked(path, counted):
+    found = calibrate([RUN], path, measuring=False, throughput=2e12)[kind(RUN)]
+    assert counted == [] and not found.is_measured
+    assert found.predict_s == pytest.approx(4 * found.multiply_adds / 2e12)
+    assert found.train_s == pytest.approx(3 * found.predict_s)
+    measured = calibrate([RUN], path)[kind(RUN)]
+    assert calibrate([RUN], path, measuring=False)[kind(RUN)] == measured  # what is known is used
+
+
+def test_what_is_assumed_is_by_multiply_adds():
+    found = assume(RUN, SMALL, throughput=1e12)
+    assert found.predict_s == pytest.approx(4 * 2e9 / 1e12)
+    assert found.train_s == pytest.approx(3 * found.predict_s)
+    assert found.peak_mb == pytest.approx(4 * 50 + 16)  # half of the fp32 of four clips, and Adam's
+    assert found.cut_s == pytest.approx(0.12e-3 * (8 * 16 * 16) / (16 * 48 * 48))
+    assert "assumed: 1e12 multiply-adds a second" in found.device
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"multiply_adds": 10**12}, False),
+        ({"saved_mb": 1e9}, False),
+        ({"parameters": 10**12}, False),
+    ],
+)
+def test_what_is_too_large_is_not_tried(change, fits):
+    assert is_measurable(dataclasses.replace(SMALL, **change), 1, CPU) is fits
+
+
+def test_half_of_the_bits_are_half_of_the_memory(monkeypatch):
+    monkeypatch.setattr(calibration, "memory_mb", lambda: 300.0)
+    costs = dataclasses.replace(SMALL, parameters=0, saved_mb=200.0)
+    assert not is_measurable(costs, 1, CPU)
+    assert is_measurable(costs, 1, Compute("cpu", "bf16-mixed"))
+
+
+def test_a_network_too_large_for_this_machine_is_assumed(path, counted):
+    full = dataclasses.replace(
+        RUN, backbone="slow_r50", size="full", clip_length=32, crop_px=224, batch_size=8
+    )
+    found = calibrate([full], path)[kind(full)]
+    assert counted == [] and not found.is_measured
+    assert 31e6 < found.parameters < 33e6
+
+
+def test_a_network_that_does_not_compute_is_named(path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("Kernel size can't be greater than actual input size\nand more")
+
+    monkeypatch.setattr(calibration, "build", refuse)
+    told = (
+        r"^resnet18 \(tiny\) does not compute 4 clips \[1, 8, 16, 16\]: Kernel size .* size; change crop_px"
+    )
+    with pytest.raises(CalibrationError, match=told):
+        calibrate([RUN], path)
+    assert not path.exists()
+
+
+def test_the_file_is_plain_json(path):
+    calibrate([RUN], path)
+    known = json.loads(path.read_text())
+    assert known.keys() == {"costs", "timings"}
+    assert not list(path.parent.glob(".*"))

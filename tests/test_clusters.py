@@ -1,0 +1,253 @@
+"""What workers are asked for, here and in a queue; a queue is a folder of stand-ins that run the jobs."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+import dask
+import pytest
+
+from ctlib import clusters, nannies
+from ctlib.clusters import Cluster, ClusterError
+from ctlib.engine import Engine
+from ctlib.nannies import own_memory_mb, visible_gpus
+
+OPTIONS = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00"]
+
+
+# ---- parameters --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cluster", "options", "said"),
+    [
+        ("slrm", [], "cluster is 'slrm'; give local, a scheduler's address"),
+        ("tcp://host", [], "cluster is 'tcp://host'; give local"),
+        ("slurm", ["cores=4"], "cluster is 'slurm'; cluster_options has no memory and no walltime"),
+        ("slurm", ["cors=4"], "'cors=4' is not name=value with a known name"),
+        ("slurm", ["cores"], "'cores' is not name=value"),
+        ("slurm", ["cores=four"], "cores is 'four'; give a whole number"),
+        ("slurm", ["cores=4", "cores=8"], "cores is given twice"),
+        (
+            "slurm",
+            ["cores=4", "memory=1GB", "walltime=a day"],
+            "walltime is 'a day'; give hours:minutes:seconds",
+        ),
+        ("slurm", ["gpus=2"], "gpus is 2; give 1, a worker has one GPU, or 0"),
+        ("local", ["cores=4"], "cores is for a queue, and cluster is 'local'"),
+        ("tcp://host:8786", ["queue=gpu"], "queue is for a queue, and cluster is 'tcp://host:8786'"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(cluster, options, said):
+    with pytest.raises(ClusterError, match=re.escape(said)):
+        Cluster.of(cluster, options)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Engine(1, cluster=cluster, cluster_options=options)
+
+
+def test_a_cluster_needs_workers_and_one_name():
+    with pytest.raises(ValueError, match="cluster is 'slurm', workers is 0; give at least 1 worker"):
+        Engine(0, cluster="slurm", cluster_options=OPTIONS)
+    with pytest.raises(ValueError, match="give one of them"):
+        Engine(1, scheduler="tcp://a:1", cluster="tcp://b:1")
+    assert str(Engine(3, cluster="tcp://a:1")) == "Engine(3 worker processes at tcp://a:1, 1 thread each)"
+    assert "3 worker processes at slurm, a GPU each" in str(
+        Engine(3, cluster="slurm", cluster_options=[*OPTIONS, "gpus=1"], gpu=True)
+    )
+
+
+def test_as_many_workers_as_fit(monkeypatch):
+    monkeypatch.setattr(clusters, "_free_mb", lambda: 10_000)
+    assert Engine(8, peak_mb=3000).workers == 3
+    assert Engine(2, peak_mb=3000).workers == 2
+    assert Engine(8, peak_mb=30_000).workers == 1
+    assert Engine(8).workers == 8
+    assert Engine(0, peak_mb=30_000).workers == 0  # this process computes whatever it is asked to
+
+
+# ---- GPUs --------------------------------------------------------------------------------
+
+
+def gpus(monkeypatch, listed: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+
+
+def surroundings(_: int) -> tuple[str | None, str | None, bool]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), "torch" in sys.modules
+
+
+def test_gpus_are_what_is_in_sight(monkeypatch, tmp_path):
+    for listed, seen in (
+        ("0,2", ("0", "2")),
+        ("", ()),
+        ("-1", ()),
+        ("GPU-a, GPU-b", ("GPU-a", "GPU-b")),
+        ("1,-1,2", ("1",)),
+    ):
+        gpus(monkeypatch, listed)
+        assert visible_gpus() == seen
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == ()
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    tool.chmod(0o755)
+    assert visible_gpus() == ("0", "1")
+    tool.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert visible_gpus() == ()
+
+
+def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
+    gpus(monkeypatch, "3,5")
+    with Engine(8, gpu=True) as engine:
+        assert (engine.workers, engine.on_gpus) == (2, True)
+        asked = []
+        submit = engine.client().submit
+        monkeypatch.setattr(
+            engine.client(), "submit", lambda *a, **k: asked.append(k["resources"]) or submit(*a, **k)
+        )
+        seen = {tuple(value) for value in engine.map(surroundings, range(6))}
+        told = engine.client().scheduler_info(n_workers=-1)["workers"].values()
+        assert [worker["resources"] for worker in told] == [{"GPU": 1}] * 2
+    assert seen == {("3", "PCI_BUS_ID", False), ("5", "PCI_BUS_ID", False)}
+    assert asked == [{"GPU": 1}] * 6
+    assert Engine(8).workers == 8 and not Engine(8).on_gpus  # work that wants none may have all processes
+
+
+def test_the_workers_of_a_machine(monkeypatch):
+    gpus(monkeypatch, "3,5")
+    one, two = nannies.all_options(None, 1, 2, "10GB", "here")
+    assert [one["name"], two["name"]] == ["here-0", "here-1"]
+    assert one["env"] == {
+        **dict.fromkeys(nannies.THREAD_VARIABLES, "2"),
+        "CUDA_VISIBLE_DEVICES": "3",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
+    hidden = nannies.all_options(0, 3, 1, None, None)
+    assert len(hidden) == 3 and len({options["name"] for options in hidden}) == 3
+    assert all(o["env"]["CUDA_VISIBLE_DEVICES"] == "" and o["resources"] is None for o in hidden)
+    with pytest.raises(ValueError, match="--gpus is 3, and 2 are in sight here"):
+        nannies.all_options(3, 1, 1, None, None)
+    with pytest.raises(ValueError, match="--memory is 'much'; give a size"):
+        nannies.all_options(None, 1, 1, "much", None)
+    gpus(monkeypatch, "")
+    [only] = nannies.all_options(None, 1, 1, None, "here")
+    assert only["name"] == "here" and "CUDA_VISIBLE_DEVICES" not in only["env"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another way of counting there")
+def test_mapped_files_are_not_a_processs_own_memory(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "volume.npy"
+    np.save(path, np.ones(12 * 2**20))  # 96 MB
+    before = own_memory_mb(os.getpid())
+    mapped = np.load(path, mmap_mode="r")
+    assert mapped.sum() == 12 * 2**20 and own_memory_mb(os.getpid()) - before < 20
+    held = np.array(mapped)
+    assert own_memory_mb(os.getpid()) - before > 80 and held.sum() > 0
+    assert own_memory_mb(2**22 + 1) == 0
+
+
+# ---- a queue -----------------------------------------------------------------------------
+
+# Stand-ins for a queue's commands: a job runs here, in the background, as the queue's own process group.
+SBATCH = """#!/bin/sh
+cp "$1" {queue}/script-$$
+setsid sh {queue}/script-$$ > {queue}/out-$$ 2>&1 &
+echo $! > {queue}/pid-$$
+echo "Submitted batch job $$"
+"""
+SCANCEL = """#!/bin/sh
+echo $1 >> {queue}/cancelled
+kill -TERM -- -$(cat {queue}/pid-$1) 2>/dev/null || true
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """A folder of submitted scripts; `sbatch` and `scancel` come first in PATH."""
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install 'ctlib[cluster]'")
+    jobs, tools = tmp_path / "queue", tmp_path / "bin"
+    jobs.mkdir()
+    tools.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tools / name).write_text(text.format(queue=shlex.quote(str(jobs))))
+        (tools / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(Path(__file__).parent), *sys.path])))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield jobs
+    for path in jobs.glob("pid-*"):  # a job that was not cancelled would wait a minute for its scheduler
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+SCRIPTS = {
+    "slurm": ("#SBATCH -p gpu", "#SBATCH --cpus-per-task=4", "#SBATCH -t 24:00:00", "#SBATCH --gres=gpu:1"),
+    "pbs": ("#PBS -q gpu", "#PBS -l select=1:ncpus=4", "#PBS -l walltime=24:00:00", "#PBS --gres=gpu:1"),
+    "sge": ("#$ -q gpu", "#$ -l h_rt=24:00:00", "#$ --gres=gpu:1"),
+    "lsf": ("#BSUB -q gpu", "#BSUB -n 4", "#BSUB -W 24:00", "#BSUB --gres=gpu:1"),
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_what_a_queue_is_asked_for(kind):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install 'ctlib[cluster]'")
+    asked = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00", "gpus=1"]
+    asked += ["job_extra_directives=--gres=gpu:1", "job_script_prologue=module load cuda", "interface=lo"]
+    if kind == "lsf":
+        asked[3] = "walltime=24:00"
+    with clusters.queue(Cluster.of(kind, asked), threads=2, dashboard=False) as made:
+        script = made.job_script()
+        address = made.scheduler_address
+    for line in SCRIPTS[kind]:
+        assert line in script, script
+    command = script.strip().splitlines()[-1]
+    assert command.startswith(f"{sys.executable} -m ctlib worker {address} --name ")
+    assert "--threads 2 --gpus 1 --lifetime 86280" in command and "--memory-limit 7.45GiB" in command
+    assert "--death-timeout 60" in command and "\nmodule load cuda\n" in script
+    from click.testing import CliRunner
+
+    from ctlib.commands import worker
+
+    refused = CliRunner().invoke(worker, [*shlex.split(command)[4:], "--gpus", "99"], standalone_mode=False)
+    assert "--gpus is 99" in str(refused.exception)  # all the other words were understood
+
+
+def test_a_queue_that_is_not_installed_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(ClusterError, match=r"cluster is 'slurm', which needs dask-jobqueue: pip install"):
+        Engine(1, cluster="slurm", cluster_options=OPTIONS).client()
+
+
+def where(_: int) -> tuple[int, int]:
+    time.sleep(0.3)
+    return os.getpid(), os.getpgid(os.getppid())
+
+
+@pytest.mark.slow
+def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch):
+    """With the parameters of the README's section; only the memory and the interface are this machine's."""
+    monkeypatch.setattr("ctlib.engine.RESTORE_S", 1.0)
+    monkeypatch.setitem(nannies.DASK_CONFIG, "distributed.deploy.lost-worker-timeout", "2s")
+    options = ["queue=main", "cores=1", "memory=4GB", "walltime=12:00:00", "interface=lo"]
+    with dask.config.set(nannies.DASK_CONFIG), Engine(2, cluster="slurm", cluster_options=options) as engine:
+        engine.client().wait_for_workers(2, timeout=60)
+        groups = {group for _, group in engine.map(where, range(12))}
+        jobs = {int(path.read_text()): path.name.removeprefix("pid-") for path in queue.glob("pid-*")}
+        assert groups == jobs.keys() and len(jobs) == 2
+        ended, left = sorted(jobs)
+        os.killpg(ended, signal.SIGKILL)  # as the end of a job's time, without a word
+        outcomes = engine.run(where, range(60))
+        assert all(outcome.error is None for outcome in outcomes)
+        assert ended not in {outcome.value[1] for outcome in outcomes}
+        assert len({outcome.value[1] for outcome in outcomes}) == 2 and len(list(queue.glob("script-*"))) == 3
+    assert jobs[left] in (queue / "cancelled").read_text().split()

@@ -1,0 +1,414 @@
+"""A plan counts what there is, adds up what it says, and needs neither data nor weights."""
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+import time
+
+import click
+import pandas as pd
+import pytest
+import yaml
+from noise_cohort import LENGTH, SIDE, write_cohort
+
+from ctlib import calibration, gridcommands, housekeeping, parameters, tables
+from ctlib.calibration import Timing, kind
+from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
+from ctlib.plan import Setting, against, batches_an_epoch, make, schedule, seconds, words
+from ctlib.power import smallest_difference
+from ctlib.runs import Run
+from ctlib.sizes import CohortSize
+from ctlib.workspace import PROJECT, Places, Workspace
+
+SETTINGS = {
+    "size": "tiny",
+    "matrix_px": 20,
+    "clip_length": 8,
+    "crop_px": 16,
+    "rotation_deg": 5.0,
+    "epochs": 10,
+    "steps_per_epoch": 50,
+    "batch_size": 4,
+    "weight_decay": 0.0,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "patience": 0,
+    "precision": "fp32",
+    "study_label": "exam",
+    "data": "d",
+    "weights": "w",
+}
+SIZE = CohortSize(
+    "rspect",
+    {"train": 700, "val": 150, "test": 150},
+    {"train": 210, "val": 45, "test": 45},
+    {"train": 2100, "val": 450, "test": 451},
+    n_slices=24_000,
+)
+TIMING = Timing(0.2, 0.05, 0.004, 0.001, 900.0, 10_000_000, 10**9, is_measured=True, device="CPU, a")
+
+
+def run_of(**changes):
+    given = {
+        "task": "rspect_pe",
+        "backbone": "resnet18",
+        "init": "random",
+        "fraction": 1.0,
+        "seed": 0,
+        "lr": 1e-3,
+    }
+    return Run(**{**given, **SETTINGS, **changes})
+
+
+def grid(seeds=3):
+    axes = itertools.product(range(seeds), (0.1, 1.0), ("resnet18", "slow_r50"), ("random", "video"))
+    return [run_of(seed=s, fraction=f, backbone=b, init=i) for s, f, b, i in axes]
+
+
+def setting(runs, timing=TIMING, **changes):
+    return Setting("small", {"rspect": SIZE}, {kind(run): timing for run in runs}, **changes)
+
+
+# the time of a run
+
+
+def test_the_time_of_a_run_by_hand():
+    train, forward = 0.2 + 4 * 0.004, 0.05 + 4 * 0.001
+    epoch = 50 * train + 113 * forward + 16 * 1e7 / 500e6 + 0.15  # 450 clips in batches of 4: 113
+    assert seconds(run_of(), SIZE, TIMING) == pytest.approx(0.5 + 10 * epoch + 113 * forward)
+
+
+def test_clips_are_cut_beside_the_network_or_in_turn():
+    slow = dataclasses.replace(TIMING, cut_train_s=0.5, cut_s=0.5)
+    in_turn, beside, fast = (seconds(run_of(), SIZE, slow, n) for n in (0, 2, 1000))
+    without = seconds(run_of(), SIZE, dataclasses.replace(TIMING, cut_train_s=0.0, cut_s=0.0))
+    assert in_turn > 2 * beside > 2 * fast and fast == pytest.approx(without)
+
+
+@pytest.mark.parametrize(
+    ("change", "longer"),
+    [
+        ({"epochs": 11}, 1.1),
+        ({"steps_per_epoch": 100}, 1.5),
+        ({"init": "frozen:video"}, 0.5),
+        ({"seed": 9}, 1.0),
+    ],
+)
+def test_what_a_run_asks_for_changes_its_time(change, longer):
+    found = seconds(run_of(**change), SIZE, TIMING) / seconds(run_of(), SIZE, TIMING)
+    assert found == pytest.approx(longer, rel=0.25) and (found == 1) == (longer == 1)
+
+
+def test_an_epoch_without_a_number_of_steps_is_the_fraction():
+    class Whole:
+        steps_per_epoch, batch_size = 0, 8
+
+    for fraction, n in ((1.0, 263), (0.1, 27), (0.0001, 1)):
+        Whole.fraction = fraction
+        assert batches_an_epoch(Whole, SIZE) == n
+    assert batches_an_epoch(run_of(fraction=0.1), SIZE) == 50
+
+
+def test_the_schedule_is_that_of_a_list():
+    assert schedule([], 3) == 0
+    assert schedule([1.0, 1.0, 1.0, 5.0], 2) == 5  # the longest first: last it would be 6
+    assert schedule([1.0] * 10, 1) == 10 and schedule([1.0] * 10, 3) == 4
+    durations = [math.sin(i) ** 2 + 0.1 for i in range(200)]
+    for workers in (1, 7, 300):
+        bound = max(sum(durations) / workers, max(durations))
+        assert bound - 1e-9 <= schedule(durations, workers) <= 4 / 3 * bound  # Graham 1969
+
+
+# the plan
+
+
+def test_a_plan_adds_up():
+    runs = grid()
+    states = [(FINISHED, FAILED, BEGUN, MISSING)[i % 4] for i in range(len(runs))]
+    made = make(setting(runs, workers=2), runs, states)
+    assert made.count("runs") == 24 == made.count(FINISHED, FAILED, BEGUN, MISSING)
+    assert [made.count(state) for state in (FINISHED, FAILED, BEGUN, MISSING)] == [6] * 4
+    assert made.n_todo == 12 == made.costs["todo"].sum()
+    one = seconds(runs[0], SIZE, TIMING)
+    assert made.work_s == pytest.approx(12 * one) == pytest.approx(3600 * made.costs["hours"].sum())
+    assert made.wall_s == pytest.approx(6 * one)
+    assert len(made.runs) == 8 and (made.runs["runs"] == 3).all()
+    assert len(made.costs) == 4  # two networks, two fractions
+
+
+def test_runs_that_search_a_learning_rate_are_counted_apart():
+    runs = grid()
+    search = [(run_of(lr=lr), MISSING) for lr in (1e-2, 1e-3)] + [(run_of(lr=1e-4), FINISHED)]
+    plain, made = (make(setting(runs), runs, [MISSING] * 24, extra) for extra in ((), search))
+    assert made.n_todo == plain.n_todo + 2 and made.count("runs") == 27
+    assert made.work_s > plain.work_s
+    assert made.runs.set_index("purpose").loc["search", "runs"] == 3
+    assert "search" in words.as_text(made) and "search" not in words.as_text(plain)
+
+
+def test_disk_by_hand():
+    runs = grid()
+    made = make(setting(runs, workers=5), runs, [MISSING] * 24)
+    disk = made.disk.set_index("what")["n_bytes"]
+    assert disk["stored volumes, rspect"] == 24_000 * (2 * 20**2 + 64)
+    assert disk["weights of the runs"] == 24 * 4 * 10_000_000
+    assert disk["checkpoints while they compute"] == 5 * 24 * 10_000_000
+    assert disk["predictions and other tables"] == 24 * (30_000 + 40 * 901)
+    done = make(setting(runs), runs, [FINISHED] * 24)
+    assert done.disk.set_index("what")["n_bytes"]["checkpoints while they compute"] == 0
+    packed = make(setting(runs, store_codec="blosc2"), runs, [MISSING] * 24)
+    assert packed.disk["n_bytes"][0] < 0.6 * disk["stored volumes, rspect"]
+
+
+def test_power_is_that_of_the_test_patients_of_all_folds():
+    runs = grid()
+    one, five = (make(setting(runs, folds=n), runs, [MISSING] * 24) for n in (1, 5))
+    assert one.power.loc[0, ["patients", "with disease"]].tolist() == [150, 45]
+    assert five.power.loc[0, ["patients", "with disease"]].tolist() == [750, 225]
+    assert (one.design.networks, one.design.seeds) == (2, 3)
+    from ctlib.power import Scored
+
+    assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525), one.design)
+
+
+def test_a_test_split_of_one_class_has_no_power_and_stops_no_plan():
+    alone = dataclasses.replace(SIZE, positive={"train": 5, "val": 5, "test": 0})
+    runs = grid()
+    made = make(dataclasses.replace(setting(runs), sizes={"rspect": alone}), runs, [MISSING] * 24)
+    assert made.power.empty and "Power" not in words.as_text(made)
+
+
+def test_what_was_assumed_is_said():
+    runs = [run_of(patience=5)]
+    far = dataclasses.replace(TIMING, is_measured=False, device="GPU, assumed: 15e12 multiply-adds a second")
+    known = dataclasses.replace(SIZE, assumed="rspect: as published")
+    made = make(dataclasses.replace(setting(runs, far), sizes={"rspect": known}), runs, [MISSING])
+    notes = "\n".join(made.notes)
+    for part in ("Assumed of rspect: as published.", "resnet18 were not measured", "15e12", "stop early"):
+        assert part in notes
+    assert make(setting([run_of()]), [run_of()], [MISSING]).notes == ()
+
+
+def test_more_workers_than_fit_into_memory_are_noticed():
+    runs = grid()
+    (note,) = make(setting(runs, workers=4, memory_mb=2000.0), runs, [MISSING] * 24).notes
+    assert "4 workers may need 3.6 GB" in note and note.endswith("take 2.")
+
+
+def test_people_and_machines_read_the_same():
+    runs = grid()
+    made = make(setting(runs, workers=3), runs, [FAILED, *[MISSING] * 23])
+    read = json.loads(json.dumps(words.as_object(made)))
+    assert (read["n_runs"], read["n_failed"], read["n_todo"]) == (24, 1, 23)
+    assert sum(row["runs"] for row in read["runs"]) == 24
+    assert read["power_assumed"]["auroc"] == 0.85
+    text = words.as_text(made)
+    told = " ".join(text.split("\n\n")[-1].split())
+    assert told.startswith("24 runs: 0 finished, 1 failed (`python -m ctlib retry small`")
+    assert f"{words.duration(made.wall_s)} on 3 workers" in told
+    assert max(map(len, text.splitlines())) < 120
+
+
+def test_what_was_taken_stands_beside_what_was_estimated():
+    runs = grid()
+    made = make(setting(runs), runs, [MISSING] * 24)
+    table = pd.DataFrame([dataclasses.asdict(run) for run in runs]).assign(status="finished", seconds=7.0)
+    table.loc[table["backbone"] == "slow_r50", "status"] = "failed"
+    found = against(made, table)
+    assert found["backbone"].tolist() == ["resnet18"] * 2 and found["runs"].tolist() == [6, 6]
+    assert found["estimated_s"].tolist() == [seconds(runs[0], SIZE, TIMING)] * 2
+    assert found["share"][0] == pytest.approx(7 / found["estimated_s"][0])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_runs_are_planned_in_seconds(tmp_path):
+    begun = time.process_time()
+    runs = [
+        run_of(seed=s, fraction=f / 100, backbone=b, init=i)
+        for s in range(250)
+        for f in range(1, 51)
+        for b in ("resnet18", "slow_r50")
+        for i in ("random", "video", "kinetics400", "ct_astra")
+    ]
+    states = housekeeping.states(tmp_path / "runs", [run.run_id for run in runs])
+    made = make(setting(runs, workers=64), runs, states)
+    words.as_text(made)
+    assert len(runs) == 100_000 == made.n_todo
+    assert time.process_time() - begun < 10
+
+
+# the commands
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A profile of tiny networks on cohorts of noise, with the parameters of the real notebooks."""
+    changes = {
+        **{
+            "profile": "small",
+            "work_dir": str(tmp_path / "work"),
+            "cohorts": ["rspect"],
+            "phantom_patients": 0,
+        },
+        **{"tasks": ["rspect_pe"], "backbones": ["resnet18"], "inits": ["random"], "fractions": [0.5, 1.0]},
+        **{"seeds": [0, 1], "matrix_px": SIDE, "clip_length": LENGTH, "crop_px": SIDE - 2, "workers": 2},
+        "split_shares": [0.7, 0.15, 0.15],
+    }
+    found = Places(params=tmp_path / "params")
+    (found.params / "small").mkdir(parents=True)
+    for name in (gridcommands.DATA, gridcommands.GRID):
+        declared = parameters.declared(PROJECT / "notebooks" / f"{name}.ipynb")
+        values = {key: changes.get(key, parameter.default) for key, parameter in declared.items()}
+        (found.params / "small" / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return found
+
+
+@pytest.fixture
+def workspace(places, tmp_path):
+    made = Workspace(tmp_path / "work")
+    write_cohort(made, "rspect")
+    return made
+
+
+def call(places, *arguments):
+    """Run a command; what it refuses is raised."""
+    group = click.Group(commands={command.name: command for command in gridcommands.COMMANDS})
+    group.main([*arguments], standalone_mode=False, obj=places)
+
+
+def planned(places, capsys, *arguments):
+    call(places, "plan", "small", "--json", *arguments)
+    return json.loads(capsys.readouterr().out)
+
+
+def ids(workspace):
+    """Ids of the runs of the profile, as the plan finds them."""
+    values = yaml.safe_load(
+        (workspace.root.parent / "params" / "small" / f"{gridcommands.GRID}.yaml").read_text()
+    )
+    found = gridcommands.expected(workspace, values)
+    assert (found.unknown, found.search_unknown, found.search) == ("", "", [])
+    return [run.run_id for run in found.runs]
+
+
+def leave(workspace, run_id, *names):
+    for name in ("run.json", *names):
+        path = workspace.runs / run_id / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}" if name.endswith("json") else "ValueError: no.")
+
+
+def test_the_plan_of_a_profile_counts_what_is_there(places, workspace, capsys):
+    first, second, third, _ = ids(workspace)
+    leave(workspace, first, "result.json", "weights.safetensors")
+    leave(workspace, second, "error.txt")
+    leave(workspace, third, "last.ckpt")
+    found = planned(places, capsys)
+    assert [found[f"n_{s}"] for s in ("runs", "finished", "failed", "begun", "missing")] == [4, 1, 1, 1, 1]
+    assert found["n_todo"] == 2 and found["workers"] == 2 and found["notes"] == []
+    assert all(row["is_measured"] for row in found["costs"])
+    assert found["power"][0]["patients"] == 6
+    assert (workspace.root / "calibration.json").is_file()
+    assert planned(places, capsys, "--workers", "1")["wall_s"] > found["wall_s"]
+    call(places, "plan", "small")
+    assert capsys.readouterr().out.split("\n\n")[-1].startswith("4 runs: 1 finished, 1 failed")
+
+
+def test_a_plan_needs_no_data(places, tmp_path, capsys):
+    found = planned(places, capsys, "--no-calibration", "--throughput", "2")
+    assert (found["n_runs"], found["n_missing"]) == (4, 4)
+    assert found["power"][0]["patients"] == 1092
+    notes = " ".join(found["notes"])
+    assert "series.parquet is missing; notebook 01_explore_data writes it" in notes
+    assert "7,279 labelled studies" in notes and "2e12 multiply-adds" in notes
+    assert not (tmp_path / "work" / "tables").exists()
+
+
+def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
+    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
+    values = yaml.safe_load(path.read_text())
+    values |= {"lr": "search", gridcommands.LR_RATES: [1e-3, 1e-4, 1e-5], gridcommands.LR_FRACTION: 0.5}
+    before = gridcommands.expected(workspace, values)
+    assert len(before.runs) == 4 and [run.lr for run in before.search] == [1e-3, 1e-4, 1e-5]
+    assert {(run.fraction, run.seed) for run in before.search} == {(0.5, 0)}
+    assert before.unknown == gridcommands.NOT_SEARCHED and before.search_unknown == ""
+    rows = [(run.run_id, run.task, run.backbone, run.init, run.lr, "finished", None) for run in before.search]
+    columns = ["run_id", "task", "backbone", "init", "lr", "status", "error"]
+    table = pd.DataFrame(rows, columns=columns).assign(val_auroc=[0.6, 0.8, 0.7], chosen=[False, True, False])
+    tables.write(tables.check(table, "search"), "search", workspace.table("search"))
+    after = gridcommands.expected(workspace, values)
+    assert after.unknown == "" and {run.lr for run in after.runs} == {1e-4}
+    assert after.search == before.search
+
+
+def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspace, capsys):
+    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
+    values = yaml.safe_load(path.read_text())
+    values |= {"lr": "search", gridcommands.LR_RATES: [1e-3, 1e-4, 1e-5], gridcommands.LR_FRACTION: 0.5}
+    values = {"01_explore_data": values, gridcommands.GRID: values}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gridcommands, "load", lambda *_: values)
+        found = planned(places, capsys, "--no-calibration")
+    assert found["n_runs"] == 4 + 3 - 1
+    assert "learning rates have not been searched" in found["notes"][0]
+
+
+def test_a_plan_without_calibration_measures_nothing(places, workspace, capsys, monkeypatch):
+    monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("it measures"))
+    assert not planned(places, capsys, "--no-calibration")["costs"][0]["is_measured"]
+
+
+def test_wrong_settings_are_refused(places, workspace):
+    for override, told in (("03.backbones=['resnet19']", "resnet19"), ("03.crop_px=0", "0 px")):
+        with pytest.raises(click.ClickException, match=told) as refused:
+            call(places, "plan", "small", "--set", override)
+        assert refused.value.exit_code == 2
+
+
+def test_a_validation_split_of_one_class_is_refused(places, workspace):
+    path = workspace.table("series", "rspect")
+    tables.write(pd.read_parquet(path).assign(label=0), "series", path)
+    with pytest.raises(click.ClickException, match="no AUROC can choose the best epoch"):
+        call(places, "plan", "small")
+
+
+def test_retry_tells_what_it_lets_go_on(places, workspace, capsys):
+    first, second, *_ = ids(workspace)
+    leave(workspace, first, "error.txt")
+    leave(workspace, second, "error.txt")
+    call(places, "retry", "small", first)
+    out = capsys.readouterr().out
+    assert first in out and second not in out and "1 runs go on from their last epoch" in out
+    with pytest.raises(click.ClickException, match=f"run {first} is begun, not failed"):
+        call(places, "retry", "small", first)
+    call(places, "retry", "small", "--from-start")
+    assert "1 runs go on from the beginning" in capsys.readouterr().out
+    call(places, "retry", "small")
+    assert capsys.readouterr().out == "No run has failed.\n"
+
+
+def test_prune_asks_first(places, workspace, capsys, monkeypatch):
+    first, second, *_ = ids(workspace)
+    leave(workspace, first, "result.json", "weights.safetensors", "predictions.parquet")
+    leave(workspace, second, "last.ckpt")
+    leave(workspace, "of another grid", "last.ckpt")
+    weights = workspace.runs / first / "weights.safetensors"
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    with pytest.raises(click.Abort):
+        call(places, "prune", "small")
+    assert "weights of finished runs: 1 files" in capsys.readouterr().out and weights.exists()
+    call(places, "prune", "small", "--keep-weights", "--yes")
+    assert "holds nothing that can go" in capsys.readouterr().out
+    call(places, "prune", "small", "--yes", "--stale")
+    assert not weights.exists() and (workspace.runs / first / "predictions.parquet").exists()
+    assert (workspace.runs / second / "last.ckpt").exists()
+    assert not (workspace.runs / "of another grid" / "last.ckpt").exists()
+
+
+def test_what_is_stale_is_not_guessed(places, tmp_path):
+    with pytest.raises(
+        click.ClickException, match=r"--stale: the runs of the grid have no ids yet: .*series\.parquet"
+    ):
+        call(places, "prune", "small", "--stale", "--yes")
