@@ -179,7 +179,7 @@ def test_notebooks_are_committed_clean(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_parameter_cells_hold_commented_literals(notebook):
-    # the formatter's mark: it would break a list over lines, and papermill and people read one line a parameter
+    # the formatter's mark: without, it would break a long list over lines
     cell = source_of(cells_of(notebook)[2]).removeprefix("# fmt: off\n")
     for line, node in zip(cell.splitlines(), ast.parse(cell).body, strict=True):
         assert isinstance(node, ast.AnnAssign) and node.value is not None, line
