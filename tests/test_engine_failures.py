@@ -14,7 +14,10 @@ from dask_site import Site, computing, kill, wait_for
 from ctlib.claims import Busy, claimed
 from ctlib.engine import Engine, EngineError, Outcome
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by /proc"),
+]
 
 
 def step(item: tuple[str, str, float]) -> str:
@@ -58,11 +61,11 @@ def errors(outcomes: list[Outcome]) -> list[str]:
 
 def test_each_failure_is_recorded_as_what_it_is_and_stops_no_other():
     items = ["well", "hangs", "fills memory", "raises", "well", "hangs with the lock", "dies", "well"]
-    with Engine(2, limit_s=2.0, memory_mb=600) as engine:
+    with Engine(2, limit_s=10.0, memory_mb=600) as engine:
         outcomes = engine.run(misbehaves, items)
     assert [outcome.value for outcome in outcomes] == [item if item == "well" else None for item in items]
     told = dict(zip(items, errors(outcomes), strict=True))
-    assert told["hangs"] == "TimeLimit: the run was ended: it reached the time limit of 2 s."
+    assert told["hangs"] == "TimeLimit: the run was ended: it reached the time limit of 10 s."
     assert told["hangs with the lock"] == told["hangs"]
     assert told["fills memory"].startswith("OutOfMemory: the worker process was ended, for it held ")
     assert "its limit is 600 MB, and again when it had the machine for itself." in told["fills memory"]
