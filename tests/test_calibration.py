@@ -13,6 +13,8 @@ from ctlib.precision import Compute
 from ctlib.runs import Run
 from ctlib.workspace import read_json
 
+pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
+
 RUN = Run(
     **{"task": "rspect_pe", "backbone": "resnet18", "init": "random", "fraction": 1.0, "seed": 0, "lr": 1e-3},
     **{

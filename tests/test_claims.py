@@ -15,6 +15,8 @@ from ctlib import claims
 from ctlib.claims import Busy, ClaimLost, claimed, describe
 from ctlib.workspace import PROJECT
 
+pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
+
 OWNER = """
 import os, sys, time
 from pathlib import Path

@@ -15,6 +15,8 @@ import pytest
 from ctlib import progress
 from ctlib.engine import Engine, EngineError, Outcome
 
+pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
+
 
 def square(x: int) -> int:
     return x * x

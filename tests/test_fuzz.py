@@ -15,6 +15,8 @@ from dicom_fuzz import SYNTAXES, File, Mutant, mutants
 
 from ctlib import volumes
 
+pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
