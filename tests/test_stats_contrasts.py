@@ -7,7 +7,18 @@ from sklearn.metrics import roc_auc_score
 from test_stats import QUICK, change, grid
 
 from ctlib import tables
-from ctlib.stats import Bootstrap, Contrast, arm_aurocs, arms_of, contrasts, effects, holm, run_aurocs
+from ctlib.metrics import decision_curve, study_scores
+from ctlib.stats import (
+    Bootstrap,
+    Contrast,
+    arm_aurocs,
+    arms_of,
+    contrasts,
+    decision_curves,
+    effects,
+    holm,
+    run_aurocs,
+)
 
 FIVE = ["penet", "mvit_b", "swin3d_t", "slow_r50", "csn_r101"]
 VIDEO, RANDOM = arms_of(FIVE, "video"), arms_of(FIVE, "random")
@@ -192,3 +203,31 @@ def test_a_fold_that_is_not_told_is_one_fold():
     plain = contrasts(runs, predictions, [GAIN], QUICK)
     empty = contrasts(runs.assign(fold=pd.array([pd.NA] * len(runs), "Int64")), predictions, [GAIN], QUICK)
     pd.testing.assert_frame_equal(plain, empty)
+
+
+# ---- decision curves -------------------------------------------------------------------
+
+
+def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
+    runs, predictions = study(seeds=1, n=200)
+    table = decision_curves(runs, predictions, VIDEO[:1], [0.1, 0.5], Bootstrap(4000, 1))
+    assert table["threshold"].tolist() == [0.1, 0.5] and set(table["reason"]) == {""}
+    own = study_scores(predictions[predictions["run_id"] == "penet-video-0"])
+    wanted = decision_curve(own["label"], own["score"], [0.1, 0.5])
+    for column in ("net_benefit", "treat_all", "treat_none"):
+        assert table[column].to_numpy() == pytest.approx(wanted[column].to_numpy(), abs=1e-12)
+    sick, acted = own["label"] == 1, own["score"] >= 0.5  # a price of 1: two shares of 100 patients each
+    spread = np.sqrt(sum(acted[c].var(ddof=1) / 100 for c in (sick, ~sick))) / 2
+    assert (table["high"] - table["low"])[1] / 2 == pytest.approx(1.972 * spread, rel=0.05)
+    runs, predictions = study()
+    three = decision_curves(runs, predictions, VIDEO, [0.3], QUICK)
+    assert len(three) == 5 and (three["low"] < three["net_benefit"]).all() and (three["n_seeds"] == 3).all()
+
+
+def test_a_decision_curve_with_a_missing_run_is_named():
+    runs, predictions = study()
+    table = decision_curves(
+        change(runs, "penet-video-1", status="failed"), predictions, VIDEO[:2], [0.3], QUICK
+    )
+    assert table["net_benefit"].isna().tolist() == [True, False]
+    assert "run penet-video-1 is failed" in table["reason"][0] and np.isfinite(table["treat_all"]).all()
