@@ -39,7 +39,16 @@ from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.records import NO_COHORT
 from ctlib.results import ERROR, RESULT, finished
-from ctlib.runs import Run, clip_settings, clips_of_run, fingerprint, read_table, store_of
+from ctlib.runs import (
+    Run,
+    batches_an_epoch,
+    clip_settings,
+    clips_of_run,
+    fingerprint,
+    read_table,
+    splits_of,
+    store_of,
+)
 from ctlib.sampling import BalancedSampler
 from ctlib.scores import predictions, study_auroc
 from ctlib.splits import fraction_patients
@@ -94,19 +103,18 @@ def _compute(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) 
 def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) -> dict[str, Any]:
     """Train, predict, write the tables; returns the figures of the run."""
     cohort = task(run.task).cohort
-    if fingerprint(workspace, cohort) != run.data:
+    if fingerprint(workspace, cohort, fold=run.fold) != run.data:
         raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
     folder, store = workspace.runs / run.run_id, store_of(workspace, run)
     rows = clips_of_run(workspace, run)
     cut = clip_settings(run)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    splits = read_table(workspace, "splits", cohort)
+    splits = splits_of(workspace, cohort, run.fold)
     patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
-    used, n_batches = in_split["train"], run.steps_per_epoch
-    if FRESH_FRACTION in run.flaws:
-        n_batches = max(1, round(run.fraction * n_batches))
-    else:
+    used = in_split["train"]
+    if FRESH_FRACTION not in run.flaws:
         used = used[used["patient_id"].isin(patients)].reset_index(drop=True)
+    n_batches = batches_an_epoch(run, len(used))
 
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
     is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws

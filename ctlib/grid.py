@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ctlib import housekeeping, tables
+from ctlib.arms import Arm, arms, cells, single, skipped, turns
 from ctlib.backbones import code_of
 from ctlib.cohorts import task
-from ctlib.controls import split
 from ctlib.finetuning import execute
-from ctlib.inits import find, origin
-from ctlib.rates import Arm, chosen, fixed, of_table
+from ctlib.inits import find
+from ctlib.rates import chosen, fixed, of_table
 from ctlib.records import NO_COHORT
 from ctlib.results import ERROR, collect
 from ctlib.runs import Run, fingerprint, labelled_clips
@@ -34,9 +33,12 @@ def expand(
     fractions: Sequence[float],
     seeds: Sequence[int],
     lr: float | Mapping[Arm, float],
+    folds: Sequence[int] = (),
     **settings: Any,
 ) -> list[Run]:
     """All runs of an experiment, in an order in which the first ones cover all arms.
+
+    Combinations that cannot be are left out: `left_out` says which.
 
     Args:
         workspace: where data and weights lie.
@@ -46,46 +48,62 @@ def expand(
         fractions: shares of the training patients.
         seeds: seeds.
         lr: learning rate of all, or of each task, network and init.
+        folds: turns of the cross-validation, for cohorts that have folds; none is the single split.
         settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
 
     Raises:
         MissingInput: data or weights were not made yet.
         FitError: all validation studies of a task have one label.
-        ValueError: an unknown name, a setting out of range, or an init that has seen a task's labels.
+        ValueError: an unknown name, a setting out of range, a fold that is none, or an init that has seen
+            the labels of every task.
         TypeError: a setting is missing or unknown.
     """
-    for name in tasks:
-        for init in inits:
-            _refuse_leak(task(name).cohort, init)
-    data = {name: fingerprint(workspace, task(name).cohort) for name in tasks}
-    for name in tasks:  # here, not only in each run, so that nothing starts in vain
-        rows = labelled_clips(workspace, task(name).cohort, settings.get("study_label", "exam"))
-        study_auroc(rows[rows["split"] == "val"])
-    weights = {
-        (init, backbone): find(init, backbone, workspace, NO_COHORT).checksum
-        for init in inits
-        for backbone in backbones
-    }
+    asked = arms(tasks, backbones, inits)
+    turns_of = turns(tasks, folds, has_folds(workspace))
+    label = settings.get("study_label", "exam")
+    data = {}
+    # here, not only in each run, so that nothing starts in vain
+    for name, turn in [(key, turn) for key in tasks for turn in turns_of[key]]:
+        cohort = task(name).cohort
+        data[name, turn] = fingerprint(workspace, cohort, fold=turn)
+        rows = labelled_clips(workspace, cohort, label, turn)
+        study_auroc(
+            rows[rows["split"] == "val"]
+        )  # here, not only in each run, so that nothing starts in vain
+    pairs = dict.fromkeys((init, backbone) for _, backbone, init in asked)
+    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
+    code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(
-            task=name,
-            backbone=backbone,
-            init=init,
+            *arm,
             fraction=fraction,
             seed=seed,
-            lr=lr if isinstance(lr, float) else lr[name, backbone, init],
-            data=data[name],
-            weights=weights[init, backbone],
-            code=code_of(backbone),
+            lr=lr if isinstance(lr, float) else lr[arm],
+            data=data[arm[0], turn],
+            weights=weights[arm[2], arm[1]],
+            code=code[arm[1]],
+            fold=turn,
             **settings,
         )
-        for seed in seeds
-        for fraction in fractions
-        for name in tasks
-        for backbone in backbones
-        for init in inits
+        for arm, turn, fraction, seed in cells(asked, turns_of, fractions, seeds)
     ]
     return list(dict.fromkeys(runs))
+
+
+def has_folds(workspace: Workspace) -> Callable[[str], bool]:
+    """Whether a cohort, by its name, has folds."""
+    return lambda cohort: workspace.table("folds", cohort).is_file()
+
+
+def left_out(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    folds: Sequence[int] = (),
+) -> list[str]:
+    """What `expand` leaves out of a grid, and why: sentences."""
+    return [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
 
 
 def search(
@@ -156,30 +174,10 @@ def learning_rates(
     Raises:
         ValueError: see `ctlib.rates.fixed` and `search`.
     """
-    known = fixed(lr, list(itertools.product(tasks, backbones, inits)))
+    known = fixed(lr, arms(tasks, backbones, inits))
     if known is not None:
         return known
     return of_table(search(workspace, tasks, backbones, inits, *search_with, **settings))
-
-
-def _refuse_leak(cohort: str, init: str) -> None:
-    """Refuse an init that was learnt from the labels of the cohort it would be finetuned on.
-
-    Its pretraining saw the labels of all training patients, so a fraction of them would be none. Without
-    labels (`_ssl`) it may be: a fraction is a share of the patients whose labels are used.
-
-    Raises:
-        ValueError: it was.
-    """
-    _, base = split(init)
-    made = origin(base)
-    while made is not None:
-        if made.source == f"ct_{cohort}" and not made.self_supervised:
-            raise ValueError(
-                f"init {init} was learnt from cohort {cohort}, on which it would be finetuned: every "
-                "fraction would have seen all labels; take another cohort's, or another task."
-            )
-        made = origin(made.start)
 
 
 def run_grid(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,27 +67,29 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
 
     Args:
         workspace: where they lie, or will.
-        values: parameters of `03_finetune_grid`.
+        values: parameters of `03_finetune_grid`, and of `01_explore_data` where data may be missing.
 
     Raises:
         ValueError: see `grid.expand` and `rates.fixed`; or validation studies have one label.
     """
     from ctlib import rates, tables
+    from ctlib.arms import arms
 
-    arms = list(itertools.product(values["tasks"], values["backbones"], values["inits"]))
-    seeds, lr = values["seeds"], rates.fixed(str(values["lr"]), arms)
+    of, seeds = arms(values["tasks"], values["backbones"], values["inits"]), values["seeds"]
+    folds = values.get("folds", [])
+    lr = rates.fixed(str(values["lr"]), of)
     if lr is not None:
-        runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds)
+        runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds, folds)
         return Expected(runs, [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
-    any_rate = dict.fromkeys(arms, first)  # until it is known, any will do: none changes what a run costs
-    search, search_unknown = _runs(workspace, values, any_rate, [values[LR_FRACTION]], seeds[:1])
+    any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
+    search, search_unknown = _runs(workspace, values, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")
     found = rates.of_table(tables.read("search", path)) if path.is_file() else {}
-    searched = all(arm in found for arm in arms)
+    searched = all(arm in found for arm in of)
     known = found if searched else any_rate
-    runs, unknown = _runs(workspace, values, known, values["fractions"], seeds)
+    runs, unknown = _runs(workspace, values, known, values["fractions"], seeds, folds)
     return Expected(runs, search, unknown or ("" if searched else NOT_SEARCHED), search_unknown)
 
 
@@ -98,8 +99,10 @@ def _runs(
     lr: Mapping[tuple[str, str, str], float],
     fractions: Sequence[float],
     seeds: Sequence[int],
+    folds: Sequence[int],
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
+    from ctlib.arms import arms, cells, turns
     from ctlib.backbones import code_of
     from ctlib.flaws import flaws_of
     from ctlib.grid import expand
@@ -108,23 +111,37 @@ def _runs(
     from ctlib.training import FitError
     from ctlib.zoo import InitError
 
-    names = Run.__dataclass_fields__.keys() - {"task", "backbone", "init", "fraction", "seed", "lr"}
+    names = Run.__dataclass_fields__.keys() - {"task", "backbone", "init", "fraction", "seed", "lr", "fold"}
     settings = {name: values[name] for name in names if name in values}
     settings["flaws"] = flaws_of(values["protocol"], values["protocol_overrides"])
-    tasks, backbones, inits = values["tasks"], values["backbones"], values["inits"]
+    axes = values["tasks"], values["backbones"], values["inits"]
     try:
-        return expand(workspace, tasks, backbones, inits, fractions, seeds, lr, **settings), ""
+        return expand(workspace, *axes, fractions, seeds, lr, folds, **settings), ""
     except FitError as error:
         raise ValueError(str(error)) from error
     except (MissingInput, InitError, StoreError) as error:
         why = str(error)
     settings |= {"data": "", "weights": ""}
-    code = {backbone: code_of(backbone) for backbone in backbones}
+    code = {backbone: code_of(backbone) for backbone in axes[1]}
+    turns_of = turns(axes[0], folds, _will_have_folds(workspace, values))
     runs = [
-        Run(task=t, backbone=b, init=i, fraction=f, seed=s, lr=lr[t, b, i], code=code[b], **settings)
-        for s, f, t, b, i in itertools.product(seeds, fractions, tasks, backbones, inits)
+        Run(*arm, fraction=fraction, seed=seed, lr=lr[arm], code=code[arm[1]], fold=turn, **settings)
+        for arm, turn, fraction, seed in cells(arms(*axes), turns_of, fractions, seeds)
     ]
     return list(dict.fromkeys(runs)), why
+
+
+def _will_have_folds(workspace: Workspace, values: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Whether a cohort has folds, or will have them once it is prepared."""
+    from ctlib.prepare import NO_FOLD
+    from ctlib.turns import file_for
+
+    def asked(cohort: str) -> bool:
+        if workspace.table("splits", cohort).is_file():
+            return workspace.table("folds", cohort).is_file()
+        return values.get("fold", NO_FOLD) != NO_FOLD and bool(file_for(cohort, values["splits_file"]))
+
+    return asked
 
 
 # ---- plan ------------------------------------------------------------------------------
@@ -171,7 +188,7 @@ def plan(
 
     rate = calibration.GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12
     try:
-        found = expected(workspace, grid)
+        found = expected(workspace, values)
         in_grid = set(found.runs)
         search = [run for run in found.search if run not in in_grid]
         both = [*found.runs, *search]
@@ -187,21 +204,30 @@ def plan(
     except (ValueError, FileNotFoundError, CohortError, calibration.CalibrationError) as error:
         raise Refused(str(error)) from error
     unknown = found.unknown or found.search_unknown
+    ids = [f"Runs without an id yet count as missing: {unknown}"] if unknown else []
     setting = planning.Setting(
         profile,
         sizes,
         timings,
         workers or max(1, grid["workers"]),
         grid.get("loader_workers", 0),
-        max(1, len(grid.get("folds", []))),
         values.get("store_codec", "none"),
         calibration.memory_mb(),
-        [f"Runs without an id yet count as missing: {unknown}"] if unknown else [],
+        [*ids, *_left_out(workspace, values)],
     )
     states = _states(workspace, found.runs, found.unknown)
     searched = zip(search, _states(workspace, search, found.search_unknown), strict=True)
     made = planning.make(setting, found.runs, states, list(searched))
     click.echo(json.dumps(words.as_object(made)) if as_json else words.as_text(made))
+
+
+def _left_out(workspace: Workspace, values: Mapping[str, Any]) -> list[str]:
+    """What the grid leaves out of its parameters' product, and why: sentences."""
+    from ctlib.arms import single, skipped
+
+    tasks, folds = values["tasks"], values.get("folds", [])
+    left = skipped(tasks, values["backbones"], values["inits"])
+    return [*left, *single(tasks, folds, _will_have_folds(workspace, values))]
 
 
 def _states(workspace: Workspace, runs: Sequence[Run], unknown: str) -> list[str]:
@@ -257,11 +283,11 @@ def prune(
 
     Predictions, curves, ledgers and results stay, and whatever an unfinished run goes on from.
     """
-    _, grid, workspace = _values(profile, overrides, places)
+    values, _, workspace = _values(profile, overrides, places)
     needed = None
     if stale:
         try:
-            found = expected(workspace, grid)
+            found = expected(workspace, values)
         except (ValueError, FileNotFoundError) as error:
             raise Refused(str(error)) from error
         if unknown := found.unknown or found.search_unknown:

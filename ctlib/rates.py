@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ctlib import tables
+from ctlib.arms import Arm
 from ctlib.runs import Run
-
-Arm = tuple[str, str, str]
-"""Task, backbone and init."""
 
 SEARCH, PUBLISHED_NAME = "search", "published"
 PUBLISHED: dict[tuple[str, str], tuple[float, float]] = {

@@ -95,6 +95,10 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("patient_id", "str", "patient"),
         ("split", "str", "train, val or test"),
     ),
+    "folds": _columns(
+        ("patient_id", "str", "patient"),
+        ("fold", "int64", "from 0; one of them is test, the next val, the others are train"),
+    ),
     "ledger": _columns(
         ("backbone", "str", "network"),
         ("init", "str", "where the weights come from"),
@@ -122,6 +126,7 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("init", "str", "where the weights come from"),
         ("fraction", "float64", "share of training patients whose labels are used"),
         ("seed", "int64", "of the training patients drawn, the order, the head"),
+        ("fold", "int64", "turn of the cross-validation; 0 is table splits as it is"),
         ("lr", "float64", "learning rate"),
         ("status", "str", "finished, failed or missing"),
         ("error", "str?", "last line of the traceback of a failed run"),

@@ -16,7 +16,7 @@ from noise_cohort import LENGTH, SIDE, write_cohort
 from ctlib import calibration, gridcommands, housekeeping, parameters, tables
 from ctlib.calibration import Timing, kind
 from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
-from ctlib.plan import Setting, against, batches_an_epoch, make, schedule, seconds, words
+from ctlib.plan import Setting, against, batches, make, schedule, seconds, words
 from ctlib.power import smallest_difference
 from ctlib.runs import Run
 from ctlib.sizes import CohortSize
@@ -102,13 +102,12 @@ def test_what_a_run_asks_for_changes_its_time(change, longer):
 
 
 def test_an_epoch_without_a_number_of_steps_is_the_fraction():
-    class Whole:
-        steps_per_epoch, batch_size = 0, 8
-
-    for fraction, n in ((1.0, 263), (0.1, 27), (0.0001, 1)):
-        Whole.fraction = fraction
-        assert batches_an_epoch(Whole, SIZE) == n
-    assert batches_an_epoch(run_of(fraction=0.1), SIZE) == 50
+    for fraction, n in ((1.0, 525), (0.1, 53), (0.0001, 1)):
+        assert batches(run_of(steps_per_epoch=0, fraction=fraction), SIZE) == n
+    assert batches(run_of(fraction=0.1), SIZE) == 50
+    released = {"fraction": 0.1, "flaws": ("fresh_fraction",)}  # there it is a cap on the batches of an epoch
+    assert batches(run_of(**released), SIZE) == 5
+    assert batches(run_of(steps_per_epoch=0, **released), SIZE) == 52  # a tenth of 525
 
 
 def test_the_schedule_is_that_of_a_list():
@@ -164,7 +163,8 @@ def test_disk_by_hand():
 
 def test_power_is_that_of_the_test_patients_of_all_folds():
     runs = grid()
-    one, five = (make(setting(runs, folds=n), runs, [MISSING] * 24) for n in (1, 5))
+    turned = [dataclasses.replace(run, fold=fold) for fold in range(5) for run in runs]
+    one, five = (make(setting(some), some, [MISSING] * len(some)) for some in (runs, turned))
     assert one.power.loc[0, ["patients", "with disease"]].tolist() == [150, 45]
     assert five.power.loc[0, ["patients", "with disease"]].tolist() == [750, 225]
     assert (one.design.networks, one.design.seeds) == (2, 3)
