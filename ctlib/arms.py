@@ -10,7 +10,10 @@ out of a list altogether is refused instead.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from ctlib.cohorts import task
 from ctlib.controls import split
@@ -19,6 +22,8 @@ from ctlib.zoo import InitError, absent
 
 Arm = tuple[str, str, str]
 """Task, backbone and init."""
+Exceptions = list[tuple[str, str, str, Any]]
+"""Task ("" for all), backbone, setting and its value there."""
 
 
 def arms(tasks: Sequence[str], backbones: Sequence[str], inits: Sequence[str]) -> list[Arm]:
@@ -93,6 +98,48 @@ def cells(
     for seed, turn, fraction, arm in itertools.product(seeds, every, fractions, of):
         if turn in turns_of[arm[0]]:
             yield arm, turn, fraction, seed
+
+
+def exceptions_of(
+    given: Sequence[str], tasks: Sequence[str], backbones: Sequence[str], settings: Collection[str]
+) -> Exceptions:
+    """Settings of some networks alone, from parameter `exceptions`.
+
+    Args:
+        given: `<backbone>.<setting>=<value>`, or `<task>.<backbone>.<setting>=<value>`.
+        tasks: that there are.
+        backbones: that there are.
+        settings: names of those that there are.
+
+    Returns:
+        Task ("" for all), backbone, setting and its value, a number where it reads as one.
+
+    Raises:
+        ValueError: one is not of that form, or names a network or setting that there is not.
+
+    >>> exceptions_of(["slow_r50.batch_size=3"], ["lidc_nodule"], ["slow_r50"], ["batch_size"])
+    [('', 'slow_r50', 'batch_size', 3)]
+    """
+    found = []
+    for text in given:
+        left, equals, value = text.partition("=")
+        where, _, name = left.rpartition(".")
+        at, dot, rest = where.partition(".")
+        of = (at, rest) if dot and at in tasks else ("", where)
+        if not equals or of[1] not in backbones or name not in settings:
+            raise ValueError(
+                f"exceptions has {text!r}; give network.setting=value or task.network.setting=value, with a "
+                f"network of {', '.join(backbones)} and a setting of {', '.join(sorted(settings))}."
+            )
+        found.append((*of, name, yaml.safe_load(value)))
+    return found
+
+
+def own_settings(exceptions: Exceptions, arm: Arm) -> dict[str, Any]:
+    """The settings that an arm has for itself."""
+    return {
+        name: value for at, backbone, name, value in exceptions if at in ("", arm[0]) and backbone == arm[1]
+    }
 
 
 def _leak(cohort: str, init: str) -> str:

@@ -35,6 +35,7 @@ from ctlib.cohorts import task
 from ctlib.controls import split
 from ctlib.flaws import FRESH_FRACTION, ONE_MEAN
 from ctlib.inits import find, network
+from ctlib.loaders import EpochSampler
 from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.records import NO_COHORT
@@ -49,7 +50,7 @@ from ctlib.runs import (
     splits_of,
     store_of,
 )
-from ctlib.sampling import BalancedSampler
+from ctlib.sampling import SAMPLERS
 from ctlib.scores import predictions, study_auroc
 from ctlib.splits import fraction_patients
 from ctlib.training import CHECKPOINT, FitError, Metric, fit, predict
@@ -125,7 +126,7 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim)
         per_channel = model.mean.numel() // len(mean)
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
     compute = choose(run.precision, spec(run.backbone))
-    sampler = BalancedSampler(used["label"].tolist(), n_batches * run.batch_size, run.seed)
+    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
     names = {field.name for field in dataclasses.fields(FitSettings)}
     fitted = fit(
         model,
@@ -176,7 +177,7 @@ def _while_mine(metric: Metric, claim: Claim) -> Metric:
     return asked
 
 
-def _n_drawn(sampler: BalancedSampler, epochs: int) -> int:
+def _n_drawn(sampler: EpochSampler, epochs: int) -> int:
     """Distinct training clips that the epochs saw."""
     seen: set[int] = set()
     for epoch in range(epochs):

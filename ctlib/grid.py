@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ctlib import housekeeping, tables
-from ctlib.arms import Arm, arms, cells, single, skipped, turns
+from ctlib.arms import Arm, arms, cells, exceptions_of, own_settings, single, skipped, turns
 from ctlib.backbones import code_of
 from ctlib.cohorts import task
 from ctlib.finetuning import execute
@@ -24,6 +25,9 @@ from ctlib.workspace import Workspace, write_text
 if TYPE_CHECKING:
     from ctlib.engine import Engine, Outcome
 
+STORED = {"matrix_px", "clip_length"}
+"""Settings that `01_explore_data` has fixed for all runs."""
+
 
 def expand(
     workspace: Workspace,
@@ -34,6 +38,7 @@ def expand(
     seeds: Sequence[int],
     lr: float | Mapping[Arm, float],
     folds: Sequence[int] = (),
+    exceptions: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """All runs of an experiment, in an order in which the first ones cover all arms.
@@ -49,6 +54,7 @@ def expand(
         seeds: seeds.
         lr: learning rate of all, or of each task, network and init.
         folds: turns of the cross-validation, for cohorts that have folds; none is the single split.
+        exceptions: settings of some networks alone, see `ctlib.arms.exceptions_of`.
         settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
 
     Raises:
@@ -58,20 +64,66 @@ def expand(
             the labels of every task.
         TypeError: a setting is missing or unknown.
     """
-    asked = arms(tasks, backbones, inits)
     turns_of = turns(tasks, folds, has_folds(workspace))
     label = settings.get("study_label", "exam")
+    asked = arms(tasks, backbones, inits)
     data = {}
-    # here, not only in each run, so that nothing starts in vain
     for name, turn in [(key, turn) for key in tasks for turn in turns_of[key]]:
         cohort = task(name).cohort
         data[name, turn] = fingerprint(workspace, cohort, fold=turn)
         rows = labelled_clips(workspace, cohort, label, turn)
-        study_auroc(
-            rows[rows["split"] == "val"]
-        )  # here, not only in each run, so that nothing starts in vain
+        study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
     pairs = dict.fromkeys((init, backbone) for _, backbone, init in asked)
     weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
+    return _made(asked, cells(asked, turns_of, fractions, seeds), lr, data, weights, exceptions, settings)
+
+
+def outline(
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    lr: float | Mapping[Arm, float],
+    turns_of: Mapping[str, Sequence[int]],
+    exceptions: Sequence[str] = (),
+    **settings: Any,
+) -> list[Run]:
+    """The runs of `expand` before there are data and weights: all that they cost, and no ids to go by.
+
+    Args:
+        tasks: see `expand`.
+        backbones: see `expand`.
+        inits: see `expand`.
+        fractions: see `expand`.
+        seeds: see `expand`.
+        lr: see `expand`.
+        turns_of: turns of the cross-validation of each task.
+        exceptions: see `expand`.
+        settings: see `expand`.
+
+    Raises:
+        ValueError: see `expand`.
+    """
+    asked = arms(tasks, backbones, inits)
+    nothing: defaultdict[Any, str] = defaultdict(str)
+    of = cells(asked, turns_of, fractions, seeds)
+    return _made(asked, of, lr, nothing, nothing, exceptions, settings)
+
+
+def _made(
+    asked: Sequence[Arm],
+    of: Iterable[tuple[Arm, int, float, int]],
+    lr: float | Mapping[Arm, float],
+    data: Mapping[tuple[str, int], str],
+    weights: Mapping[tuple[str, str], str],
+    exceptions: Sequence[str],
+    settings: Mapping[str, Any],
+) -> list[Run]:
+    """Runs of what `cells` gives; twice is once."""
+    tasks, backbones = ([*dict.fromkeys(arm[axis] for arm in asked)] for axis in (0, 1))
+    alone = exceptions_of(exceptions, tasks, backbones, settings.keys() - STORED)
+    own = {arm: {**settings, **own_settings(alone, arm)} for arm in asked}
     code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(
@@ -83,9 +135,9 @@ def expand(
             weights=weights[arm[2], arm[1]],
             code=code[arm[1]],
             fold=turn,
-            **settings,
+            **own[arm],
         )
-        for arm, turn, fraction, seed in cells(asked, turns_of, fractions, seeds)
+        for arm, turn, fraction, seed in of
     ]
     return list(dict.fromkeys(runs))
 

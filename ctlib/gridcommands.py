@@ -102,10 +102,9 @@ def _runs(
     folds: Sequence[int],
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
-    from ctlib.arms import arms, cells, turns
-    from ctlib.backbones import code_of
+    from ctlib.arms import turns
     from ctlib.flaws import flaws_of
-    from ctlib.grid import expand
+    from ctlib.grid import expand, outline
     from ctlib.runs import Run
     from ctlib.store import StoreError
     from ctlib.training import FitError
@@ -113,6 +112,7 @@ def _runs(
 
     names = Run.__dataclass_fields__.keys() - {"task", "backbone", "init", "fraction", "seed", "lr", "fold"}
     settings = {name: values[name] for name in names if name in values}
+    settings["exceptions"] = values.get("exceptions", [])
     settings["flaws"] = flaws_of(values["protocol"], values["protocol_overrides"])
     axes = values["tasks"], values["backbones"], values["inits"]
     try:
@@ -121,14 +121,8 @@ def _runs(
         raise ValueError(str(error)) from error
     except (MissingInput, InitError, StoreError) as error:
         why = str(error)
-    settings |= {"data": "", "weights": ""}
-    code = {backbone: code_of(backbone) for backbone in axes[1]}
     turns_of = turns(axes[0], folds, _will_have_folds(workspace, values))
-    runs = [
-        Run(*arm, fraction=fraction, seed=seed, lr=lr[arm], code=code[arm[1]], fold=turn, **settings)
-        for arm, turn, fraction, seed in cells(arms(*axes), turns_of, fractions, seeds)
-    ]
-    return list(dict.fromkeys(runs)), why
+    return outline(*axes, fractions, seeds, lr, turns_of, **settings), why
 
 
 def _will_have_folds(workspace: Workspace, values: Mapping[str, Any]) -> Callable[[str], bool]:

@@ -29,7 +29,7 @@ from ctlib.workspace import Workspace
 PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
 
-LATER: dict[str, Any] = {"fold": 0}
+LATER: dict[str, Any] = {"fold": 0, "loss": "bce", "sampling": "balanced"}
 """Settings that came after the first results, with the value those had: their ids stay what they were."""
 
 WRITER = "01_explore_data"
@@ -37,6 +37,9 @@ WRITER = "01_explore_data"
 
 STUDY_LABELS = ("exam", "clips")
 """Where the label of a study comes from: the exam's own, or any of its clips (the published rule)."""
+
+CHOICES = {"study_label": STUDY_LABELS, "loss": ("bce", "focal"), "sampling": ("balanced", "shuffled")}
+"""Settings that have one of a few values; others are looked at where a fit begins."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Run:
         accumulate: batches a step of the optimizer.
         code: checksum of the module of a network of the user's own; empty for ours.
         flaws: choices of the published code that are put back, of `ctlib.flaws.FLAWS`.
+        loss: `bce` or `focal`.
+        sampling: `balanced` or `shuffled`, of `ctlib.sampling.SAMPLERS`.
         fold: turn of the cross-validation (`ctlib.turns.turned`); 0 is table `splits` as it is.
     """
 
@@ -107,6 +112,8 @@ class Run:
     accumulate: int = 1
     code: str = ""
     flaws: tuple[str, ...] = ()
+    loss: str = "bce"
+    sampling: str = "balanced"
     fold: int = 0
 
     def __post_init__(self) -> None:
@@ -114,8 +121,9 @@ class Run:
             if field.type == "float":  # 1 and 1.0 are one setting
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         object.__setattr__(self, "flaws", flaws_of("corrected", self.flaws))
-        if self.study_label not in STUDY_LABELS:
-            raise ValueError(f"study_label is {self.study_label!r}; known are {', '.join(STUDY_LABELS)}.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}.")
         for name in ("steps_per_epoch", "fold"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more.")

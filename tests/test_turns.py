@@ -11,6 +11,7 @@ from ctlib.grid import expand, left_out
 from ctlib.prepare import Preparation
 from ctlib.results import collect
 from ctlib.runs import fingerprint, labelled_clips, splits_of
+from ctlib.sampling import SAMPLERS
 from ctlib.splits import SplitError, read_splits
 from ctlib.turns import file_for, read_folds, turned
 from ctlib.workspace import PROJECT, Workspace
@@ -138,12 +139,10 @@ def test_runs_of_all_turns_score_every_patient_once(workspace):
 
 @pytest.mark.parametrize(("fraction", "flaws", "batches"), [(1.0, (), 14), (0.5, (), 8), (0.5, "fresh", 7)])
 def test_without_a_number_of_steps_an_epoch_is_all_clips(workspace, monkeypatch, fraction, flaws, batches):
-    from ctlib import finetuning
-
     drawn = []
-    sampler = finetuning.BalancedSampler
-    monkeypatch.setattr(
-        finetuning, "BalancedSampler", lambda labels, n, seed: drawn.append(n) or sampler(labels, n, seed)
+    sampler = SAMPLERS["balanced"]
+    monkeypatch.setitem(
+        SAMPLERS, "balanced", lambda labels, n, seed: drawn.append(n) or sampler(labels, n, seed)
     )
     flaws = ("fresh_fraction",) if flaws else ()
     (run,) = runs_of(workspace, fractions=[fraction], flaws=flaws)
