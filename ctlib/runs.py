@@ -21,6 +21,7 @@ from ctlib import tables
 from ctlib.clips import ClipSettings
 from ctlib.cohorts import task
 from ctlib.flaws import CLIP_LABELS, DROPPED_TAILS, FILL, FILL_VALUE, flaws_of, without_tails
+from ctlib.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.store import Store
 from ctlib.workspace import Workspace
 
@@ -69,6 +70,7 @@ class Run:
         accumulate: batches a step of the optimizer.
         code: checksum of the module of a network of the user's own; empty for ours.
         flaws: choices of the published code that are put back, of `ctlib.flaws.FLAWS`.
+        control: one of `ctlib.negative_controls.CONTROLS`.
     """
 
     task: str
@@ -101,12 +103,14 @@ class Run:
     accumulate: int = 1
     code: str = ""
     flaws: tuple[str, ...] = ()
+    control: str = NONE
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if field.type == "float":  # 1 and 1.0 are one setting
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         object.__setattr__(self, "flaws", flaws_of("corrected", self.flaws))
+        control_of(self.control, self.channels)
         if self.study_label not in STUDY_LABELS:
             raise ValueError(f"study_label is {self.study_label!r}; known are {', '.join(STUDY_LABELS)}.")
         if self.steps_per_epoch < 1:
@@ -114,11 +118,18 @@ class Run:
 
     @cached_property
     def run_id(self) -> str:
-        """First 12 hex digits of the SHA-256 of all settings and the version of the protocol."""
-        return digest({**dataclasses.asdict(self), "protocol": PROTOCOL_VERSION})[:12]
+        """First 12 hex digits of the SHA-256 of all settings and the version of the protocol.
+
+        A run without a control is known as it was before there were any.
+        """
+        settings = dataclasses.asdict(self)
+        if self.control == NONE:
+            del settings["control"]
+        return digest({**settings, "protocol": PROTOCOL_VERSION})[:12]
 
     def __str__(self) -> str:
-        return f"{self.task} {self.backbone} {self.init} fraction {self.fraction:g} seed {self.seed}"
+        control = "" if self.control == NONE else f" {self.control}"
+        return f"{self.task} {self.backbone} {self.init} fraction {self.fraction:g} seed {self.seed}{control}"
 
 
 def clip_settings(run: Run) -> ClipSettings:
@@ -133,6 +144,7 @@ def clip_settings(run: Run) -> ClipSettings:
         jitter_hu=run.jitter_hu,
         jitter_scale=run.jitter_scale,
         fill=FILL_VALUE if FILL in run.flaws else None,
+        shuffle_seed=run.seed if run.control == SHUFFLED_SLICES else None,
     )
 
 
