@@ -36,6 +36,7 @@ from ctlib.controls import split
 from ctlib.flaws import FRESH_FRACTION, ONE_MEAN
 from ctlib.inits import find, network
 from ctlib.loaders import EpochSampler
+from ctlib.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.records import NO_COHORT
@@ -116,6 +117,9 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim)
     if FRESH_FRACTION not in run.flaws:
         used = used[used["patient_id"].isin(patients)].reset_index(drop=True)
     n_batches = batches_an_epoch(run, len(used))
+    chosen_by = in_split["val"]
+    if run.control == PERMUTED_LABELS:
+        used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
 
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
     is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
@@ -132,8 +136,8 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim)
         model,
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
-        ClipDataset(store, in_split["val"], cut, train=False),
-        _while_mine(study_auroc(in_split["val"]), claim),
+        ClipDataset(store, chosen_by, cut, train=False),
+        _while_mine(study_auroc(chosen_by), claim),
         FitSettings(**{name: value for name, value in dataclasses.asdict(run).items() if name in names}),
         compute,
         folder,

@@ -22,6 +22,7 @@ from ctlib import tables
 from ctlib.clips import ClipSettings
 from ctlib.cohorts import task
 from ctlib.flaws import CLIP_LABELS, DROPPED_TAILS, FILL, FILL_VALUE, FRESH_FRACTION, flaws_of, without_tails
+from ctlib.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.store import Store
 from ctlib.turns import turned
 from ctlib.workspace import Workspace
@@ -29,7 +30,7 @@ from ctlib.workspace import Workspace
 PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
 
-LATER: dict[str, Any] = {"fold": 0, "loss": "bce", "sampling": "balanced"}
+LATER: dict[str, Any] = {"control": NONE, "fold": 0, "loss": "bce", "sampling": "balanced"}
 """Settings that came after the first results, with the value those had: their ids stay what they were."""
 
 WRITER = "01_explore_data"
@@ -77,6 +78,7 @@ class Run:
         accumulate: batches a step of the optimizer.
         code: checksum of the module of a network of the user's own; empty for ours.
         flaws: choices of the published code that are put back, of `ctlib.flaws.FLAWS`.
+        control: one of `ctlib.negative_controls.CONTROLS`.
         loss: `bce` or `focal`.
         sampling: `balanced` or `shuffled`, of `ctlib.sampling.SAMPLERS`.
         fold: turn of the cross-validation (`ctlib.turns.turned`); 0 is table `splits` as it is.
@@ -112,6 +114,7 @@ class Run:
     accumulate: int = 1
     code: str = ""
     flaws: tuple[str, ...] = ()
+    control: str = NONE
     loss: str = "bce"
     sampling: str = "balanced"
     fold: int = 0
@@ -121,6 +124,7 @@ class Run:
             if field.type == "float":  # 1 and 1.0 are one setting
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         object.__setattr__(self, "flaws", flaws_of("corrected", self.flaws))
+        control_of(self.control, self.channels)
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}.")
@@ -139,7 +143,10 @@ class Run:
         return digest({**told, "protocol": PROTOCOL_VERSION})[:12]
 
     def __str__(self) -> str:
-        return f"{self.task} {self.backbone} {self.init} fraction {self.fraction:g} seed {self.seed}"
+        turn = f" fold {self.fold}" if self.fold else ""
+        control = "" if self.control == NONE else f" {self.control}"
+        arm = f"{self.task} {self.backbone} {self.init}"
+        return f"{arm} fraction {self.fraction:g} seed {self.seed}{turn}{control}"
 
 
 def clip_settings(run: Run) -> ClipSettings:
@@ -154,6 +161,7 @@ def clip_settings(run: Run) -> ClipSettings:
         jitter_hu=run.jitter_hu,
         jitter_scale=run.jitter_scale,
         fill=FILL_VALUE if FILL in run.flaws else None,
+        shuffle_seed=run.seed if run.control == SHUFFLED_SLICES else None,
     )
 
 

@@ -110,7 +110,7 @@ def test_every_field_is_part_of_the_id(field):
     run = Run(**values, lr=1e-3, data="d", weights="w", **SETTINGS)
     value = getattr(run, field)
     if isinstance(value, str):
-        known = {"exam": "clips", "bce": "focal", "balanced": "shuffled"}
+        known = {"exam": "clips", "bce": "focal", "balanced": "shuffled", "none": "permuted_labels"}
         other = known.get(value, value + "x")
     else:
         other = ("fill",) if field == "flaws" else value + 1

@@ -26,7 +26,7 @@ ORDER = [
     (1, "volumes checks"),
     (1, "store"),
     (1, "cohorts"),
-    (2, "splits cutting sampling motions flaws"),
+    (2, "splits cutting sampling motions flaws negative_controls"),
     (2, "clips videos folds turns"),
     (3, "backbones networks metrics controls forward objectives power sizes"),
     (3, "zoo stats"),
