@@ -15,7 +15,8 @@ from ctlib.backbones import code_of
 from ctlib.cohorts import task
 from ctlib.finetuning import execute
 from ctlib.inits import find
-from ctlib.rates import chosen, fixed, of_table
+from ctlib.loggers import CSV, require
+from ctlib.rates import chosen, fixed, of_table, tried
 from ctlib.records import NO_COHORT
 from ctlib.results import ERROR, collect
 from ctlib.runs import Run, fingerprint, labelled_clips
@@ -52,7 +53,8 @@ def expand(
         inits: where weights begin.
         fractions: shares of the training patients.
         seeds: seeds.
-        lr: learning rate of all, or of each task, network and init.
+        lr: learning rate of all, or of each task, network and init; arms without one are left out, as while
+            a search goes on.
         folds: turns of the cross-validation, for cohorts that have folds; none is the single split.
         exceptions: settings of some networks alone, see `ctlib.arms.exceptions_of`.
         settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
@@ -138,6 +140,7 @@ def _made(
             **own[arm],
         )
         for arm, turn, fraction, seed in of
+        if isinstance(lr, float) or arm in lr
     ]
     return list(dict.fromkeys(runs))
 
@@ -166,9 +169,10 @@ def search(
     rates: Sequence[float],
     fraction: float,
     seed: int,
-    engine: Engine,
+    engine: Engine | None,
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
+    logger: str = CSV,
     **settings: Any,
 ) -> pd.DataFrame:
     """Try learning rates for each task, network and init, and write table `search`.
@@ -181,13 +185,15 @@ def search(
         rates: learning rates that are tried, the same for all.
         fraction: share of the training patients.
         seed: the one seed of these runs.
-        engine: where they execute.
+        engine: where they execute; None computes nothing, and looks at what is there.
         echo: takes one line a run that ends.
         loader_workers: see `execute`.
+        logger: see `execute`.
         settings: see `expand`.
 
     Returns:
-        Table `search`; `ctlib.rates.of_table` gives `lr` for `expand`.
+        Table `search`; `ctlib.rates.of_table` gives `lr` for `expand`. Of what is not computed, the arms
+        whose rates were all tried.
 
     Raises:
         ValueError: no rate of an arm gave a validation AUROC; and see `expand`.
@@ -197,8 +203,11 @@ def search(
         for lr in rates
         for run in expand(workspace, tasks, backbones, inits, [fraction], [seed], float(lr), **settings)
     ]
-    run_grid(workspace, runs, engine, echo, loader_workers)
-    table = chosen(runs, collect(workspace, runs)["runs"])
+    run_grid(workspace, runs, engine, echo, loader_workers, logger)
+    results = collect(workspace, runs)["runs"]
+    if engine is None:
+        runs, results = tried(runs, results)
+    table = chosen(runs, results)
     tables.write(table, "search", workspace.table("search"))
     return table
 
@@ -223,6 +232,9 @@ def learning_rates(
         search_with: rates, fraction, seed and engine of `search`.
         settings: see `search`.
 
+    Returns:
+        Of a search that is not finished and not computed here, of the arms that have theirs.
+
     Raises:
         ValueError: see `ctlib.rates.fixed` and `search`.
     """
@@ -235,29 +247,44 @@ def learning_rates(
 def run_grid(
     workspace: Workspace,
     runs: Sequence[Run],
-    engine: Engine,
+    engine: Engine | None,
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
+    logger: str = CSV,
 ) -> None:
     """Compute the runs that are neither finished nor failed; one that fails stops no other.
 
     Args:
         workspace: where everything lies.
         runs: from `expand`.
-        engine: where they execute.
+        engine: where they execute; None computes nothing, and tells what is there.
         echo: takes one line a run that ends.
         loader_workers: see `execute`.
+        logger: see `execute`.
+
+    Raises:
+        ValueError: the logger is unknown, or its package is missing.
     """
+    require(logger)
     found = housekeeping.states(workspace.runs, [run.run_id for run in runs])
     left = (housekeeping.FINISHED, housekeeping.FAILED)
     todo = [run for run, state in zip(runs, found, strict=True) if state not in left]
     n_finished, n_failed = found.count(housekeeping.FINISHED), found.count(housekeeping.FAILED)
+    if engine is None:
+        n_begun = found.count(housekeeping.BEGUN)
+        echo(
+            f"{n_finished} of {len(runs)} runs are finished, {n_failed} failed, {n_begun} are begun, "
+            f"{len(todo) - n_begun} are missing; nothing is computed here."
+        )
+        return
     echo(f"{n_finished} of {len(runs)} runs were finished before; {len(todo)} to compute.")
     if n_failed:
         echo(
             f"{n_failed} failed before and would again; `python -m ctlib retry {workspace.root.name}` lets "
             "them be computed."
         )
+    if todo and engine.dashboard:
+        echo(f"Dask's dashboard: {engine.client().dashboard_link}")
 
     def line(outcome: Outcome) -> str:
         run = todo[outcome.index]
@@ -274,5 +301,5 @@ def run_grid(
             write_text(workspace.runs / todo[outcome.index].run_id / ERROR, outcome.error)
         echo(line(outcome))
 
-    work = partial(execute, str(workspace.root), loader_workers=loader_workers)
+    work = partial(execute, str(workspace.root), loader_workers=loader_workers, logger=logger)
     engine.run(work, todo, what="finetuning runs", note=line, on_done=on_done)

@@ -131,7 +131,7 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("status", "str", "finished, failed or missing"),
         ("error", "str?", "last line of the traceback of a failed run"),
         ("n_patients", "int64?", "distinct training patients"),
-        ("n_studies", "int64?", "distinct training studies"),
+        ("n_studies", "int64?", "distinct training studies seen"),
         ("n_clips", "int64?", "distinct training clips seen"),
         ("n_parameters", "int64?", "numbers that are trained"),
         ("epochs", "int64?", "epochs trained"),

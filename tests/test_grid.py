@@ -367,7 +367,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     folder = workspace.runs / run.run_id
     assert {path.name for path in folder.iterdir()} == {
         *("run.json", "weights.safetensors", "weights.json", "curves.parquet"),
-        *("predictions.parquet", "ledger.parquet", "result.json"),
+        *("predictions.parquet", "ledger.parquet", "result.json", "logs"),
     }
     assert json.loads((folder / "run.json").read_text())["lr"] == 1e-3
     rows = labelled_clips(workspace, "lidc")

@@ -33,7 +33,7 @@ ORDER = [
     (3, "ledger origins summaries"),
     (3, "records quality"),
     (3, "inits"),
-    (4, "housekeeping claims nannies arms"),
+    (4, "housekeeping claims nannies arms loggers"),
     (4, "clusters"),
     (4, "engine precision runs optimization"),
     (4, "loaders results rates calibration"),
