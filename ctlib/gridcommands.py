@@ -22,8 +22,6 @@ DATA, GRID = "01_explore_data", "03_finetune_grid"
 LR_RATES, LR_FRACTION = "lr_rates", "lr_fraction"
 """Parameters of `03_finetune_grid` that say how a learning rate is searched."""
 NOT_SEARCHED = "the learning rates have not been searched yet."
-CALIBRATION = "calibration.json"
-"""Under work/PROFILE: what was measured on this device."""
 
 _set_option = click.option(
     "--set",
@@ -178,6 +176,7 @@ def plan(
     from ctlib import plan as planning
     from ctlib.cohorts import CohortError, task
     from ctlib.plan import words
+    from ctlib.plan.here import CALIBRATION
     from ctlib.sizes import size_of
 
     rate = calibration.GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12

@@ -170,7 +170,7 @@ def test_power_is_that_of_the_test_patients_of_all_folds():
     assert (one.design.networks, one.design.seeds) == (2, 3)
     from ctlib.power import Scored
 
-    assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525), one.design)
+    assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525, 5), one.design)
 
 
 def test_a_test_split_of_one_class_has_no_power_and_stops_no_plan():

@@ -245,11 +245,11 @@ def _power(setting: Setting, runs: Sequence[Run]) -> pd.DataFrame:
     scored = {}
     for name in dict.fromkeys(run.task for run in runs):
         size = setting.sizes[task(name).cohort]
-        folds = len({run.fold for run in runs if run.task == name})  # their test patients are pooled
+        folds = len({run.fold for run in runs if run.task == name})  # AUROCs are averaged over them
         n_positive = folds * size.positive["test"]
         n_negative = folds * size.patients["test"] - n_positive
         if min(n_positive, n_negative) > 0:
-            scored[name] = power.Scored(n_positive, n_negative)
+            scored[name] = power.Scored(n_positive, n_negative, folds)
     return power.sheet(scored, design_of(runs)) if scored else pd.DataFrame()
 
 
