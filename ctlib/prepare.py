@@ -19,13 +19,11 @@ from ctlib.identity import Identity, IdentityError
 from ctlib.maps import Map
 from ctlib.splits import SplitError, apply_splits, read_splits, split_patients
 from ctlib.store import Store
-from ctlib.turns import file_for, read_folds
+from ctlib.turns import NO_FOLD, file_for, read_folds
 from ctlib.workspace import Workspace, resolve
 
 FAULTS = (CohortError, IngestError, IdentityError, SplitError, FileNotFoundError)
 """What wrong input raises here; each is one sentence."""
-NO_FOLD = -1
-"""Parameter `fold` of a splits file that has splits and no folds."""
 
 
 @dataclass(frozen=True)

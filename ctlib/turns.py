@@ -15,6 +15,9 @@ import pandas as pd
 from ctlib import tables
 from ctlib.splits import SplitError, read_splits
 
+NO_FOLD = -1
+"""Parameter `fold` of a splits file that has splits and no folds."""
+
 
 def file_for(cohort: str, splits_file: str) -> str:
     """The file of splits or folds of a cohort: parameter `splits_file`, "" for none.

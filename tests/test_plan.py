@@ -16,7 +16,7 @@ from noise_cohort import LENGTH, SIDE, write_cohort
 from ctlib import calibration, gridcommands, housekeeping, parameters, tables
 from ctlib.calibration import Timing, kind
 from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
-from ctlib.plan import Setting, against, batches, make, schedule, seconds, words
+from ctlib.plan import Setting, against, batches, here, make, schedule, seconds, words
 from ctlib.power import smallest_difference
 from ctlib.runs import Run
 from ctlib.sizes import CohortSize
@@ -288,7 +288,7 @@ def ids(workspace):
     values = yaml.safe_load(
         (workspace.root.parent / "params" / "small" / f"{gridcommands.GRID}.yaml").read_text()
     )
-    found = gridcommands.expected(workspace, values)
+    found = here.expected(workspace, values)
     assert (found.unknown, found.search_unknown, found.search) == ("", "", [])
     return [run.run_id for run in found.runs]
 
@@ -329,16 +329,16 @@ def test_a_plan_needs_no_data(places, tmp_path, capsys):
 def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", gridcommands.LR_RATES: [1e-3, 1e-4, 1e-5], gridcommands.LR_FRACTION: 0.5}
-    before = gridcommands.expected(workspace, values)
+    values |= {"lr": "search", here.LR_RATES: [1e-3, 1e-4, 1e-5], here.LR_FRACTION: 0.5}
+    before = here.expected(workspace, values)
     assert len(before.runs) == 4 and [run.lr for run in before.search] == [1e-3, 1e-4, 1e-5]
     assert {(run.fraction, run.seed) for run in before.search} == {(0.5, 0)}
-    assert before.unknown == gridcommands.NOT_SEARCHED and before.search_unknown == ""
+    assert before.unknown == here.NOT_SEARCHED and before.search_unknown == ""
     rows = [(run.run_id, run.task, run.backbone, run.init, run.lr, "finished", None) for run in before.search]
     columns = ["run_id", "task", "backbone", "init", "lr", "status", "error"]
     table = pd.DataFrame(rows, columns=columns).assign(val_auroc=[0.6, 0.8, 0.7], chosen=[False, True, False])
     tables.write(tables.check(table, "search"), "search", workspace.table("search"))
-    after = gridcommands.expected(workspace, values)
+    after = here.expected(workspace, values)
     assert after.unknown == "" and {run.lr for run in after.runs} == {1e-4}
     assert after.search == before.search
 
@@ -346,7 +346,7 @@ def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
 def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspace, capsys):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", gridcommands.LR_RATES: [1e-3, 1e-4, 1e-5], gridcommands.LR_FRACTION: 0.5}
+    values |= {"lr": "search", here.LR_RATES: [1e-3, 1e-4, 1e-5], here.LR_FRACTION: 0.5}
     values = {"01_explore_data": values, gridcommands.GRID: values}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gridcommands, "load", lambda *_: values)
