@@ -23,7 +23,7 @@ from ctlib.cohorts import task
 from ctlib.flaws import CLIP_LABELS, DROPPED_TAILS, FILL, FILL_VALUE, flaws_of, without_tails
 from ctlib.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.store import Store
-from ctlib.workspace import Workspace
+from ctlib.workspace import Workspace, read_json
 
 PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
@@ -145,6 +145,18 @@ def clip_settings(run: Run) -> ClipSettings:
         jitter_scale=run.jitter_scale,
         fill=FILL_VALUE if FILL in run.flaws else None,
         shuffle_seed=run.seed if run.control == SHUFFLED_SLICES else None,
+    )
+
+
+def read_run(workspace: Workspace, run_id: str) -> Run:
+    """The settings that a run was computed with, from its folder.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
+    settings = read_json(workspace.runs / run_id / "run.json")
+    return Run(
+        **{field.name: settings[field.name] for field in dataclasses.fields(Run) if field.name in settings}
     )
 
 

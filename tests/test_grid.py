@@ -110,7 +110,7 @@ def test_every_field_is_part_of_the_id(field):
     run = Run(**values, lr=1e-3, data="d", weights="w", **SETTINGS)
     value = getattr(run, field)
     if isinstance(value, str):
-        other = {"exam": "clips"}.get(value, value + "x")
+        other = {"exam": "clips", "none": "permuted_labels"}.get(value, value + "x")
     else:
         other = ("fill",) if field == "flaws" else value + 1
     assert dataclasses.replace(run, **{field: other}).run_id != run.run_id
