@@ -163,8 +163,13 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim)
     }
 
 
-def drawn(workspace: Workspace, run: Run) -> Network:
+def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
     """The network of a finished run with random weights: nothing is learnt, mean and std are the run's.
+
+    Args:
+        workspace: where the run lies.
+        run: a finished run.
+        seed: of backbone and head; the run's own where none is given.
 
     Raises:
         FileNotFoundError: its weights were deleted; `python -m ctlib retry` lets it be computed again.
@@ -175,7 +180,7 @@ def drawn(workspace: Workspace, run: Run) -> Network:
     record = read_json(record_path)
     mean, std = tuple(record["mean"]), tuple(record["std"])
     init = Init("random", DRAWN, "none needed", mean, std, record["channels"])
-    return network(run.backbone, run.size, init, run.seed)[0]  # type: ignore[arg-type]
+    return network(run.backbone, run.size, init, run.seed if seed is None else seed)[0]  # type: ignore[arg-type]
 
 
 def trained(workspace: Workspace, run: Run) -> Network:

@@ -164,7 +164,8 @@ class _Hooked(ModelWithHooks):
 
     def forward_hook(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _given: Any, output: Any) -> None:
-            self.grid = output[1] if isinstance(output, tuple) else ()
+            values, self.grid = output if isinstance(output, tuple) else (output, ())
+            values.requires_grad_(True)  # gradients are needed from here on, and nowhere before
             self.activations[name] = self.to_map(output)
 
         return hook
@@ -181,7 +182,7 @@ class ClassActivation:
     """Maps of a network's clips.
 
     Args:
-        network: a backbone of `ctlib.backbones` with a head of one logit; it is put in evaluation mode.
+        network: a backbone of `ctlib.backbones` with a head of one logit; it is frozen, in evaluation mode.
         shape: (C, D, H, W) of the clips.
 
     Raises:
@@ -189,6 +190,7 @@ class ClassActivation:
     """
 
     def __init__(self, network: Network, shape: Sequence[int]) -> None:
+        network.is_frozen = True
         self.network = network.eval()
         self.stages = stages(network.backbone)
         self.is_2d = isinstance(network.backbone, Slices)
@@ -247,9 +249,9 @@ class ClassActivation:
             everywhere.
         """
         with warnings.catch_warnings():
-            # a hook on a module whose input needs no gradient of its own: a frozen backbone, the first stage
+            # what comes in needs no gradient: of the output is all that is asked for
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            found = self._cam(clips.detach().requires_grad_(True), class_idx=0)
+            found = self._cam(clips, class_idx=0)
         self.network.zero_grad(set_to_none=True)
         return found[:, 0].detach().cpu().numpy().astype(np.float32)
 

@@ -1,10 +1,12 @@
 """Whether a network looks where the disease is: its Grad-CAM against slice labels and readers' contours.
 
 Only test exams with disease are asked, for only they have a place to look at. Each map gets up to four
-scores, and beside it so does the map of the same network with random weights (`UNTRAINED`: the same seed,
-head, mean and std, on the same exams): a map is high in the middle of the body, or on edges, for reasons
-that nothing was learnt for, and what counts is the gain over that. Intervals are over patients, drawn with
-all of their exams and the same for both networks, and over seeds (`ctlib.stats.intervals`).
+scores, and so do maps of the same network with random weights (`UNTRAINED`: the same mean and std, on the
+same exams): a map is high in the middle of the body, or on edges, for reasons that nothing was learnt for,
+and what counts is the gain over that. One network with random weights scores very differently from the
+next, so there are `DRAWS` of them a seed, the first with the head that the trained one began with. Intervals
+are over patients, drawn with all of their exams and the same for both networks, and over seeds
+(`ctlib.stats.intervals`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ from ctlib.workspace import Workspace
 
 UNTRAINED = "untrained"
 """In the place of an init: the network with random weights, never trained."""
+DRAWS = 4
+"""Networks with random weights a seed."""
+_NEXT_DRAW = 1000  # what is added to the seed for the next: more than any experiment has
 TOLERANCE_MM = 15.0
 """How far from a nodule the peak of a map may lie and still be a hit, mm: a map of one value for every 16 or
 32 px points no more exactly, as in the pointing game of Zhang et al. (Top-down neural attention, ECCV 2016),
@@ -46,7 +51,8 @@ MEASURES = {
     "nodule_hit": f"share of exams whose map is highest within {TOLERANCE_MM:g} mm of a nodule",
 }
 """What the scores are; chance is 0.5 for both AUROCs, and what random weights reach for both shares."""
-COLUMNS = ["task", "backbone", "init", "seed", "run_id", "patient_id", "study", "measure", "value", "reason"]
+COLUMNS = ["task", "backbone", "init", "seed", "draw", "run_id", "patient_id", "study", "measure", "value"]
+COLUMNS += ["reason"]
 GAINS = ["task", "backbone", "init", "measure", "value", "low", "high", "untrained", "gain", "gain_low"]
 GAINS += ["gain_high", "n_patients", "n_exams", "n_seeds", "reason"]
 Array = NDArray[np.float64]
@@ -185,8 +191,8 @@ def looked(
         echo: takes one line a run that cannot be looked at, and one a task and network.
 
     Returns:
-        Columns task, backbone, init (`UNTRAINED` for random weights), seed, run_id, patient_id, study,
-        measure, value, reason; a row for each exam and measure.
+        Columns task, backbone, init (`UNTRAINED` for random weights), seed, draw (of random weights, from
+        0), run_id, patient_id, study, measure, value, reason; a row for each exam and measure.
     """
     chosen = runs[runs["backbone"].isin(list(backbones)) & runs["init"].isin(list(inits))]
     chosen = chosen[chosen["fraction"] == chosen.groupby("task")["fraction"].transform("max")]
@@ -198,14 +204,16 @@ def looked(
                 echo(f"{name}, {backbone} from {row.init}, seed {row.seed} is not looked at: {why}.")
             else:
                 there.append(read_run(workspace, str(row.run_id)))
-        activations = [(run, run.init, activation_of(trained(workspace, run), run)) for run in there]
-        for run in {run.seed: run for run in there}.values():  # one a seed, whatever the init
-            activations.append((run, UNTRAINED, activation_of(drawn(workspace, run), run)))
+        activations = [(run, run.init, 0, activation_of(trained(workspace, run), run)) for run in there]
+        for run in {run.seed: run for run in there}.values():  # the same for all inits of a seed
+            for draw in range(DRAWS):
+                network = drawn(workspace, run, run.seed + _NEXT_DRAW * draw)
+                activations.append((run, UNTRAINED, draw, activation_of(network, run)))
         for exam in test_exams(workspace, there[0]) if there else ():
             inside = exam.inside(min_readers)
-            for run, init, activation in activations:
+            for run, init, draw, activation in activations:
                 made = scores(exam.map_of(activation, run), exam.labels, inside, exam.spacing_mm)
-                about = {"task": name, "backbone": backbone, "init": init, "seed": run.seed}
+                about = {"task": name, "backbone": backbone, "init": init, "seed": run.seed, "draw": draw}
                 about |= {"run_id": run.run_id, "patient_id": exam.row.patient_id}
                 about |= {"study": exam.row.study_uid}
                 rows += [
@@ -254,8 +262,8 @@ def gains(table: pd.DataFrame, how: Bootstrap) -> pd.DataFrame:
 
 def _gain(part: pd.DataFrame, init: str, how: Bootstrap) -> dict[str, Any]:
     """The other columns of a row of `gains`."""
-    wide = part[part["init"].isin([init, UNTRAINED])].pivot_table(
-        index=["patient_id", "study"], columns=["init", "backbone", "seed"], values="value", dropna=False
+    wide = part[part["init"].isin([init, UNTRAINED])].pivot(
+        index=["patient_id", "study"], columns=["init", "backbone", "seed", "draw"], values="value"
     )
     arms = {name: wide[name] if name in wide else wide.iloc[:, :0] for name in (init, UNTRAINED)}
     without = wide.isna().all(axis=1).to_numpy()
@@ -269,18 +277,18 @@ def _gain(part: pd.DataFrame, init: str, how: Bootstrap) -> dict[str, Any]:
     reasons = [part["reason"][part["reason"] != ""].iloc[0]] if without.any() else []
     why = f"{int(without.sum())} of {len(wide)} exams have no value: {reasons[0]}" if reasons else ""
     kept = {name: arm[~without] for name, arm in arms.items()}
-    lacking = kept[init].shape[1] != kept[UNTRAINED].shape[1] or any(
-        a.isna().any(axis=None) for a in kept.values()
-    )
+    runs = [set(arm.columns.droplevel("draw")) for arm in kept.values()]
+    lacking = runs[0] != runs[1] or any(arm.isna().any(axis=None) for arm in kept.values())
     if without.all() or lacking:
         return empty | counts | {"reason": why if without.all() else f"{init} lacks runs of some seed"}
-    # [seeds, exams]: the mean over networks
+    # [seeds, exams]: the mean over networks and draws
     values = {name: arm.T.groupby(level="seed").mean().to_numpy() for name, arm in kept.items()}
     patients = pd.factorize(wide[~without].index.get_level_values("patient_id"))[0]
     own = mean_interval(values[init], patients, how)
     gain = mean_interval(values[init] - values[UNTRAINED], patients, how)
     return (
-        {"value": own.value, "low": own.low, "high": own.high, "untrained": float(values[UNTRAINED].mean())}
+        {"value": own.value, "low": max(own.low, 0.0), "high": min(own.high, 1.0)}
+        | {"untrained": float(values[UNTRAINED].mean())}
         | {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
         | counts
         | {"reason": "; ".join(text for text in (why, own.reason or gain.reason) if text)}
