@@ -29,8 +29,8 @@ from ctlib.negative_controls import NONE
 from ctlib.networks import Network
 from ctlib.nodules import MIN_READERS, mask
 from ctlib.runs import Run, clip_settings, clips_of_run, read_run, read_table, store_of
-from ctlib.stats import MEAN_OF, Bootstrap, Interval
-from ctlib.stats.intervals import crossed_interval
+from ctlib.stats import MEAN_OF, Bootstrap
+from ctlib.stats.crossed import Estimate, for_these
 from ctlib.store import Store
 from ctlib.training import WEIGHTS
 from ctlib.workspace import Workspace
@@ -281,13 +281,12 @@ def _gain(part: pd.DataFrame, init: str, how: Bootstrap) -> dict[str, Any]:
     lacking = runs[0] != runs[1] or any(arm.isna().any(axis=None) for arm in kept.values())
     if without.all() or lacking:
         return empty | counts | {"reason": why if without.all() else f"{init} lacks runs of some seed"}
-    # [seeds, exams]: the mean over networks and draws
-    values = {name: arm.T.groupby(level="seed").mean().to_numpy() for name, arm in kept.items()}
+    values = {name: _by_network(arm) for name, arm in kept.items()}
     patients = pd.factorize(wide[~without].index.get_level_values("patient_id"))[0]
-    own = mean_interval(values[init], patients, how)
-    gain = mean_interval(values[init] - values[UNTRAINED], patients, how)
+    own = mean_estimate(values[init], patients, how).share_interval(how.level)
+    gain = mean_estimate(values[init] - values[UNTRAINED], patients, how).interval(how.level)
     return (
-        {"value": own.value, "low": max(own.low, 0.0), "high": min(own.high, 1.0)}
+        {"value": own.value, "low": own.low, "high": own.high}
         | {"untrained": float(values[UNTRAINED].mean())}
         | {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
         | counts
@@ -295,25 +294,32 @@ def _gain(part: pd.DataFrame, init: str, how: Bootstrap) -> dict[str, Any]:
     )
 
 
-def mean_interval(values: Array, patients: NDArray[np.int64], how: Bootstrap) -> Interval:
-    """The mean over seeds and exams, with its interval over both; all exams of a patient are drawn together.
+def _by_network(arm: pd.DataFrame) -> Array:
+    """Scores of exams, a column a network, seed and draw, as `[networks, seeds, exams]`, mean over draws."""
+    mean = arm.T.groupby(level=["backbone", "seed"]).mean()
+    return mean.to_numpy().reshape(mean.index.get_level_values("backbone").nunique(), -1, len(arm))
+
+
+def mean_estimate(values: Array, patients: NDArray[np.int64], how: Bootstrap) -> Estimate:
+    """The mean over networks, seeds and exams; seeds and patients, with all of their exams, are random.
 
     Args:
-        values: `[S, exams]`.
+        values: `[networks, seeds, exams]`.
         patients: `[exams]`, numbers from 0.
-        how: replicates, seed and level.
+        how: replicates and seed.
 
     Returns:
-        A value without ends where there are fewer than two patients, or nothing varies.
+        An estimate without a standard error where there are fewer than two patients, or nothing varies.
 
-    >>> found = mean_interval(np.array([[0.0, 1.0] * 50]), np.arange(100), Bootstrap(2000))
+    >>> exams = np.array([[[0.0, 1.0] * 50]])
+    >>> found = mean_estimate(exams, np.arange(100), Bootstrap(2000)).interval()
     >>> found.value, round(found.half_width, 2)
     (0.5, 0.1)
     """
     n = int(patients.max()) + 1
     if n < 2:
-        return Interval(float(values.mean()), math.nan, math.nan, "one patient only; two are needed")
-    draws = np.random.default_rng(how.seed).multinomial(n, np.full(n, 1 / n), size=how.n_replicates)
-    weights = draws[:, patients]
-    replicates = values @ weights.T / weights.sum(axis=1)
-    return crossed_interval(values.mean(axis=1), replicates, how.level)
+        return Estimate(float(values.mean()), math.nan, math.nan, "one patient only; two are needed")
+    # n - 1 of the n, as in ctlib.stats.exams: drawing n would make the variance too small by 1 / n
+    draws = np.random.default_rng(how.seed).multinomial(n - 1, np.full(n, 1 / n), size=how.n_replicates)
+    weights = draws[:, patients].T
+    return for_these(values.mean(axis=2), values @ weights / weights.sum(axis=0), n - 1)
