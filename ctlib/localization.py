@@ -13,33 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ctlib.clips import ClipDataset
-from ctlib.cohorts import task
-from ctlib.finetuning import drawn, trained
-from ctlib.gradcam import ClassActivation, exam_map
+from ctlib.figures.look import signed
 from ctlib.metrics import Metric, auroc
-from ctlib.negative_controls import NONE
-from ctlib.networks import Network
-from ctlib.nodules import MIN_READERS, mask
-from ctlib.runs import Run, clip_settings, clips_of_run, read_run, read_table, store_of
+from ctlib.nodules import MIN_READERS
+from ctlib.runs import read_run
+from ctlib.seen import UNTRAINED, activation_of, test_exams, why_unseen
 from ctlib.stats import MEAN_OF, Bootstrap
 from ctlib.stats.crossed import Estimate, for_these
-from ctlib.store import Store
-from ctlib.training import WEIGHTS
 from ctlib.workspace import Workspace
 
-UNTRAINED = "untrained"
-"""In the place of an init: the network with random weights, never trained."""
 DRAWS = 4
 """Networks with random weights a seed."""
-_NEXT_DRAW = 1000  # what is added to the seed for the next: more than any experiment has
 TOLERANCE_MM = 15.0
 """How far from a nodule the peak of a map may lie and still be a hit, mm: a map of one value for every 16 or
 32 px points no more exactly, as in the pointing game of Zhang et al. (Top-down neural attention, ECCV 2016),
@@ -108,70 +98,6 @@ def _distance_mm(
     return float(np.linalg.norm((np.argwhere(inside) - peak) * spacing_mm, axis=1).min())
 
 
-@dataclass(frozen=True)
-class Exam:
-    """A test exam with disease.
-
-    Args:
-        row: of table `series`.
-        clips: its clips, as `runs.clips_of_run` gives them.
-        labels: of its slices, `[D]`, 1 = disease.
-        marks: its rows of table `marks`.
-        store: of its cohort.
-    """
-
-    row: Any
-    clips: pd.DataFrame
-    labels: NDArray[np.int64]
-    marks: pd.DataFrame
-    store: Store
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Of the stored voxels (z, y, x), mm."""
-        z, y, x = self.store.record(self.row.series_uid)["spacing_mm"]
-        return z, y, x
-
-    def inside(self, min_readers: int = MIN_READERS) -> NDArray[np.bool_] | None:
-        """The stored voxels in a nodule `[D, M, M]`; None where nobody drew a contour."""
-        if self.marks.empty:
-            return None
-        return mask(self.marks, self.row, self.store.matrix_px, min_readers)
-
-    def map_of(self, activation: ClassActivation, run: Run) -> NDArray[np.float32]:
-        """The map of a run's network in the stored voxels `[D, M, M]`; NaN beyond its crop."""
-        clips = ClipDataset(self.store, self.clips, clip_settings(run), train=False)
-        return exam_map(activation, clips, len(self.labels), self.store.matrix_px)
-
-
-def test_exams(workspace: Workspace, run: Run) -> list[Exam]:
-    """The test exams with disease of a run's task, by patient and study.
-
-    Raises:
-        MissingInput: a table is missing.
-    """
-    cohort, store = task(run.task).cohort, store_of(workspace, run)
-    rows = clips_of_run(workspace, run)
-    rows = rows[(rows["split"] == "test") & (rows["study_label"] == 1)]
-    series, slices, marks = (read_table(workspace, name, cohort) for name in ("series", "slices", "marks"))
-    by_uid = {row.series_uid: row for row in series.itertuples(index=False)}
-    exams = []
-    for uid, clips in rows.groupby("series_uid", sort=False):
-        labels = slices[slices["series_uid"] == uid].sort_values("slice")["label"].fillna(0)
-        own = marks[marks["series_uid"] == uid]
-        exams.append(Exam(by_uid[uid], clips, labels.to_numpy(np.int64), own, store))
-    return exams
-
-
-test_exams.__test__ = False  # type: ignore[attr-defined]
-
-
-def activation_of(network: Network, run: Run) -> ClassActivation:
-    """What makes the maps of a network for the clips of a run."""
-    cut = clip_settings(run)
-    return ClassActivation(network, (cut.n_channels, cut.length, cut.crop_px, cut.crop_px))
-
-
 def looked(
     workspace: Workspace,
     runs: pd.DataFrame,
@@ -200,15 +126,14 @@ def looked(
     for (name, backbone), part in chosen.groupby(["task", "backbone"], sort=False):
         there = []
         for row in part.itertuples():
-            if why := _why_not(workspace, row):
+            if why := why_unseen(workspace, row):
                 echo(f"{name}, {backbone} from {row.init}, seed {row.seed} is not looked at: {why}.")
             else:
                 there.append(read_run(workspace, str(row.run_id)))
-        activations = [(run, run.init, 0, activation_of(trained(workspace, run), run)) for run in there]
+        activations = [(run, run.init, 0, activation_of(workspace, run)) for run in there]
         for run in {run.seed: run for run in there}.values():  # the same for all inits of a seed
             for draw in range(DRAWS):
-                network = drawn(workspace, run, run.seed + _NEXT_DRAW * draw)
-                activations.append((run, UNTRAINED, draw, activation_of(network, run)))
+                activations.append((run, UNTRAINED, draw, activation_of(workspace, run, draw)))
         for exam in test_exams(workspace, there[0]) if there else ():
             inside = exam.inside(min_readers)
             for run, init, draw, activation in activations:
@@ -222,17 +147,6 @@ def looked(
                 ]
         echo(f"{name}, {backbone}: {len(there)} of {len(part)} runs looked at.")
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _why_not(workspace: Workspace, row: Any) -> str:
-    """Why there are no maps of a run, or ''."""
-    if row.status != "finished":
-        return f"run {row.run_id} is {row.status}"
-    if not (workspace.runs / row.run_id / WEIGHTS).is_file():
-        return f"run {row.run_id} has no weights any more"
-    if read_run(workspace, row.run_id).control != NONE:
-        return f"run {row.run_id} is a negative control"
-    return ""
 
 
 def gains(table: pd.DataFrame, how: Bootstrap) -> pd.DataFrame:
@@ -323,3 +237,26 @@ def mean_estimate(values: Array, patients: NDArray[np.int64], how: Bootstrap) ->
     draws = np.random.default_rng(how.seed).multinomial(n - 1, np.full(n, 1 / n), size=how.n_replicates)
     weights = draws[:, patients].T
     return for_these(values.mean(axis=2), values @ weights / weights.sum(axis=0), n - 1)
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """Whether networks look where the disease is more than random weights do, a sentence a row with a value.
+
+    Args:
+        table: result of `gains`.
+    """
+    said = []
+    for row in table[table["value"].notna()].to_dict("records"):
+        about = f"{row['task']}, {row['backbone']} from {row['init']}, {row['measure'].replace('_', ' ')}"
+        gain = f"{row['value']:.3f}, random weights {row['untrained']:.3f}, gain {signed(row['gain'], 3)}"
+        if math.isnan(row["gain_low"]):
+            said.append(f"{about}: {gain}, without an interval: {row['reason']}.")
+            continue
+        verdict = "not shown to look there more than random weights do"
+        if row["gain_low"] > 0:
+            verdict = "looks there more than random weights do"
+        elif row["gain_high"] < 0:
+            verdict = "looks there less than random weights do"
+        ends = f"({signed(row['gain_low'], 3)} to {signed(row['gain_high'], 3)})"
+        said.append(f"{about}: {gain} {ends}, {row['n_patients']} patients: {verdict}.")
+    return said
