@@ -178,13 +178,30 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("effect", "float64?", "auroc_init - auroc_baseline"),
         ("low", "float64?", "lower end of the interval"),
         ("high", "float64?", "upper end of the interval"),
+        ("se", "float64?", "standard error of the effect"),
+        ("freedom", "float64?", "degrees of freedom of the standard error"),
+        ("p_value", "float64?", "two-sided, of no effect"),
+        ("p_holm", "float64?", "by Holm, over networks; of averages, over tasks and fractions"),
+        ("equivalent", "bool", "the interval lies inside the margin of what would not matter"),
+        ("spread", "float64?", "standard deviation of the effect between networks"),
+        ("low_spread", "float64?", "lower end of its interval"),
+        ("high_spread", "float64?", "upper end of its interval"),
+        ("low_mean", "float64?", "lower end, mean over networks like these"),
+        ("high_mean", "float64?", "upper end, mean over networks like these"),
+        ("p_mean", "float64?", "two-sided, of no mean effect over networks like these"),
+        ("low_next", "float64?", "lower end, effect of a next network"),
+        ("high_next", "float64?", "upper end, effect of a next network"),
+        ("p_next", "float64?", "probability that a next network benefits"),
         ("n_patients", "int64", "test patients"),
         ("n_positive", "int64", "test patients with disease"),
         ("n_seeds", "int64", "seeds"),
         ("n_networks", "int64", "networks averaged"),
         ("reason", "str", "why a value is empty, or ''"),
+        ("reason_next", "str", "why nothing is said of other networks, or ''"),
     ),
 }
+
+SCHEMAS["controls"] = (*SCHEMAS["runs"], *_columns(("control", "str", "negative control of the run")))
 
 
 def check(frame: pd.DataFrame, name: str, where: str = "") -> pd.DataFrame:
