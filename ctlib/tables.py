@@ -95,6 +95,10 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("patient_id", "str", "patient"),
         ("split", "str", "train, val or test"),
     ),
+    "folds": _columns(
+        ("patient_id", "str", "patient"),
+        ("fold", "int64", "from 0; one of them is test, the next val, the others are train"),
+    ),
     "ledger": _columns(
         ("backbone", "str", "network"),
         ("init", "str", "where the weights come from"),
@@ -122,11 +126,12 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("init", "str", "where the weights come from"),
         ("fraction", "float64", "share of training patients whose labels are used"),
         ("seed", "int64", "of the training patients drawn, the order, the head"),
+        ("fold", "int64", "turn of the cross-validation; 0 is table splits as it is"),
         ("lr", "float64", "learning rate"),
         ("status", "str", "finished, failed or missing"),
         ("error", "str?", "last line of the traceback of a failed run"),
         ("n_patients", "int64?", "distinct training patients"),
-        ("n_studies", "int64?", "distinct training studies"),
+        ("n_studies", "int64?", "distinct training studies seen"),
         ("n_clips", "int64?", "distinct training clips seen"),
         ("n_parameters", "int64?", "numbers that are trained"),
         ("epochs", "int64?", "epochs trained"),
@@ -195,6 +200,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("reason_next", "str", "why nothing is said of other networks, or ''"),
     ),
 }
+
+SCHEMAS["controls"] = (*SCHEMAS["runs"], *_columns(("control", "str", "negative control of the run")))
 
 
 def check(frame: pd.DataFrame, name: str, where: str = "") -> pd.DataFrame:

@@ -6,6 +6,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
 from ctlib.figures.display import show, table
+from ctlib.figures.gradcam import cam_scores, cam_slices
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
 from ctlib.figures.moving import show_moving
@@ -21,10 +22,13 @@ from ctlib.figures.pictures import (
 )
 from ctlib.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.figures.results import auroc_by_fraction, clip_scores, effect_forest
+from ctlib.figures.subgroups import subgroup_forest
 
 __all__ = [
     "Picture",
     "auroc_by_fraction",
+    "cam_scores",
+    "cam_slices",
     "clip_scores",
     "contours",
     "effect_forest",
@@ -45,6 +49,7 @@ __all__ = [
     "slices_of",
     "stored",
     "style",
+    "subgroup_forest",
     "table",
     "video_strip",
 ]
