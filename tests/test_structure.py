@@ -42,9 +42,9 @@ ORDER = [
     (4, "pretraining finetuning"),
     (4, "grid"),
     (4, "plan"),
-    (5, "figures"),
+    (5, "parameters"),
+    (5, "figures prespecified"),
     (5, "findings predict prepare"),
-    (6, "parameters"),
     (6, "notebooks"),
     (6, "reports console"),
     (6, "fetch"),
@@ -194,7 +194,7 @@ def test_defaults_are_the_demo_profile(notebook):
     assert yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text()) == defaults
 
 
-PARAMS = sorted((PROJECT / "params").glob("*/*.yaml"))
+PARAMS = sorted((PROJECT / "params").glob("*/[0-9]*.yaml"))
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda p: f"{p.parent.name}/{p.name}")
