@@ -86,8 +86,7 @@ def init_look(init: str) -> InitLook:
     family = "first" if control.startswith("first_") else control
     if colon and family in CONTROLS:
         look = CONTROLS[family]
-        own = base.rpartition(":")[2]
-        return look if own == "video" else replace(look, colour=_mixed(look.colour, init_look(own).colour))
+        return look if base == "video" else replace(look, colour=_mixed(look.colour, init_look(base).colour))
     if init in INITS:
         return INITS[init]
     if "+" in init:
