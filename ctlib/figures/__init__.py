@@ -6,6 +6,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
 from ctlib.figures.display import show, table
+from ctlib.figures.forests import contrast_forest, effect_forest
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
 from ctlib.figures.moving import show_moving
@@ -20,13 +21,18 @@ from ctlib.figures.pictures import (
     video_strip,
 )
 from ctlib.figures.quality import extreme_exams, hu_peaks, metadata_baseline
-from ctlib.figures.results import auroc_by_fraction, clip_scores, effect_forest
+from ctlib.figures.questions import auroc_by_cost, calibration, effect_by_fraction, speed
+from ctlib.figures.results import auroc_by_fraction, clip_scores
 
 __all__ = [
     "Picture",
+    "auroc_by_cost",
     "auroc_by_fraction",
+    "calibration",
     "clip_scores",
     "contours",
+    "contrast_forest",
+    "effect_by_fraction",
     "effect_forest",
     "examples",
     "extreme_exams",
@@ -43,6 +49,7 @@ __all__ = [
     "show",
     "show_moving",
     "slices_of",
+    "speed",
     "stored",
     "style",
     "table",

@@ -142,24 +142,3 @@ def _who(table: pd.DataFrame) -> str:
         seeds = f"{few}" if few == many else f"{few} to {many}"
         parts.append(f"{task}: {patients} patients, {sick} with disease, seeds: {seeds}")
     return "; ".join(parts) + "."
-
-
-def against_2d(arms: pd.DataFrame, averaged: list[str]) -> pd.DataFrame:
-    """AUROC of the averaged (3D) networks against each other (2D) network, without an interval.
-
-    Args:
-        arms: result of `stats.arm_aurocs`.
-        averaged: the networks of clips.
-
-    Returns:
-        Columns task, fraction, init, AUROC of the average, other network, its AUROC, difference;
-        empty cells where an arm has no AUROC.
-    """
-    wide = arms.pivot(index=["task", "fraction", "init"], columns="backbone", values="auroc")
-    mean = wide.reindex(columns=averaged).mean(axis=1, skipna=False)
-    tables = []
-    for other in [name for name in wide if name not in averaged]:
-        columns = {f"AUROC, {MEAN_OF}{len(averaged)} 3D networks": mean, "2D network": other}
-        columns |= {"its AUROC": wide[other], "difference (no interval)": mean - wide[other]}
-        tables.append(pd.DataFrame(columns, index=wide.index).reset_index())
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
