@@ -4,9 +4,7 @@ import pytest
 from scipy.stats import norm
 
 from ctlib import tables
-from ctlib.metrics import auroc
-from ctlib.stats import Bootstrap, arm_aurocs, auroc_interval, effects, run_aurocs
-from ctlib.stats.intervals import Exams, crossed_interval, resampled
+from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
 
 QUICK = Bootstrap(n_replicates=300, seed=1)
 NETWORKS = ["slow_r50", "x3d_m"]
@@ -43,126 +41,6 @@ def change(runs, which, **values):
     for name, value in values.items():
         runs.loc[chosen, name] = value
     return runs
-
-
-# ---- draws of patients -----------------------------------------------------------------
-
-
-def test_a_weighted_mean_of_pairs_is_the_auroc_of_the_drawn_exams():
-    rng = np.random.default_rng(0)
-    scores = pd.DataFrame({"patient_id": rng.integers(0, 30, 50), "label": rng.integers(0, 2, 50)})
-    score = np.round(rng.random(50), 1)  # with ties
-    exams = Exams(scores)
-    draws = exams.draw(20, np.random.default_rng(1))
-    found = resampled(exams.pairs(score), draws)
-    for b in range(20):
-        times = np.zeros(50, int)
-        times[scores["label"] == 1], times[scores["label"] == 0] = draws[0][b], draws[1][b]
-        wanted = auroc(np.repeat(scores["label"], times), np.repeat(score, times)).value
-        assert found[b] == pytest.approx(wanted, abs=1e-12)
-
-
-def test_all_exams_of_a_patient_are_drawn_together_and_classes_keep_their_size():
-    label = np.array([1, 0, 0, 1, 1, 0, 0, 0, 1])
-    patient = np.array(list("aabbbcdde"))
-    positive, negative = Exams(pd.DataFrame({"patient_id": patient, "label": label})).draw(
-        200, np.random.default_rng(0)
-    )
-    times = np.zeros((200, 9))
-    times[:, label == 1], times[:, label == 0] = positive, negative
-    by_patient = [times[:, patient == p] for p in "abcde"]
-    assert all((part == part[:, :1]).all() for part in by_patient)
-    sick = by_patient[0][:, 0] + by_patient[1][:, 0] + by_patient[4][:, 0]
-    assert (sick == 3).all() and (by_patient[2][:, 0] + by_patient[3][:, 0] == 2).all()
-    assert len(np.unique(times, axis=0)) > 10
-
-
-def coverage(found, truth):
-    return float(np.mean([interval.low <= truth <= interval.high for interval in found]))
-
-
-def test_drawing_exams_instead_of_patients_gives_intervals_that_are_too_short():
-    """30 patients of 4 exams that share most of their difficulty; 200 experiments."""
-    by_patient, by_exam = [], []
-    for i in range(200):
-        rng = np.random.default_rng([31, i])
-        patient = np.repeat(np.arange(30), 4)
-        score = patient % 2 + 0.9 * rng.normal(size=30)[patient] + 0.436 * rng.normal(size=120)  # sd 1
-        table = pd.DataFrame({"run_id": "r", "split": "test", "patient_id": patient, "score": score})
-        table = table.assign(study=range(120), label=patient % 2)
-        by_patient.append(auroc_interval(table, 200, seed=i))
-        by_exam.append(auroc_interval(table.assign(patient_id=table["study"]), 200, seed=i))
-    truth = norm.cdf(1 / np.sqrt(2))
-    # 0.95 -+ 3 binomial standard errors of 200 experiments is 0.904 to 0.996.
-    assert 0.904 <= coverage(by_patient, truth) <= 0.996
-    assert coverage(by_exam, truth) < 0.80
-
-
-def test_the_paired_averaged_effect_is_covered_whatever_varies():
-    """Two networks, three seeds, 40 patients; the true effect is a normal integral."""
-    for run_sd in (0.05, 0.6):
-        truth = norm.cdf(1.4 / np.sqrt(2 + run_sd**2)) - norm.cdf(0.9 / np.sqrt(2 + run_sd**2))
-        found, patients_only = [], []
-        for i in range(300):
-            values, replicates = experiment(np.random.default_rng([41, i]), run_sd)
-            found.append(crossed_interval(values, replicates))
-            patients_only.append(
-                crossed_interval(values.mean(keepdims=True), replicates.mean(0, keepdims=True))
-            )
-        # 0.95 -+ 3 binomial standard errors of 300 experiments is 0.912 to 0.988.
-        assert 0.912 <= coverage(found, truth) <= 0.988
-    assert coverage(patients_only, truth) < 0.80  # what leaving the seeds out would have said
-
-
-def experiment(rng, run_sd, n=40, seeds=3):
-    label = np.arange(n) % 2
-    exams = Exams(pd.DataFrame({"patient_id": np.arange(n), "label": label}))
-    difficulty = 0.6 * rng.normal(size=n)
-    pairs = np.zeros((seeds, n // 2, n // 2))
-    for s in range(seeds):
-        for sign, apart in ((-0.5, 0.9), (0.5, 1.4)):
-            for _ in range(2):
-                shift = apart + run_sd * rng.normal()
-                pairs[s] += sign * exams.pairs(shift * label + difficulty + 0.8 * rng.normal(size=n))
-    draws = exams.draw(200, rng)
-    return pairs.mean((1, 2)), np.stack([resampled(matrix, draws) for matrix in pairs])
-
-
-# ---- the interval over seeds and patients ----------------------------------------------
-
-
-def test_seeds_that_agree_by_chance_do_not_undercut_the_patients():
-    rng = np.random.default_rng(2)
-    replicates = 0.1 + 0.03 * rng.normal(size=(3, 5000))  # independent between seeds
-    found = crossed_interval(np.array([0.1, 0.1001, 0.0999]), replicates)
-    assert found.half_width == pytest.approx(1.96 * 0.03 / np.sqrt(3), rel=0.05)
-
-
-def test_one_seed_gives_the_interval_over_patients():
-    replicates = 0.2 + 0.05 * np.random.default_rng(3).normal(size=(1, 5000))
-    found = crossed_interval(np.array([0.2]), replicates)
-    assert found.value == 0.2 and found.half_width == pytest.approx(1.96 * 0.05, rel=0.05)
-
-
-def test_what_never_varies_has_no_interval():
-    found = crossed_interval(np.ones(3), np.ones((3, 100)))
-    assert np.isnan(found.low) and found.reason
-
-
-def test_the_auroc_of_one_run_has_an_interval_or_a_reason():
-    table = pd.DataFrame({"run_id": "r", "split": "test", "patient_id": range(8), "study": range(8)})
-    table = table.assign(label=[0, 1] * 4, score=[0.1, 0.3, 0.2, 0.9, 0.8, 0.7, 0.4, 0.6])
-    found = auroc_interval(table, 500, seed=0)
-    assert found.low < found.value == 0.75 < found.high and not found.reason
-    assert auroc_interval(table, 500, seed=0) == found != auroc_interval(table, 500, seed=1)
-    perfect = auroc_interval(table.assign(score=table["label"]), 500, seed=0)
-    assert perfect.value == 1.0 and np.isnan(perfect.low) and "every draw" in perfect.reason
-    single = auroc_interval(table.assign(label=1), 500, seed=0)
-    assert np.isnan(single.value) and single.reason == "all 8 labels are 1"
-    few = auroc_interval(table.assign(patient_id=[0, 1, 0, 1, 0, 1, 0, 1]), 500, seed=0)
-    assert few.value == 0.75 and np.isnan(few.low) and "two of each" in few.reason
-    with pytest.raises(ValueError, match="one run"):
-        auroc_interval(table.assign(run_id=list("abababab")), 500, seed=0)
 
 
 # ---- tables ----------------------------------------------------------------------------

@@ -1,0 +1,218 @@
+"""Differences between two sides of arms: what an init gains, or a kind of network.
+
+Every run of both sides is scored on the same draws of patients, and sides are paired by seed (same
+training patients, batches and head), so what they share cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ctlib import tables
+from ctlib.stats.arms import PLAIN, Arm, Task, arms_of, shown, tasks
+from ctlib.stats.crossed import Array, Estimate, Population, for_next, for_these
+from ctlib.stats.families import holm, lies_inside
+from ctlib.stats.intervals import Bootstrap
+
+MEAN_OF = "mean of "
+"""How the name of a row that averages networks begins."""
+ESTIMATED = [
+    *("effect", "low", "high", "se", "freedom", "p_value", "p_holm", "equivalent"),
+    *("spread", "low_spread", "high_spread", "low_mean", "high_mean", "p_mean"),
+    *("low_next", "high_next", "p_next"),
+]
+"""Columns of a difference, in order."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A comparison: the mean AUROC over the arms of one side less that of the other.
+
+    Args:
+        name: of the comparison.
+        first: arms of the side that is looked at.
+        second: arms of the side that is subtracted.
+        seeds: seeds that are used; () for all that any run of the task and fraction has.
+
+    Raises:
+        ValueError: a side is empty, or names an arm twice.
+    """
+
+    name: str
+    first: tuple[Arm, ...]
+    second: tuple[Arm, ...]
+    seeds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for side in (self.first, self.second):
+            if not side or len(set(side)) < len(side):
+                raise ValueError(f"contrast {self.name!r}: a side is empty or names an arm twice: {side}.")
+
+    @property
+    def paired(self) -> bool:
+        """Whether both sides have the same networks, in the same order, one arm each."""
+        names = [[backbone for backbone, _ in side] for side in (self.first, self.second)]
+        return names[0] == names[1] and len(set(names[0])) == len(names[0])
+
+
+def contrasts(
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    wanted: Sequence[Contrast],
+    how: Bootstrap = PLAIN,
+    rule: str = "max",
+    margin: float = 0.0,
+) -> pd.DataFrame:
+    """Differences in mean test AUROC of any two sides, with what they say of these and of other networks.
+
+    Networks of the two sides need not be the same. Where they are (in order), each network is paired with
+    itself; else each network of the first side is set against the mean of the second, so that `spread`,
+    `*_mean` and `*_next` speak of networks like those of the first side against these of the second.
+
+    Args:
+        runs: table `runs`; with a column `fold`, runs that differ only by it are one.
+        predictions: table `predictions`; give a part of the exams for a subgroup.
+        wanted: the comparisons.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+        margin: a difference that would not matter, in AUROC; 0 for none.
+
+    Returns:
+        One row for each task, fraction and comparison that has a run in the grid on both sides: task,
+        fraction, contrast, auroc_first, auroc_second, the columns `ESTIMATED`, n_patients, n_positive,
+        n_seeds, n_networks (of the first side), reason, reason_next.
+
+        effect is first - second; low and high its interval for these networks (seeds and patients random),
+        se and freedom its standard error, p_value the test of the same, p_holm by Holm over the rows of the
+        task and fraction; equivalent whether the interval lies inside -+ margin. spread is the standard
+        deviation of the effect between networks; low_mean and high_mean the interval of the mean over
+        networks like these, p_mean its test; low_next and high_next where the effect of a next network lies;
+        p_next the probability that it is above 0. A missing, failed or unscored run leaves its row NaN and is
+        named in `reason`; `reason_next` says why nothing is said of other networks.
+
+    Raises:
+        ValueError: see `run_aurocs`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, task in tasks(runs, predictions, rule, how).items():
+        for fraction in task.fractions():
+            planned = {(backbone, init) for _, backbone, init in task.arms(fraction)}
+            here = [c for c in wanted if planned & set(c.first) and planned & set(c.second)]
+            place: dict[str, Any] = {"task": name, "fraction": fraction}
+            part = [place | _row(task, c, fraction, how, margin) for c in here]
+            for row, p in zip(part, holm([row["p_value"] for row in part]), strict=True):
+                row["p_holm"] = p
+            rows += part
+    counts = ["n_patients", "n_positive", "n_seeds", "n_networks"]
+    columns = ["task", "fraction", "contrast", "auroc_first", "auroc_second", *ESTIMATED, *counts]
+    return pd.DataFrame(rows, columns=[*columns, "reason", "reason_next"])
+
+
+def _row(task: Task, contrast: Contrast, fraction: float, how: Bootstrap, margin: float) -> dict[str, Any]:
+    """The columns of a comparison after task and fraction; p_holm is not known yet."""
+    seeds = contrast.seeds or task.seeds(fraction)
+    sides = (contrast.first, contrast.second)
+    wrong = [task.problems(side, fraction, seeds) for side in sides]
+    values = [None if w else task.values(side, fraction, seeds) for w, side in zip(wrong, sides, strict=True)]
+    row: dict[str, Any] = {"contrast": contrast.name}
+    for column, found in zip(("auroc_first", "auroc_second"), values, strict=True):
+        row[column] = math.nan if found is None else float(found.mean())
+    value = row["auroc_first"] - row["auroc_second"]
+    reason = shown(wrong[0] + wrong[1]) or task.exams.few
+    if reason:
+        estimate = Estimate(value, math.nan, math.nan, reason)
+        population = Population.unknown(value, reason)
+    else:
+        replicates = [task.replicates(side, fraction, seeds) for side in sides]
+        gain, drawn = _difference(contrast, *values), _difference(contrast, *replicates)
+        estimate = for_these(gain, drawn, task.exams.freedom)
+        population = for_next(gain, drawn, task.exams.freedom, how.level)
+    return (
+        row
+        | estimated(estimate, population, how.level, margin)
+        | task.counts(seeds)
+        | {"n_networks": len({backbone for backbone, _ in contrast.first})}
+        | {"reason": estimate.reason, "reason_next": population.reason}
+    )
+
+
+def _difference(contrast: Contrast, first: Array | None, second: Array | None) -> Array:
+    """`[networks of the first side, seeds, ...]`."""
+    assert first is not None and second is not None
+    return first - (second if contrast.paired else second.mean(axis=0, keepdims=True))
+
+
+def estimated(estimate: Estimate, population: Population, level: float, margin: float) -> dict[str, Any]:
+    """The columns `ESTIMATED`, without p_holm."""
+    here, mean, following = (e.interval(level) for e in (estimate, population.mean, population.next))
+    return {
+        **{"effect": here.value, "low": here.low, "high": here.high},
+        **{"se": estimate.se, "freedom": estimate.freedom, "p_value": estimate.p_value},
+        "equivalent": lies_inside(here.low, here.high, margin),
+        "spread": population.spread,
+        **{"low_spread": population.low_spread, "high_spread": population.high_spread},
+        **{"low_mean": mean.low, "high_mean": mean.high, "p_mean": population.mean.p_value},
+        **{"low_next": following.low, "high_next": following.high, "p_next": population.next.p_above},
+    }
+
+
+def effects(
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    baseline: str = "random",
+    init: str = "video",
+    averaged: Sequence[str] = (),
+    how: Bootstrap = PLAIN,
+    rule: str = "max",
+    margin: float = 0.0,
+) -> pd.DataFrame:
+    """What an init gains over another in test AUROC, network by network and averaged.
+
+    Args:
+        runs: table `runs`.
+        predictions: table `predictions`.
+        baseline: init that is subtracted.
+        init: init that is looked at.
+        averaged: networks over which the last row of a task and fraction averages; () for none.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+        margin: a difference that would not matter, in AUROC; 0 for none.
+
+    Returns:
+        Table `effects`: a row for each network that the grid holds from both inits, then one
+        'mean of N networks'; columns as those of `contrasts`. `p_holm` is over the networks of a task and
+        fraction, and for the means over all tasks and fractions. A missing, failed or unscored run leaves
+        its row and the mean NaN and is named in `reason`.
+
+    Raises:
+        ValueError: see `run_aurocs`.
+    """
+    rows = []
+    for name, task in tasks(runs, predictions, rule, how).items():
+        for fraction in task.fractions():
+            arms = task.arms(fraction)
+            both = [b for _, b, i in arms if i == init and (fraction, b, baseline) in arms]
+            groups = [(b, [b]) for b in both]
+            groups += [(f"{MEAN_OF}{len(averaged)} networks", list(averaged))] if averaged else []
+            for title, members in groups:
+                contrast = Contrast(title, arms_of(members, init), arms_of(members, baseline))
+                rows.append(
+                    {"task": name, "fraction": fraction, "baseline": baseline, "init": init}
+                    | _row(task, contrast, fraction, how, margin)
+                )
+    if not rows:
+        return tables.empty("effects")
+    names = {"contrast": "backbone", "auroc_first": "auroc_init", "auroc_second": "auroc_baseline"}
+    table = pd.DataFrame(rows).rename(columns=names)
+    means = table["backbone"].str.startswith(MEAN_OF)
+    table["p_holm"] = np.nan
+    table.loc[means, "p_holm"] = holm(table.loc[means, "p_value"])
+    for _, part in table[~means].groupby(["task", "fraction"]):
+        table.loc[part.index, "p_holm"] = holm(part["p_value"])
+    return tables.check(table, "effects")

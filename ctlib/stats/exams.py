@@ -1,0 +1,190 @@
+"""The test exams of a task, the draws of their patients, and the AUROC on every draw.
+
+The test patients are drawn with replacement, all exams of a patient together, separately in each
+stratum: with and without disease, and of each fold (stratified cluster bootstrap; Efron and Tibshirani
+1993, chapter 8). Exams drawn one by one would count a patient's exams as independent and give intervals
+that are too short. Of n patients of a stratum n - 1 are drawn, which makes the variance over draws
+n / (n - 1) times as large as n of n would, and so unbiased (Rao and Wu 1988,
+doi:10.1080/01621459.1988.10478591): with 20 patients that is 5 %.
+
+With cross-validation each patient is tested in one fold, by a network that the other folds' patients never
+met. Networks of different folds do not score on one scale, so an exam of one fold is not ranked against an
+exam of another: pooled, a shift between folds counts as errors (Airola et al. 2011,
+doi:10.1016/j.csda.2010.11.018). The AUROC is the mean over folds, weighted by their pairs of an exam
+with and an exam without disease: the share of all pairs that one network scored that it put in the right
+order.
+
+An AUROC on a draw is counted and not estimated: exams in the order of their scores, a running weight of
+those without disease, and each exam with disease takes what lies below it. That takes a time and a memory
+that grow with exams x draws, whatever the number of pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+EXACT = 2**22
+"""Pairs up to which sums of drawn pairs, and of halves of them, are whole numbers of float32."""
+BLOCK = 2_000_000
+"""Patients that are drawn at once, which bounds the memory of drawing."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How often each exam is drawn.
+
+    Args:
+        times: `[exams, n_replicates]`, uint8 counts.
+        pairs: `[n_replicates]` of each fold, pairs of an exam with and one without disease.
+    """
+
+    times: NDArray[np.uint8]
+    pairs: tuple[Array, ...]
+
+    @property
+    def n_replicates(self) -> int:
+        """Number of draws."""
+        return self.times.shape[1]
+
+
+class Exams:
+    """The test exams that every run of a task scores.
+
+    Args:
+        scores: columns patient_id and label, and `fold` where folds are scored by different networks;
+            one row an exam, in the order of the score vectors that are given later.
+
+    Raises:
+        ValueError: exams of a patient lie in two folds.
+    """
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        self.label = scores["label"].to_numpy(np.int64)
+        self._patient, patients = pd.factorize(scores["patient_id"], sort=True)
+        self.patient_label = np.zeros(len(patients), np.int64)
+        np.maximum.at(self.patient_label, self._patient, self.label)
+        fold = scores["fold"].to_numpy(np.int64) if "fold" in scores else np.zeros(len(scores), np.int64)
+        self._patient_fold = np.zeros(len(patients), np.int64)
+        self._patient_fold[self._patient] = fold
+        astray = self._patient_fold[self._patient] != fold
+        if astray.any():
+            name = scores["patient_id"].iloc[int(astray.argmax())]
+            raise ValueError(f"patient {name} is in the test split of two folds; a patient is tested in one.")
+        self.folds = [(int(name), np.flatnonzero(fold == name)) for name in np.unique(fold)]
+
+    @property
+    def few(self) -> str:
+        """Why patients cannot be drawn, or ''."""
+        for fold, _ in self.folds:
+            labels = self.patient_label[self._patient_fold == fold]
+            with_disease, without = int(labels.sum()), int((1 - labels).sum())
+            if min(with_disease, without) < 2:
+                place = f" in fold {fold}" if len(self.folds) > 1 else ""
+                return (
+                    f"{with_disease} test patients with disease and {without} without{place}; "
+                    "two of each are needed"
+                )
+        return ""
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of a variance over patients: those of the scarcer class, less one a fold."""
+        positive = int(self.patient_label.sum())
+        return max(min(positive, len(self.patient_label) - positive) - len(self.folds), 1)
+
+    def draw(self, n_replicates: int, rng: np.random.Generator) -> Draws:
+        """Draw the patients, n - 1 of the n of each stratum.
+
+        Raises:
+            ValueError: a stratum has fewer than two patients; see `few`.
+        """
+        if self.few:
+            raise ValueError(f"{self.few}.")
+        of_patient = np.zeros((len(self.patient_label), n_replicates), np.uint8)
+        for fold, _ in self.folds:
+            for label in (0, 1):
+                stratum = np.flatnonzero((self.patient_label == label) & (self._patient_fold == fold))
+                of_patient[stratum] = _counts(len(stratum), n_replicates, rng)
+        return self._drawn(of_patient[self._patient])
+
+    def _drawn(self, times: NDArray[np.uint8]) -> Draws:
+        """Draws, from `[exams, n_replicates]` counts."""
+        sizes = []
+        for _, members in self.folds:
+            classes = [members[self.label[members] == label] for label in (0, 1)]
+            without, having = (times[chosen].sum(axis=0, dtype=np.float64) for chosen in classes)
+            sizes.append(without * having)
+        return Draws(times, tuple(sizes))
+
+    def auroc(self, score: Array) -> float:
+        """AUROC of `[exams]` scores: the mean over folds, weighted by their pairs.
+
+        Raises:
+            ValueError: a fold lacks a class.
+        """
+        return float(self.resampled(score, self._drawn(np.ones((len(self.label), 1), np.uint8)))[0])
+
+    def one_class(self) -> str:
+        """Why a fold has no AUROC, or ''."""
+        for fold, members in self.folds:
+            labels = self.label[members]
+            if (labels == labels[0]).all():
+                place = f" of fold {fold}" if len(self.folds) > 1 else ""
+                return f"all {len(labels)} labels{place} are {labels[0]}"
+        return "" if len(self.label) else "no case"
+
+    def resampled(self, score: Array, draws: Draws) -> Array:
+        """AUROC of `[exams]` scores on each draw, `[n_replicates]`.
+
+        Raises:
+            ValueError: a fold lacks a class.
+        """
+        if self.one_class():
+            raise ValueError(f"{self.one_class()}.")
+        found, weight = np.zeros(draws.n_replicates), 0
+        for (_, members), drawn in zip(self.folds, draws.pairs, strict=True):
+            positive = self.label[members] == 1
+            pairs = int(positive.sum()) * int((~positive).sum())
+            times = draws.times if len(self.folds) == 1 else draws.times[members]
+            found += pairs * _right_order(score[members], positive, times) / drawn
+            weight += pairs
+        return found / weight
+
+
+def _counts(n: int, n_replicates: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """`[n, n_replicates]`: how often each of n is drawn, n - 1 times with replacement."""
+    counts = np.empty((n, n_replicates), np.uint8)
+    step = max(BLOCK // n, 1)
+    for start in range(0, n_replicates, step):
+        width = min(step, n_replicates - start)
+        drawn = rng.integers(n, size=(n - 1, width)) * width + np.arange(width)
+        counts[:, start : start + width] = np.bincount(drawn.ravel(), minlength=n * width).reshape(n, width)
+    return counts
+
+
+def _right_order(score: Array, positive: NDArray[np.bool_], times: NDArray[np.uint8]) -> Array:
+    """Drawn pairs of one fold that are in the right order, `[n_replicates]`; equal scores count one half."""
+    pairs = int(positive.sum()) * int((~positive).sum())
+    dtype = np.float32 if pairs < EXACT else np.float64
+    order = np.argsort(score, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True]) + 1
+    below, right, product = np.zeros((3, times.shape[1]), dtype)
+    start = 0
+    for stop in ends:
+        tied, start = order[start:stop], int(stop)
+        lower = [times[i] for i in tied if not positive[i]]
+        upper = [times[i] for i in tied if positive[i]]
+        if lower and upper:
+            halves = 0.5 * np.sum(lower, axis=0, dtype=dtype)
+            lower = [halves, halves]
+            below += lower.pop()
+        for row in upper:
+            right += np.multiply(row, below, out=product)
+        for row in lower:
+            below += row
+    return right.astype(np.float64)
