@@ -58,7 +58,13 @@ def made_up(
     shared = {t: rng.normal(size=n_patients) for t in tasks}
     runs, predictions, curves = [], [tables.empty("predictions")], [tables.empty("curves")]
     for k, (task, backbone, init, fraction, number) in enumerate(arms):
-        row = {"run_id": f"run{k:04d}", "task": task, "backbone": backbone, "init": init, "fraction": fraction}
+        row = {
+            "run_id": f"run{k:04d}",
+            "task": task,
+            "backbone": backbone,
+            "init": init,
+            "fraction": fraction,
+        }
         status = (lost(row | {"seed": number}) if lost else "") or "finished"
         error = "RuntimeError: out of memory" if status == "failed" else None
         row |= {"seed": number, "lr": 1e-3, "status": status, "error": error}
@@ -90,9 +96,7 @@ def _scores(run_id, label, shared, auroc, rng):
     for clip, shift in ((0, 0.0), (1, -1.0)):
         part = pd.DataFrame({"run_id": run_id, "split": "test", "patient_id": names, "study": names})
         parts.append(
-            part.assign(
-                clip=clip, score=expit(latent + shift), label=label * (clip == 0), study_label=label
-            )
+            part.assign(clip=clip, score=expit(latent + shift), label=label * (clip == 0), study_label=label)
         )
     return pd.concat(parts, ignore_index=True).sort_values(["study", "clip"])
 
@@ -101,7 +105,13 @@ def _curve(run_id, auroc, rng):
     epochs = np.arange(1, EPOCHS + 1)
     val = 0.5 + (auroc - 0.5) * (1 - np.exp(-epochs)) + rng.normal(0, 0.005, EPOCHS)
     return pd.DataFrame(
-        {"run_id": run_id, "epoch": epochs, "train_loss": 0.7 / epochs, "val_loss": 0.7 / epochs, "val_auroc": val}
+        {
+            "run_id": run_id,
+            "epoch": epochs,
+            "train_loss": 0.7 / epochs,
+            "val_loss": 0.7 / epochs,
+            "val_auroc": val,
+        }
     )
 
 

@@ -237,9 +237,12 @@ USUAL = ["random", "video", "kinetics400", "imagenet", "ct_lidc", "ct_rspect", "
 USUAL += [f"{c}:video" for c in ("meanvar", "shuffled", "first_2", "reversed", "flat", "frozen")]
 BLIND = {
     "no": np.eye(3),
-    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
 }  # fmt: skip
 """Machado, Oliveira and Fernandes 2009 (doi:10.1109/TVCG.2009.113), severity 1, linear RGB."""
 
@@ -335,7 +338,7 @@ def test_the_forest_says_what_the_table_says():
     table = effects(runs, predictions, averaged=NETWORKS[:2], how=Bootstrap(50))
     table.loc[0, ["effect", "low", "high"]] = [-0.1234, -0.2, 0.04]
     figure = figures.effect_forest(table)
-    assert "−0.12  (−0.20 to +0.04)" in texts(figure) and "16 test patients, 8 with disease" in figure.axes[
+    assert "−0.12 (−0.20 to +0.04)" in texts(figure) and "16 test patients, 8 with disease" in figure.axes[
         0
     ].get_title(loc="left")
     first = next(line for line in figure.axes[0].lines if list(line.get_xdata()) == [-0.2, 0.04])

@@ -134,11 +134,15 @@ def test_notebooks_open_as_the_house_does(notebook):
     assert last_heading.startswith("## What this shows, and what it does not")
 
 
+MOST_CELLS = {"04_analyze": 48}
+"""The analysis answers twelve questions, a text and a line of code each; its lines of code are as few."""
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_notebooks_are_short_and_only_tell(notebook):
     code = [c for c in cells_of(notebook) if c["cell_type"] == "code"]
     lines = [sum(1 for x in source_of(c).splitlines() if x.strip()) for c in code]
-    assert len(cells_of(notebook)) <= 32
+    assert len(cells_of(notebook)) <= MOST_CELLS.get(notebook, 32)
     assert sum(lines) <= 125
     for cell, n in zip(code, lines, strict=True):
         assert n <= 12 or cell["metadata"].get("tags") == ["parameters"], source_of(cell)

@@ -78,16 +78,15 @@ def _forest(table: pd.DataFrame, what: str, margin: float) -> Figure:
             for row in part[(part["fraction"] == fraction) & (part["label"] == label)].itertuples():
                 _line(ax, row, y)
         n, sick = part["n_patients"].iloc[0], part["n_positive"].iloc[0]
-        ax.set_title(f"{task}\n{n} test patients, {sick} with disease", linespacing=1.3)
+        ax.set_title(f"{task}\n{n} test patients, {sick} with disease", linespacing=1.3, fontsize=10)
         ax.axvline(0, color=INK, linewidth=1)
         ax.grid(axis="y", visible=False)
     figure.supxlabel(f"difference in test AUROC: {what}", fontsize=10)
     bold = {row.label for row in table.itertuples() if getattr(row, "bold", False)}
     for y, (fraction, label) in enumerate(lines):
-        name = label or f"{percent(fraction)} of the training patients"
+        name = label or f"{percent(fraction)} of the patients"
         _beside(axes[0, 0], -0.03, y, name, INK if label else FAINT, label in bold)
-    reach = 1.06 * _reach(table)
-    axes[0, 0].set(xlim=(-reach, reach), ylim=(len(lines) - 0.4, -0.6), yticks=[])
+    axes[0, 0].set(xlim=_range(table), ylim=(len(lines) - 0.4, -0.6), yticks=[])
     return figure
 
 
@@ -104,12 +103,13 @@ def _seeds(row: Any) -> list[float]:
     return [float(value) for value in str(getattr(row, "by_seed", "")).split()]
 
 
-def _reach(table: pd.DataFrame) -> float:
-    """The x range that holds all intervals on both sides of 0."""
+def _range(table: pd.DataFrame) -> tuple[float, float]:
+    """The x range that holds 0, all intervals and all seeds, and a rim."""
     columns = [name for name in ("effect", "low", "high", "low_mean", "high_mean") if name in table]
-    ends = np.abs(table[columns].to_numpy(np.float64, na_value=np.nan))
-    most = np.nanmax(ends) if np.isfinite(ends).any() else 0.1
-    return max(float(most), *(abs(v) for row in table.itertuples() for v in _seeds(row)), 0.02)
+    ends = table[columns].to_numpy(np.float64, na_value=np.nan).ravel()
+    values = np.r_[-0.02, 0.02, ends[np.isfinite(ends)], *(_seeds(row) for row in table.itertuples())]
+    rim = 0.05 * float(values.max() - values.min())
+    return float(values.min()) - rim, float(values.max()) + rim
 
 
 def _beside(ax: Axes, x: float, y: float, text: str, colour: str, bold: bool = False) -> None:
@@ -132,7 +132,7 @@ def _line(ax: Axes, row: Any, y: float) -> None:
         _beside(ax, 1.02, y, "no value", WARNING)
         return
     seeds = _seeds(row)
-    ax.plot(seeds, np.full(len(seeds), y), ".", color=look.colour, alpha=0.35, markersize=5)
+    ax.plot(seeds, np.full(len(seeds), y - 0.3), ".", color=look.colour, alpha=0.45, markersize=4)
     ends = "no interval" if pd.isna(row.low) else f"{signed(row.low, 2)} to {signed(row.high, 2)}"
     _beside(ax, 1.02, y, f"{signed(row.effect, 2)} ({ends})", INK, bold)
     wide = [getattr(row, name, np.nan) for name in ("low_mean", "high_mean")]

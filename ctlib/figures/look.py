@@ -100,8 +100,10 @@ def init_look(init: str) -> InitLook:
 
 def _mixed(colour: str, other: str, share: float = 0.3) -> str:
     """A colour with a share of another."""
-    parts = zip(to_rgb(colour), to_rgb(other), strict=True)
-    return to_hex([(1 - share) * one + share * two for one, two in parts])
+    red, green, blue = (
+        (1 - share) * one + share * two for one, two in zip(to_rgb(colour), to_rgb(other), strict=True)
+    )
+    return to_hex((red, green, blue))
 
 
 def init_looks(inits: Iterable[str]) -> dict[str, InitLook]:

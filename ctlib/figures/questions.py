@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.special import stdtrit
 
 from ctlib.figures.learning import spread
@@ -81,8 +82,8 @@ def _band(ax: Axes, margin: float) -> None:
 def speed(curves: pd.DataFrame, runs: pd.DataFrame, inits: Sequence[str], target: float) -> Figure:
     """Validation AUROC by epoch, mean over networks and seeds, every run a faint line.
 
-    A row of panels is a task, a column a fraction; the inits are named at the end of their lines. The interval
-    is Student's, 95 %, over runs.
+    A row of panels is a task, a column a fraction; the inits are named at the end of their lines. The
+    interval is Student's, 95 %, over runs.
 
     Args:
         curves: table `curves`.
@@ -107,7 +108,10 @@ def speed(curves: pd.DataFrame, runs: pd.DataFrame, inits: Sequence[str], target
             if absent:
                 note(ax, f"{absent} of {len(here[here['init'].isin(inits)])} runs missing")
             for (init, _), y in zip(ends.items(), spread(list(ends.values()), 0.06), strict=True):
-                ax.text(last * 1.03, y, init, color=init_look(init).colour, va="center", fontsize=9)
+                behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+                ax.text(
+                    last * 1.04, y, init, color=init_look(init).colour, va="center", fontsize=9, bbox=behind
+                )
             if i == 0:
                 ax.set_title(f"{percent(fraction)} of the training patients")
         axes[i, 0].set_ylabel(f"{task}\nvalidation AUROC")
@@ -151,8 +155,8 @@ def auroc_by_cost(table: pd.DataFrame) -> Figure:
     A network is named once a row, on the right, at the height of its best arm.
 
     Args:
-        table: columns task, backbone, init, auroc, low, high and those of `MEASURES`; costs that are known
-            of no network have no panel.
+        table: columns task, backbone, init, auroc, low, high, by_seed and those of `MEASURES`; costs that are
+            known of no network have no panel.
     """
     known = [name for name in MEASURES if table[name].notna().any()] or ["seconds"]
     tasks = list(table["task"].unique())
@@ -164,7 +168,7 @@ def auroc_by_cost(table: pd.DataFrame) -> Figure:
         for ax, name in zip(axes[i], known, strict=True):
             for row in part[part[name].notna()].itertuples():
                 _costed(ax, row, float(getattr(row, name)))
-            ax.set_xscale("log")
+            _log_scale(ax)
             if i == len(tasks) - 1:
                 ax.set_xlabel(MEASURES[name])
         axes[i, 0].set_ylabel(f"{task}\ntest AUROC")
@@ -174,19 +178,38 @@ def auroc_by_cost(table: pd.DataFrame) -> Figure:
             axes[i, -1].annotate(
                 row.backbone, (1.0, row.auroc), (1.08, y), xycoords=("axes fraction", "data"),
                 textcoords=("axes fraction", "data"), fontsize=9, va="center",
-                arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
+                arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.7, "shrinkA": 0},
             )  # fmt: skip
     axes[0, 0].set_ylim(*limits)
     for k, init in enumerate(table["init"].unique()):
         words = f"{'●' if init_look(init).filled else '○'} {init}"
         axes[0, 0].text(
-            0.02 + 0.5 * k, 1.03, words, color=init_look(init).colour, transform=axes[0, 0].transAxes, fontsize=9.5
+            0.02 + 0.5 * k,
+            1.03,
+            words,
+            color=init_look(init).colour,
+            transform=axes[0, 0].transAxes,
+            fontsize=9.5,
         )
     return figure
 
 
+def _log_scale(ax: Axes) -> None:
+    """A logarithmic x axis whose few ticks are plain numbers."""
+    ax.set_xscale("log")
+    low, high = (float(value) for value in ax.get_xlim())
+    low, high = min(low, high / 2.6), max(high, low * 2.6)  # at least one of 1, 2, 5 lies well inside
+    steps = (1, 2, 5) if high / low < 30 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=steps))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(low, high)
+
+
 def _costed(ax: Axes, row: Any, x: float) -> None:
     look = init_look(row.init)
+    seeds = [float(value) for value in row.by_seed.split()]
+    ax.plot(np.full(len(seeds), x), seeds, ".", color=look.colour, alpha=0.35, markersize=5)
     if pd.notna(row.low):
         ax.plot([x, x], [row.low, row.high], color=look.colour, linewidth=1, alpha=0.5)
     ax.plot([x], [row.auroc], look.marker, color=look.colour, markerfacecolor=face(look), markersize=5.5)
@@ -201,7 +224,9 @@ def calibration(reliability: pd.DataFrame, decision: pd.DataFrame) -> Figure:
         decision: columns task, init, threshold, net_benefit, low, high, treat_all.
     """
     tasks = list(reliability["task"].unique())
-    figure = Figure(figsize=(TWO_COLUMNS if len(tasks) > 1 else 0.55 * TWO_COLUMNS, 5.2), layout="constrained")
+    figure = Figure(
+        figsize=(TWO_COLUMNS if len(tasks) > 1 else 0.55 * TWO_COLUMNS, 5.2), layout="constrained"
+    )
     axes = figure.subplots(2, len(tasks), squeeze=False, sharey="row", sharex=True)
     for above, below, task in zip(axes[0], axes[1], tasks, strict=True):
         above.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DASHES)
@@ -215,7 +240,9 @@ def calibration(reliability: pd.DataFrame, decision: pd.DataFrame) -> Figure:
         curves = decision[decision["task"] == task]
         for init, part in curves.groupby("init", sort=False):
             colour = init_look(str(init)).colour
-            below.fill_between(part["threshold"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+            below.fill_between(
+                part["threshold"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0
+            )
             below.plot(part["threshold"], part["net_benefit"], color=colour)
         everybody = curves.drop_duplicates("threshold")
         below.plot(everybody["threshold"], everybody["treat_all"], color=FAINT, linewidth=1, linestyle=DASHES)

@@ -1,8 +1,8 @@
-"""The results: AUROC by fraction, what an init gains, and the scores of one exam."""
+"""The results: AUROC by fraction, and the scores of one exam."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ctlib.figures.look import (
     DISEASE,
     FAINT,
-    INK,
+    TWO_COLUMNS,
     WARNING,
     WIDTH,
     InitLook,
@@ -23,18 +23,19 @@ from ctlib.figures.look import (
     note,
     panels,
     percent,
-    signed,
     styled,
 )
-from ctlib.stats import MEAN_OF
+
+MOST_COLUMNS = 5
+"""Panels side by side across two printed columns; more networks go on below."""
 
 
 @styled
 def auroc_by_fraction(run_aurocs: pd.DataFrame, arm_aurocs: pd.DataFrame) -> Figure:
     """Test AUROC by share of training patients: every run a faint dot, the mean with its interval.
 
-    A row of panels is a task, a column a network; all share one range. A mean that does not
-    exist, because a run is missing, is left out and its panel says so.
+    A panel is a task and network; those of a task begin a new row, and all share one range. A mean
+    that does not exist, because a run is missing, is left out and its panel says so.
 
     Args:
         run_aurocs: result of `stats.run_aurocs`.
@@ -42,25 +43,27 @@ def auroc_by_fraction(run_aurocs: pd.DataFrame, arm_aurocs: pd.DataFrame) -> Fig
     """
     tasks, backbones = list(arm_aurocs["task"].unique()), list(arm_aurocs["backbone"].unique())
     fractions = sorted(arm_aurocs["fraction"].unique())
-    figure, axes = panels(max(len(tasks), 1), max(len(backbones), 1), 0.8 + 2.3 * max(len(tasks), 1))
+    n_wrapped = math.ceil(max(len(backbones), 1) / MOST_COLUMNS)
+    n_columns = math.ceil(max(len(backbones), 1) / n_wrapped)
+    n_rows = max(len(tasks), 1) * n_wrapped
+    figure, axes = panels(n_rows, n_columns, 0.8 + 1.75 * n_rows, TWO_COLUMNS)
     looks = init_looks(arm_aurocs["init"])
     for i, task in enumerate(tasks):
         for j, backbone in enumerate(backbones):
+            ax = axes[i * n_wrapped + j // n_columns, j % n_columns]
             dots = run_aurocs[(run_aurocs["task"] == task) & (run_aurocs["backbone"] == backbone)]
             means = arm_aurocs[(arm_aurocs["task"] == task) & (arm_aurocs["backbone"] == backbone)]
-            _arms(axes[i, j], dots, means, fractions, looks)
-            if i == 0:
-                axes[i, j].set_title(backbone)
-        axes[i, 0].set_ylabel(f"{task}\ntest AUROC")
+            _arms(ax, dots, means, fractions, looks)
+            ax.set_title(backbone, fontsize=9.5)
+        for ax in axes[i * n_wrapped : (i + 1) * n_wrapped, 0]:
+            ax.set_ylabel(f"{task}\ntest AUROC")
+        for ax in axes[(i + 1) * n_wrapped - 1, (len(backbones) - 1) % n_columns + 1 :]:
+            ax.set_visible(False)
     axes[0, 0].set_ylim(*auroc_limits(run_aurocs["auroc"], arm_aurocs["low"]))
-    if axes[0, 0].get_ylim()[0] < 0.5:
-        axes[0, -1].text(
-            0.99, 0.505, "chance", transform=axes[0, -1].get_yaxis_transform(), ha="right", fontsize=9
-        )
     axes[0, 0].set(xlim=(-0.5, len(fractions) - 0.5), xticks=range(len(fractions)))
     for ax in axes[-1]:
         ax.set_xticklabels([percent(fraction) for fraction in fractions])
-    figure.supxlabel("share of the training patients", fontsize=10)
+    figure.supxlabel("share of the training patients (dashed: chance)", fontsize=10)
     key(figure, looks)
     return figure
 

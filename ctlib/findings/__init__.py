@@ -7,9 +7,10 @@ table, `claims` the paper's claims with their verdicts.
 
 from ctlib.findings.answers import Answer, Question
 from ctlib.findings.calibrated import CALIBRATION
-from ctlib.findings.deviations import deviations, met_by, plan_table, say_deviations
+from ctlib.findings.deviations import deviations, say_deviations
 from ctlib.findings.gains import FRACTIONS, HELP
 from ctlib.findings.ladder import LADDER, WHY_VIDEO
+from ctlib.findings.pages import show_claims, show_plan
 from ctlib.findings.paper import Claim, claims, overview
 from ctlib.findings.rivals import DOMAIN, TWO_D
 from ctlib.findings.speed import COST, SPEED
@@ -32,12 +33,12 @@ __all__ = [
     "claims",
     "deviations",
     "effect_caption",
-    "met_by",
     "outcome",
     "overview",
-    "plan_table",
     "say_deviations",
     "score_caption",
+    "show_claims",
+    "show_plan",
     "verdict",
     "verdicts",
 ]

@@ -30,17 +30,15 @@ def _runs(study: Study) -> pd.DataFrame:
     """The runs of the averaged networks from both inits that have a test AUROC."""
     found = study.run_aurocs
     inits = (study.baseline, study.compared)
-    return found[
-        found["auroc"].notna() & found["init"].isin(inits) & found["backbone"].isin(study.averaged)
-    ]
+    return found[found["auroc"].notna() & found["init"].isin(inits) & found["backbone"].isin(study.averaged)]
 
 
 def compute_calibration(study: Study) -> pd.DataFrame:
     """Calibration of exam scores, mean over runs.
 
     Returns:
-        A row for each task, fraction and init: n_runs, prevalence, and for each of `MEASURES` its mean, and its
-        lowest and highest run (`low_ece`, `high_ece`, ...).
+        A row for each task, fraction and init: n_runs, prevalence, and for each of `MEASURES` its mean, and
+        its lowest and highest run (`low_ece`, `high_ece`, ...).
     """
     runs = _runs(study)
     chosen = study.predictions[study.predictions["run_id"].isin(runs["run_id"])]
@@ -51,7 +49,11 @@ def compute_calibration(study: Study) -> pd.DataFrame:
         row = {"task": task, "fraction": fraction, "init": init, "n_runs": len(part)}
         row["prevalence"] = part["prevalence"].iloc[0]
         for name in MEASURES:
-            row |= {name: part[name].mean(), f"low_{name}": part[name].min(), f"high_{name}": part[name].max()}
+            row |= {
+                name: part[name].mean(),
+                f"low_{name}": part[name].min(),
+                f"high_{name}": part[name].max(),
+            }
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -72,8 +74,8 @@ def say_calibration(table: pd.DataFrame) -> str:
         first = part.iloc[0].to_dict()
         n_runs = counted(int(part["n_runs"].sum()), "run")
         lines.append(
-            f"{place(first)} ({n_runs}, lowest to highest in brackets; prevalence {first['prevalence']:.2f}): "
-            f"{'; '.join(inits)}."
+            f"{place(first)} ({n_runs}, lowest to highest in brackets; prevalence "
+            f"{first['prevalence']:.2f}): {'; '.join(inits)}."
         )
     return "\n".join(lines)
 
@@ -83,7 +85,7 @@ def _ranged(row: dict, name: str) -> str:
 
 
 def _exams(study: Study) -> pd.DataFrame:
-    """Exam scores of the runs with the most training patients: task, init, run_id, patient_id, score, label."""
+    """Exam scores of the runs with the most training patients, with task and init."""
     runs = _runs(study)
     runs = runs[runs["fraction"] == runs["fraction"].max()]
     chosen = study.predictions[
@@ -99,7 +101,8 @@ def reliability(exams: pd.DataFrame) -> pd.DataFrame:
         exams: columns task, init, run_id, score, label.
 
     Returns:
-        task, init, score, observed, low, high: Wilson's 95 % interval, of as many exams as a bin of one run has.
+        task, init, score, observed, low, high: Wilson's 95 % interval, of as many exams as a bin of one run
+        has.
     """
     rows = []
     for (task, init), part in exams.groupby(["task", "init"], sort=False):
@@ -145,7 +148,9 @@ def decision(exams: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
 def _missing(study: Study) -> str:
     absent = lacking(study, study.baseline, study.compared)
-    return absent or ("" if len(_runs(study)) else "No answer: no run of the averaged networks has a test AUROC.")
+    return absent or (
+        "" if len(_runs(study)) else "No answer: no run of the averaged networks has a test AUROC."
+    )
 
 
 def _draw(study: Study, table: pd.DataFrame) -> Figure:
@@ -163,8 +168,8 @@ CALIBRATION = Question(
     _draw,
     "Above: share of exams with disease by mean score; below: net benefit by threshold; by task and init",
     lambda table: (
-        f"Runs with {percent(table['fraction'].max())} of the training patients. Above: bins with as many exams "
-        "each and Wilson's intervals; the diagonal is right. Below: net benefit, mean over runs, with intervals "
-        "over patients; grey: everybody is called ill."
+        f"Runs with {percent(table['fraction'].max())} of the training patients. Above: bins with as many "
+        "exams each and Wilson's intervals; the diagonal is right. Below: net benefit, mean over runs, with "
+        "intervals over patients; dashed: everybody is called ill."
     ),
 )  # fmt: skip

@@ -14,12 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib import prespecified
 from ctlib.findings.study import Study
 from ctlib.findings.words import listed
 from ctlib.prespecified import Prespecified
 from ctlib.summaries import counted
-from ctlib.workspace import Workspace
 
 CHANGED, INCOMPLETE, ADDED = "changed", "incomplete", "added"
 COLUMNS = ["kind", "what", "planned", "done"]
@@ -38,7 +36,12 @@ def deviations(study: Study, met: Sequence[Mapping[str, Any]] = ()) -> pd.DataFr
     """
     plan = study.plan
     if plan is None:
-        row = (CHANGED, "the plan", "a file plan.yaml that was fixed beforehand", "there is none: all is exploratory")
+        row = (
+            CHANGED,
+            "the plan",
+            "a file plan.yaml that was fixed beforehand",
+            "there is none: all is exploratory",
+        )
         return pd.DataFrame([row], columns=COLUMNS)
     rows = [*_late(plan, met), *_settings(plan, study), *_grid(plan, study), *_incomplete(study)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -49,7 +52,8 @@ def _late(plan: Prespecified, met: Sequence[Mapping[str, Any]]) -> list[tuple[st
     rows = []
     for i, entry in enumerate(met):
         if entry["n_finished"] and (entry["hash"] == plan.hash or i):
-            done = f"{entry['hash']} on {entry['first_met']}, when {counted(entry['n_finished'], 'run')} had a result"
+            n_finished = counted(entry["n_finished"], "run")
+            done = f"{entry['hash']} on {entry['first_met']}, when {n_finished} had a result"
             planned = "before the first result" if i == 0 else f"{met[i - 1]['hash']}, not to be changed"
             rows.append((CHANGED, "when the plan was fixed", planned, done))
     return rows
@@ -76,7 +80,7 @@ def _grid(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str]]:
     runs, rows = study.runs, []
     planned_inits = [plan.baseline_init, plan.compared_init, *plan.in_domain]
     needed_inits = [plan.baseline_init, plan.compared_init]
-    parts = {
+    parts: dict[str, tuple[str, Sequence[Any], Sequence[Any]]] = {
         "tasks": ("task", plan.tasks, plan.tasks),
         "fractions": ("fraction", plan.fractions, plan.fractions),
         "seeds": ("seed", plan.seeds, plan.seeds),
@@ -87,7 +91,9 @@ def _grid(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str]]:
         there = list(dict.fromkeys(runs[column]))
         absent = [value for value in needed if value not in there]
         extra = [value for value in there if value not in known]
-        rows += [(INCOMPLETE, f"{what} of the grid", _text(needed), f"without {_text(absent)}")] if absent else []
+        rows += (
+            [(INCOMPLETE, f"{what} of the grid", _text(needed), f"without {_text(absent)}")] if absent else []
+        )
         rows += [(ADDED, f"{what} of the grid", _text(known), f"also {_text(extra)}")] if extra else []
     return rows
 
@@ -144,8 +150,3 @@ def plan_table(plan: Prespecified) -> pd.DataFrame:
         "ends when": plan.stopping,
     }
     return pd.DataFrame({"what": names.keys(), "fixed": names.values()})
-
-
-def met_by(work: Workspace, study: Study) -> Sequence[Mapping[str, Any]]:
-    """The plans that a workspace met, this one included."""
-    return prespecified.remember(work, study.plan) if study.plan else []

@@ -9,7 +9,16 @@ from ctlib import figures, stats
 from ctlib.figures.look import percent
 from ctlib.findings.answers import Question
 from ctlib.findings.study import GRID, Study
-from ctlib.findings.words import capital, conclusions, forest_caption, interval, listed, place, unanswered, who
+from ctlib.findings.words import (
+    capital,
+    conclusions,
+    forest_caption,
+    interval,
+    listed,
+    place,
+    unanswered,
+    who,
+)
 from ctlib.summaries import counted
 
 
@@ -32,7 +41,7 @@ def say_help(table: pd.DataFrame) -> str:
     """Averages with their intervals, single networks counted, and what a next network would do.
 
     Args:
-        table: `Study.effects`.
+        table: `Study.gains`.
     """
     means = table[table["backbone"].str.startswith(stats.MEAN_OF)]
     single = table.drop(means.index)
@@ -65,7 +74,7 @@ def compute_fractions(study: Study) -> pd.DataFrame:
     worth = stats.worth(study.runs, study.predictions, *sides, study.how, study.rule)
     renamed = worth.rename(columns={"low": "low_ratio", "high": "high_ratio", "reason": "reason_worth"})
     kept = ["n_exams", "equal_exams", "ratio", "low_ratio", "high_ratio", "extrapolated", "reason_worth"]
-    return study.mean_effects.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")
+    return study.mean_gains.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")
 
 
 def say_fractions(table: pd.DataFrame) -> str:
@@ -91,7 +100,8 @@ def _exams(row: dict) -> str:
 
 def _worth(row: dict) -> str:
     if pd.isna(row["equal_exams"]):
-        return f"What {row['init']} is worth in exams at {percent(row['fraction'])} is not known: {row['reason_worth']}."
+        where = f"{row['init']} is worth in exams at {percent(row['fraction'])}"
+        return f"What {where} is not known: {row['reason_worth']}."
     ends = f"{row['low_ratio']:.1f} to {row['high_ratio']:.1f}" if np.isfinite(row["high_ratio"]) else (
         f"{row['low_ratio']:.1f} or more"
     )  # fmt: skip
@@ -105,8 +115,19 @@ def _worth(row: dict) -> str:
 HELP = Question(
     "help",
     "Effect of the init, by task, fraction and network",
-    ("task", "fraction", "backbone", "auroc_baseline", "auroc_init", "effect", "low", "high", "p_holm", "reason"),
-    lambda study: study.effects,
+    (
+        "task",
+        "fraction",
+        "backbone",
+        "auroc_baseline",
+        "auroc_init",
+        "effect",
+        "low",
+        "high",
+        "p_holm",
+        "reason",
+    ),
+    lambda study: study.gains,
     _both,
     say_help,
     lambda study, table: figures.effect_forest(table, table["margin"].iloc[0]),

@@ -51,11 +51,13 @@ def _no_ladder(study: Study) -> str:
     absent = lacking(study, study.baseline, study.compared)
     if absent:
         return absent
-    named = [f"{rung}2:{study.compared}" if rung == "first_" else f"{rung}:{study.compared}" for rung in RUNGS]
+    named = [
+        f"{rung}2:{study.compared}" if rung == "first_" else f"{rung}:{study.compared}" for rung in RUNGS
+    ]
     if not controls_of(study):
         return (
-            f"No answer: the grid holds no control of {study.compared}; add {listed(named, 'or')} to `inits` of "
-            f"{GRID}."
+            f"No answer: the grid holds no control of {study.compared}; add {listed(named, 'or')} to "
+            f"`inits` of {GRID}."
         )
     rungs = [study.baseline, *controls_of(study), study.compared]
     if study.networks_from(*rungs):
@@ -116,8 +118,8 @@ def _no_why(study: Study) -> str:
         return ""
     named = [f"{control}:{study.compared}" for control in WHY]
     return (
-        f"No answer: the grid holds neither {listed(named, 'nor')} beside {study.compared}; add them to `inits` "
-        f"of {GRID}."
+        f"No answer: the grid holds neither {listed(named, 'nor')} beside {study.compared}; add them to "
+        f"`inits` of {GRID}."
     )
 
 
@@ -149,7 +151,19 @@ def say_why(table: pd.DataFrame) -> str:
 LADDER = Question(
     "ladder",
     "What each control gains over the baseline",
-    ("task", "fraction", "label", "auroc_first", "auroc_second", "effect", "low", "high", "kept", "n_networks", "reason"),
+    (
+        "task",
+        "fraction",
+        "label",
+        "auroc_first",
+        "auroc_second",
+        "effect",
+        "low",
+        "high",
+        "kept",
+        "n_networks",
+        "reason",
+    ),
     compute_ladder,
     _no_ladder,
     say_ladder,

@@ -1,9 +1,10 @@
 """The paper's three claims, and whether these results support them, by rules that are fixed beforehand.
 
-Ke et al. (MIDL 2023) claim, of seven 3D networks and two datasets, that video pretraining raises the average
-performance whatever the size of the finetuning set; that with it 3D networks outperform 2D baselines; and that
-out-of-domain video helps more than in-domain CT. A claim is a set of comparisons, one for each task and fraction
-and, of the second and third, each rival. By `stats.conclusion`, with the margin of the plan:
+Ke et al. (MIDL 2023) claim, of seven 3D networks and two datasets, that video pretraining raises the
+average performance whatever the size of the finetuning set; that with it 3D networks outperform 2D
+baselines; and that out-of-domain video helps more than in-domain CT. A claim is a set of comparisons, one
+for each task and fraction and, of the second and third, each rival. By `stats.conclusion`, with the margin
+of the plan:
 
 | comparisons | verdict |
 |---|---|
@@ -30,6 +31,7 @@ The weakest point is the first of these that is true:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +39,7 @@ import pandas as pd
 
 from ctlib import stats
 from ctlib.findings import rivals
-from ctlib.findings.gains import lacking
+from ctlib.findings.gains import HELP
 from ctlib.findings.study import Study
 from ctlib.findings.verdicts import LEARNED
 from ctlib.findings.words import interval, listed, place, who
@@ -56,14 +58,19 @@ class Claim:
     Args:
         number: as in the paper.
         text: the claim.
+        short: what is subtracted from what, in a few words.
+        init: the init that is looked at.
         comparisons: columns task, fraction, label, effect, low, high, p_value, auroc_first, auroc_second,
-            low_mean, p_next, n_patients, n_positive, n_seeds, n_networks, margin, level, reason; may be empty.
+            low_mean, high_mean, p_next, n_patients, n_positive, n_seeds, n_networks, margin, level, reason;
+            may be empty.
         missing: why there is none, or ''.
         population: whom the results are about.
     """
 
     number: int
     text: str
+    short: str
+    init: str
     comparisons: pd.DataFrame
     missing: str
     population: str
@@ -115,8 +122,7 @@ class Claim:
         if len(open_) and half.max() > open_["margin"].iloc[0]:
             row = open_.loc[half.idxmax()]
             return (
-                f"at {place(row)} the interval is {half.max():.3f} wide on each side, with {row['n_patients']:,} "
-                f"test patients and {row['n_seeds']} seeds: a difference smaller than that is not seen"
+XX
             )
         known = table[table["low_mean"].notna()]
         unsure = known[(known["low_mean"] <= 0) & (known["low"] > 0)]
@@ -142,10 +148,10 @@ class Claim:
         rows = table.to_dict("records")
         shown = rows if len(rows) <= MOST_SHOWN else rivals.hardest(table)
         effects = "; ".join(f"{_named(row, len(rows))} {interval(row)}" for row in shown)
-        counts = listed(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        counts = listed(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
         which = "" if len(rows) <= MOST_SHOWN else ", the hardest of each task and fraction"
         return (
-            f"{head} Difference in AUROC{which}: {effects} (of {len(words)}: {counts}; {who(table)}). "
+            f"{head} Difference in AUROC{which}: {effects} (of {len(words)}, {counts}; {who(table)}). "
             f"Weakest point: {self.weakest}."
         )
 
@@ -161,21 +167,22 @@ def claims(study: Study) -> list[Claim]:
         study: its tables.
     """
     population = study.plan.population if study.plan else "the patients of this grid"
-    means = study.mean_effects
+    means = study.mean_gains
     helps = means.rename(columns={"auroc_init": "auroc_first", "auroc_baseline": "auroc_second"})
+    init = study.compared
     asked = (
-        (f"{study.compared} raises the mean of the 3D networks in every task, whatever the number of patients",
-         lambda _: helps.assign(label=helps["backbone"]), lambda s: lacking(s, s.baseline, s.compared)),
-        ("with it, 3D networks outperform 2D ones", rivals.compute_two_d, rivals.TWO_D.missing),
-        (f"{study.compared} helps more than CT", _video_against_ct, _no_ct),
+        (f"{init} raises the mean of the 3D networks in every task, whatever the number of patients",
+         f"{init} − {study.baseline}", lambda _: helps.assign(label=helps["backbone"]), HELP.missing),
+        ("with it, 3D networks outperform 2D ones", "3D − 2D", rivals.compute_two_d, rivals.TWO_D.missing),
+        (f"{init} helps more than CT", f"{init} − CT", _video_against_ct, _no_ct),
     )  # fmt: skip
     found = []
-    for number, (text, compute, missing) in enumerate(asked, start=1):
+    for number, (text, short, compute, missing) in enumerate(asked, start=1):
         absent = missing(study)
         table = pd.DataFrame() if absent else compute(study)
         if table.empty and not absent:
             absent = "No task has runs of both sides."
-        found.append(Claim(number, text, table, absent, population))
+        found.append(Claim(number, text, short, init, table, absent, population))
     return found
 
 
@@ -189,8 +196,8 @@ def _no_ct(study: Study) -> str:
     return rivals.DOMAIN.missing(study) if rivals.domain_inits(study)[0] else rivals.no_ct(study)
 
 
-def overview(found: list[Claim]) -> pd.DataFrame:
-    """The claims as a table: number, claim, verdict, and of the comparison with the smallest effect its numbers."""
+def overview(found: Sequence[Claim]) -> pd.DataFrame:
+    """The claims as a table: number, claim, verdict, and the comparison with the smallest effect."""
     rows = []
     for claim in found:
         row = {"claim": claim.number, "text": claim.text, "verdict": claim.verdict}
@@ -199,6 +206,18 @@ def overview(found: list[Claim]) -> pd.DataFrame:
         if len(known):
             least = known.loc[known["effect"].idxmin()]
             row["smallest at"] = place(least)
-            row |= {name: least[name] for name in ("effect", "low", "high", "n_patients", "n_seeds", "n_networks")}
+            row |= {
+                name: least[name] for name in ("effect", "low", "high", "n_patients", "n_seeds", "n_networks")
+            }
         rows.append(row | {"comparisons": len(claim.comparisons), "weakest point": claim.weakest})
     return pd.DataFrame(rows)
+
+
+def hardest(found: Sequence[Claim]) -> pd.DataFrame:
+    """For a forest: of each claim the comparison with the smallest effect, at each task and fraction."""
+    parts = []
+    for claim in found:
+        if len(claim.comparisons):
+            rows = pd.DataFrame(rivals.hardest(claim.comparisons))
+            parts.append(rows.assign(label=f"claim {claim.number}: {claim.short}", init=claim.init))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -12,8 +12,8 @@ from ctlib.findings.words import conclusions, forest_caption, interval, place, u
 from ctlib.stats import Contrast, arms_of
 
 COLUMNS = (
-    "task", "fraction", "label", "auroc_first", "auroc_second", "effect", "low", "high", "p_holm", "equivalent",
-    "n_networks", "reason",
+    "task", "fraction", "label", "auroc_first", "auroc_second", "effect", "low", "high", "p_holm",
+    "equivalent", "n_networks", "reason",
 )  # fmt: skip
 
 
@@ -44,9 +44,8 @@ def say_two_d(table: pd.DataFrame) -> str:
     """
     lines = []
     for row in hardest(table):
-        lines.append(
-            f"{place(row)}: 3D networks from {row['init']} minus the best 2D one, {row['label']}: {interval(row)}."
-        )
+        pair = f"3D networks from {row['init']} minus the best 2D one, {row['label']}"
+        lines.append(f"{place(row)}: {pair}: {interval(row)}.")
     return "\n".join([*lines, f"3D against 2D: {conclusions(table)}.", *unanswered(table)])
 
 
@@ -54,8 +53,7 @@ def hardest(table: pd.DataFrame) -> list[dict]:
     """At each task and fraction the comparison with the smallest effect."""
     known = table[table["effect"].notna()]
     return [
-        dict(part.loc[part["effect"].idxmin()])
-        for _, part in known.groupby(["task", "fraction"], sort=False)
+        dict(part.loc[part["effect"].idxmin()]) for _, part in known.groupby(["task", "fraction"], sort=False)
     ]
 
 
@@ -94,7 +92,8 @@ def no_ct(study: Study) -> str:
     """What is missing where no init is from CT, and how to get it."""
     return (
         "No answer: the grid holds no init from CT; make one with `pretrained` of 02_pretrain (ct_lidc for "
-        f"rspect_pe, ct_rspect for lidc_nodule, {study.compared}+ct_lidc for both) and add it to `inits` of {GRID}."
+        f"rspect_pe, ct_rspect for lidc_nodule, {study.compared}+ct_lidc for both) and add it to `inits` of "
+        f"{GRID}."
     )
 
 
@@ -121,7 +120,7 @@ TWO_D = Question(
     lambda study, table: figures.contrast_forest(
         table, f"3D from {table['init'].iloc[0]} − the 2D arm named", table["margin"].iloc[0]
     ),
-    "Test AUROC of the averaged 3D networks minus that of each 2D network, with intervals, by task and fraction",
+    "Test AUROC of the averaged 3D networks minus that of each 2D network, with intervals",
     forest_caption,
 )
 DOMAIN = Question(
@@ -131,7 +130,9 @@ DOMAIN = Question(
     compute_domain,
     _no_domain,
     say_domain,
-    lambda study, table: figures.contrast_forest(table, "the first init − the second", table["margin"].iloc[0]),
-    "Difference in test AUROC between video, CT and both as pretraining, with intervals, by task and fraction",
+    lambda study, table: figures.contrast_forest(
+        table, "the first init − the second", table["margin"].iloc[0]
+    ),
+    "Difference in test AUROC between video, CT and both as pretraining, with intervals",
     forest_caption,
 )

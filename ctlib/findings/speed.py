@@ -81,7 +81,11 @@ def exams_to(target: float, fit: pd.Series) -> tuple[float, str]:
         return math.nan, "the fitted curve never reaches it"
     with np.errstate(over="ignore"):
         exams = float((fit["a"] / left) ** (1 / fit["b"]))
-    return (exams, "") if exams < 1e7 else (math.nan, "the fitted curve never reaches it with any number of exams that exists")
+    return (
+        (exams, "")
+        if exams < 1e7
+        else (math.nan, "the fitted curve never reaches it with any number of exams that exists")
+    )
 
 
 def say_speed(table: pd.DataFrame) -> str:
@@ -95,9 +99,13 @@ def say_speed(table: pd.DataFrame) -> str:
         first = part.iloc[0].to_dict()
         inits = []
         for row in part.to_dict("records"):
-            when = "more than half never" if pd.isna(row["epoch"]) else f"epoch {row['epoch']:g} in the median"
+            when = (
+                "more than half never" if pd.isna(row["epoch"]) else f"epoch {row['epoch']:g} in the median"
+            )
             inits.append(f"from {row['init']} {when} ({row['n_reached']} of {counted(row['n_runs'], 'run')})")
-        lines.append(f"{place(first)}, a validation AUROC of {first['target']:g} is reached: {'; '.join(inits)}.")
+        lines.append(
+            f"{place(first)}, a validation AUROC of {first['target']:g} is reached: {'; '.join(inits)}."
+        )
     for task, part in table.groupby("task", sort=False):
         rows = part.drop_duplicates("init").to_dict("records")
         exams = [
@@ -105,7 +113,9 @@ def say_speed(table: pd.DataFrame) -> str:
             else f"not known from {row['init']} ({row['reason_exams']})"
             for row in rows
         ]  # fmt: skip
-        lines.append(f"{task}, training exams to a test AUROC of {rows[0]['target']:g}, fitted: {'; '.join(exams)}.")
+        lines.append(
+            f"{task}, training exams to a test AUROC of {rows[0]['target']:g}, fitted: {'; '.join(exams)}."
+        )
     return "\n".join(lines)
 
 
@@ -120,8 +130,9 @@ def compute_cost(study: Study) -> pd.DataFrame:
     """AUROC with all training patients beside what a network costs.
 
     Returns:
-        task, fraction, backbone, init, auroc, low, high, multiply_adds_g (10^9 a clip), seconds (median of a
-        run), kept_mb (of a clip in training), n_parameters, n_patients, n_positive, n_seeds, level, reason.
+        task, fraction, backbone, init, auroc, low, high, multiply_adds_g (10^9 a clip), seconds (median of
+        a run), kept_mb (of a clip in training), n_parameters, n_patients, n_positive, n_seeds, level, by_seed
+        (AUROCs joined by blanks), reason.
     """
     arms = study.arm_aurocs
     arms = arms[arms["fraction"] == arms["fraction"].max()]
@@ -131,8 +142,13 @@ def compute_cost(study: Study) -> pd.DataFrame:
     spent = finished.groupby(["backbone", "init"], as_index=False).agg(
         seconds=("seconds", "median"), n_parameters=("n_parameters", "first")
     )
-    table = arms.merge(spent, on=["backbone", "init"], how="left").merge(study.costs, on="backbone", how="left")
-    return table.assign(level=study.how.level)
+    table = arms.merge(spent, on=["backbone", "init"], how="left").merge(
+        study.costs, on="backbone", how="left"
+    )
+    runs = study.run_aurocs.dropna(subset="auroc").groupby(["task", "fraction", "backbone", "init"])["auroc"]
+    seeds = runs.agg(lambda aurocs: " ".join(f"{value:.4f}" for value in aurocs))
+    keys = pd.MultiIndex.from_frame(table[["task", "fraction", "backbone", "init"]])
+    return table.assign(level=study.how.level, by_seed=seeds.reindex(keys).fillna("").to_numpy())
 
 
 def say_cost(table: pd.DataFrame) -> str:
@@ -163,7 +179,9 @@ def _measure(table: pd.DataFrame) -> str:
 
 def _arm(row: pd.Series) -> str:
     ends = "no interval" if pd.isna(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
-    costs = [] if pd.isna(row["multiply_adds_g"]) else [f"{row['multiply_adds_g']:.3g} G multiply-adds a clip"]
+    costs = (
+        [] if pd.isna(row["multiply_adds_g"]) else [f"{row['multiply_adds_g']:.3g} G multiply-adds a clip"]
+    )
     costs += [] if pd.isna(row["seconds"]) else [f"{row['seconds']:.3g} s a run"]
     return f"{row['auroc']:.3f} ({ends}), {row['backbone']} from {row['init']}, {', '.join(costs)}"
 
@@ -187,8 +205,8 @@ SPEED = Question(
     ),
     "Validation AUROC by epoch from each init, mean over runs, with the AUROC that is to be reached",
     lambda table: (
-        "Validation AUROC of the 3D networks: every run a faint line, the mean with a 95 % interval over runs "
-        "(the validation patients are the same in all, and their draw is not in it)."
+        "Validation AUROC of the 3D networks: every run a faint line, the mean with a 95 % interval over "
+        "runs (the validation patients are the same in all, and their draw is not in it)."
     ),
 )  # fmt: skip
 COST = Question(

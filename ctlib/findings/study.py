@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -48,7 +48,7 @@ class Study:
     compared: str
     averaged: list[str]
     rule: str = "max"
-    how: stats.Bootstrap = stats.Bootstrap()
+    how: stats.Bootstrap = field(default_factory=stats.Bootstrap)
     target: float = 0.7
 
     @classmethod
@@ -70,7 +70,7 @@ class Study:
 
     @property
     def margin(self) -> float:
-        """Differences below it are of no consequence; 0 where no plan says so: then none is 'no difference'."""
+        """Differences below it are of no consequence; 0 where no plan says so."""
         return self.plan.margin if self.plan else 0.0
 
     @property
@@ -100,24 +100,29 @@ class Study:
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """Table `effects`: what the compared init gains over the baseline; see `contrasts` for by_seed."""
-        found = stats.effects(
+        """Table `effects`: what the compared init gains over the baseline."""
+        return stats.effects(
             self.runs, self.predictions, self.baseline, self.compared, self.averaged, self.how, self.rule,
             self.margin,
         )  # fmt: skip
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Table `effects` with level, margin and by_seed; see `contrasts`."""
+        found = self.effects
         seeds = [self.by_seed(row.task, row.fraction, self._gain(row.backbone)) for row in found.itertuples()]
         return found.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
 
     def _gain(self, backbone: str) -> stats.Contrast:
         """The comparison of a row of `effects`."""
         members = self.averaged if backbone.startswith(stats.MEAN_OF) else [backbone]
-        sides = (stats.arms_of(members, init) for init in (self.compared, self.baseline))
-        return stats.Contrast(backbone, *sides)
+        first, second = (stats.arms_of(members, init) for init in (self.compared, self.baseline))
+        return stats.Contrast(backbone, first, second)
 
     @property
-    def mean_effects(self) -> pd.DataFrame:
-        """The rows of `effects` that average networks."""
-        return self.effects[self.effects["backbone"].str.startswith(stats.MEAN_OF)].reset_index(drop=True)
+    def mean_gains(self) -> pd.DataFrame:
+        """The rows of `gains` that average networks."""
+        return self.gains[self.gains["backbone"].str.startswith(stats.MEAN_OF)].reset_index(drop=True)
 
     def contrasts(self, wanted: Sequence[stats.Contrast]) -> pd.DataFrame:
         """`stats.contrasts` of this study, but for tasks that have no run of one side.
@@ -126,8 +131,8 @@ class Study:
             wanted: the comparisons.
 
         Returns:
-            As `stats.contrasts`, with label (the name of the comparison), level, margin, and by_seed: what each
-            seed gave, joined by blanks.
+            As `stats.contrasts`, with label (the name of the comparison), level, margin, and by_seed: what
+            each seed gave, joined by blanks.
         """
         table = stats.contrasts(self.runs, self.predictions, wanted, self.how, self.rule, self.margin)
         named = {contrast.name: contrast for contrast in wanted}
@@ -145,10 +150,13 @@ class Study:
         return kept.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
 
     def by_seed(self, task: str, fraction: float, contrast: stats.Contrast) -> str:
-        """What each seed gave: the mean of one side minus that of the other; '' for a seed that lacks a run."""
+        """What each seed gave, joined by blanks; none of a seed that lacks a run."""
         found = self.run_aurocs
         found = found[(found["task"] == task) & (found["fraction"] == fraction)]
-        wide = found.pivot(index="seed", columns=["backbone", "init"], values="auroc")
+        arms = found.groupby(["seed", "backbone", "init"])["auroc"].agg(
+            lambda folds: folds.mean(skipna=False)
+        )
+        wide = arms.unstack(["backbone", "init"])
         first, second = (
             wide.reindex(columns=pd.MultiIndex.from_tuples(side)).mean(axis=1, skipna=False)
             for side in (contrast.first, contrast.second)

@@ -10,7 +10,8 @@ import pandas as pd
 from ctlib import stats
 from ctlib.figures.look import percent, signed
 
-Row = Mapping[str, Any] | pd.Series
+Row = Mapping[str, Any]
+"""A row of a table; a `pd.Series` will do."""
 
 
 def interval(row: Row, value: str = "effect", low: str = "low", high: str = "high") -> str:
@@ -123,7 +124,7 @@ def _subject(row: Row) -> str:
 def forest_caption(table: pd.DataFrame) -> str:
     """Of a forest: what is drawn, of how many patients, seeds and networks."""
     return (
-        f"Each seed a faint dot; thick bars are {percent(table['level'].iloc[0])} intervals over patients and "
-        "seeds for these networks, thin ones with caps also over networks like these; in the grey band a "
+        f"Each seed a faint dot; thick bars are {percent(table['level'].iloc[0])} intervals over patients "
+        "and seeds for these networks, thin ones with caps also over networks like these; in the grey band a "
         f"difference is of no consequence. {capital(who(table))}."
     )
