@@ -1,10 +1,26 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from scipy.special import expit, logit
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from ctlib import tables
-from ctlib.metrics import auprc, auroc, brier, study_scores
+from ctlib.metrics import (
+    auprc,
+    auroc,
+    brier,
+    by_run,
+    calibration_intercept,
+    calibration_slope,
+    decision_curve,
+    ece,
+    prevalence,
+    reliability,
+    sensitivity_at_specificity,
+    study_scores,
+)
 
 
 def cases(seed, levels):
@@ -39,7 +55,11 @@ def test_brier_equals_sklearn():
     assert brier([1, 1], [0.0, 1.0]).value == 0.5  # one class is enough
 
 
-@pytest.mark.parametrize("metric", [auroc, auprc, brier])
+ORDERED = [auroc, auprc, sensitivity_at_specificity]
+CALIBRATED = [calibration_slope, calibration_intercept]
+
+
+@pytest.mark.parametrize("metric", [*ORDERED, *CALIBRATED, brier, ece])
 @pytest.mark.parametrize(
     ("labels", "scores", "word"),
     [
@@ -53,14 +73,14 @@ def test_what_does_not_exist_is_nan_with_a_reason(metric, labels, scores, word):
     assert np.isnan(result.value) and result.reason == word and word in str(result)
 
 
-@pytest.mark.parametrize("metric", [auroc, auprc])
+@pytest.mark.parametrize("metric", [*ORDERED, *CALIBRATED])
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_is_nan_with_a_reason(metric, label):
     result = metric([label] * 4, [0.1, 0.2, 0.3, 0.4])
     assert np.isnan(result.value) and result.reason == f"all 4 labels are {label}"
 
 
-@pytest.mark.parametrize("metric", [auroc, auprc, brier])
+@pytest.mark.parametrize("metric", [*ORDERED, *CALIBRATED, brier, ece, reliability, decision_curve])
 def test_what_is_no_label_is_refused(metric):
     with pytest.raises(ValueError, match="a label is 2"):
         metric([0, 2], [0.1, 0.2])
@@ -70,9 +90,157 @@ def test_what_is_no_label_is_refused(metric):
         metric([0, 1], [0.1])
 
 
-def test_brier_takes_probabilities_only():
+@pytest.mark.parametrize("metric", [*CALIBRATED, brier, ece, reliability, decision_curve])
+def test_what_is_no_probability_is_refused(metric):
     with pytest.raises(ValueError, match=r"a score is 1\.5"):
-        brier([0, 1], [0.5, 1.5])
+        metric([0, 1], [0.5, 1.5])
+
+
+# ---- sensitivity -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [0, 1, 4], ids=["no ties", "many ties", "some ties"])
+@pytest.mark.parametrize("specificity", [0.0, 0.5, 0.9, 1.0])
+def test_sensitivity_is_the_highest_point_of_the_roc_curve(levels, specificity):
+    labels, scores = cases(7, levels)
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    wanted = true[1 - false >= specificity - 1e-12].max()
+    assert sensitivity_at_specificity(labels, scores, specificity).value == pytest.approx(wanted, abs=1e-12)
+
+
+def test_nine_of_ten_is_a_specificity_of_nine_tenths():
+    labels, scores = [0] * 10 + [1], [*np.arange(10) / 10, 0.85]
+    assert sensitivity_at_specificity(labels, scores, 0.9).value == 1.0
+    assert sensitivity_at_specificity(labels, scores, 0.91).value == 0.0
+    with pytest.raises(ValueError, match=r"specificity is 1\.1"):
+        sensitivity_at_specificity(labels, scores, 1.1)
+
+
+# ---- calibration -----------------------------------------------------------------------
+
+
+def forecasts(n=997, slope=1.0, shift=0.0, seed=0):
+    """Labels drawn from log odds, and the scores that are wrong by a slope and a shift."""
+    rng = np.random.default_rng([13, seed])
+    odds = 1.5 * rng.normal(size=n)
+    return (rng.random(n) < expit(odds)).astype(int), expit((odds - shift) / slope)
+
+
+def test_the_reliability_curve_equals_sklearn():
+    labels, scores = forecasts(1000)
+    observed, score = calibration_curve(labels, scores, n_bins=8, strategy="quantile")
+    bins = reliability(labels, scores, 8)
+    assert bins["n"].tolist() == [125] * 8
+    assert bins["observed"].to_numpy() == pytest.approx(observed, abs=1e-12)
+    assert bins["score"].to_numpy() == pytest.approx(score, abs=1e-12)
+    assert (bins["low"] < bins["observed"]).all() and (bins["observed"] < bins["high"]).all()
+
+
+def test_wilson_limits_are_those_of_the_textbook():
+    """10 of 29: 0.199 to 0.526."""
+    bins = reliability([1] * 10 + [0] * 19, [0.5] * 29, 1)
+    assert (bins["low"].item(), bins["high"].item()) == pytest.approx((0.199, 0.527), abs=0.001)
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 10])
+def test_ece_is_the_mean_distance_in_bins_of_equal_mass(n_bins):
+    labels, scores = forecasts()
+    total, order = 0.0, np.argsort(scores)
+    for k in range(n_bins):
+        part = order[k * 997 // n_bins : (k + 1) * 997 // n_bins]
+        total += len(part) / 997 * abs(sum(labels[part]) / len(part) - sum(scores[part]) / len(part))
+    assert ece(labels, scores, n_bins).value == pytest.approx(total, abs=1e-12)
+
+
+def test_equal_scores_share_a_bin_whatever_the_order_of_rows():
+    labels, scores = forecasts()
+    rough = scores.round(1)
+    bins, shuffle = reliability(labels, rough, 10), np.random.default_rng(0).permutation(997)
+    assert bins["n"].sum() == 997 and len(bins) < 11
+    assert reliability(labels[shuffle], rough[shuffle], 10).equals(bins)
+    assert ece([0, 1], [0.5, 0.5], 10).value == 0.0  # one bin, half of it disease
+
+
+def test_slope_and_intercept_equal_a_logistic_regression():
+    labels, scores = forecasts(slope=0.6, shift=0.4)
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit(scores)[:, None], labels)
+    assert calibration_slope(labels, scores).value == pytest.approx(model.coef_.item(), abs=1e-5)
+    added = calibration_intercept(labels, scores).value
+    assert expit(logit(scores) + added).mean() == pytest.approx(labels.mean(), abs=1e-9)
+
+
+def test_what_was_put_into_scores_is_found_again():
+    labels, scores = forecasts(40_000, slope=0.5, shift=0.0)  # twice too extreme
+    assert calibration_slope(labels, scores).value == pytest.approx(0.5, abs=0.03)
+    labels, scores = forecasts(40_000, shift=0.7)  # too low
+    assert calibration_intercept(labels, scores).value == pytest.approx(0.7, abs=0.06)
+    assert calibration_slope(labels, scores).value == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_slope_that_does_not_exist_is_nan_with_a_reason():
+    assert calibration_slope([0, 1, 1], [0.1, 0.6, 0.7]).reason == "the scores part the classes"
+    assert calibration_slope([0, 1, 0], [0.6, 0.6, 0.7]).reason == "the scores part the classes"
+    assert calibration_slope([0, 1], [0.6, 0.6]).reason == "all 2 scores are equal"
+    certain = calibration_slope([0, 1, 0, 1], [0.0, 1.0, 1.0, 0.4])  # 0 and 1 have no log odds
+    assert np.isfinite(certain.value) and np.isfinite(calibration_intercept([0, 1], [0.0, 1.0]).value)
+
+
+# ---- decisions -------------------------------------------------------------------------
+
+
+def test_net_benefit_is_that_of_counting_alarms():
+    labels, scores = forecasts()
+    curve = decision_curve(labels, scores.round(2), [0.05, 0.2, 0.5, 0.9])
+    for t, benefit, everyone, none in curve.values:
+        alarm = scores.round(2) >= t
+        wanted = np.mean(alarm & (labels == 1)) - np.mean(alarm & (labels == 0)) * t / (1 - t)
+        assert benefit == pytest.approx(wanted, abs=1e-12) and none == 0
+        assert everyone == pytest.approx(labels.mean() - (1 - labels.mean()) * t / (1 - t), abs=1e-12)
+    assert len(decision_curve(labels, scores)) == 99
+
+
+def test_a_decision_curve_without_scores_has_no_row():
+    assert len(decision_curve([], [])) == len(decision_curve([0, 1], [np.nan, 0.5])) == 0
+    assert len(reliability([0, 1], [np.nan, 0.5])) == 0
+    with pytest.raises(ValueError, match="a threshold is 1"):
+        decision_curve([0, 1], [0.2, 0.5], [0.5, 1.0])
+
+
+# ---- runs ------------------------------------------------------------------------------
+
+
+def test_every_metric_of_every_run_over_exams_and_over_clips():
+    rng = np.random.default_rng(2)
+    parts = [
+        clips(rng.random(3), run, patient=f"p{i}", study=f"s{i}", label=i % 2).assign(label=[0, 1, i % 2])
+        for run in ("a", "b")
+        for i in range(20)
+    ]
+    table = pd.concat([*parts, clips([0.3], "c", patient="p0", study="s0"), clips([0.3], "d", split="val")])
+    exams, by_clip = by_run(table), by_run(table, level="clip", specificity=0.8, n_bins=4)
+    assert exams["run_id"].tolist() == by_clip["run_id"].tolist() == ["a", "b", "c"]
+    assert exams["n"].tolist() == [20, 20, 1] and by_clip["n"].tolist() == [60, 60, 1]
+    own = study_scores(table[(table["run_id"] == "b") & (table["split"] == "test")])
+    args = own["label"].to_numpy(), own["score"].to_numpy()
+    wanted = [
+        prevalence(args[0]),
+        auroc(*args),
+        auprc(*args),
+        sensitivity_at_specificity(*args),
+        brier(*args),
+    ]
+    wanted += [ece(*args), calibration_slope(*args), calibration_intercept(*args)]
+    assert exams.loc[1].iloc[2:-1].tolist() == [m.value for m in wanted] and exams.loc[1, "reason"] == ""
+    b = parts[20:]
+    args = np.concatenate([p["label"] for p in b]), np.concatenate([p["score"] for p in b])
+    assert by_clip.loc[1, "sensitivity"] == sensitivity_at_specificity(*args, 0.8).value
+    assert by_clip.loc[1, "ece"] == ece(*args, 4).value
+    assert "auroc: all 1 labels are 1; auprc: all 1" in exams.loc[2, "reason"] and np.isnan(
+        exams.loc[2, "auroc"]
+    )
+    assert np.isfinite(exams.loc[2, "brier"])
+    with pytest.raises(ValueError, match="level is 'patient'"):
+        by_run(table, level="patient")
 
 
 def clips(scores, run="r", split="test", patient="p", study="s", label=1):

@@ -16,18 +16,21 @@ from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these
 from ctlib.stats.families import conclusion, holm, lies_inside
 from ctlib.stats.intervals import Bootstrap, auroc_interval
+from ctlib.stats.pairs import DeLong, delong
 
 __all__ = [
     "MEAN_OF",
     "Arm",
     "Bootstrap",
     "Contrast",
+    "DeLong",
     "Interval",
     "arm_aurocs",
     "arms_of",
     "auroc_interval",
     "conclusion",
     "contrasts",
+    "delong",
     "effects",
     "holm",
     "lies_inside",

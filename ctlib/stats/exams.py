@@ -21,11 +21,14 @@ that grow with exams x draws, whatever the number of pairs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ctlib.metrics import auroc
 
 Array = NDArray[np.float64]
 EXACT = 2**22
@@ -110,11 +113,7 @@ class Exams:
             for label in (0, 1):
                 stratum = np.flatnonzero((self.patient_label == label) & (self._patient_fold == fold))
                 of_patient[stratum] = _counts(len(stratum), n_replicates, rng)
-        return self._drawn(of_patient[self._patient])
-
-    def _drawn(self, times: NDArray[np.uint8]) -> Draws:
-        """Draws, from `[exams, n_replicates]` counts."""
-        sizes = []
+        times, sizes = of_patient[self._patient], []
         for _, members in self.folds:
             classes = [members[self.label[members] == label] for label in (0, 1)]
             without, having = (times[chosen].sum(axis=0, dtype=np.float64) for chosen in classes)
@@ -127,7 +126,18 @@ class Exams:
         Raises:
             ValueError: a fold lacks a class.
         """
-        return float(self.resampled(score, self._drawn(np.ones((len(self.label), 1), np.uint8)))[0])
+        self._require_both_classes()
+        of_fold = [auroc(self.label[members], score[members]).value for _, members in self.folds]
+        return float(np.average(of_fold, weights=self._pairs()))
+
+    def _pairs(self) -> list[int]:
+        """Of each fold, pairs of an exam with and one without disease."""
+        sick = [int(self.label[members].sum()) for _, members in self.folds]
+        return [n * (len(members) - n) for n, (_, members) in zip(sick, self.folds, strict=True)]
+
+    def _require_both_classes(self) -> None:
+        if self.one_class():
+            raise ValueError(f"{self.one_class()}.")
 
     def one_class(self) -> str:
         """Why a fold has no AUROC, or ''."""
@@ -144,16 +154,12 @@ class Exams:
         Raises:
             ValueError: a fold lacks a class.
         """
-        if self.one_class():
-            raise ValueError(f"{self.one_class()}.")
-        found, weight = np.zeros(draws.n_replicates), 0
-        for (_, members), drawn in zip(self.folds, draws.pairs, strict=True):
-            positive = self.label[members] == 1
-            pairs = int(positive.sum()) * int((~positive).sum())
+        self._require_both_classes()
+        found, pairs = np.zeros(draws.n_replicates), self._pairs()
+        for (_, members), drawn, weight in zip(self.folds, draws.pairs, pairs, strict=True):
             times = draws.times if len(self.folds) == 1 else draws.times[members]
-            found += pairs * _right_order(score[members], positive, times) / drawn
-            weight += pairs
-        return found / weight
+            found += weight * _right_order(score[members], self.label[members] == 1, times) / drawn
+        return found / sum(pairs)
 
 
 def _counts(n: int, n_replicates: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -170,21 +176,24 @@ def _counts(n: int, n_replicates: int, rng: np.random.Generator) -> NDArray[np.u
 def _right_order(score: Array, positive: NDArray[np.bool_], times: NDArray[np.uint8]) -> Array:
     """Drawn pairs of one fold that are in the right order, `[n_replicates]`; equal scores count one half."""
     pairs = int(positive.sum()) * int((~positive).sum())
-    dtype = np.float32 if pairs < EXACT else np.float64
-    order = np.argsort(score, kind="stable")
-    ends = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True]) + 1
-    below, right, product = np.zeros((3, times.shape[1]), dtype)
-    start = 0
-    for stop in ends:
-        tied, start = order[start:stop], int(stop)
-        lower = [times[i] for i in tied if not positive[i]]
-        upper = [times[i] for i in tied if positive[i]]
-        if lower and upper:
-            halves = 0.5 * np.sum(lower, axis=0, dtype=dtype)
-            lower = [halves, halves]
-            below += lower.pop()
-        for row in upper:
-            right += np.multiply(row, below, out=product)
-        for row in lower:
-            below += row
+    below, right, product = np.zeros((3, times.shape[1]), np.float32 if pairs < EXACT else np.float64)
+    order = np.lexsort((positive, score))  # of equal scores, those without disease first
+    for exam, sick in zip(order.tolist(), positive[order].tolist(), strict=True):
+        if sick:
+            right += np.multiply(times[exam], below, out=product)
+        else:
+            below += times[exam]
+    for tied in _ties(score[order], positive[order]):
+        members, sick = order[tied], positive[order[tied]]
+        lower, upper = (times[members[part]].sum(axis=0, dtype=right.dtype) for part in (~sick, sick))
+        right -= 0.5 * lower * upper
     return right.astype(np.float64)
+
+
+def _ties(score: Array, positive: NDArray[np.bool_]) -> Iterator[slice]:
+    """Runs of equal scores that hold both classes, of scores in order."""
+    edges = np.flatnonzero(np.r_[True, np.diff(score) != 0, True])
+    several = np.diff(edges) > 1
+    for start, stop in zip(edges[:-1][several].tolist(), edges[1:][several].tolist(), strict=True):
+        if positive[stop - 1] and not positive[start]:  # those without disease come first
+            yield slice(start, stop)

@@ -1,0 +1,36 @@
+"""How well scores tell disease from no disease, for one run, over exams or over clips.
+
+A value that does not exist (one class only, a score that is not a number) is NaN with a
+reason, never 0 and never left out in silence: `Metric` carries both.
+"""
+
+from ctlib.metrics.exams import study_scores
+from ctlib.metrics.probability import (
+    THRESHOLDS,
+    brier,
+    calibration_intercept,
+    calibration_slope,
+    decision_curve,
+    ece,
+    reliability,
+)
+from ctlib.metrics.ranking import auprc, auroc, prevalence, sensitivity_at_specificity
+from ctlib.metrics.summary import by_run
+from ctlib.metrics.values import Metric
+
+__all__ = [
+    "THRESHOLDS",
+    "Metric",
+    "auprc",
+    "auroc",
+    "brier",
+    "by_run",
+    "calibration_intercept",
+    "calibration_slope",
+    "decision_curve",
+    "ece",
+    "prevalence",
+    "reliability",
+    "sensitivity_at_specificity",
+    "study_scores",
+]

@@ -1,0 +1,112 @@
+"""How well scores order disease and no disease; their scale plays no part."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import average_precision_score
+
+from ctlib.metrics.values import Metric, checked, one_class, undefined
+
+
+def auroc(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Area under the ROC curve: the share of (disease, no disease) pairs in the right order.
+
+    A pair with equal scores counts one half (Mann and Whitney 1947; Hanley and McNeil 1982).
+    Pairs are counted in whole numbers, so equal orders give equal values to the last bit.
+
+    Args:
+        labels: `[n]`, 0 or 1.
+        scores: `[n]`, any unit; higher means disease.
+
+    Returns:
+        A value in [0, 1]; NaN with a reason where there is one class only, no case, or a
+        score that is not finite.
+
+    Raises:
+        ValueError: lengths differ, or a label is neither 0 nor 1.
+
+    >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+    Metric(value=0.875, reason='')
+    >>> auroc([1, 1], [0.2, 0.3])
+    Metric(value=nan, reason='all 2 labels are 1')
+    """
+    truth, score = checked(labels, scores)
+    reason = undefined(truth, score) or one_class(truth)
+    if reason:
+        return Metric(math.nan, reason)
+    negatives, positives = np.sort(score[truth == 0]), score[truth == 1]
+    below = int(np.searchsorted(negatives, positives, side="left").sum())
+    up_to = int(np.searchsorted(negatives, positives, side="right").sum())
+    return Metric((below + up_to) / (2 * len(negatives) * len(positives)))
+
+
+def auprc(labels: ArrayLike, scores: ArrayLike) -> Metric:
+    """Area under the precision-recall curve, as average precision (no interpolation).
+
+    Chance is the share of disease, so compare it only where that share is the same.
+
+    Args:
+        labels: `[n]`, 0 or 1.
+        scores: `[n]`, any unit; higher means disease.
+
+    Returns:
+        A value in [0, 1]; NaN with a reason as for `auroc`.
+
+    Raises:
+        ValueError: lengths differ, or a label is neither 0 nor 1.
+
+    >>> auprc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]).value.__round__(4)
+    0.8333
+    """
+    truth, score = checked(labels, scores)
+    reason = undefined(truth, score) or one_class(truth)
+    if reason:
+        return Metric(math.nan, reason)
+    return Metric(float(average_precision_score(truth, score)))
+
+
+def prevalence(labels: ArrayLike) -> Metric:
+    """Share of label 1: what `auprc` is by chance, and needed beside it.
+
+    >>> prevalence([0, 0, 0, 1]), prevalence([])
+    (Metric(value=0.25, reason=''), Metric(value=nan, reason='no case'))
+    """
+    truth, _ = checked(labels, np.zeros(len(np.asarray(labels))))
+    return Metric(float(truth.mean())) if len(truth) else Metric(math.nan, "no case")
+
+
+def sensitivity_at_specificity(labels: ArrayLike, scores: ArrayLike, specificity: float = 0.9) -> Metric:
+    """Share of disease above the lowest threshold that leaves enough of the others below it.
+
+    A score at the threshold counts as disease, and equal scores are never parted; the threshold is chosen on
+    the same cases, so with few of them the value flatters.
+
+    Args:
+        labels: `[n]`, 0 or 1.
+        scores: `[n]`, any unit; higher means disease.
+        specificity: share of label 0 that must lie below the threshold, in [0, 1].
+
+    Returns:
+        A value in [0, 1]; NaN with a reason as for `auroc`.
+
+    Raises:
+        ValueError: lengths differ, a label is neither 0 nor 1, or the specificity is outside [0, 1].
+
+    >>> sensitivity_at_specificity([0, 0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.2, 0.5, 0.7], 0.75).value
+    0.6666666666666666
+    """
+    if not 0 <= specificity <= 1:
+        raise ValueError(f"specificity is {specificity:g}; give a share from 0 to 1.")
+    truth, score = checked(labels, scores)
+    reason = undefined(truth, score) or one_class(truth)
+    if reason:
+        return Metric(math.nan, reason)
+    negatives = np.sort(score[truth == 0])
+    thresholds = np.append(np.unique(score), np.inf)
+    below = np.searchsorted(negatives, thresholds, side="left")
+    # counts and not shares: 0.9 of 10 cases is 9 of them, whatever the last bit of 9 / 10
+    enough = thresholds[below >= math.ceil(round(specificity * len(negatives), 9))][0]
+    return Metric(float((score[truth == 1] >= enough).mean()))
