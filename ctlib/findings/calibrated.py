@@ -17,8 +17,7 @@ from ctlib.figures.look import percent
 from ctlib.findings.answers import Question
 from ctlib.findings.gains import lacking
 from ctlib.findings.study import Study
-from ctlib.findings.words import place
-from ctlib.summaries import counted
+from ctlib.findings.words import place, spanned
 
 MEASURES = ("auprc", "sensitivity", "brier", "ece", "slope", "intercept")
 """Of `metrics.by_run`, whose means are shown."""
@@ -59,24 +58,21 @@ def compute_calibration(study: Study) -> pd.DataFrame:
 
 
 def say_calibration(table: pd.DataFrame) -> str:
-    """ECE, slope, Brier score and AUPRC, init by init.
+    """Calibration with the most training patients, init by init.
 
     Args:
         table: from `compute_calibration`.
     """
     lines = []
-    for _, part in table.groupby(["task", "fraction"], sort=False):
+    for _, part in table[table["fraction"] == table["fraction"].max()].groupby("task", sort=False):
+        first = part.iloc[0].to_dict()
         inits = [
-            f"from {row['init']} ECE {_ranged(row, 'ece')}, slope {_ranged(row, 'slope')}, Brier score "
-            f"{_ranged(row, 'brier')}, AUPRC {_ranged(row, 'auprc')}"
+            f"from {row['init']} the calibration error is {_ranged(row, 'ece')}, the slope "
+            f"{_ranged(row, 'slope')} and the Brier score {_ranged(row, 'brier')}"
             for row in part.to_dict("records")
         ]
-        first = part.iloc[0].to_dict()
-        n_runs = counted(int(part["n_runs"].sum()), "run")
-        lines.append(
-            f"{place(first)} ({n_runs}, lowest to highest in brackets; prevalence "
-            f"{first['prevalence']:.2f}): {'; '.join(inits)}."
-        )
+        about = f"mean of {spanned(part['n_runs'])} runs an init, lowest to highest in brackets"
+        lines.append(f"{place(first)} ({about}): {'; '.join(inits)}.")
     return "\n".join(lines)
 
 

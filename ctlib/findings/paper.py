@@ -121,8 +121,10 @@ class Claim:
         half = (open_["high"] - open_["low"]) / 2
         if len(open_) and half.max() > open_["margin"].iloc[0]:
             row = open_.loc[half.idxmax()]
+            there = f"{row['n_patients']:,} test patients and {row['n_seeds']} seeds"
             return (
-XX
+                f"at {place(row)} the interval is {half.max():.3f} wide on each side, with {there}: a "
+                "difference smaller than that is not seen"
             )
         known = table[table["low_mean"].notna()]
         unsure = known[(known["low_mean"] <= 0) & (known["low"] > 0)]

@@ -145,10 +145,12 @@ def compute_cost(study: Study) -> pd.DataFrame:
     table = arms.merge(spent, on=["backbone", "init"], how="left").merge(
         study.costs, on="backbone", how="left"
     )
-    runs = study.run_aurocs.dropna(subset="auroc").groupby(["task", "fraction", "backbone", "init"])["auroc"]
+    arm = ["task", "fraction", "backbone", "init"]
+    runs = study.run_aurocs.dropna(subset="auroc").groupby(arm)["auroc"]
     seeds = runs.agg(lambda aurocs: " ".join(f"{value:.4f}" for value in aurocs))
-    keys = pd.MultiIndex.from_frame(table[["task", "fraction", "backbone", "init"]])
-    return table.assign(level=study.how.level, by_seed=seeds.reindex(keys).fillna("").to_numpy())
+    named = seeds.rename("by_seed").reset_index() if len(seeds) else pd.DataFrame(columns=[*arm, "by_seed"])
+    table = table.merge(named.astype({"by_seed": object}), on=arm, how="left")
+    return table.assign(level=study.how.level, by_seed=table["by_seed"].fillna(""))
 
 
 def say_cost(table: pd.DataFrame) -> str:
