@@ -49,6 +49,7 @@ INITS = {
     "random": InitLook("#6b6b6b", "o", filled=False),
     "video": InitLook("#0072B2", "o"),
     "video_ssl": InitLook("#5b9bd5", "o", filled=False),
+    "kinetics": InitLook("#D55E00", "s"),
     "kinetics400": InitLook("#D55E00", "s"),
     "kinetics600": InitLook("#8f3f00", "s", filled=False),
     "imagenet": InitLook("#009E73", "^"),
