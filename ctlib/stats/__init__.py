@@ -16,6 +16,7 @@ from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these
 from ctlib.stats.families import conclusion, holm, lies_inside
 from ctlib.stats.intervals import Bootstrap, auroc_interval
+from ctlib.stats.learning import learning_curves, worth
 from ctlib.stats.pairs import DeLong, delong
 
 __all__ = [
@@ -33,8 +34,10 @@ __all__ = [
     "delong",
     "effects",
     "holm",
+    "learning_curves",
     "lies_inside",
     "run_aurocs",
+    "worth",
 ]
 
 

@@ -51,7 +51,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtr, ndtri, stdtr, stdtrit
+from scipy.special import chdtri, expit, logit, ndtr, ndtri, stdtr, stdtrit
 
 Array = NDArray[np.float64]
 STILL = "no draw of patients or seeds changes the value"
@@ -108,9 +108,8 @@ class Estimate:
         if self.reason or not 0 < value < 1:
             return Interval(value, math.nan, math.nan, self.reason or f"the value is {value:g} in every draw")
         half = student(self.freedom, (1 + level) / 2) * self.se / (value * (1 - value))
-        odds = value / (1 - value)
-        low, high = odds * math.exp(-half), odds * math.exp(half)
-        return Interval(value, low / (1 + low), high / (1 + high) if math.isfinite(high) else 1.0)
+        low, high = expit(logit(value) + np.array([-half, half]))
+        return Interval(value, float(low), float(high))
 
     @property
     def p_value(self) -> float:
