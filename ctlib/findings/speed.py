@@ -15,6 +15,8 @@ from ctlib.findings.study import GRID, Study
 from ctlib.findings.words import place
 from ctlib.summaries import counted
 
+NOTHING = f"No answer: no run is finished; see {GRID}."
+
 # ---- epochs and exams to a given AUROC ----------------------------------------------------
 
 
@@ -120,7 +122,9 @@ def say_speed(table: pd.DataFrame) -> str:
 
 
 def _no_speed(study: Study) -> str:
-    return lacking(study, study.baseline, study.compared)
+    absent = lacking(study, study.baseline, study.compared)
+    own = study.runs[study.runs["backbone"].isin(study.averaged)]
+    return absent or ("" if own["run_id"].isin(study.curves["run_id"]).any() else NOTHING)
 
 
 # ---- what it costs -----------------------------------------------------------------------
@@ -189,9 +193,7 @@ def _arm(row: pd.Series) -> str:
 
 
 def _no_cost(study: Study) -> str:
-    if (study.runs["status"] == "finished").any():
-        return ""
-    return f"No answer: no run is finished; see {GRID}."
+    return "" if (study.runs["status"] == "finished").any() else NOTHING
 
 
 SPEED = Question(
