@@ -101,7 +101,8 @@ def _predictions(scores, label):
     labels = np.stack([label, np.zeros_like(label)], axis=1).ravel()
     table = {
         "run_id": np.repeat(runs, 2 * n), "split": "test", "patient_id": names, "study": names,
-        "clip": np.tile([0, 1], n * len(runs)), "score": np.concatenate([scores[run].ravel() for run in runs]),
+        "clip": np.tile([0, 1], n * len(runs)),
+        "score": np.concatenate([scores[run].ravel() for run in runs]),
         "label": np.tile(labels, len(runs)), "study_label": np.tile(np.repeat(label, 2), len(runs)),
     }  # fmt: skip
     return tables.check(pd.DataFrame(table), "predictions")

@@ -31,8 +31,8 @@ NOTHING = ROW | {
 }
 OPEN = ROW | {"effect": 0.02, "low": -0.06, "high": 0.1, "p_value": 0.5, "low_mean": -0.09, "p_next": 0.6}
 LOSS = ROW | {"effect": -0.15, "low": -0.2, "high": -0.1, "p_value": 0.001, "low_mean": -0.3, "p_next": 0.01}
-EMPTY = ROW | {"effect": math.nan, "low": math.nan, "high": math.nan, "p_value": math.nan, "low_mean": math.nan,
-               "p_next": math.nan, "reason": "slow_r50 from video, seed 1: run ab12 is failed"}  # fmt: skip
+EMPTY = ROW | dict.fromkeys(("effect", "low", "high", "p_value", "low_mean", "p_next"), math.nan)
+EMPTY |= {"reason": "slow_r50 from video, seed 1: run ab12 is failed"}
 
 
 def claim(*rows):

@@ -60,8 +60,14 @@ def test_another_level_is_a_change():
         ({"seeds": [0, 1, 2, 3]}, "seeds of the grid", "added", "also 3"),
         ({"fractions": [1.0]}, "fractions of the grid", "incomplete", "without 0.25"),
         ({"tasks": ["rspect_pe"]}, "tasks of the grid", "incomplete", "without lidc_nodule"),
-        ({"backbones": ["slow_r50", "swin3d_t", "resnet18"]}, "networks of the grid", "incomplete", "without r2plus1d_r50"),
-        ({"inits": ("random", "video", "shuffled:video")}, "inits of the grid", "added", "also shuffled:video"),
+        (
+            {"backbones": ["slow_r50", "swin3d_t", "resnet18"]},
+            "networks of the grid", "incomplete", "without r2plus1d_r50",
+        ),
+        (
+            {"inits": ("random", "video", "shuffled:video")},
+            "inits of the grid", "added", "also shuffled:video",
+        ),
         ({"inits": ("random",)}, "inits of the grid", "incomplete", "without video"),
         (
             {"lost": lambda row: "failed" if row["seed"] == 0 and row["task"] == "rspect_pe" else ""},

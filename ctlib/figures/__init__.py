@@ -5,7 +5,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 """
 
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
-from ctlib.figures.display import show, table
+from ctlib.figures.display import say, show, table
 from ctlib.figures.forests import contrast_forest, effect_forest
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
@@ -46,6 +46,7 @@ __all__ = [
     "n_patients",
     "pretraining_curves",
     "sample",
+    "say",
     "show",
     "show_moving",
     "slices_of",

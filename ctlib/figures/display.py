@@ -88,6 +88,13 @@ def show(figure: Figure, alt: str, caption: str) -> None:
     display(HTML(figure_html(figure, alt, caption)))
 
 
+def say(text: str) -> None:
+    """Display sentences as prose, a paragraph a line; where nothing shows HTML they are printed."""
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() if line.strip())
+    prose = f'<div class="ct-answer" style="max-width:40em">{lines}</div>'
+    display({"text/plain": text, "text/html": prose}, raw=True)
+
+
 def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
     """An HTML table; numbers aligned and rounded to what matters.
 

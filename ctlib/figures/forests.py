@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ctlib.figures.look import (
     FAINT,
@@ -87,6 +88,8 @@ def _forest(table: pd.DataFrame, what: str, margin: float) -> Figure:
         name = label or f"{percent(fraction)} of the patients"
         _beside(axes[0, 0], -0.03, y, name, INK if label else FAINT, label in bold)
     axes[0, 0].set(xlim=_range(table), ylim=(len(lines) - 0.4, -0.6), yticks=[])
+    axes[0, 0].xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    axes[0, 0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
     return figure
 
 

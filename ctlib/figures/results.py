@@ -74,10 +74,11 @@ def _arms(
     """One panel: inits side by side at each fraction."""
     place = {fraction: i for i, fraction in enumerate(fractions)}
     for k, (init, look) in enumerate(looks.items()):
-        shift = (k - (len(looks) - 1) / 2) * 0.24
+        step = min(0.24, 0.8 / len(looks))
+        shift = (k - (len(looks) - 1) / 2) * step
         own = dots[dots["init"] == init]
         ax.plot(
-            own["fraction"].map(place) + shift - 0.07,
+            own["fraction"].map(place) + shift - 0.3 * step,
             own["auroc"],
             ".",
             color=look.colour,

@@ -15,7 +15,7 @@ from ctlib.findings.paper import Claim, claims, overview
 from ctlib.findings.rivals import DOMAIN, TWO_D
 from ctlib.findings.speed import COST, SPEED
 from ctlib.findings.study import Study
-from ctlib.findings.verdicts import effect_caption, outcome, score_caption, verdict, verdicts
+from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, verdicts
 
 QUESTIONS = {
     asked.key: asked
@@ -30,9 +30,9 @@ __all__ = [
     "Question",
     "Study",
     "answer",
+    "arm_table",
     "claims",
     "deviations",
-    "effect_caption",
     "outcome",
     "overview",
     "say_deviations",

@@ -18,6 +18,9 @@ from ctlib import figures
 from ctlib.findings.study import Study
 from ctlib.workspace import Workspace, shown
 
+FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}
+"""Of columns that the usual formats do not fit."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -69,22 +72,28 @@ class Answer:
     table: pd.DataFrame
 
     def show(self, work: Workspace) -> None:
-        """Print the sentence, show figure and table, and write the table as CSV.
+        """Say the sentence, show figure and table, and write the table as CSV.
 
         Args:
             work: the CSV file is `answers/<key>.csv` in it; one of an earlier grid that is no answer
                 any more is taken away.
         """
-        print(self.sentence)
+        figures.say(self.sentence)
         path = work.root / "answers" / f"{self.question.key}.csv"
         if self.table.empty:
             path.unlink(missing_ok=True)
             return
         asked = self.question
         figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table))
-        columns = [name for name in asked.columns if name in self.table]
         where = shown(write_csv(self.table, path))
-        figures.table(self.table[columns], f"{asked.title} (with more columns in {where})")
+        told = [name for name in asked.columns if not _says_nothing(self.table[name])]
+        frame = self.table[told].rename(columns={"label": "comparison"})
+        figures.table(frame, f"{asked.title} (with more columns in {where})", FORMATS)
+
+
+def _says_nothing(column: pd.Series) -> bool:
+    """Whether a column of texts is empty throughout."""
+    return bool(column.isna().all() or (column.astype(object) == "").all())
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:

@@ -70,8 +70,8 @@ def compute_fractions(study: Study) -> pd.DataFrame:
         Columns of `effects`, n_exams (mean training exams), equal_exams (exams at which the baseline is as
         good), ratio, low_ratio, high_ratio, extrapolated, reason_worth.
     """
-    sides = [stats.arms_of(study.averaged, init) for init in (study.compared, study.baseline)]
-    worth = stats.worth(study.runs, study.predictions, *sides, study.how, study.rule)
+    first, second = (stats.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
+    worth = stats.worth(study.runs, study.predictions, first, second, study.how, study.rule)
     renamed = worth.rename(columns={"low": "low_ratio", "high": "high_ratio", "reason": "reason_worth"})
     kept = ["n_exams", "equal_exams", "ratio", "low_ratio", "high_ratio", "extrapolated", "reason_worth"]
     return study.mean_gains.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")

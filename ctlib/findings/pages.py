@@ -25,14 +25,14 @@ def show_claims(claims: Sequence[Claim]) -> None:
 
 
 def show_plan(study: Study, work: Workspace) -> None:
-    """Print how far the plan was followed, and show it with every deviation.
+    """Say how far the plan was followed, and show it with every deviation.
 
     Args:
         study: what was done.
         work: where the plans that were met are noted.
     """
     found = deviations(study, prespecified.remember(work, study.plan) if study.plan else ())
-    print(say_deviations(study.plan, found))
+    figures.say(say_deviations(study.plan, found))
     if study.plan:
         figures.table(plan_table(study.plan), f"Plan {study.plan.hash}")
     figures.table(found, "Deviations from the plan")

@@ -202,7 +202,7 @@ def overview(found: Sequence[Claim]) -> pd.DataFrame:
     """The claims as a table: number, claim, verdict, and the comparison with the smallest effect."""
     rows = []
     for claim in found:
-        row = {"claim": claim.number, "text": claim.text, "verdict": claim.verdict}
+        row = {"claim": f"{claim.number}: {claim.short}", "verdict": claim.verdict}
         known = claim.comparisons
         known = known[known["effect"].notna()] if len(known) else known
         if len(known):
@@ -211,7 +211,7 @@ def overview(found: Sequence[Claim]) -> pd.DataFrame:
             row |= {
                 name: least[name] for name in ("effect", "low", "high", "n_patients", "n_seeds", "n_networks")
             }
-        rows.append(row | {"comparisons": len(claim.comparisons), "weakest point": claim.weakest})
+        rows.append(row | {"comparisons": len(claim.comparisons)})
     return pd.DataFrame(rows)
 
 

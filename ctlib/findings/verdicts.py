@@ -107,6 +107,28 @@ def verdicts(effects: pd.DataFrame, planted: Mapping[str, str]) -> list[str]:
     return [verdict(row, planted.get(row["task"], "")) for row in rows.to_dict("records")]
 
 
+def arm_table(arms: pd.DataFrame) -> pd.DataFrame:
+    """AUROC with its interval of each task, network and init, a column a fraction.
+
+    Args:
+        arms: result of `stats.arm_aurocs`.
+    """
+    rows = arms[["task", "backbone", "init", "fraction"]].assign(
+        auroc=[_auroc(row) for row in arms.to_dict("records")]
+    )
+    wide = rows.pivot(index=["task", "backbone", "init"], columns="fraction", values="auroc")
+    order = rows.drop_duplicates(["task", "backbone", "init"])[["task", "backbone", "init"]]
+    wide = wide.reindex(pd.MultiIndex.from_frame(order)).rename(columns=lambda f: f"AUROC, {percent(f)}")
+    return wide.reset_index().rename_axis(columns=None)
+
+
+def _auroc(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["auroc"]):
+        return "no value"
+    ends = "no interval" if pd.isna(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+    return f"{row['auroc']:.3f} ({ends})"
+
+
 def score_caption(arms: pd.DataFrame, level: float) -> str:
     """Caption of `figures.auroc_by_fraction`: what is drawn, of how many patients and seeds.
 
@@ -117,19 +139,6 @@ def score_caption(arms: pd.DataFrame, level: float) -> str:
     return (
         f"Test AUROC over exams: each run a faint dot, the mean over seeds a marker, with "
         f"{percent(level)} intervals over patients and seeds. {_who(arms)}"
-    )
-
-
-def effect_caption(effects: pd.DataFrame, level: float) -> str:
-    """Caption of `figures.effect_forest`.
-
-    Args:
-        effects: table `effects`.
-        level: of the intervals.
-    """
-    return (
-        f"Difference in test AUROC, the same patients and seeds in both arms, with {percent(level)} "
-        f"intervals over patients and seeds; networks are taken as given. {_who(effects)}"
     )
 
 
