@@ -33,8 +33,8 @@ from ctlib.metrics import auroc
 Array = NDArray[np.float64]
 EXACT = 2**22
 """Pairs up to which sums of drawn pairs, and of halves of them, are whole numbers of float32."""
-BLOCK = 2_000_000
-"""Patients that are drawn at once, which bounds the memory of drawing."""
+BLOCK = 100_000
+"""Patients that are drawn at once: few enough to stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,8 @@ class Exams:
 
     @property
     def freedom(self) -> int:
-        """Degrees of freedom of a variance over patients: those of the scarcer class, less one a fold."""
-        positive = int(self.patient_label.sum())
-        return max(min(positive, len(self.patient_label) - positive) - len(self.folds), 1)
+        """Degrees of freedom of a variance over patients: the patients less one a stratum."""
+        return max(len(self.patient_label) - 2 * len(self.folds), 1)
 
     def draw(self, n_replicates: int, rng: np.random.Generator) -> Draws:
         """Draw the patients, n - 1 of the n of each stratum.
