@@ -1,17 +1,15 @@
 import base64
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
+from chromium import FLAGS, PATH, WHY
 from nbformat import v4
 from sample_project import markdown, project
 
 from ctlib import reports
 from ctlib.notebooks import HEADER_TYPE
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
 SVG = base64.b64encode(
     b'<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300"><rect width="900" height="300"/></svg>'
 ).decode()
@@ -214,12 +212,12 @@ def test_a_large_picture_stays_out_of_the_index(study, monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser():
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is missing, so reports are not tested in a browser: install chromium")
+    if not PATH.is_file():
+        pytest.skip(WHY)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        opened = play.chromium.launch(executable_path=str(PATH), args=FLAGS)
         yield opened
         opened.close()
 

@@ -21,13 +21,17 @@ from ctlib.figures.pictures import (
 )
 from ctlib.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.figures.results import auroc_by_fraction, clip_scores, effect_forest
+from ctlib.figures.scroller import ClipScores, ScrollerExam, exam_of, scroller
 
 __all__ = [
+    "ClipScores",
     "Picture",
+    "ScrollerExam",
     "auroc_by_fraction",
     "clip_scores",
     "contours",
     "effect_forest",
+    "exam_of",
     "examples",
     "extreme_exams",
     "geometry",
@@ -40,6 +44,7 @@ __all__ = [
     "n_patients",
     "pretraining_curves",
     "sample",
+    "scroller",
     "show",
     "show_moving",
     "slices_of",
