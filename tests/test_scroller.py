@@ -12,7 +12,7 @@ from chromium import FLAGS, PATH, WHY
 from PIL import Image
 
 from ctlib import hu
-from ctlib.figures import atlas
+from ctlib.figures import atlas, disagreed_exams, sample_exams
 from ctlib.figures.scroller import ClipScores, ScrollerExam, exam_of, scroller_html
 from ctlib.volumes import Volume
 
@@ -159,6 +159,57 @@ def test_twelve_exams_of_real_size_stay_under_eight_megabytes():
         ScrollerExam(f"Exam {i}", Volume(noise, (2.5, 0.7, 0.7), str(i), (0.0, 0.0, 0.0))) for i in range(12)
     ]
     assert len(scroller_html(exams, "Slices", "A caption.")) < 6_600_000
+
+
+# ---- which exams
+
+
+class Two:
+    """A cohort of two exams, the second with disease."""
+
+    series = pd.DataFrame(
+        {
+            "cohort": "lidc", "patient_id": ["p", "q"], "study_uid": ["s", "t"], "series_uid": ["one", "two"],
+            "label": [0, 1], "rows_px": H, "cols_px": W,
+        }
+    )  # fmt: skip
+    slices = pd.concat(
+        [pd.DataFrame({"series_uid": u, "slice": range(N), "z_mm": 0.0, "label": 0}) for u in ("one", "two")]
+    )
+
+
+CLIPS = pd.DataFrame(
+    {
+        "series_uid": ["one", "one", "two", "two"],
+        "clip": [0, 1] * 2,
+        "start": [0, 16] * 2,
+        "stop": [16, 20] * 2,
+    }
+)
+
+
+def test_exams_of_both_classes_are_chosen_in_turn():
+    found = sample_exams(Two, volume, CLIPS, "pe", marks=marks())
+    assert [e.title for e in found] == ["lidc two, disease", "lidc one, no disease"]
+    assert [len(e.marks) for e in found] == [0, 2] and found[0].clips == [(0, 16), (16, 20)]
+
+
+def test_the_exam_on_which_two_inits_disagree_most_comes_first():
+    runs = pd.DataFrame({"run_id": ["a", "b", "c", "d"], "init": ["random", "random", "video", "ct_lidc"]})
+    given = {"a": (0.1, 0.2, 0.4, 0.4), "b": (0.3, 0.2, 0.4, 0.4), "c": (0.2, 0.9, 0.4, 0.5), "d": (1,) * 4}
+    rows = [
+        (run, split, study, clip, score)
+        for run, scores in given.items()
+        for (study, clip), score in zip([("s", 0), ("s", 1), ("t", 0), ("t", 1)], scores, strict=True)
+        for split in ("val", "test")
+    ]  # fmt: skip
+    predictions = pd.DataFrame(rows, columns=["run_id", "split", "study", "clip", "score"])
+    predictions.loc[predictions["split"] == "val", "score"] = 0.0
+    found = disagreed_exams(Two, volume, CLIPS, runs, predictions, ("random", "video"), "lung", n=2)
+    assert [e.title[:8] for e in found] == ["lidc one", "lidc two"]
+    assert [s.name for s in found[0].scores] == ["random, mean of 2 runs", "video, mean of 1 run"]
+    assert np.allclose([s.by_clip for s in found[0].scores], [[0.2, 0.2], [0.2, 0.9]])
+    assert disagreed_exams(Two, volume, CLIPS, runs[:2], predictions, ("random", "video"), "lung") == []
 
 
 # ---- in a browser

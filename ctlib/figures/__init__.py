@@ -6,6 +6,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
 from ctlib.figures.display import show, table
+from ctlib.figures.exams import disagreed_exams, sample_exams
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
 from ctlib.figures.moving import show_moving
@@ -30,6 +31,7 @@ __all__ = [
     "auroc_by_fraction",
     "clip_scores",
     "contours",
+    "disagreed_exams",
     "effect_forest",
     "exam_of",
     "examples",
@@ -44,6 +46,7 @@ __all__ = [
     "n_patients",
     "pretraining_curves",
     "sample",
+    "sample_exams",
     "scroller",
     "show",
     "show_moving",
