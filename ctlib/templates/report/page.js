@@ -157,7 +157,7 @@ const made = (tag, more = {}, ...inside) => {
     opened = [...document.querySelectorAll("details.fold:not(.setup):not([open])")];
     for (const fold of opened) fold.open = true;
   });
-  addEventListener("afterprint", () => { 
+  addEventListener("afterprint", () => {
     for (const fold of opened) fold.open = false;
     for (const [button, head] of sorts) { button.append(...head.childNodes); head.append(button); }
   });
