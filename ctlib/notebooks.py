@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ctlib import prespecified, progress
+from ctlib import freshness, prespecified, progress
 from ctlib.parameters import ParameterError, check, declared
 from ctlib.workspace import HOME, PROJECT, Places, Workspace, shown
 
@@ -207,6 +207,7 @@ def execute(
     output, report = executed_path(notebook, values), progress_path(notebook, values)
     output.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
+    inputs = freshness.note(notebook, values, places)
     headings = sections(nbformat.read(source, as_version=4))
     current = [""]
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # says nothing that is not said here
@@ -240,6 +241,7 @@ def execute(
             raise
         finally:
             report.unlink(missing_ok=True)
+            freshness.remember(output, inputs)
     return output
 
 

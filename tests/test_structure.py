@@ -45,6 +45,7 @@ ORDER = [
     (5, "parameters"),
     (5, "figures prespecified"),
     (5, "findings predict prepare"),
+    (6, "freshness"),
     (6, "notebooks"),
     (6, "reports console"),
     (6, "fetch"),
