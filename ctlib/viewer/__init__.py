@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.viewer.browser import Browser, browse
-from ctlib.viewer.exams import Exams, disagreement, exam_scores
+from ctlib.viewer.exams import Exams, disagreement, exam_scores, exams_of
 from ctlib.viewer.frontend import VIEWERS, is_watched
 from ctlib.viewer.scene import Run, Scene, SceneError
 from ctlib.viewer.view import View, open_pair, open_view
@@ -40,6 +40,7 @@ __all__ = [
     "compare",
     "disagreement",
     "exam_scores",
+    "exams_of",
     "is_watched",
     "show",
 ]

@@ -66,6 +66,8 @@ class Canvas:
             multiplanar_show_render=ipyniivue.ShowRender.ALWAYS,
             multiplanar_layout=layout,
             crosshair_color=(0.84, 0.15, 0.16, 0.8),
+            crosshair_width=0.8,
+            crosshair_width_unit="mm",
             font_color=(1.0, 0.85, 0.4, 1.0),
             drag_mode=ipyniivue.DragMode.NONE,
             loading_text="",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ctlib import tables
+from ctlib.cohorts import load_tables, task
 from ctlib.figures.cohorts import CohortTables
 from ctlib.figures.pictures import stored
 from ctlib.store import Store
 from ctlib.viewer.scene import Run, Scene
+from ctlib.workspace import Workspace
 
 
 def exam_scores(
@@ -72,20 +75,23 @@ class Exams:
         hu_window: name of the HU window.
         clips: table `clips`.
         scores: from `exam_scores`; None for none.
+        table: one row an exam, from `disagreement`.
     """
 
     store: Store
     cohort: CohortTables
     hu_window: str
     clips: pd.DataFrame
-    scores: pd.DataFrame | None = field(default=None)
+    scores: pd.DataFrame | None = None
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __call__(self, series_uid: str) -> Scene:
         """The scene of an exam: volume, slice labels, clips, and the scores of each init."""
         slices = self.cohort.slices
         labels = slices[slices["series_uid"] == series_uid].sort_values("slice")["label"]
-        scene = Scene(stored(self.store, series_uid), self.hu_window, None, list(labels), self.clips)
-        return replace(scene, runs=self._runs(series_uid))
+        volume = stored(self.store, series_uid)
+        runs = self._runs(series_uid)
+        return Scene(volume, self.hu_window, labels=list(labels), clips=self.clips, runs=runs)
 
     def _runs(self, series_uid: str) -> dict[str, Run]:
         if self.scores is None:
@@ -96,7 +102,50 @@ class Exams:
         n_clips = self.clips.groupby("series_uid").size()
         # Clips are counted over all series of a study (`runs.labelled_clips`).
         before = int(sum(n_clips[uid] for uid in siblings[: siblings.index(series_uid)]))
-        span = range(before, before + int(n_clips[series_uid]))
-        own = self.scores[(self.scores["study"] == study) & self.scores["clip"].isin(list(span))]
-        found = own.pivot(index="clip", columns="init", values="score").reindex(list(span))
+        span = list(range(before, before + int(n_clips[series_uid])))
+        own = self.scores[(self.scores["study"] == study) & self.scores["clip"].isin(span)]
+        found = own.pivot(index="clip", columns="init", values="score").reindex(span)
         return {str(init): Run(found[init].to_numpy()) for init in found if found[init].notna().all()}
+
+
+def exams_of(
+    work: Workspace,
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    task_name: str,
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    fraction: float | None = None,
+    split: str = "test",
+) -> Exams:
+    """The exams of a task with the scores of two inits, those on which they differ most first.
+
+    Args:
+        work: where tables and volumes of the task's cohort lie.
+        runs: table `runs`.
+        predictions: table `predictions`.
+        task_name: name of the task.
+        backbones: networks whose scores are averaged; () for all.
+        inits: two inits.
+        fraction: share of the training patients; None for the largest that was run.
+        split: val or test.
+
+    Raises:
+        MissingInput: a table of the cohort is missing.
+        ValueError: no finished run of one of the inits has scores there.
+    """
+    asked = task(task_name)
+    cohort = load_tables(work, asked.cohort)
+    clips = tables.read("clips", work.require(work.table("clips", asked.cohort), "01_explore_data"))
+    if fraction is None:
+        fraction = float(runs.loc[runs["task"] == task_name, "fraction"].max())
+    scores = exam_scores(runs, predictions, task_name, fraction, backbones, split)
+    absent = [init for init in inits if init not in set(scores["init"])]
+    if absent:
+        raise ValueError(
+            f"exams_of: no finished run of {task_name} from {absent[0]} at fraction {fraction:g}."
+        )
+    table = disagreement(scores, cohort.series, inits)
+    folder = work.store(asked.cohort)
+    shape = Store(folder, 1).record(table["series_uid"].iloc[0])["shape"]
+    return Exams(Store(folder, shape[-1]), cohort, asked.hu_window, clips, scores, table)
