@@ -205,14 +205,19 @@ class LabPage:
         self.tab.keyboard.press(key)
 
 
-def picture(pixels):
-    """The part of a canvas that is not its black rim: grey, float; NaN where cursor, letter or overlay is."""
+def frame_of(pixels):
+    """Where the slice lies on a canvas of one plane: slices of rows and columns; its rim is black."""
     seen = pixels.max(axis=2) > 24
     rows = np.flatnonzero(seen.mean(axis=1) > 0.1)
     columns = np.flatnonzero(seen.mean(axis=0) > 0.1)
     if not len(rows) or not len(columns):
-        return np.zeros((1, 1))
-    part = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64)
+        return slice(0, 1), slice(0, 1)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def picture(pixels, frame=None):
+    """The slice on a canvas: grey, float; NaN where cursor, letter or overlay is."""
+    part = pixels[frame or frame_of(pixels)].astype(np.float64)
     return np.where(np.ptp(part, axis=2) > 12, np.nan, part.mean(axis=2))
 
 

@@ -4,7 +4,17 @@ import re
 
 import numpy as np
 import pytest
-from lab_page import CHROMIUM, NO_CHROMIUM, LabPage, chromium, jupyterlab, likeness, notebook, picture
+from lab_page import (
+    CHROMIUM,
+    NO_CHROMIUM,
+    LabPage,
+    chromium,
+    frame_of,
+    jupyterlab,
+    likeness,
+    notebook,
+    picture,
+)
 
 from ctlib import hu
 from ctlib.figures.planes import plane
@@ -66,9 +76,10 @@ def grey(index, place, hu_window="lung"):
     return hu.to_unit(plane(VOLUME.hu, index, place), hu.named(hu_window)) * 255
 
 
-def shown(page, expected, number=0):
+def shown(page, expected, number=0, frame=None):
     """The picture on a canvas, once it is like what is expected."""
-    return picture(page.until(lambda pixels: likeness(picture(pixels), expected) > 0.95, number))
+    alike = page.until(lambda pixels: likeness(picture(pixels, frame), expected) > 0.95, number)
+    return picture(alike, frame)
 
 
 def slice_of(page, number=0):
@@ -101,19 +112,17 @@ def test_three_planes_and_a_rendering_are_on_screen_and_the_cursor_tells_hu_and_
 
 
 def test_an_hu_window_changes_what_is_seen_and_is_what_it_says(page):
-    page.run("view = viewer.show(volume, 'lung', place=(10, 24, 32))")
+    place = (10, 24, 32)
+    page.run(f"view = viewer.show(volume, 'lung', place={place})")
     page.press("axial")
-    shown(page, grey(0, (10, 24, 32)))
+    frame = frame_of(page.until(lambda pixels: likeness(picture(pixels), grey(0, place)) > 0.95))
     levels = {}
     for name in ("lung", "mediastinum"):
         page.press(name)
-        expected = grey(0, (10, 24, 32), name)
-        seen = shown(page, expected)
+        seen = shown(page, grey(0, place, name), frame=frame)
         rows, columns = seen.shape
-        # the middle of the block at rows 8 to 20, columns 6 to 20, of 0 HU
-        levels[name] = int(
-            np.nanmedian(seen[int(rows * 0.25) : int(rows * 0.33), int(columns * 0.15) : int(columns * 0.2)])
-        )
+        block = seen[int(rows * 0.25) : int(rows * 0.35), int(columns * 0.15) : int(columns * 0.25)]
+        levels[name] = float(np.nanmedian(block))  # of 0 HU
         assert levels[name] == pytest.approx(255 * hu.to_unit(np.zeros(1), hu.named(name))[0], abs=6)
     assert levels["lung"] - levels["mediastinum"] > 100
 
@@ -168,7 +177,7 @@ view = viewer.show(volume, marks=marks, cam=cam, place=(10, 24, 32))""",
     without_contours = page.until(lambda p: (p != with_both).any())
     page.slider("Grad-CAM", "Home")
     bare = page.until(lambda p: likeness(picture(p), expected) > 0.95)
-    frame = _frame(bare)
+    frame = frame_of(bare)
     assert _where(with_both, without_contours, frame) == pytest.approx((12, 20, 40, 56), abs=1.6)
     assert _where(without_contours, bare, frame) == pytest.approx((30, 41, 10, 21), abs=1.6)
     blue = with_both[(with_both != without_contours).any(axis=2)].astype(int)
@@ -179,21 +188,17 @@ def _coloured(pixels):
     return np.ptp(pixels.astype(int), axis=2) > 40
 
 
-def _frame(pixels):
-    """First row and column of the slice on the canvas, and pixels a voxel."""
-    lit = pixels.max(axis=2) > 24
-    rows, columns = np.flatnonzero(lit.mean(axis=1) > 0.1), np.flatnonzero(lit.mean(axis=0) > 0.1)
-    return rows[0], columns[0], (rows[-1] + 1 - rows[0]) / 48, (columns[-1] + 1 - columns[0]) / 64
-
-
 def _where(before, after, frame):
     """Rows and columns of the slice, first and last, in which two canvases differ."""
-    top, left, tall, wide = frame
-    rows, columns = np.nonzero((np.abs(before.astype(int) - after) > 20).any(axis=2))
-    return (
-        (rows.min() - top) / tall - 0.5, (rows.max() - top) / tall - 0.5,
-        (columns.min() - left) / wide - 0.5, (columns.max() - left) / wide - 0.5,
-    )  # fmt: skip
+    rows, columns = np.nonzero((np.abs(before[frame].astype(int) - after[frame]) > 20).any(axis=2))
+    tall, wide = (span.stop - span.start for span in frame)
+    ends = [
+        rows.min() * 48 / tall,
+        rows.max() * 48 / tall,
+        columns.min() * 64 / wide,
+        columns.max() * 64 / wide,
+    ]
+    return [end - 0.5 for end in ends]
 
 
 def test_two_runs_side_by_side_have_one_cursor_and_one_hu_window(page):
@@ -203,8 +208,8 @@ view = viewer.compare(volume, runs, clips=clips, place=(34, 38, 8))""",
     )
     assert page.canvases.count() == 2
     page.press("axial")
-    for number in range(2):
-        shown(page, grey(0, (34, 38, 8)), number)
+    alike = lambda pixels: likeness(picture(pixels), grey(0, (34, 38, 8))) > 0.95  # noqa: E731
+    frames = [frame_of(page.until(alike, number)) for number in range(2)]
     box = page.tab.locator(".ct-strip").first.locator("rect.part").nth(2).bounding_box()
     page.tab.mouse.click(box["x"] + box["width"] * 0.125, box["y"] + 5)
     page.tab.wait_for_function(
@@ -213,7 +218,7 @@ view = viewer.compare(volume, runs, clips=clips, place=(34, 38, 8))""",
     page.press("mediastinum", 1)
     for number in range(2):
         expected = grey(0, (2, 38, 8), "mediastinum")
-        assert likeness(shown(page, expected, number), expected) > 0.95
+        assert likeness(shown(page, expected, number, frames[number]), expected) > 0.95
 
 
 def test_exams_are_stepped_through_and_notes_are_kept(page, tmp_path):

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ctlib.cohorts import Cohort
 from ctlib.viewer.browser import Browser, browse
-from ctlib.viewer.exams import Exams, disagreement, exam_scores, exams_of
+from ctlib.viewer.exams import Exams, acquired, disagreement, exam_scores, exams_of
 from ctlib.viewer.frontend import VIEWERS, is_watched
 from ctlib.viewer.scene import Run, Scene, SceneError
 from ctlib.viewer.view import View, open_pair, open_view
@@ -43,6 +44,7 @@ __all__ = [
     "exams_of",
     "is_watched",
     "show",
+    "show_exam",
 ]
 
 
@@ -80,6 +82,25 @@ def show(
     if cam is not None:
         runs["Grad-CAM"] = Run(cam=cam)
     return open_view(Scene(volume, hu_window, marks, labels, clips, runs, place), viewer)
+
+
+def show_exam(
+    cohort: Cohort, hu_window: str, clips: pd.DataFrame, series_uid: str = "", viewer: str = "auto"
+) -> View:
+    """Show an exam of a cohort as acquired, with slice labels, clips and readers' contours.
+
+    Args:
+        cohort: a cohort whose files were read.
+        hu_window: name of the HU window it opens with.
+        clips: table `clips`.
+        series_uid: "" for the first exam with marks; else the first with disease; else the first.
+        viewer: see `show`.
+
+    Raises:
+        CohortError: its files cannot be read any more.
+        SceneError, ItkMissing, ItkwidgetsMissing: see `show`.
+    """
+    return open_view(acquired(cohort, hu_window, clips, series_uid), viewer)
 
 
 def compare(

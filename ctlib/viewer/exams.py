@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ctlib import tables
-from ctlib.cohorts import load_tables, task
+from ctlib.cohorts import Cohort, load_tables, task
 from ctlib.figures.cohorts import CohortTables
 from ctlib.figures.pictures import stored
 from ctlib.store import Store
@@ -87,11 +87,10 @@ class Exams:
 
     def __call__(self, series_uid: str) -> Scene:
         """The scene of an exam: volume, slice labels, clips, and the scores of each init."""
-        slices = self.cohort.slices
-        labels = slices[slices["series_uid"] == series_uid].sort_values("slice")["label"]
+        labels = _labels(self.cohort, series_uid)
         volume = stored(self.store, series_uid)
         runs = self._runs(series_uid)
-        return Scene(volume, self.hu_window, labels=list(labels), clips=self.clips, runs=runs)
+        return Scene(volume, self.hu_window, labels=labels, clips=self.clips, runs=runs)
 
     def _runs(self, series_uid: str) -> dict[str, Run]:
         if self.scores is None:
@@ -149,3 +148,28 @@ def exams_of(
     folder = work.store(asked.cohort)
     shape = Store(folder, 1).record(table["series_uid"].iloc[0])["shape"]
     return Exams(Store(folder, shape[-1]), cohort, asked.hu_window, clips, scores, table)
+
+
+def acquired(cohort: Cohort, hu_window: str, clips: pd.DataFrame, series_uid: str = "") -> Scene:
+    """The scene of an exam at its own matrix, with slice labels, clips and readers' contours.
+
+    Args:
+        cohort: a cohort whose files were read.
+        hu_window: name of the HU window.
+        clips: table `clips`.
+        series_uid: "" for the first exam with marks; else the first with disease; else the first.
+
+    Raises:
+        CohortError: its files cannot be read any more.
+    """
+    if not series_uid:
+        ill = cohort.series.loc[cohort.series["label"].fillna(0) == 1, "series_uid"]
+        known = [*cohort.marks["series_uid"].iloc[:1], *ill.iloc[:1], *cohort.series["series_uid"].iloc[:1]]
+        series_uid = str(known[0])
+    labels = _labels(cohort, series_uid)
+    return Scene(cohort.volume(series_uid), hu_window, cohort.marks, labels, clips)
+
+
+def _labels(cohort: CohortTables, series_uid: str) -> list[int]:
+    own = cohort.slices[cohort.slices["series_uid"] == series_uid]
+    return list(own.sort_values("slice")["label"])
