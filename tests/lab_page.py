@@ -28,7 +28,7 @@ FLAGS = [
 ]  # fmt: skip
 NO_CHROMIUM = f"NOTHING OF THE VIEWER IS TESTED IN A BROWSER: {CHROMIUM} is missing; install chromium"
 TOKEN = "of-a-test"
-WAIT_MS = 120_000
+WAIT_MS = 240_000
 
 
 @contextlib.contextmanager
@@ -154,6 +154,8 @@ class LabPage:
         self.tab.wait_for_function("() => window.ran !== null", timeout=timeout_ms)
         self.until_idle()
         assert self.failures() == []
+        for number in range(self.canvases.count()):
+            assert self.until(lambda pixels: pixels.max() > 100, number).max() > 100, "nothing is drawn"
 
     def failures(self):
         """Texts of the outputs that are errors."""
@@ -181,7 +183,7 @@ class LabPage:
         shot = self.canvases.nth(number).screenshot()
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))[2:-2, 2:-2]  # its edge is shared
 
-    def until(self, holds, number=0, seconds=60):
+    def until(self, holds, number=0, seconds=120):
         """Pixels of a viewer as soon as something holds of them; else those at the end."""
         end = time.time() + seconds
         while True:

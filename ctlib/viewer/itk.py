@@ -7,7 +7,6 @@ kernel and ends with it. What it serves lies under a path that cannot be guessed
 from __future__ import annotations
 
 import functools
-import html
 import secrets
 import sys
 import threading
@@ -143,15 +142,14 @@ def page(scene: Scene, dist: Path = DIST) -> str:
     return server.address + query
 
 
-def show(scene: Scene, height_px: int = 600) -> str:
+def show(scene: Scene, height_px: int = 480) -> str:
     """Display a scene in a frame; returns its address.
 
     Raises:
         ItkMissing: the viewer was not fetched.
     """
-    from IPython.display import HTML, display
+    from IPython.display import IFrame, display
 
     address = page(scene)
-    frame = f'<iframe title="itk-vtk-viewer" src="{html.escape(address)}"'
-    display(HTML(f'{frame} style="width:100%;height:{height_px}px;border:0"></iframe>'))
+    display(IFrame(address, "100%", height_px, extras=['title="itk-vtk-viewer"']))
     return address
