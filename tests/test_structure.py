@@ -44,7 +44,7 @@ ORDER = [
     (4, "plan"),
     (5, "parameters"),
     (5, "figures prespecified"),
-    (5, "findings predict prepare"),
+    (5, "findings predict prepare viewer"),
     (6, "freshness"),
     (6, "notebooks"),
     (6, "reports console"),
