@@ -67,7 +67,7 @@ def made_up(
         }
         status = (lost(row | {"seed": number}) if lost else "") or "finished"
         error = "RuntimeError: out of memory" if status == "failed" else None
-        row |= {"seed": number, "lr": 1e-3, "status": status, "error": error}
+        row |= {"seed": number, "fold": 0, "lr": 1e-3, "status": status, "error": error}
         if status == "finished":
             wanted = np.clip(auroc(task, backbone, init, fraction) + rng.normal(0, seed_sd), 0.02, 0.98)
             n = round(PER_FRACTION * fraction)

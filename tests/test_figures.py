@@ -7,10 +7,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_results import made_up, plain
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
+from test_findings_claims import study_of
 
-from ctlib import figures
+from ctlib import figures, findings
 from ctlib.figures.display import figure_html, png, svg, table_html
 from ctlib.figures.look import INITS, init_look, init_looks
 from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
@@ -138,7 +140,40 @@ def drawn():
     yield "clip_scores, labelled", lambda: figures.clip_scores(CLIPS.assign(label=[0, pd.NA, 1]), "an exam")
 
 
-FIGURES = dict(drawn())
+def asked(key, options):
+    """The figure of a question, of made-up results."""
+    runs = made_up(plain({"video": 0.1}), n_patients=24, **options)
+    found = findings.answer(key, study_of(runs))
+    return found.question.draw(found.study, found.table)
+
+
+ASKED = ("two_d", "fractions", "speed", "cost", "calibration")
+LOST = {"lost": lambda row: "failed" if row["seed"] == 1 and row["backbone"] == "slow_r50" else ""}
+
+
+def questions():
+    for key in ASKED:
+        yield f"question {key}", lambda k=key: asked(k, {})
+        yield f"question {key}, runs lost", lambda k=key: asked(k, LOST)
+    seven = [
+        "slow_r50",
+        "slowfast_r50",
+        "r2plus1d_r50",
+        "csn_r101",
+        "mvit_b",
+        "swin3d_t",
+        "penet",
+        "resnet18",
+    ]
+    yield "question cost, eight networks", lambda: asked("cost", {"backbones": seven})
+    controls = ("random", "video", "shuffled:video", "first_2:video", "frozen:video")
+    yield "question ladder", lambda: asked("ladder", {"inits": controls})
+    one = {"tasks": ["lidc_nodule"], "fractions": [1.0], "seeds": [0]}
+    yield "question cost, one of everything", lambda: asked("cost", one)
+    yield "question speed, one of everything", lambda: asked("speed", one)
+
+
+FIGURES = dict(drawn()) | dict(questions())
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if not name.endswith("whole")])
