@@ -244,8 +244,12 @@ def _neighbours(planes: NDArray[np.float32], length: int) -> NDArray[np.float32]
     return np.moveaxis(runs, -1, 1)
 
 
-def _centre(matrix_px: int, crop_px: int) -> tuple[slice, slice]:
-    """Where a centre crop begins and ends: in the slice, and in the crop."""
+def centre(matrix_px: int, crop_px: int) -> tuple[slice, slice]:
+    """Where a centre crop begins and ends: in the slice, and in the crop.
+
+    >>> centre(56, 48), centre(40, 48)
+    ((slice(4, 52, None), slice(0, 48, None)), (slice(0, 40, None), slice(4, 44, None)))
+    """
     spare = matrix_px - crop_px
     size = min(matrix_px, crop_px)
     source, target = max(spare // 2, 0), max(-spare // 2, 0)
@@ -254,7 +258,7 @@ def _centre(matrix_px: int, crop_px: int) -> tuple[slice, slice]:
 
 def _crop(run: NDArray[np.int16], maps: list[NDArray[np.float32]], clip: NDArray[np.float32]) -> None:
     """Write the centre crop of slices `[n, M, M]` into `clip [len(maps), n, H, W]`, air around it."""
-    source, target = _centre(run.shape[1], clip.shape[-1])
+    source, target = centre(run.shape[1], clip.shape[-1])
     for planes, table in zip(clip, maps, strict=True):
         if run.shape[1] < clip.shape[-1]:
             planes[:] = table[hu.HU_MIN]

@@ -34,13 +34,14 @@ from ctlib.clips import ClipDataset, intensity
 from ctlib.cohorts import task
 from ctlib.controls import split
 from ctlib.flaws import FRESH_FRACTION, ONE_MEAN
-from ctlib.inits import find, network
+from ctlib.inits import Init, find, load_weights, network
 from ctlib.loaders import EpochSampler
 from ctlib.loggers import CSV
 from ctlib.negative_controls import PERMUTED_LABELS, with_permuted_labels
+from ctlib.networks import Network
 from ctlib.optimization import FitSettings
 from ctlib.precision import choose
-from ctlib.records import NO_COHORT
+from ctlib.records import DRAWN, NO_COHORT
 from ctlib.results import ERROR, RESULT, finished
 from ctlib.runs import (
     Run,
@@ -55,8 +56,8 @@ from ctlib.runs import (
 from ctlib.sampling import SAMPLERS
 from ctlib.scores import predictions, study_auroc
 from ctlib.splits import fraction_patients
-from ctlib.training import CHECKPOINT, FitError, Metric, fit, predict
-from ctlib.workspace import Workspace, read_json, write_json, write_text
+from ctlib.training import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.workspace import Workspace, read_json, shown, write_json, write_text
 
 
 def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV) -> dict[str, Any]:
@@ -175,6 +176,38 @@ def _finetune(
         "compute": str(compute),
         "torch": torch.__version__,
     }
+
+
+def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
+    """The network of a finished run with random weights: nothing is learnt, mean and std are the run's.
+
+    Args:
+        workspace: where the run lies.
+        run: a finished run.
+        seed: of backbone and head; the run's own where none is given.
+
+    Raises:
+        FileNotFoundError: its weights were deleted; `python -m ctlib retry` lets it be computed again.
+    """
+    record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
+    if not record_path.is_file():
+        raise FileNotFoundError(f"{shown(record_path)} is missing: run {run.run_id} has no weights any more.")
+    record = read_json(record_path)
+    mean, std = tuple(record["mean"]), tuple(record["std"])
+    init = Init("random", DRAWN, "none needed", mean, std, record["channels"])
+    return network(run.backbone, run.size, init, run.seed if seed is None else seed)[0]  # type: ignore[arg-type]
+
+
+def trained(workspace: Workspace, run: Run) -> Network:
+    """The network of a finished run, as it predicted: with the weights of the epoch that is used.
+
+    Raises:
+        FileNotFoundError: see `drawn`.
+        InitError: the file does not fit the network.
+    """
+    made = drawn(workspace, run)
+    load_weights(made, workspace.runs / run.run_id / WEIGHTS)
+    return made
 
 
 def _while_mine(metric: Metric, claim: Claim) -> Metric:

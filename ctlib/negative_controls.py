@@ -52,11 +52,12 @@ def with_permuted_labels(clips: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Clips whose patients have exchanged their labels.
 
     Each patient gets the labels of another, exam by exam (those with disease first, in a circle where there
-    are more), from the lowest clip to the highest; where the other's exam has more clips or fewer, those at
-    the same relative height. So labels keep their number and their order along the body, and lose the
-    patient. As large a share of patients with disease as of those without gets labels of disease, to the
-    nearest patient: a permutation that leaves more of them in place by chance would teach a little of the
-    truth, and AUROCs would spread more for it.
+    are more), in a random order of their clips; where the other's exam has more clips or fewer, as large a
+    share of them is positive. Two things would teach a little of the truth, and do not happen: labels that
+    kept their height in the body, for disease has its heights too, and a clip with disease would be called
+    positive more often than another; and a permutation that leaves more patients their label than chance
+    does on average. As large a share of patients with disease as of those without gets labels of disease, to
+    the nearest patient.
 
     Args:
         clips: columns patient_id, study, clip, label and study_label; of one split.
@@ -82,9 +83,10 @@ def with_permuted_labels(clips: pd.DataFrame, seed: int) -> pd.DataFrame:
     exchanged = clips.copy()
     for patient, donor in zip(names, donors, strict=True):
         for own, given in zip(exams[patient], itertools.cycle(exams[donor]), strict=False):
-            heights = ((np.arange(len(own)) + 0.5) * len(given) / len(own)).astype(int)
+            spread = ((np.arange(len(own)) + 0.5) * len(given) / len(own)).astype(int)
+            taken = given[rng.permutation(spread)]
             for column in ("label", "study_label"):
-                exchanged.loc[own, column] = clips.loc[given[heights], column].to_numpy()
+                exchanged.loc[own, column] = clips.loc[taken, column].to_numpy()
     return exchanged
 
 

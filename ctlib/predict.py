@@ -6,7 +6,7 @@ reader, cut as its clips were cut. It is no diagnosis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,15 @@ from ctlib.clips import ClipDataset, tile
 from ctlib.cohorts import task
 from ctlib.figures.display import png
 from ctlib.figures.results import clip_scores
+from ctlib.finetuning import trained
 from ctlib.identity import Identity
-from ctlib.inits import Init, InitError, load_weights, network
+from ctlib.inits import InitError
 from ctlib.precision import choose
 from ctlib.results import RESULT
-from ctlib.runs import Run, clip_settings
+from ctlib.runs import Run, clip_settings, read_run
 from ctlib.store import StoreError, shrink
 from ctlib.volumes import SeriesError, Volume, read_series
-from ctlib.workspace import Workspace, read_json, shown, write_text
+from ctlib.workspace import Workspace, shown, write_text
 
 DISCLAIMER = (
     "A demonstration of the machinery, for research only: no diagnosis, and no statement about this patient."
@@ -83,7 +84,7 @@ def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity)
     try:
         volume = read_series(series)
         table = _table(volume, run.clip_length)
-        table["score"] = _scores(workspace.runs / run_id, run, volume, table)
+        table["score"] = _scores(workspace, run, volume, table)
     except (SeriesError, StoreError, InitError, OSError) as error:
         raise PredictError(str(error)) from error
     folder = workspace.root / "predict" / f"{run_id}_{identity.series(volume.series_uid)}"
@@ -103,8 +104,7 @@ def _run(workspace: Workspace, run_id: str) -> Run:
         raise PredictError(f"{shown(folder)} holds no run; {listed}.")
     if not (folder / RESULT).is_file():
         raise PredictError(f"run {run_id} is not finished; {listed}.")
-    settings = read_json(folder / "run.json")
-    return Run(**{field.name: settings[field.name] for field in fields(Run) if field.name in settings})
+    return read_run(workspace, run_id)
 
 
 def _table(volume: Volume, length: int) -> pd.DataFrame:
@@ -115,15 +115,9 @@ def _table(volume: Volume, length: int) -> pd.DataFrame:
     return table.assign(low_mm=edges[table["start"]], high_mm=edges[table["stop"]])
 
 
-def _scores(folder: Path, run: Run, volume: Volume, table: pd.DataFrame) -> NDArray[np.float64]:
+def _scores(workspace: Workspace, run: Run, volume: Volume, table: pd.DataFrame) -> NDArray[np.float64]:
     """Scores of the clips `[n_clips]`, float64 in [0, 1], from the weights of the run's best epoch."""
-    weights = folder / training.WEIGHTS
-    record = read_json(weights.with_suffix(".json"))
-    mean, std = tuple(record["mean"]), tuple(record["std"])
-    init = Init(run.init, "the run", "none needed", mean, std, record["channels"])
-    model, _ = network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
-    load_weights(model, weights)
-    cut = clip_settings(run)
+    model, cut = trained(workspace, run), clip_settings(run)
     rows = table.assign(series_uid=volume.series_uid, label=np.nan)
     clips = ClipDataset(_One(shrink(volume.hu, run.matrix_px)), rows, cut, train=False)
     logits = training.predict(model, clips, run.batch_size, choose(run.precision, spec(run.backbone)))

@@ -25,7 +25,7 @@ from ctlib.flaws import CLIP_LABELS, DROPPED_TAILS, FILL, FILL_VALUE, FRESH_FRAC
 from ctlib.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.store import Store
 from ctlib.turns import turned
-from ctlib.workspace import Workspace
+from ctlib.workspace import Workspace, read_json
 
 PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
@@ -174,6 +174,18 @@ def batches_an_epoch(run: Run, n_clips: int) -> int:
     """
     n = run.steps_per_epoch or math.ceil(n_clips / run.batch_size)
     return max(1, round(run.fraction * n) if FRESH_FRACTION in run.flaws else n)
+
+
+def read_run(workspace: Workspace, run_id: str) -> Run:
+    """The settings that a run was computed with, from its folder.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
+    settings = read_json(workspace.runs / run_id / "run.json")
+    return Run(
+        **{field.name: settings[field.name] for field in dataclasses.fields(Run) if field.name in settings}
+    )
 
 
 def digest(settings: dict[str, Any]) -> str:

@@ -201,6 +201,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
     ),
 }
 
+SCHEMAS["controls"] = (*SCHEMAS["runs"], *_columns(("control", "str", "negative control of the run")))
+
 
 def check(frame: pd.DataFrame, name: str, where: str = "") -> pd.DataFrame:
     """The same rows with exactly the schema's columns, in its order and types.

@@ -93,14 +93,22 @@ def test_the_permutation_is_a_function_of_its_seed():
     assert len(seen) == 20
 
 
-def test_labels_keep_their_height_in_the_body():
-    """Of exams of equal length the labels are moved as they are."""
-    rows = [(f"p{i}", f"p{i}", k, int(k == i % 4), 1) for i in range(8) for k in range(4)]
+def test_labels_keep_their_number_and_lose_their_height():
+    """Where all disease is in one clip of four, a clip with disease is called positive as often as others."""
+    rows = [
+        (f"p{i:03}", f"p{i:03}", k, int(k == 2 and i < 100), int(i < 100))
+        for i in range(200)
+        for k in range(4)
+    ]
     clips = pd.DataFrame(rows, columns=["patient_id", "study", "clip", "label", "study_label"])
     permuted = with_permuted_labels(clips, 0)
-    patterns = [tuple(part["label"]) for _, part in permuted.groupby("study")]
-    assert sorted(patterns) == sorted(tuple(part["label"]) for _, part in clips.groupby("study"))
-    assert patterns != [tuple(part["label"]) for _, part in clips.groupby("study")]
+    assert permuted["label"].sum() == 100
+    of_disease = np.mean(
+        [with_permuted_labels(clips, seed)["label"][clips["label"] == 1].mean() for seed in range(20)]
+    )
+    assert of_disease == pytest.approx(
+        1 / 8, abs=0.03
+    )  # 3 standard errors; at the same height it would be 1 / 2
 
 
 def test_a_control_is_part_of_the_id_and_none_changes_no_id(workspace):

@@ -8,6 +8,7 @@ from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patient
 from ctlib.figures.display import say, show, table
 from ctlib.figures.exams import disagreed_exams, sample_exams
 from ctlib.figures.forests import contrast_forest, effect_forest
+from ctlib.figures.gradcam import cam_scores, cam_slices
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
 from ctlib.figures.moving import show_moving
@@ -25,6 +26,7 @@ from ctlib.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.figures.questions import auroc_by_cost, calibration, effect_by_fraction, speed
 from ctlib.figures.results import auroc_by_fraction, clip_scores
 from ctlib.figures.scroller import ClipScores, ScrollerExam, exam_of, scroller
+from ctlib.figures.subgroups import subgroup_forest
 
 __all__ = [
     "ClipScores",
@@ -33,6 +35,8 @@ __all__ = [
     "auroc_by_cost",
     "auroc_by_fraction",
     "calibration",
+    "cam_scores",
+    "cam_slices",
     "clip_scores",
     "contours",
     "contrast_forest",
@@ -61,6 +65,7 @@ __all__ = [
     "speed",
     "stored",
     "style",
+    "subgroup_forest",
     "table",
     "video_strip",
 ]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ctlib import hu
 from ctlib.figures.cohorts import CohortTables
 from ctlib.figures.look import DISEASE, FAINT, INK, READERS, WIDTH, styled
+from ctlib.nodules import points_of
 from ctlib.store import Store
 from ctlib.volumes import Volume
 
@@ -184,17 +185,6 @@ def _sides(ax: Axes) -> None:
             x, 0.5, side, transform=ax.transAxes, color="white", fontsize=9, ha=align, va="center"
         )
         words.set_path_effects([withStroke(linewidth=2, foreground="black")])
-
-
-def points_of(contour: str) -> NDArray[np.float64]:
-    """A contour of table `marks` as points `[N, 2]` (row, column), px.
-
-    >>> points_of("3,4 5,6").tolist()
-    [[3.0, 4.0], [5.0, 6.0]]
-    """
-    return np.array([[float(value) for value in point.split(",")] for point in contour.split()]).reshape(
-        -1, 2
-    )
 
 
 @styled

@@ -1,0 +1,255 @@
+"""Negative controls, looked at: what is found where there is nothing to find.
+
+Three of them. Runs of `ctlib.negative_controls` learn from labels that patients have exchanged, or from
+slices in a random order. Scores of the real runs meet test labels that patients have exchanged: what AUROC
+chance gives for these scores and these patients. And the label is told from the files' metadata alone
+(`ctlib.quality.baseline`): what a network could have read without looking.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from ctlib import tables
+from ctlib.cohorts import task
+from ctlib.figures.look import signed
+from ctlib.metrics import study_scores
+from ctlib.negative_controls import NONE, PERMUTED_LABELS, control_of
+from ctlib.quality.baseline import TOGETHER, metadata_baseline
+from ctlib.results import collect
+from ctlib.runs import Run, read_table
+from ctlib.stats import Bootstrap, Contrast, Interval, arms_of, contrasts
+from ctlib.stats.arms import shown, tasks
+from ctlib.stats.crossed import for_these
+from ctlib.workspace import Workspace
+
+CHANCE = 0.5
+"""AUROC of scores that know nothing."""
+FOUND = ["task", "control", "init", "auroc", "low", "high", "auroc_plain", "change", "low_change"]
+FOUND += ["high_change", "n_patients", "n_seeds", "n_networks", "reason"]
+
+
+def controlled(runs: Sequence[Run], controls: Sequence[str], backbones: Sequence[str]) -> list[Run]:
+    """The runs of some networks at the largest fraction, once more under each control.
+
+    Args:
+        runs: of an experiment.
+        controls: of `ctlib.negative_controls.CONTROLS`.
+        backbones: networks that get them; all others have none.
+
+    Raises:
+        ValueError: a control is unknown, or a network is not in the experiment.
+    """
+    absent = [name for name in backbones if name not in {run.backbone for run in runs}]
+    if controls and absent:
+        raise ValueError(f"control_backbones has {', '.join(absent)}, which the experiment has no run of.")
+    largest = max((run.fraction for run in runs), default=0.0)
+    chosen = [run for run in runs if run.backbone in backbones and run.fraction == largest]
+    names = [control_of(name, run.channels) for name in controls for run in chosen[:1]]
+    return [dataclasses.replace(run, control=name) for name in names if name != NONE for run in chosen]
+
+
+def collected(workspace: Workspace, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """What came out of runs with a control: tables `controls` and `predictions`."""
+    found = collect(workspace, runs)
+    names = pd.DataFrame(
+        [(run.run_id, run.control) for run in runs], columns=["run_id", "control"], dtype="str"
+    )
+    made = found["runs"].merge(names, on="run_id", validate="one_to_one")
+    return {"controls": tables.check(made, "controls"), "predictions": found["predictions"]}
+
+
+def control_aurocs(
+    runs: pd.DataFrame, controls: pd.DataFrame, predictions: pd.DataFrame, how: Bootstrap, rule: str = "max"
+) -> pd.DataFrame:
+    """Test AUROC of runs with a control, mean over networks and seeds, beside that of the same without.
+
+    Args:
+        runs: table `runs`.
+        controls: table `controls`.
+        predictions: table `predictions` of both.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+
+    Returns:
+        A row for each task, control and init: auroc with low and high; auroc_plain of the same networks and
+        seeds without the control; change, low_change, high_change of the difference, on the same patients;
+        n_patients, n_seeds, n_networks, reason. A run that is missing or failed leaves its row NaN, and is
+        named.
+    """
+    rows = []
+    for (name, control, init), part in controls.groupby(["task", "control", "init"], sort=False):
+        backbones, marked = list(part["backbone"].unique()), f"{init} ({control})"
+        plain = runs[(runs["task"] == name) & runs["backbone"].isin(backbones) & (runs["init"] == init)]
+        plain = plain[plain["fraction"].isin(part["fraction"]) & plain["seed"].isin(part["seed"])]
+        both = pd.concat([plain, part.drop(columns="control").assign(init=marked)], ignore_index=True)
+        sides = arms_of(backbones, marked), arms_of(backbones, init)
+        one = tasks(both, predictions, rule, how)[str(name)]
+        [fraction], seeds = set(part["fraction"]), one.seeds(part["fraction"].iloc[0])
+        why = shown(one.problems(sides[0], fraction, seeds)) or one.exams.few
+        found = Interval(math.nan, math.nan, math.nan, why)
+        if not why:
+            drawn = one.replicates(sides[0], fraction, seeds)
+            estimate = for_these(one.values(sides[0], fraction, seeds), drawn, one.exams.freedom)
+            found = estimate.share_interval(how.level)
+        row: dict[str, Any] = {"task": name, "control": control, "init": init}
+        row |= {"auroc": found.value, "low": found.low, "high": found.high, "reason": found.reason}
+        row |= one.counts(seeds) | {"n_networks": len(backbones)}
+        for beside in contrasts(both, predictions, [Contrast(marked, *sides)], how, rule).to_dict("records"):
+            row |= {"auroc_plain": beside["auroc_second"], "change": beside["effect"]}
+            row |= {"low_change": beside["low"], "high_change": beside["high"]}
+            row["reason"] = row["reason"] or beside["reason"]
+        rows.append(row)
+    return pd.DataFrame(rows, columns=FOUND)
+
+
+def exchanged_labels(
+    runs: pd.DataFrame, predictions: pd.DataFrame, how: Bootstrap, rule: str = "max"
+) -> pd.DataFrame:
+    """What AUROC chance gives for the scores of the finished runs: patients exchange their test labels.
+
+    Patients exchange with those who have as many exams. The mean over the runs of an init is compared with
+    the same mean under each exchange, so that what runs share is not counted twice (Ojala and Garriga,
+    Permutation tests for studying classifier performance, JMLR 2010, their first test).
+
+    Args:
+        runs: table `runs`; of each task those of its largest fraction are used.
+        predictions: table `predictions`.
+        how: exchanges, seed and level.
+        rule: of `metrics.study_scores`.
+
+    Returns:
+        A row for each task and init: n_runs, auroc (mean), chance (mean over exchanges), low and high (where
+        the level lies of them), p_value (share of exchanges with as high a mean, the truth counted), reason.
+    """
+    rows = []
+    runs = runs[(runs["status"] == "finished")]
+    runs = runs[runs["fraction"] == runs.groupby("task")["fraction"].transform("max")]
+    for (name, init), part in runs.groupby(["task", "init"], sort=False):
+        own = predictions[predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test")]
+        wide = study_scores(own, rule).pivot(
+            index=["patient_id", "study", "label"], columns="run_id", values="score"
+        )
+        wide = wide.loc[:, wide.notna().all()]
+        label = wide.index.get_level_values("label").to_numpy(np.int64)
+        row: dict[str, Any] = {"task": name, "init": init, "n_runs": wide.shape[1]}
+        if not 0 < label.sum() < len(label) or not wide.shape[1]:
+            empty = dict.fromkeys(("auroc", "chance", "low", "high", "p_value"), math.nan)
+            rows.append(row | empty | {"reason": "no run has scores of exams of both labels"})
+            continue
+        patients = pd.factorize(wide.index.get_level_values("patient_id"))[0]
+        drawn = _exchanges(patients, label, how.n_replicates, np.random.default_rng(how.seed))
+        ranks = rankdata(wide.to_numpy(np.float64), axis=0).mean(axis=1)
+        [truth], chance = _mean_auroc(label[None], ranks), _mean_auroc(drawn, ranks)
+        low, high = np.quantile(chance, [(1 - how.level) / 2, (1 + how.level) / 2])
+        row |= {"auroc": float(truth), "chance": float(chance.mean()), "low": float(low), "high": float(high)}
+        as_high = 1 + int((chance >= truth - 1e-12).sum())
+        rows.append(row | {"p_value": as_high / (1 + len(chance)), "reason": ""})
+    return pd.DataFrame(rows)
+
+
+def _mean_auroc(labels: NDArray[np.int64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AUROC `[n]` of labels `[n, exams]` by ranks `[exams]`, ties sharing theirs (Mann and Whitney 1947).
+
+    It is linear in the ranks, so the mean rank over runs gives the mean AUROC over runs.
+    """
+    n_positive = labels.sum(axis=1)
+    n_negative = labels.shape[1] - n_positive
+    return (labels @ ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def _exchanges(
+    patients: NDArray[np.int64], label: NDArray[np.int64], n: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Labels `[n, exams]` after patients with as many exams have exchanged theirs."""
+    order = np.argsort(patients, kind="stable")
+    sizes = np.bincount(patients)
+    starts = np.cumsum(sizes) - sizes
+    drawn = np.empty((n, len(label)), np.int64)
+    for size in np.unique(sizes):
+        rows = order[starts[sizes == size][:, None] + np.arange(size)]  # [patients, exams of each]
+        donors = rng.permuted(np.tile(np.arange(len(rows)), (n, 1)), axis=1)
+        drawn[:, rows] = label[rows][donors]
+    return drawn
+
+
+def metadata_aurocs(workspace: Workspace, names: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """The AUROC of the exam label that the files' metadata reach together, for each task.
+
+    Args:
+        workspace: where tables lie.
+        names: of tasks.
+        seed: of folds and draws.
+
+    Returns:
+        task, auroc, low, high (95 %), n_exams, n_patients, n_positive, reason. Over all exams of the cohort,
+        each scored by a model that saw none of its patient's.
+    """
+    parts = []
+    for name in names:
+        table = metadata_baseline(read_table(workspace, "series", task(name).cohort), seed)
+        parts.append(table[table["feature"] == TOGETHER].drop(columns="feature").assign(task=name))
+    made = pd.concat(parts, ignore_index=True)
+    return made[["task", *(column for column in made if column != "task")]]
+
+
+def sentences(found: pd.DataFrame, exchanged: pd.DataFrame, metadata: pd.DataFrame) -> list[str]:
+    """What the controls say, a sentence a row.
+
+    Args:
+        found: result of `control_aurocs`.
+        exchanged: result of `exchanged_labels`.
+        metadata: result of `metadata_aurocs`.
+    """
+    said = []
+    for row in found.to_dict("records"):
+        about = f"{row['task']}, {row['control'].replace('_', ' ')}, from {row['init']}"
+        if math.isnan(row["low"]):
+            said.append(f"{about}: no answer: {row['reason']}.")
+        elif row["control"] == PERMUTED_LABELS:
+            said.append(f"{about}: AUROC {_interval(row)}: {_holds(row)}.")
+        else:
+            change, low, high = (signed(row[key], 3) for key in ("change", "low_change", "high_change"))
+            verdict = "is not decided"
+            if row["high_change"] < 0:
+                verdict = "counts"
+            elif row["low_change"] > 0:
+                verdict = "stands in the way"
+            plain = f"{change} ({low} to {high}) beside {row['auroc_plain']:.3f} in order"
+            said.append(f"{about}: AUROC {_interval(row)}, {plain}: the order of slices {verdict}.")
+    for row in exchanged.to_dict("records"):
+        about = f"{row['task']}, test labels exchanged, {row['n_runs']} runs from {row['init']}"
+        if row["reason"]:
+            said.append(f"{about}: no answer: {row['reason']}.")
+            continue
+        beyond = "beyond" if row["auroc"] > row["high"] else "within"
+        chance = f"chance gives {row['low']:.3f} to {row['high']:.3f}"
+        said.append(f"{about}: {chance}; their AUROC {row['auroc']:.3f} is {beyond} it.")
+    for row in metadata.to_dict("records"):
+        about = f"{row['task']}, metadata alone, {row['n_patients']} patients"
+        if math.isnan(row["low"]):
+            said.append(f"{about}: no answer: {row['reason']}.")
+        else:
+            said.append(f"{about}: AUROC {_interval(row)}: {_holds(row)}.")
+    return said
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
+def _holds(row: dict[str, Any]) -> str:
+    """Whether an interval holds chance."""
+    if row["low"] > CHANCE:
+        return f"the interval lies above {CHANCE:g}: something tells the label that should not"
+    if row["high"] < CHANCE:
+        return f"the interval lies below {CHANCE:g}, which chance rarely does"
+    return f"the interval holds {CHANCE:g}"
