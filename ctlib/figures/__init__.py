@@ -7,7 +7,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
 from ctlib.figures.display import say, show, table
 from ctlib.figures.exams import disagreed_exams, sample_exams
-from ctlib.figures.forests import contrast_forest, effect_forest
+from ctlib.figures.forests import beside_chance, contrast_forest, effect_forest
 from ctlib.figures.gradcam import cam_scores, cam_slices
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
@@ -34,6 +34,7 @@ __all__ = [
     "ScrollerExam",
     "auroc_by_cost",
     "auroc_by_fraction",
+    "beside_chance",
     "calibration",
     "cam_scores",
     "cam_slices",

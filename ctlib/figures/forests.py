@@ -151,3 +151,47 @@ def _marker(ax: Axes, x: float, y: float, look: InitLook, bold: bool) -> None:
         [x], [y], marker="D" if bold else look.marker, color=look.colour, markerfacecolor=face(look),
         markersize=7 if bold else 5.5,
     )  # fmt: skip
+
+
+@styled
+def beside_chance(table: pd.DataFrame) -> Figure:
+    """AUROCs with intervals beside chance, one line a control, one panel a task.
+
+    Args:
+        table: columns task, label, init (may be empty), auroc, low and high; of rows with a value in column
+            `chance`, low and high are the ends of what chance gives, and are drawn as a grey bar.
+    """
+    tasks, labels = list(table["task"].unique()), list(table["label"].unique())
+    width = TWO_COLUMNS if len(tasks) > 1 else 0.75 * TWO_COLUMNS
+    figure, axes = panels(1, len(tasks), 0.8 + LINE * len(labels), width)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        for row in table[table["task"] == task].to_dict("records"):
+            _chance_line(ax, labels.index(row["label"]), row)
+        ax.axvline(0.5, color=INK, linewidth=1)
+        ax.set_title(task)
+        ax.grid(axis="y", visible=False)
+    for y, label in enumerate(labels):
+        _beside(axes[0, 0], -0.03, y, label, INK)
+    axes[0, 0].set(xlim=_auroc_range(table), ylim=(len(labels) - 0.4, -0.6), yticks=[])
+    figure.supxlabel("AUROC (line: chance)", fontsize=10)
+    return figure
+
+
+def _auroc_range(table: pd.DataFrame) -> tuple[float, float]:
+    values = table[["auroc", "low", "high"]].to_numpy(np.float64, na_value=np.nan).ravel()
+    values = np.r_[0.4, 0.6, values[np.isfinite(values)]]
+    return float(values.min()) - 0.03, float(values.max()) + 0.03
+
+
+def _chance_line(ax: Axes, y: int, row: dict[str, Any]) -> None:
+    if pd.isna(row["auroc"]):
+        _beside(ax, 1.02, y, "no value", WARNING)
+        return
+    init = row.get("init")
+    look = init_look(init) if isinstance(init, str) else InitLook(INK, "s")
+    is_chance = not pd.isna(row.get("chance", np.nan))
+    if not pd.isna(row["low"]):
+        colour = "#bbbbbb" if is_chance else look.colour
+        ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=5 if is_chance else 1.8)
+    _marker(ax, row["auroc"], y, look, False)
+    _beside(ax, 1.02, y, f"{row['auroc']:.2f}", INK)

@@ -10,6 +10,8 @@ from ctlib.findings.calibrated import CALIBRATION
 from ctlib.findings.deviations import deviations, say_deviations
 from ctlib.findings.gains import FRACTIONS, HELP
 from ctlib.findings.ladder import LADDER, WHY_VIDEO
+from ctlib.findings.looks import GROUPS, LOOKS, show_exams, show_sights
+from ctlib.findings.nothing import NOTHING
 from ctlib.findings.pages import show_claims, show_plan
 from ctlib.findings.paper import Claim, claims, overview
 from ctlib.findings.rivals import DOMAIN, TWO_D
@@ -19,7 +21,20 @@ from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, 
 
 QUESTIONS = {
     asked.key: asked
-    for asked in (HELP, FRACTIONS, TWO_D, DOMAIN, LADDER, WHY_VIDEO, SPEED, COST, CALIBRATION)
+    for asked in (
+        HELP,
+        FRACTIONS,
+        TWO_D,
+        DOMAIN,
+        LADDER,
+        WHY_VIDEO,
+        SPEED,
+        COST,
+        CALIBRATION,
+        LOOKS,
+        GROUPS,
+        NOTHING,
+    )
 }
 """The questions, in the order of the notebook."""
 
@@ -38,7 +53,9 @@ __all__ = [
     "say_deviations",
     "score_caption",
     "show_claims",
+    "show_exams",
     "show_plan",
+    "show_sights",
     "verdict",
     "verdicts",
 ]

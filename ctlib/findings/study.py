@@ -12,8 +12,8 @@ import pandas as pd
 from ctlib import stats, summaries, tables
 from ctlib.backbones import Size, spec
 from ctlib.prespecified import Prespecified
-from ctlib.runs import Run, clip_settings
-from ctlib.workspace import Workspace, read_json
+from ctlib.runs import clip_settings, read_run
+from ctlib.workspace import Workspace
 
 GRID = "03_finetune_grid"
 """The notebook that computes the runs; sentences about what is missing name its parameters."""
@@ -37,6 +37,8 @@ class Study:
         rule: exam score from clip scores.
         how: replicates, seed and level of the intervals.
         target: validation AUROC of which the speed of learning is measured.
+        cam_backbones: networks whose Grad-CAM is looked at.
+        work: where runs, volumes and tables of cohorts lie; None where there are only these tables.
     """
 
     runs: pd.DataFrame
@@ -50,6 +52,8 @@ class Study:
     rule: str = "max"
     how: stats.Bootstrap = field(default_factory=stats.Bootstrap)
     target: float = 0.7
+    cam_backbones: list[str] = field(default_factory=list)
+    work: Workspace | None = None
 
     @classmethod
     def of(cls, work: Workspace, **settings: Any) -> Study:
@@ -66,7 +70,7 @@ class Study:
             name: tables.read(name, work.require(work.table(name), GRID))
             for name in ("runs", "predictions", "curves")
         }
-        return cls(**read, costs=network_costs(work, read["runs"]), **settings)
+        return cls(**read, work=work, costs=network_costs(work, read["runs"]), **settings)
 
     @property
     def margin(self) -> float:
@@ -176,9 +180,9 @@ def network_costs(work: Workspace, runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, part in runs[runs["status"] == "finished"].groupby("backbone", sort=False):
-        settings = [path for name in part["run_id"] if (path := work.runs / name / "run.json").is_file()]
-        if settings:
-            run = Run(**{name: value for name, value in read_json(settings[0]).items() if name != "run_id"})
+        there = [name for name in part["run_id"] if (work.runs / name / "run.json").is_file()]
+        if there:
+            run = read_run(work, there[0])
             clip, size = clip_settings(run), cast(Size, run.size)
             shape = (clip.length, clip.crop_px, clip.crop_px)
             found = summaries.networks([str(key)], size, shape, clip.n_channels).iloc[0]
