@@ -14,6 +14,11 @@ from ctlib.negative_controls import CONTROLS, NONE
 
 RUNS, EXCHANGED, METADATA = "runs", "exchanged test labels", "metadata alone"
 """Kinds of control: runs that learned from something spoilt, scores that meet spoilt labels, no image."""
+COLUMNS = (
+    "task", "label", "auroc", "low", "high", "chance", "p_value", "auroc_plain", "change", "low_change",
+    "high_change", "n_patients", "reason",
+)  # fmt: skip
+"""Columns that are shown."""
 
 
 def compute_nothing(study: Study) -> pd.DataFrame:
@@ -39,7 +44,8 @@ def compute_nothing(study: Study) -> pd.DataFrame:
         if names:
             metadata = nulls.metadata_aurocs(study.work, names)
             parts.append(metadata.assign(kind=METADATA, label=METADATA))
-    return pd.concat(parts, ignore_index=True).assign(level=study.how.level)
+    table = pd.concat(parts, ignore_index=True).assign(level=study.how.level)
+    return table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
 
 
 def _controls(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -68,7 +74,7 @@ def say_nothing(table: pd.DataFrame) -> str:
         table: from `compute_nothing`.
     """
     parts = [table[table["kind"] == kind] for kind in (RUNS, EXCHANGED, METADATA)]
-    lines = nulls.sentences(*(part.fillna({"reason": ""}) for part in parts))
+    lines = nulls.sentences(*map(_whole_counts, parts))
     there = set(parts[0]["control"]) if len(parts[0]) else set()
     absent = [name for name in CONTROLS if name != NONE and name not in there]
     if absent:
@@ -80,20 +86,23 @@ def say_nothing(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _whole_counts(part: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a kind as they were before all kinds were put in one table."""
+    counts = [name for name in part if name.startswith("n_") and part[name].notna().all()]
+    return part.astype(dict.fromkeys(counts, "int64")).fillna({"reason": ""})
+
+
 NOTHING = Question(
     "nothing",
     "What is found where there is nothing to find",
-    (
-        "task", "label", "auroc", "low", "high", "chance", "p_value", "auroc_plain", "change", "low_change",
-        "high_change", "n_patients", "reason",
-    ),
+    COLUMNS,
     compute_nothing,
     _none_finished,
     say_nothing,
     lambda study, table: figures.beside_chance(table),
     "AUROC of the negative controls with intervals, beside chance, by task",
     lambda table: (
-        f"{percent(table['level'].iloc[0])} intervals; a bar without a marker is what chance gives when "
-        "patients exchange their test labels, and the marker beside it the AUROC with the true ones."
+        f"{percent(table['level'].iloc[0])} intervals; a wide grey bar is what chance gives when "
+        "patients exchange their test labels, and its marker the AUROC with the true ones."
     ),
 )  # fmt: skip

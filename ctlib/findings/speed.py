@@ -174,7 +174,11 @@ def say_cost(table: pd.DataFrame) -> str:
         lines.append(f"{place(best)}: the highest AUROC is {_arm(best)}.")
         if len(near):
             cheap = near.loc[near[_measure(known)].idxmin()]
-            lines.append(f"The cheapest whose interval reaches it is {_arm(cheap)}.")
+            is_best = cheap.name == best.name
+            reaches = "No cheaper arm's interval reaches it" if is_best else (
+                f"The cheapest whose interval reaches it is {_arm(cheap)}"
+            )  # fmt: skip
+            lines.append(f"{reaches}.")
     return "\n".join(lines)
 
 
