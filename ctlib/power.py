@@ -13,7 +13,7 @@ for LIDC's patients. Two runs score the same patients, so their AUROCs correlate
 difference of a pair is 2 V (1 - r) (Hanley and McNeil, Radiology 1983;148:839-843,
 doi:10.1148/radiology.148.3.6878708; with one V for both, as the difference is small).
 
-A mean over M networks and S seeds of each init has the variance that `ctlib.stats.intervals` estimates:
+A mean over M networks and S seeds of each init has the variance that `ctlib.stats.crossed` estimates:
 seeds are crossed with patients, as readers are by Obuchowski and Rockette (1995,
 doi:10.1080/03610919508813243), and networks are those named. Of the AUROCs of two runs over patients, r is
 the correlation of the same network and seed from the two inits, and e is what two different runs of one init
@@ -25,8 +25,9 @@ spread of the difference of a pair between seeds, beyond what patients explain,
     between = (s^2 / M + within - shared) / S    between seeds, of the mean
     variance = between + shared
 
-with (variance)^2 / (between^2 / (S - 1)) degrees of freedom (Hillis 2007, doi:10.1002/sim.2532). The smallest
-difference is (t(1 - alpha / 2) + t(power)) sqrt(variance). With one seed the analysis knows nothing of seeds,
+with (variance)^2 / (between^2 / (S - 1)) degrees of freedom (Hillis 2007, doi:10.1002/sim.2532; the analysis
+takes somewhat fewer, as three seeds ask for). The smallest difference is (t(1 - alpha / 2) + t(power))
+sqrt(variance). With one seed the analysis knows nothing of seeds,
 and neither does this: `within` alone, and the figure holds for the networks as they were trained.
 
 What is assumed, and not known before the runs: A, r, e and s. A is that of shared/protocol.md ("Power"),

@@ -157,7 +157,7 @@ def test_how_much_the_shape_of_scores_matters(scored, share):
 
 
 def test_the_power_of_a_mean_over_networks_and_seeds_is_as_asked():
-    """Differences of runs drawn with the assumed covariance, tested as `stats.crossed_interval` does."""
+    """Differences of runs drawn with the assumed covariance, tested with the degrees of freedom of Hillis."""
     design = Design(3, 4, correlation=0.5, excess=0.05, seed_sd=0.02)
     rng = np.random.default_rng(4)
     n, repeats = design.networks * design.seeds, 4000

@@ -12,6 +12,7 @@ import math
 import pandas as pd
 
 from ctlib.stats.arms import KEY, PLAIN, Arm, arms_of, shown, tasks
+from ctlib.stats.benefit import decision_curves
 from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these
 from ctlib.stats.families import conclusion, holm, lies_inside
@@ -31,6 +32,7 @@ __all__ = [
     "auroc_interval",
     "conclusion",
     "contrasts",
+    "decision_curves",
     "delong",
     "effects",
     "holm",

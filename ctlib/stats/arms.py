@@ -115,7 +115,7 @@ class Task:
         at = self._where[str(row["run_id"])]
         return auroc(self._studies["label"].to_numpy()[at], self._value[at])
 
-    def _score(self, name: Name) -> Array:
+    def scores(self, name: Name) -> Array:
         """`[exams]`: each exam's score by the run of its fold."""
         score = np.full(len(self.exams.label), np.nan)
         for fold in self.folds:
@@ -126,18 +126,23 @@ class Task:
     def values(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
         """AUROCs, `[arms, seeds]`; every run must have one (see `problems`)."""
         return np.array(
-            [[self.exams.auroc(self._score((*arm, fraction, seed))) for seed in seeds] for arm in arms]
+            [[self.exams.auroc(self.scores((*arm, fraction, seed))) for seed in seeds] for arm in arms]
         )
 
     def replicates(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
         """The same on drawn patients, `[arms, seeds, n_replicates]`."""
         return np.stack([np.stack([self._drawn((*arm, fraction, seed)) for seed in seeds]) for arm in arms])
 
-    def _drawn(self, name: Name) -> Array:
+    @property
+    def draws(self) -> Draws:
+        """Draws of the patients, the same for all runs."""
         if self._draws is None:
             self._draws = self.exams.draw(self._how.n_replicates, np.random.default_rng(self._how.seed))
+        return self._draws
+
+    def _drawn(self, name: Name) -> Array:
         if name not in self._replicates:
-            self._replicates[name] = self.exams.resampled(self._score(name), self._draws)
+            self._replicates[name] = self.exams.resampled(self.scores(name), self.draws)
         return self._replicates[name]
 
     def counts(self, seeds: Sequence[int]) -> dict[str, int]:

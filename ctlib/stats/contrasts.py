@@ -55,10 +55,12 @@ class Contrast:
                 raise ValueError(f"contrast {self.name!r}: a side is empty or names an arm twice: {side}.")
 
     @property
-    def paired(self) -> bool:
-        """Whether both sides have the same networks, in the same order, one arm each."""
-        names = [[backbone for backbone, _ in side] for side in (self.first, self.second)]
-        return names[0] == names[1] and len(set(names[0])) == len(names[0])
+    def partners(self) -> tuple[Arm, ...]:
+        """The second side in the order of the first's networks; () where their networks differ."""
+        own, other = ([backbone for backbone, _ in side] for side in (self.first, self.second))
+        if sorted(own) != sorted(other) or len(set(own)) < len(own):
+            return ()
+        return tuple(self.second[other.index(backbone)] for backbone in own)
 
 
 def contrasts(
@@ -71,9 +73,9 @@ def contrasts(
 ) -> pd.DataFrame:
     """Differences in mean test AUROC of any two sides, with what they say of these and of other networks.
 
-    Networks of the two sides need not be the same. Where they are (in order), each network is paired with
-    itself; else each network of the first side is set against the mean of the second, so that `spread`,
-    `*_mean` and `*_next` speak of networks like those of the first side against these of the second.
+    Networks of the two sides need not be the same. Where they are, one arm each, a network is paired with
+    itself; else each arm of the first side is set against the mean of the second, so that `spread`, `*_mean`
+    and `*_next` speak of networks like those of the first side against these of the second.
 
     Args:
         runs: table `runs`; with a column `fold`, runs that differ only by it are one.
@@ -117,7 +119,7 @@ def contrasts(
 def _row(task: Task, contrast: Contrast, fraction: float, how: Bootstrap, margin: float) -> dict[str, Any]:
     """The columns of a comparison after task and fraction; p_holm is not known yet."""
     seeds = contrast.seeds or task.seeds(fraction)
-    sides = (contrast.first, contrast.second)
+    sides = (contrast.first, contrast.partners or contrast.second)
     wrong = [task.problems(side, fraction, seeds) for side in sides]
     values = [None if w else task.values(side, fraction, seeds) for w, side in zip(wrong, sides, strict=True)]
     row: dict[str, Any] = {"contrast": contrast.name}
@@ -130,7 +132,8 @@ def _row(task: Task, contrast: Contrast, fraction: float, how: Bootstrap, margin
         population = Population.unknown(value, reason)
     else:
         replicates = [task.replicates(side, fraction, seeds) for side in sides]
-        gain, drawn = _difference(contrast, *values), _difference(contrast, *replicates)
+        paired, known = bool(contrast.partners), [found for found in values if found is not None]
+        gain, drawn = _against(known[0], known[1], paired), _against(replicates[0], replicates[1], paired)
         estimate = for_these(gain, drawn, task.exams.freedom)
         population = for_next(gain, drawn, task.exams.freedom, how.level)
     return (
@@ -142,10 +145,9 @@ def _row(task: Task, contrast: Contrast, fraction: float, how: Bootstrap, margin
     )
 
 
-def _difference(contrast: Contrast, first: Array | None, second: Array | None) -> Array:
-    """`[networks of the first side, seeds, ...]`."""
-    assert first is not None and second is not None
-    return first - (second if contrast.paired else second.mean(axis=0, keepdims=True))
+def _against(first: Array, second: Array, paired: bool) -> Array:
+    """`[arms of the first side, seeds, ...]`: less its partner, or less the mean of the second side."""
+    return first - (second if paired else second.mean(axis=0, keepdims=True))
 
 
 def estimated(estimate: Estimate, population: Population, level: float, margin: float) -> dict[str, Any]:

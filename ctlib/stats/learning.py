@@ -78,8 +78,8 @@ def exams_for(error: Array, a: Array, b: Array, c: Array, lowest: Array | float 
         a, b, c: of `power_law`.
         lowest: error that a curve which does not rise had at its best: above it, no exams are needed.
 
-    >>> float(exams_for(np.array(0.1), np.array(0.8), np.array(0.301), np.array(0.0)).round())
-    1000.0
+    >>> float(exams_for(np.array(0.1), np.array(0.8), np.array(0.5), np.array(0.0)).round())
+    64.0
     """
     above = np.maximum(error - c, 0.0)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):

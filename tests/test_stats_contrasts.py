@@ -1,0 +1,233 @@
+"""Any two sides of arms, what is said of other networks, and folds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from test_stats import QUICK, change, grid
+
+from ctlib import tables
+from ctlib.metrics import decision_curve, study_scores
+from ctlib.stats import (
+    Bootstrap,
+    Contrast,
+    arm_aurocs,
+    arms_of,
+    contrasts,
+    decision_curves,
+    effects,
+    holm,
+    run_aurocs,
+)
+
+FIVE = ["penet", "mvit_b", "swin3d_t", "slow_r50", "csn_r101"]
+VIDEO, RANDOM = arms_of(FIVE, "video"), arms_of(FIVE, "random")
+GAIN = Contrast("video - random", VIDEO, RANDOM)
+
+
+def study(**settings):
+    return grid(networks=FIVE, **settings)
+
+
+def means(runs, predictions):
+    return run_aurocs(runs, predictions).groupby(["backbone", "init"])["auroc"].mean()
+
+
+def test_a_contrast_is_the_difference_of_the_mean_aurocs_of_its_sides():
+    runs, predictions = study()
+    wanted = [
+        GAIN,
+        Contrast("3D - one", VIDEO[:4], (("csn_r101", "random"),)),
+        Contrast("two - three", VIDEO[:2], RANDOM[2:]),
+        Contrast("within a network", (("penet", "video"),), (("penet", "random"),)),
+    ]
+    table = contrasts(runs, predictions, wanted, QUICK).set_index("contrast")
+    auroc = means(runs, predictions)
+    for contrast in wanted:
+        row = table.loc[contrast.name]
+        sides = [np.mean([auroc[arm] for arm in side]) for side in (contrast.first, contrast.second)]
+        assert (row["auroc_first"], row["auroc_second"]) == pytest.approx(sides, abs=1e-12)
+        assert row["effect"] == pytest.approx(sides[0] - sides[1], abs=1e-12)
+        assert row["low"] < row["effect"] < row["high"] and row["reason"] == ""
+    assert table["n_networks"].tolist() == [5, 4, 2, 1]
+    assert table["p_holm"].to_numpy() == pytest.approx(holm(table["p_value"]))
+    assert "2 networks" in table["reason_next"].iloc[2] and "1 network and" in table["reason_next"].iloc[3]
+    own = effects(runs, predictions, averaged=FIVE, how=QUICK).iloc[-1]
+    same = [c for c in table.columns if c in own.index and c not in ("p_holm", "task", "fraction")]
+    assert len(same) > 20
+    pd.testing.assert_series_equal(own[same], table.iloc[0][same], check_names=False, check_dtype=False)
+
+
+def test_a_network_is_paired_with_itself_or_set_against_the_mean_of_the_others():
+    runs, predictions = study(gain=0.6)
+    turned = Contrast("video - random", VIDEO, RANDOM[::-1])
+    rows = contrasts(runs, predictions, [GAIN, turned], QUICK).drop(columns="p_holm")
+    pd.testing.assert_series_equal(rows.iloc[0], rows.iloc[1], check_names=False)
+    wanted = [Contrast(f"against {k}", VIDEO, RANDOM[:k]) for k in (1, 4)]
+    one, four = (row for _, row in contrasts(runs, predictions, wanted, QUICK).iterrows())
+    assert not any(contrast.partners for contrast in wanted) and one["effect"] != four["effect"]
+    assert one["spread"] == pytest.approx(four["spread"], abs=1e-9)  # of the first side's networks alone
+
+
+def test_intervals_tests_and_probabilities_say_the_same():
+    runs, predictions = study(gain=0.5)
+    wide = contrasts(runs, predictions, [GAIN], QUICK).iloc[0]
+    assert wide["low_next"] < wide["low_mean"] <= wide["effect"] <= wide["high_mean"] < wide["high_next"]
+    assert wide["low_spread"] <= wide["spread"] <= wide["high_spread"] and 0.5 < wide["p_next"] < 1
+    for gain in (0.0, 0.3, 0.6, 1.0):
+        row = contrasts(*study(gain=gain), [GAIN], QUICK).iloc[0]
+        assert (row["p_value"] < 0.05) == (row["low"] > 0 or row["high"] < 0)
+        assert (row["p_mean"] < 0.05) == (row["low_mean"] > 0 or row["high_mean"] < 0)
+        assert (row["p_next"] > 0.975) == (row["low_next"] > 0)
+    narrow = contrasts(runs, predictions, [GAIN], Bootstrap(300, 1, 0.5)).iloc[0]
+    assert narrow["high"] - narrow["low"] < 0.5 * (wide["high"] - wide["low"])
+
+
+def test_a_difference_is_equivalent_to_none_only_inside_the_margin():
+    runs, predictions = study(gain=0.0)
+    row = contrasts(runs, predictions, [GAIN], QUICK).iloc[0]
+    edge = max(-row["low"], row["high"])
+    found = [
+        bool(contrasts(runs, predictions, [GAIN], QUICK, margin=m)["equivalent"].item()) for m in (0, edge, 1)
+    ]
+    assert found == [False, False, True]
+    assert contrasts(runs, predictions, [GAIN], QUICK, margin=edge + 1e-9)["equivalent"].item()
+
+
+def test_a_control_with_fewer_seeds_is_compared_on_those():
+    runs, predictions = study()
+    fewer = runs[(runs["init"] == "random") | (runs["seed"] == 0)]
+    assert contrasts(fewer, predictions, [GAIN], QUICK)["effect"].isna().all()
+    row = contrasts(fewer, predictions, [Contrast("one seed", VIDEO, RANDOM, seeds=(0,))], QUICK).iloc[0]
+    assert row["n_seeds"] == 1 and np.isfinite(row["low"]) and "5 networks and 1 seed;" in row["reason_next"]
+
+
+def test_a_missing_run_is_named_and_what_was_never_planned_has_no_row():
+    runs, predictions = study()
+    broken = change(runs, "penet-video-1", status="failed")
+    other = Contrast("without it", VIDEO[1:], RANDOM[1:])
+    strange = Contrast("unknown init", arms_of(FIVE, "ct_lidc"), RANDOM)
+    table = contrasts(broken, predictions, [GAIN, other, strange], QUICK).set_index("contrast")
+    assert table.index.tolist() == ["video - random", "without it"]
+    gone = table.loc["video - random"]
+    assert (
+        gone.drop(["task", "fraction", "auroc_second", "equivalent", "reason", "reason_next"])[:12]
+        .isna()
+        .all()
+    )
+    assert "run penet-video-1 is failed" in gone["reason"] and gone["reason"] == gone["reason_next"]
+    assert not gone["equivalent"] and np.isfinite(gone["auroc_second"])
+    assert table.loc["without it", "p_holm"] == table.loc["without it", "p_value"]  # a family of one
+    assert len(contrasts(runs, predictions, [], QUICK)) == 0
+
+
+def test_a_subgroup_is_its_exams():
+    runs, predictions = study()
+    part = predictions[predictions["patient_id"] < "p030"]
+    row = contrasts(runs, part, [GAIN], QUICK).iloc[0]
+    assert (row["n_patients"], row["n_positive"]) == (30, 15)
+    few = contrasts(runs, predictions[predictions["patient_id"] < "p003"], [GAIN], QUICK).iloc[0]
+    assert np.isfinite(few["effect"]) and np.isnan(few["low"]) and "two of each are needed" in few["reason"]
+
+
+def test_a_side_that_is_empty_or_counts_an_arm_twice_is_refused():
+    for side in ((), (("penet", "video"), ("penet", "video"))):
+        with pytest.raises(ValueError, match="contrast 'x': a side is empty or names an arm twice"):
+            Contrast("x", side, RANDOM)
+
+
+def test_families_of_the_table_of_effects():
+    table = effects(*study(gain=0.4), averaged=FIVE, how=QUICK)
+    single = table["n_networks"] == 1
+    assert table.loc[single, "p_holm"].to_numpy() == pytest.approx(holm(table.loc[single, "p_value"]))
+    assert table.loc[~single, "p_holm"].item() == table.loc[~single, "p_value"].item()
+    assert table.loc[single, "spread"].isna().all() and table.loc[~single, "spread"].notna().all()
+    assert table.loc[single, "reason_next"].str.contains("1 network and").all()
+    tables.check(table, "effects")
+
+
+# ---- folds -----------------------------------------------------------------------------
+
+
+def in_folds(runs, predictions, k=3):
+    """The same scores as if each fold had been scored by a run of its own, on a scale of its own."""
+    number = predictions["patient_id"].str[1:].astype(int)
+    fold = number // 2 % k
+    parts = [runs.assign(fold=f, run_id=runs["run_id"] + f"-{f}") for f in range(k)]
+    scores = predictions["score"] / 2**fold
+    return pd.concat(parts), predictions.assign(
+        run_id=predictions["run_id"] + "-" + fold.astype(str), score=scores
+    )
+
+
+def test_folds_are_one_arm_whose_exams_are_ranked_within_folds():
+    runs, predictions = in_folds(*study(n=120))
+    row = contrasts(runs, predictions, [GAIN], QUICK).iloc[0]
+    assert (row["n_patients"], row["n_seeds"], row["reason"]) == (120, 3, "")
+    by_run = run_aurocs(runs, predictions)
+    assert len(by_run) == len(runs) and by_run["run_id"].tolist() == runs["run_id"].tolist()
+    # folds of equal size: the plain mean of the AUROCs of the runs
+    of_init = by_run.groupby("init")["auroc"].mean()
+    assert (row["auroc_first"], row["auroc_second"]) == pytest.approx((of_init["video"], of_init["random"]))
+    own = predictions[predictions["run_id"].str.startswith("penet-video-0-")]
+    pooled = roc_auc_score(own["study_label"], own["score"])
+    assert by_run[by_run["run_id"].str.startswith("penet-video-0-")]["auroc"].mean() > pooled + 0.05
+    arms = arm_aurocs(runs, predictions, QUICK)
+    assert len(arms) == 10 and (arms["n_patients"] == 120).all() and arms["low"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda r, p: (change(r, "penet-video-1-2", status="failed"), p), "run penet-video-1-2 is failed"),
+        (lambda r, p: (r[r["run_id"] != "penet-video-1-2"], p), "seed 1: fold 2 is not in the grid"),
+        (
+            lambda r, p: (r, p[p["run_id"] != "penet-video-1-2"]),
+            "run penet-video-1-2 has no test predictions",
+        ),
+        (
+            lambda r, p: (r, p.drop(p.index[(p["run_id"] == "penet-video-1-2").to_numpy()][:3])),
+            "penet-video-1-2 has no score for 3 of 40 test exams",
+        ),
+    ],
+)
+def test_a_missing_fold_is_named(spoil, words):
+    runs, predictions = in_folds(*study(n=120))
+    predictions = predictions.reset_index(drop=True)
+    row = contrasts(*spoil(runs, predictions), [GAIN], QUICK).iloc[0]
+    assert np.isnan(row["effect"]) and words in row["reason"]
+
+
+def test_a_fold_that_is_not_told_is_one_fold():
+    runs, predictions = study()
+    plain = contrasts(runs, predictions, [GAIN], QUICK)
+    empty = contrasts(runs.assign(fold=pd.array([pd.NA] * len(runs), "Int64")), predictions, [GAIN], QUICK)
+    pd.testing.assert_frame_equal(plain, empty)
+
+
+# ---- decision curves -------------------------------------------------------------------
+
+
+def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
+    runs, predictions = study(seeds=1, n=200)
+    table = decision_curves(runs, predictions, VIDEO[:1], [0.1, 0.5], Bootstrap(4000, 1))
+    assert table["threshold"].tolist() == [0.1, 0.5] and set(table["reason"]) == {""}
+    own = study_scores(predictions[predictions["run_id"] == "penet-video-0"])
+    wanted = decision_curve(own["label"], own["score"], [0.1, 0.5])
+    for column in ("net_benefit", "treat_all", "treat_none"):
+        assert table[column].to_numpy() == pytest.approx(wanted[column].to_numpy(), abs=1e-12)
+    sick, acted = own["label"] == 1, own["score"] >= 0.5  # a price of 1: two shares of 100 patients each
+    spread = np.sqrt(sum(acted[c].var(ddof=1) / 100 for c in (sick, ~sick))) / 2
+    assert (table["high"] - table["low"])[1] / 2 == pytest.approx(1.972 * spread, rel=0.05)
+    runs, predictions = study()
+    three = decision_curves(runs, predictions, VIDEO, [0.3], QUICK)
+    assert len(three) == 5 and (three["low"] < three["net_benefit"]).all() and (three["n_seeds"] == 3).all()
+
+
+def test_a_decision_curve_with_a_missing_run_is_named():
+    runs, predictions = study()
+    table = decision_curves(
+        change(runs, "penet-video-1", status="failed"), predictions, VIDEO[:2], [0.3], QUICK
+    )
+    assert table["net_benefit"].isna().tolist() == [True, False]
+    assert "run penet-video-1 is failed" in table["reason"][0] and np.isfinite(table["treat_all"]).all()
