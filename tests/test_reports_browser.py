@@ -127,9 +127,16 @@ def test_nothing_fails_and_nothing_sticks_out(folder, browser, size):
         assert watched.wrong == [] and all(url.startswith(("file:", "data:")) for url in watched.asked)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_no_accessibility_fault(folder, browser, scheme, size):
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        ("desktop", "light"),
+        pytest.param("desktop", "dark", marks=pytest.mark.slow),
+        pytest.param("phone", "light", marks=pytest.mark.slow),
+        ("phone", "dark"),
+    ],
+)
+def test_no_accessibility_fault(folder, browser, size, scheme):
     axe = axe_source()
     with Watched(browser, size, color_scheme=scheme) as watched:
         for path in sorted(folder.rglob("*.html")):
@@ -232,6 +239,17 @@ def test_on_a_phone_the_contents_stick_to_the_top(browser, folder):
         tab.wait_for_function("document.querySelector('.now').textContent === 'Slices'")
         assert abs(bar.bounding_box()["y"]) < 2
         assert tab.locator("h2", has_text="Slices").bounding_box()["y"] > bar.bounding_box()["height"]
+
+
+def test_on_a_phone_a_figure_is_larger_than_the_screen_and_scrolls(browser, folder):
+    with Watched(browser, "phone") as watched:
+        tab = watched.tab
+        tab.goto((folder / "small" / "01_step.html").as_uri())
+        tab.get_by_role("button", name="Enlarge: Scores of clips").click()
+        assert tab.locator("dialog.zoom img").bounding_box()["width"] > 700
+        tab.get_by_role("button", name="Fit").click()
+        assert tab.locator("dialog.zoom img").bounding_box()["width"] < 390
+        assert watched.wrong == []
 
 
 def test_in_the_dark_charts_are_dark_and_bright_in_the_light(browser, folder):
