@@ -161,5 +161,5 @@ def tiled(planes: NDArray[Any]) -> NDArray[Any]:
 def _webp(picture: Image.Image, quality: int | None) -> bytes:
     buffer = io.BytesIO()
     how = {"lossless": True, "exact": True, "quality": 60} if quality is None else {"quality": quality}
-    picture.save(buffer, "WEBP", method=3, **how)
+    picture.save(buffer, "WEBP", method=2, **how)
     return buffer.getvalue()
