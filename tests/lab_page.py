@@ -140,8 +140,8 @@ class LabPage:
         self.until_idle()
         assert self.failures() == []
 
-    def run(self, source, timeout_ms=WAIT_MS):
-        """Run a source in the last cell of the notebook, in place of what it held."""
+    def start(self, source):
+        """Start a source in the last cell of the notebook, in place of what it held."""
         self.tab.evaluate(
             """(source) => { const book = window.jupyterapp.shell.currentWidget.content;
             book.activeCellIndex = book.widgets.length - 1;
@@ -151,6 +151,10 @@ class LabPage:
             window.jupyterapp.commands.execute('notebook:run-cell').then(done); }""",
             source,
         )
+
+    def run(self, source, timeout_ms=WAIT_MS):
+        """Run a source in the last cell, and wait until its viewers are drawn."""
+        self.start(source)
         self.tab.wait_for_function("() => window.ran !== null", timeout=timeout_ms)
         self.until_idle()
         assert self.failures() == []

@@ -63,6 +63,19 @@ def test_nifti_is_read_back_by_our_reader_and_by_another(volume, tmp_path):
     assert image.GetOrigin() == pytest.approx(volume.origin_mm[::-1])
 
 
+def test_the_browser_does_not_send_the_voxels_back():
+    """Of 39 MB, before they are drawn; fails where a new ipyniivue words that line otherwise."""
+    import ipyniivue
+
+    from ctlib.viewer.canvas import _NiiVue
+
+    ours, theirs = str(_NiiVue._esm), str(ipyniivue.NiiVue._esm)
+    assert '"img",' in theirs.replace('k(this,"img"),', "") and '"img",' not in ours.replace(
+        'k(this,"img"),', ""
+    )
+    assert 0 < len(theirs) - len(ours) < 60
+
+
 # ---- layers ------------------------------------------------------------------------------
 
 

@@ -116,7 +116,9 @@ class Canvas:
         self._layers[name].opacity = value
 
     def hu_window(self, hu_window: HuWindow) -> None:
-        """Set the HU window."""
+        """Set the HU window of what is shown."""
+        if "ct" not in self._layers:
+            return
         base = self._layers["ct"]
         with base.hold_sync():
             base.cal_min, base.cal_max = hu_window.low, hu_window.high
