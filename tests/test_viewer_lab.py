@@ -180,8 +180,9 @@ view = viewer.show(volume, marks=marks, cam=cam, place=(10, 24, 32))""",
     frame = frame_of(bare)
     assert _where(with_both, without_contours, frame) == pytest.approx((12, 20, 40, 56), abs=1.6)
     assert _where(without_contours, bare, frame) == pytest.approx((30, 41, 10, 21), abs=1.6)
-    blue = with_both[(with_both != without_contours).any(axis=2)].astype(int)
-    assert np.median(blue[:, 2] - blue[:, 0]) > 60  # the second reader's colour is a blue
+    changed = with_both[(with_both != without_contours).any(axis=2)].astype(int)
+    # the second reader's colour is a blue; it fades into what lies beside it
+    assert np.percentile(changed[:, 2] - changed[:, 0], 90) > 60
 
 
 def _coloured(pixels):
