@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from ctlib.cohorts import task
 from ctlib.finetuning import execute
 from ctlib.inits import find
 from ctlib.loggers import CSV, require
+from ctlib.negative_controls import NONE, control_of
 from ctlib.rates import chosen, fixed, of_table, tried
 from ctlib.records import NO_COHORT
 from ctlib.results import ERROR, collect
@@ -143,6 +145,26 @@ def _made(
         if isinstance(lr, float) or arm in lr
     ]
     return list(dict.fromkeys(runs))
+
+
+def controlled(runs: Sequence[Run], controls: Sequence[str], backbones: Sequence[str]) -> list[Run]:
+    """The runs of some networks at the largest fraction, once more under each control.
+
+    Args:
+        runs: of an experiment.
+        controls: of `ctlib.negative_controls.CONTROLS`.
+        backbones: networks that get them; all others have none.
+
+    Raises:
+        ValueError: a control is unknown, or a network is not in the experiment.
+    """
+    absent = [name for name in backbones if name not in {run.backbone for run in runs}]
+    if controls and absent:
+        raise ValueError(f"control_backbones has {', '.join(absent)}, which the experiment has no run of.")
+    largest = max((run.fraction for run in runs), default=0.0)
+    chosen = [run for run in runs if run.backbone in backbones and run.fraction == largest]
+    names = [control_of(name, run.channels) for name in controls for run in chosen[:1]]
+    return [dataclasses.replace(run, control=name) for name in names if name != NONE for run in chosen]
 
 
 def has_folds(workspace: Workspace) -> Callable[[str], bool]:

@@ -8,7 +8,6 @@ chance gives for these scores and these patients. And the label is told from the
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +20,9 @@ from scipy.stats import rankdata
 from ctlib import tables
 from ctlib.cohorts import task
 from ctlib.figures.look import signed
+from ctlib.grid import controlled
 from ctlib.metrics import study_scores
-from ctlib.negative_controls import NONE, PERMUTED_LABELS, control_of
+from ctlib.negative_controls import PERMUTED_LABELS
 from ctlib.quality.baseline import TOGETHER, metadata_baseline
 from ctlib.results import collect
 from ctlib.runs import Run, read_table
@@ -31,30 +31,19 @@ from ctlib.stats.arms import shown, tasks
 from ctlib.stats.crossed import for_these
 from ctlib.workspace import Workspace
 
+__all__ = [
+    "collected",
+    "control_aurocs",
+    "controlled",
+    "exchanged_labels",
+    "metadata_aurocs",
+    "sentences",
+]
+
 CHANCE = 0.5
 """AUROC of scores that know nothing."""
 FOUND = ["task", "control", "init", "auroc", "low", "high", "auroc_plain", "change", "low_change"]
 FOUND += ["high_change", "n_patients", "n_seeds", "n_networks", "reason"]
-
-
-def controlled(runs: Sequence[Run], controls: Sequence[str], backbones: Sequence[str]) -> list[Run]:
-    """The runs of some networks at the largest fraction, once more under each control.
-
-    Args:
-        runs: of an experiment.
-        controls: of `ctlib.negative_controls.CONTROLS`.
-        backbones: networks that get them; all others have none.
-
-    Raises:
-        ValueError: a control is unknown, or a network is not in the experiment.
-    """
-    absent = [name for name in backbones if name not in {run.backbone for run in runs}]
-    if controls and absent:
-        raise ValueError(f"control_backbones has {', '.join(absent)}, which the experiment has no run of.")
-    largest = max((run.fraction for run in runs), default=0.0)
-    chosen = [run for run in runs if run.backbone in backbones and run.fraction == largest]
-    names = [control_of(name, run.channels) for name in controls for run in chosen[:1]]
-    return [dataclasses.replace(run, control=name) for name in names if name != NONE for run in chosen]
 
 
 def collected(workspace: Workspace, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""A run that was killed goes on: the same predictions, wherever it was killed; and two grids share one folder."""
+"""A killed run goes on to the same predictions, wherever it was killed; two grids share one folder."""
 
 import os
 import signal

@@ -15,7 +15,7 @@ from ctlib.arms import arms, single, skipped, turns
 from ctlib.calibration import GPU_MULTIPLY_ADDS
 from ctlib.cohorts import task
 from ctlib.flaws import flaws_of
-from ctlib.grid import expand, outline
+from ctlib.grid import controlled, expand, outline
 from ctlib.plan import Plan, Setting, make
 from ctlib.runs import Run
 from ctlib.sizes import counted, size_of
@@ -160,7 +160,7 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     lr = rates.fixed(str(values["lr"]), of)
     if lr is not None:
         runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds, folds)
-        return Expected(runs, [], unknown)
+        return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
     search, search_unknown = _runs(workspace, values, any_rate, [values[LR_FRACTION]], seeds[:1], ())
@@ -170,7 +170,13 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     searched = all(arm in found for arm in of)
     known = found if searched else any_rate
     runs, unknown = _runs(workspace, values, known, values["fractions"], seeds, folds)
+    runs += _controlled(runs, values)
     return Expected(runs, search, unknown or ("" if searched else NOT_SEARCHED), search_unknown)
+
+
+def _controlled(runs: Sequence[Run], values: Mapping[str, Any]) -> list[Run]:
+    """The runs with a negative control."""
+    return controlled(runs, values.get("controls", []), values.get("control_backbones", []))
 
 
 def _runs(
