@@ -14,7 +14,7 @@ from ctlib.clips import ClipDataset
 from ctlib.finetuning import execute
 from ctlib.grid import expand
 from ctlib.negative_controls import CONTROLS, slice_order, with_permuted_labels
-from ctlib.runs import PROTOCOL_VERSION, Run, clip_settings, clips_of_run, digest, store_of
+from ctlib.runs import LATER, PROTOCOL_VERSION, Run, clip_settings, clips_of_run, digest, store_of
 from ctlib.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,7 +115,7 @@ def test_a_control_is_part_of_the_id_and_none_changes_no_id(workspace):
     plain = run_of(workspace)
     controlled = [run_of(workspace, name) for name in CONTROLS if name != "none"]
     assert len({plain.run_id, *(run.run_id for run in controlled)}) == 3
-    without = {k: v for k, v in dataclasses.asdict(plain).items() if k != "control"}
+    without = {k: v for k, v in dataclasses.asdict(plain).items() if k not in LATER}
     assert plain.run_id == digest({**without, "protocol": PROTOCOL_VERSION})[:12]
     assert Run(**json.loads(json.dumps(dataclasses.asdict(controlled[0])))) == controlled[0]
     assert "shuffled_slices" in str(controlled[1]) and "none" not in str(plain)
