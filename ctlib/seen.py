@@ -123,9 +123,10 @@ def sights(
 ) -> list[Sight]:
     """Some exams as networks from several inits see them, and one with random weights.
 
-    All networks are of the first turn and seed that each init has a finished run of, at the largest fraction, and
-    began with the same head. The slice is the one on which a nodule is largest, or the middle one of those
-    that are labelled. Exams are evenly spread over the test exams with disease, whatever their maps.
+    All networks are of the first turn and seed that each init has a finished run of, at the largest
+    fraction, and began with the same head. The slice is the one on which a nodule is largest, or the middle
+    one of those that are labelled. Exams are evenly spread over the test exams with disease, whatever their
+    maps.
 
     Args:
         workspace: where runs, volumes and tables lie.
