@@ -12,7 +12,7 @@ are over patients, drawn with all of their exams and the same for both networks,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ctlib.figures.look import signed
 from ctlib.metrics import Metric, auroc
 from ctlib.nodules import MIN_READERS
-from ctlib.runs import read_run
+from ctlib.runs import Run, read_run
 from ctlib.seen import UNTRAINED, activation_of, test_exams, why_unseen
 from ctlib.stats import MEAN_OF, Bootstrap
 from ctlib.stats.crossed import Estimate, for_these
@@ -130,23 +130,28 @@ def looked(
                 echo(f"{name}, {backbone} from {row.init}, seed {row.seed} is not looked at: {why}.")
             else:
                 there.append(read_run(workspace, str(row.run_id)))
-        activations = [(run, run.init, 0, activation_of(workspace, run)) for run in there]
-        for run in {run.seed: run for run in there}.values():  # the same for all inits of a seed
-            for draw in range(DRAWS):
-                activations.append((run, UNTRAINED, draw, activation_of(workspace, run, draw)))
-        for exam in test_exams(workspace, there[0]) if there else ():
-            inside = exam.inside(min_readers)
-            for run, init, draw, activation in activations:
-                made = scores(exam.map_of(activation, run), exam.labels, inside, exam.spacing_mm)
-                about = {"task": name, "backbone": backbone, "init": init, "seed": run.seed, "draw": draw}
-                about |= {"run_id": run.run_id, "patient_id": exam.row.patient_id}
-                about |= {"study": exam.row.study_uid}
-                rows += [
-                    about | {"measure": measure, "value": one.value, "reason": one.reason}
-                    for measure, one in made.items()
-                ]
+        for turn in sorted({run.fold for run in there}):  # each has test exams of its own
+            own = [run for run in there if run.fold == turn]
+            about = {"task": name, "backbone": backbone}
+            rows += [about | row for row in _looked(workspace, own, min_readers)]
         echo(f"{name}, {backbone}: {len(there)} of {len(part)} runs looked at.")
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _looked(workspace: Workspace, runs: Sequence[Run], min_readers: int) -> Iterator[dict[str, Any]]:
+    """The other columns of `looked`, of runs of one task, network and turn of the cross-validation."""
+    activations = [(run, run.init, 0, activation_of(workspace, run)) for run in runs]
+    for run in {run.seed: run for run in runs}.values():  # the same for all inits of a seed
+        for draw in range(DRAWS):
+            activations.append((run, UNTRAINED, draw, activation_of(workspace, run, draw)))
+    for exam in test_exams(workspace, runs[0]):
+        inside = exam.inside(min_readers)
+        for run, init, draw, activation in activations:
+            made = scores(exam.map_of(activation, run), exam.labels, inside, exam.spacing_mm)
+            about = {"init": init, "seed": run.seed, "draw": draw, "run_id": run.run_id}
+            about |= {"patient_id": exam.row.patient_id, "study": exam.row.study_uid}
+            for measure, one in made.items():
+                yield about | {"measure": measure, "value": one.value, "reason": one.reason}
 
 
 def gains(table: pd.DataFrame, how: Bootstrap) -> pd.DataFrame:

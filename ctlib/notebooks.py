@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ctlib import progress
+from ctlib import freshness, prespecified, progress
 from ctlib.parameters import ParameterError, check, declared
 from ctlib.workspace import HOME, PROJECT, Places, Workspace, shown
 
@@ -34,7 +34,7 @@ PACKAGES = ("ctlib", "torch", "lightning", "pydicom")
 
 
 def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -> None:
-    """Check the parameters in a notebook's globals and show them, with versions, commit and device.
+    """Check the parameters in a notebook's globals and show them, with versions, commit, device and plan.
 
     Plain `papermill` only warns about a parameter that the notebook does not have; here it
     is an error, found in the cell that papermill injected.
@@ -61,8 +61,18 @@ def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -
         "versions": versions(),
         "commit": commit(),
         "device": device(),
+        "plan": _plan(given, places),
     }
     display({HEADER_TYPE: facts, "text/html": _html(facts), "text/plain": _text(facts)}, raw=True)
+
+
+def _plan(given: Mapping[str, Any], places: Places) -> str:
+    """The hash of the profile's plan and where it lies; its workspace remembers when it met it."""
+    profile = str(given.get("profile", ""))
+    plan = prespecified.read(profile, places)
+    if plan and "work_dir" in given:
+        prespecified.remember(Workspace.at(given["work_dir"]), plan)
+    return prespecified.facts(profile, places)
 
 
 def _injected(cells: list[str]) -> list[str]:
@@ -111,7 +121,7 @@ def device() -> str:
 
 def _about(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     software = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return [("versions", software), ("commit", facts["commit"]), ("device", facts["device"])]
+    return [("versions", software), *((name, facts[name]) for name in ("commit", "device", "plan"))]
 
 
 def _text(facts: Mapping[str, Any]) -> str:
@@ -197,6 +207,7 @@ def execute(
     output, report = executed_path(notebook, values), progress_path(notebook, values)
     output.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
+    inputs = freshness.note(notebook, values, places)
     headings = sections(nbformat.read(source, as_version=4))
     current = [""]
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # says nothing that is not said here
@@ -230,6 +241,7 @@ def execute(
             raise
         finally:
             report.unlink(missing_ok=True)
+            freshness.remember(output, inputs)
     return output
 
 

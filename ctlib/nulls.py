@@ -240,5 +240,5 @@ def _holds(row: dict[str, Any]) -> str:
     if row["low"] > CHANCE:
         return f"the interval lies above {CHANCE:g}: something tells the label that should not"
     if row["high"] < CHANCE:
-        return f"the interval lies below {CHANCE:g}, which chance rarely does"
+        return f"the interval lies below {CHANCE:g}: what it learnt does not tell the label"
     return f"the interval holds {CHANCE:g}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ctlib.workspace import HOME, Places, shown
+from ctlib.workspace import HOME, PLAN, Places, shown
 
 
 class ParameterError(ValueError):
@@ -140,7 +140,12 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `name: value` lines of a file.
+
+    Raises:
+        ParameterError: it is no YAML, a name is there twice, or it holds something else.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
@@ -233,11 +238,11 @@ def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> 
         raise ParameterError([f"{shown(places.params)} has no profile {profile!r}{near}, of {profiles}."])
     names = [name for name in places.names if (folder / f"{name}.yaml").is_file()]
     known = {name: declared(places.notebooks / f"{name}.ipynb") for name in places.names}
-    values = {name: _read_yaml(folder / f"{name}.yaml") for name in names}
+    values = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     problems = [
         f"{shown(path)} belongs to no notebook{nearest(path.stem, places.names)}."
         for path in sorted(folder.glob("*.y*ml"))
-        if path.name not in {f"{name}.yaml" for name in names}
+        if path.name not in {PLAN, *(f"{name}.yaml" for name in names)}
     ]
     problems += _differing(values, profile)
     for text in overrides:

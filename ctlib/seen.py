@@ -123,9 +123,10 @@ def sights(
 ) -> list[Sight]:
     """Some exams as networks from several inits see them, and one with random weights.
 
-    All networks are of the first seed that each init has a finished run of, at the largest fraction, and
-    began with the same head. The slice is the one on which a nodule is largest, or the middle one of those
-    that are labelled. Exams are evenly spread over the test exams with disease, whatever their maps.
+    All networks are of the first turn and seed that each init has a finished run of, at the largest
+    fraction, and began with the same head. The slice is the one on which a nodule is largest, or the middle
+    one of those that are labelled. Exams are evenly spread over the test exams with disease, whatever their
+    maps.
 
     Args:
         workspace: where runs, volumes and tables lie.
@@ -141,12 +142,16 @@ def sights(
     """
     chosen = runs[(runs["task"] == name) & (runs["backbone"] == backbone) & runs["init"].isin(list(inits))]
     chosen = chosen[chosen["fraction"] == chosen["fraction"].max()]
-    there = [row for row in chosen.itertuples() if not why_unseen(workspace, row)]
-    by_seed = {seed: {r.init: r for r in there if r.seed == seed} for seed in sorted({r.seed for r in there})}
+    there = [
+        read_run(workspace, str(row.run_id)) for row in chosen.itertuples() if not why_unseen(workspace, row)
+    ]
+    by_seed: dict[tuple[int, int], dict[str, Run]] = {}
+    for run in sorted(there, key=lambda run: (run.fold, run.seed)):
+        by_seed.setdefault((run.fold, run.seed), {})[run.init] = run
     whole = [found for found in by_seed.values() if len(found) == len(set(inits))]
     if not whole:
         return []
-    of_init = {init: read_run(workspace, str(whole[0][init].run_id)) for init in inits}
+    of_init = {init: whole[0][init] for init in inits}
     first = of_init[inits[0]]
     networks = {init: (run, activation_of(workspace, run)) for init, run in of_init.items()}
     networks[UNTRAINED] = (first, activation_of(workspace, first, draw=0))

@@ -19,6 +19,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 NOTEBOOKS = ("01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze")
 """The notebooks, in the order in which they run."""
+PLAN = "plan.yaml"
+"""File of a profile that says what was fixed before the results were seen (`ctlib.prespecified`)."""
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import itertools
 import re
 import types
 import warnings
@@ -6,12 +7,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from made_up_results import made_up, plain
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
+from test_findings_claims import study_of
 
-from ctlib import figures
+from ctlib import figures, findings
 from ctlib.figures.display import figure_html, png, svg, table_html
-from ctlib.figures.look import INITS, init_looks
+from ctlib.figures.look import INITS, init_look, init_looks
 from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
 from ctlib.store import Store
 from ctlib.volumes import Volume
@@ -137,7 +140,40 @@ def drawn():
     yield "clip_scores, labelled", lambda: figures.clip_scores(CLIPS.assign(label=[0, pd.NA, 1]), "an exam")
 
 
-FIGURES = dict(drawn())
+def asked(key, options):
+    """The figure of a question, of made-up results."""
+    runs = made_up(plain({"video": 0.1}), n_patients=24, **options)
+    found = findings.answer(key, study_of(runs))
+    return found.question.draw(found.study, found.table)
+
+
+ASKED = ("two_d", "fractions", "speed", "cost", "calibration")
+LOST = {"lost": lambda row: "failed" if row["seed"] == 1 and row["backbone"] == "slow_r50" else ""}
+
+
+def questions():
+    for key in ASKED:
+        yield f"question {key}", lambda k=key: asked(k, {})
+        yield f"question {key}, runs lost", lambda k=key: asked(k, LOST)
+    seven = [
+        "slow_r50",
+        "slowfast_r50",
+        "r2plus1d_r50",
+        "csn_r101",
+        "mvit_b",
+        "swin3d_t",
+        "penet",
+        "resnet18",
+    ]
+    yield "question cost, eight networks", lambda: asked("cost", {"backbones": seven})
+    controls = ("random", "video", "shuffled:video", "first_2:video", "frozen:video")
+    yield "question ladder", lambda: asked("ladder", {"inits": controls})
+    one = {"tasks": ["lidc_nodule"], "fractions": [1.0], "seeds": [0]}
+    yield "question cost, one of everything", lambda: asked("cost", one)
+    yield "question speed, one of everything", lambda: asked("speed", one)
+
+
+FIGURES = dict(drawn()) | dict(questions())
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if not name.endswith("whole")])
@@ -192,6 +228,11 @@ def test_a_shown_figure_has_its_texts_and_needs_no_network(capsys):
         figures.show(FIGURES["clip_scores"](), " ", "caption")
 
 
+def test_charts_are_told_from_pictures():
+    assert 'class="ct-figure ct-chart"' in figure_html(FIGURES["clip_scores"](), "alt", "caption")
+    assert 'class="ct-figure"' in figure_html(FIGURES["montage"](), "alt", "caption")
+
+
 def test_a_figure_of_many_shapes_becomes_a_png():
     data = {"lidc": cohort(240)}
     assert 'src="data:image/png;base64,' in figure_html(figures.label_bands(data), "alt", "caption")
@@ -213,7 +254,9 @@ def test_a_table_rounds_to_what_matters():
     assert (
         "<caption>A &amp; B</caption>" in html and '<td class="num">–</td>' in html and "<td>c</td>" in html
     )
-    assert '<td class="num">5.5</td>' in table_html(frame, "", {"seconds": "{:.1f}"})
+    rounded = table_html(frame, "", {"seconds": "{:.1f}"})
+    assert '<td class="num" data-v="5.4673">5.5</td>' in rounded  # what is rounded is there to take along
+    assert '<td class="num" data-v="12345">12,345</td>' in html and '<th scope="col">task</th>' in html
 
 
 def test_ends_of_a_difference_are_signed():
@@ -232,14 +275,54 @@ def texts(figure):
     return [words.get_text() for words in figure.findobj(Text)]
 
 
+USUAL = ["random", "video", "kinetics400", "imagenet", "ct_lidc", "ct_rspect", "kinetics400+ct_lidc"]
+USUAL += [f"{c}:video" for c in ("meanvar", "shuffled", "first_2", "reversed", "flat", "frozen")]
+BLIND = {
+    "no": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+"""Machado, Oliveira and Fernandes 2009 (doi:10.1109/TVCG.2009.113), severity 1, linear RGB."""
+
+
+def linear(colour):
+    parts = np.array(to_rgb(colour))
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    """CIE 1976 L*a*b* of linear sRGB, white D65."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", BLIND)
+def test_inits_are_told_apart_by_colour_with_any_sight(sight):
+    seen = {init: lab(np.array(BLIND[sight]) @ linear(init_look(init).colour)) for init in USUAL}
+    near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(USUAL, 2)}
+    assert min(near.values()) > 12, min(near, key=near.get)
+
+
+def test_names_of_inits_are_dark_enough_to_be_read():
+    for init in [*USUAL, *INITS, "mine", "yours", "shuffled:kinetics400"]:
+        luminance = linear(init_look(init).colour) @ [0.2126, 0.7152, 0.0722]
+        assert 1.05 / (luminance + 0.05) > 2.9, init
+
+
+def test_an_init_looks_the_same_whatever_stands_beside_it():
+    names = [*USUAL, "mine", "ct_other", "frozen:shuffled:video"]
+    assert len({init_look(init) for init in names}) == len(names)
+    for init in names:
+        assert init_looks([init, "random"])[init] == init_looks(["ct_mine", "a", init])[init]
+    assert init_look("shuffled:kinetics400").colour != init_look("shuffled:video").colour
+
+
 def test_colours_are_fixed_by_init():
-    assert (
-        init_looks(["video", "random"])["video"]
-        == init_looks(["imagenet", "video"])["video"]
-        == INITS["video"]
-    )
-    looks = init_looks(["random", "mine", "ct_lidc", "ct_rspect", "yours"])
-    assert looks["ct_lidc"] == INITS["ct"] and len({look.colour for look in looks.values()}) == 5
     for name in ("learning_curves, whole", "auroc_by_fraction, whole"):
         lines = [line for ax in FIGURES[name]().axes for line in ax.lines if len(line.get_xdata()) > 1]
         assert {INITS["video"].colour.lower(), INITS["random"].colour} <= {
@@ -297,7 +380,7 @@ def test_the_forest_says_what_the_table_says():
     table = effects(runs, predictions, averaged=NETWORKS[:2], how=Bootstrap(50))
     table.loc[0, ["effect", "low", "high"]] = [-0.1234, -0.2, 0.04]
     figure = figures.effect_forest(table)
-    assert "−0.12  (−0.20 to +0.04)" in texts(figure) and "16 test patients, 8 with disease" in figure.axes[
+    assert "−0.12 (−0.20 to +0.04)" in texts(figure) and "16 test patients, 8 with disease" in figure.axes[
         0
     ].get_title(loc="left")
     first = next(line for line in figure.axes[0].lines if list(line.get_xdata()) == [-0.2, 0.04])

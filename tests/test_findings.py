@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ctlib import findings
+from ctlib.findings.verdicts import OUTCOMES
 
 ROW = {
     **{"task": "lidc_nodule", "fraction": 0.25, "backbone": "mean of 3 networks", "baseline": "random"},
@@ -39,7 +40,7 @@ def test_verdicts_follow_the_rule(low, high, effect, null, real):
 
 def test_a_verdict_says_the_numbers_of_its_row_and_no_others():
     for low, high in ((0.103, 0.199), (-0.031, 0.042)):
-        for planted in findings.OUTCOMES:
+        for planted in OUTCOMES:
             sentence = findings.verdict(ROW | {"low": low, "high": high, "effect": 0.151}, planted)
             known = {"25", "3", "0.852", "0.701", "+0.151", "88", "44", "0", f"{(high - low) / 2:.3f}"}
             known |= {f"{low:+.3f}".replace("-", "−"), f"{high:+.3f}"}
@@ -93,26 +94,20 @@ def test_verdicts_are_about_the_average():
 
 def test_captions_count_patients_and_seeds():
     table = pd.DataFrame([ROW, ROW | {"fraction": 1.0, "n_seeds": 2}])
-    assert findings.effect_caption(table, 0.9).endswith(
-        "lidc_nodule: 88 patients, 44 with disease, seeds: 2 to 3."
-    )
-    assert "90 %" in findings.effect_caption(table, 0.9) and "seeds: 3." in findings.score_caption(
-        table[:1], 0.95
-    )
+    caption = findings.score_caption(table, 0.9)
+    assert caption.endswith("lidc_nodule: 88 patients, 44 with disease, seeds: 2 to 3.") and "90 %" in caption
+    assert "seeds: 3." in findings.score_caption(table[:1], 0.95)
 
 
-def test_slices_against_clips_leaves_gaps_where_an_arm_is_missing():
-    arms = [("t", 0.25, b, i, a) for (b, i), a in zip(
-        [(b, i) for b in ("slow_r50", "x3d_m", "resnet18") for i in ("random", "video")],
-        [0.7, 0.9, 0.8, np.nan, 0.6, 0.5],
-        strict=True,
-    )]  # fmt: skip
-    table = findings.against_2d(
-        pd.DataFrame(arms, columns=["task", "fraction", "backbone", "init", "auroc"]), ["slow_r50", "x3d_m"]
-    )
-    assert table["2D network"].tolist() == ["resnet18", "resnet18"] and table["init"].tolist() == [
-        "random",
+def test_arms_are_listed_with_a_column_a_fraction_and_gaps_are_said():
+    names = {"task": "t", "backbone": "x3d_m", "init": "video"}
+    rows = [names | {"fraction": 0.25, "auroc": 0.7, "low": 0.61, "high": 0.8}]
+    rows.append(names | {"fraction": 1.0, "auroc": np.nan, "low": np.nan, "high": np.nan})
+    rows.append(names | {"init": "random", "fraction": 1.0, "auroc": 1.0, "low": np.nan, "high": np.nan})
+    table = findings.arm_table(pd.DataFrame(rows))
+    assert list(table.columns) == ["task", "backbone", "init", "AUROC, 25 %", "AUROC, 100 %"]
+    assert table["AUROC, 25 %"].tolist()[0] == "0.700 (0.610 to 0.800)" and table["init"].tolist() == [
         "video",
+        "random",
     ]
-    difference = table["difference (no interval)"]
-    assert difference[0] == pytest.approx(0.75 - 0.6) and np.isnan(difference[1])
+    assert table["AUROC, 100 %"].tolist() == ["no value", "1.000 (no interval)"]

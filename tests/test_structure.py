@@ -42,12 +42,14 @@ ORDER = [
     (4, "pretraining finetuning"),
     (4, "grid"),
     (4, "plan"),
-    (5, "figures"),
+    (5, "parameters"),
+    (5, "figures prespecified"),
     (5, "gradcam nulls subgroups"),
     (5, "seen"),
     (5, "localization"),
+    (5, "viewer"),
     (5, "findings predict prepare"),
-    (6, "parameters"),
+    (6, "freshness"),
     (6, "notebooks"),
     (6, "reports console"),
     (6, "fetch"),
@@ -137,11 +139,15 @@ def test_notebooks_open_as_the_house_does(notebook):
     assert last_heading.startswith("## What this shows, and what it does not")
 
 
+MOST_CELLS = {"04_analyze": 46}
+"""The analysis answers twelve questions, a text and a line of code each; its lines of code are as few."""
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_notebooks_are_short_and_only_tell(notebook):
     code = [c for c in cells_of(notebook) if c["cell_type"] == "code"]
     lines = [sum(1 for x in source_of(c).splitlines() if x.strip()) for c in code]
-    assert len(cells_of(notebook)) <= 32
+    assert len(cells_of(notebook)) <= MOST_CELLS.get(notebook, 32)
     assert sum(lines) <= 125
     for cell, n in zip(code, lines, strict=True):
         assert n <= 12 or cell["metadata"].get("tags") == ["parameters"], source_of(cell)
@@ -197,7 +203,7 @@ def test_defaults_are_the_demo_profile(notebook):
     assert yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text()) == defaults
 
 
-PARAMS = sorted((PROJECT / "params").glob("*/*.yaml"))
+PARAMS = sorted((PROJECT / "params").glob("*/[0-9]*.yaml"))
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -67,7 +67,7 @@ def cam_slices(sights: Sequence[Sight], hu_window: str) -> Figure:
     pictures = []
     for i, sight in enumerate(sights):
         pictures.append(Picture(sight.hu, sight.spacing_mm, f"exam {i + 1}, slice {sight.slice}"))
-        pictures += [Picture(sight.hu, sight.spacing_mm, name) for name in names]
+        pictures += [Picture(sight.hu, sight.spacing_mm, _title(name)) for name in names]
     figure = montage(pictures, hu_window, columns=1 + len(names))
     axes = iter(figure.axes)
     for sight in sights:
@@ -77,6 +77,15 @@ def cam_slices(sights: Sequence[Sight], hu_window: str) -> Figure:
             _glow(ax, sight.maps[name])
             _nodule(ax, sight)
     return figure
+
+
+def _title(name: str) -> str:
+    """What is written above a map.
+
+    >>> _title("untrained"), _title("video")
+    ('random weights', 'finetuned from video')
+    """
+    return "random weights" if name == "untrained" else f"finetuned from {name}"
 
 
 def _glow(ax: Axes, share: NDArray[np.float32]) -> None:

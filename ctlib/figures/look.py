@@ -1,15 +1,17 @@
 """One look for all figures: fonts, colours by init, and shared ranges.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any
-colour vision tell apart; inits differ by marker too, so print in grey still reads.
+The colours of inits that are compared most are those of Okabe and Ito (https://jfly.uni-koeln.de/color/),
+which people with any colour vision tell apart, the others in their spirit, each dark enough to be read as
+a word on white; inits differ by marker too, so print in grey still reads.
 """
 
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -24,6 +27,8 @@ PX_PER_INCH = 96
 """CSS pixels an inch: a figure 10 inches wide is shown 960 px wide."""
 WIDTH = 10.0
 """Width of a figure, inches."""
+TWO_COLUMNS, ONE_COLUMN = 7.2, 3.5
+"""Width of a figure that spans both columns of a printed page, and of one that fits in one, inches."""
 
 INK, FAINT, WARNING = "#222222", "#757575", "#a33b00"
 DISEASE, NO_DISEASE = "#E69F00", "#8a8a8a"
@@ -43,27 +48,68 @@ class InitLook:
 INITS = {
     "random": InitLook("#6b6b6b", "o", filled=False),
     "video": InitLook("#0072B2", "o"),
+    "video_ssl": InitLook("#5b9bd5", "o", filled=False),
+    "kinetics": InitLook("#D55E00", "s"),
     "kinetics400": InitLook("#D55E00", "s"),
+    "kinetics600": InitLook("#8f3f00", "s", filled=False),
     "imagenet": InitLook("#009E73", "^"),
-    "ct": InitLook("#CC79A7", "D"),
+    "inflated": InitLook("#8b6f47", "P"),
+    "ct_lidc": InitLook("#f060a5", "D"),
+    "ct_rspect": InitLook("#7500d1", "D"),
+    "ct_astra": InitLook("#a33a5c", "D", filled=False),
+    "ct": InitLook("#f060a5", "d"),
+    "both": InitLook("#b28847", "X"),
 }
-"""Fixed by init in every figure; `ct_lidc` and the like look as `ct` where they are alone."""
-_OTHERS = (InitLook("#E69F00", "v"), InitLook("#56B4E9", "P"), InitLook("#000000", "X"))
+"""Fixed by init in every figure: `ct` is any other `ct_<cohort>`, `both` any `<start>+<source>`."""
+CONTROLS = {
+    "meanvar": InitLook("#343808", "p", filled=False),
+    "shuffled": InitLook("#85353f", "h", filled=False),
+    "first": InitLook("#0b0085", "v", filled=False),
+    "reversed": InitLook("#002915", "<", filled=False),
+    "flat": InitLook("#75622f", ">", filled=False),
+    "frozen": InitLook("#004e66", "d", filled=False),
+}
+"""Fixed by control; those of another init than `video` are a little of that init's colour."""
+_OTHERS = ("#000000", "#7d5a00", "#b3446c", "#4a6b00", "#5f4ba8", "#00747d", "#9c2f2f", "#4d4d80")
+_OTHER_MARKERS = ("v", "P", "X", "*", "<", ">", "p", "h")
+
+
+def init_look(init: str) -> InitLook:
+    """The look of an init: a function of its name alone, so that it is the same in every figure.
+
+    Args:
+        init: any name of an init, controls included; of nested controls the outermost decides.
+
+    >>> init_look("video").colour, init_look("shuffled:video").colour, init_look("kinetics400+ct_lidc").marker
+    ('#0072B2', '#85353f', 'X')
+    """
+    control, colon, base = init.partition(":")
+    family = "first" if control.startswith("first_") else control
+    if colon and family in CONTROLS:
+        look = CONTROLS[family]
+        return look if base == "video" else replace(look, colour=_mixed(look.colour, init_look(base).colour))
+    if init in INITS:
+        return INITS[init]
+    if "+" in init:
+        return INITS["both"]
+    if init.startswith("ct_"):
+        return INITS["ct"]
+    place = zlib.crc32(init.encode())
+    marker = _OTHER_MARKERS[place // len(_OTHERS) % len(_OTHER_MARKERS)]
+    return InitLook(_OTHERS[place % len(_OTHERS)], marker)
+
+
+def _mixed(colour: str, other: str, share: float = 0.3) -> str:
+    """A colour with a share of another."""
+    red, green, blue = (
+        (1 - share) * one + share * two for one, two in zip(to_rgb(colour), to_rgb(other), strict=True)
+    )
+    return to_hex((red, green, blue))
 
 
 def init_looks(inits: Iterable[str]) -> dict[str, InitLook]:
-    """The look of each init: the fixed one, or the next that is free.
-
-    >>> init_looks(["random", "mine"])["mine"].colour
-    '#E69F00'
-    """
-    looks: dict[str, InitLook] = {}
-    others = iter(_OTHERS * 9)
-    for init in dict.fromkeys(inits):
-        family = "ct" if init.startswith("ct_") else init
-        known = INITS.get(family)
-        looks[init] = known if known and known not in looks.values() else next(others)
-    return looks
+    """`init_look` of each init, each once, in their order."""
+    return {init: init_look(init) for init in dict.fromkeys(inits)}
 
 
 def _parameters() -> dict[Any, Any]:

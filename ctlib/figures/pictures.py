@@ -76,17 +76,25 @@ def examples(store: Store, cohort: CohortTables, n: int = 8) -> list[Picture]:
         cohort: its tables.
         n: pictures.
     """
-    series = cohort.series
-    label = series["label"].to_numpy(np.float64, na_value=0)
-    uids = series["series_uid"].to_numpy()
-    turns = [list(uids[label == 1]), list(uids[label != 1])]
-    order = [uid for i in range(len(uids)) for turn in turns for uid in turn[i : i + 1]][:n]
+    order = in_turn(cohort.series)[:n]
     each = math.ceil(n / max(len(order), 1))
     pictures: list[Picture] = []
     for uid in order:
         table = cohort.slices[cohort.slices["series_uid"] == uid].sort_values("slice")
         pictures += slices_of(stored(store, uid), _choose(table, each), table["label"])
     return pictures[:n]
+
+
+def in_turn(series: pd.DataFrame) -> list[str]:
+    """The series of a table `series`, with and without disease in turn as long as there are both.
+
+    >>> in_turn(pd.DataFrame({"series_uid": ["a", "b", "c"], "label": [0, 0, 1]}))
+    ['c', 'a', 'b']
+    """
+    label = series["label"].to_numpy(np.float64, na_value=0)
+    uids = series["series_uid"].to_numpy()
+    turns = [uids[label == 1].tolist(), uids[label != 1].tolist()]
+    return [uid for i in range(len(uids)) for turn in turns for uid in turn[i : i + 1]]
 
 
 def _choose(table: pd.DataFrame, n: int) -> list[int]:
@@ -213,7 +221,7 @@ def contours(
         pictures.append(replace(_around(volume, int(place), points, margin_mm), title=title))
     figure = montage(pictures, hu_window)
     for ax, place in zip(figure.axes, places, strict=False):
-        _outline(ax, own[own["slice"] == place])
+        outline(ax, own[own["slice"] == place])
     return figure
 
 
@@ -228,8 +236,13 @@ def _around(volume: Volume, place: int, points: NDArray[np.float64], margin_mm: 
     return Picture(part, (steps[0], steps[1]), "", corner_px=(int(start[0]), int(start[1])))
 
 
-def _outline(ax: Axes, marks: pd.DataFrame) -> None:
-    """The readers' contours on one slice; a hole is dotted."""
+def outline(ax: Axes, marks: pd.DataFrame) -> None:
+    """Draw the readers' contours on a slice that is shown in its own pixels; a hole is dotted.
+
+    Args:
+        ax: shows the slice.
+        marks: table `marks` of that slice alone.
+    """
     for row in marks.itertuples(index=False):
         points = points_of(row.contour)
         closed = np.concatenate([points, points[:1]])

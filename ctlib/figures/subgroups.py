@@ -44,7 +44,8 @@ def subgroup_forest(table: pd.DataFrame, whole: pd.DataFrame, init: str) -> Figu
         ax.axvline(0, color=INK, linewidth=1)
         ax.tick_params(axis="y", length=0)
     axes[0].set_xlim(*_limits(table, whole))
-    figure.supxlabel(f"effect of {init} on the AUROC, with its interval", fontsize=10)
+    words = "with its interval; in numbers: the effect, and patients with disease of all patients"
+    figure.supxlabel(f"effect of {init} on the AUROC, {words}", fontsize=9, color=FAINT)
     return figure
 
 

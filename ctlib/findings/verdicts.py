@@ -107,6 +107,28 @@ def verdicts(effects: pd.DataFrame, planted: Mapping[str, str]) -> list[str]:
     return [verdict(row, planted.get(row["task"], "")) for row in rows.to_dict("records")]
 
 
+def arm_table(arms: pd.DataFrame) -> pd.DataFrame:
+    """AUROC with its interval of each task, network and init, a column a fraction.
+
+    Args:
+        arms: result of `stats.arm_aurocs`.
+    """
+    rows = arms[["task", "backbone", "init", "fraction"]].assign(
+        auroc=[_auroc(row) for row in arms.to_dict("records")]
+    )
+    wide = rows.pivot(index=["task", "backbone", "init"], columns="fraction", values="auroc")
+    order = rows.drop_duplicates(["task", "backbone", "init"])[["task", "backbone", "init"]]
+    wide = wide.reindex(pd.MultiIndex.from_frame(order)).rename(columns=lambda f: f"AUROC, {percent(f)}")
+    return wide.reset_index().rename_axis(columns=None)
+
+
+def _auroc(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["auroc"]):
+        return "no value"
+    ends = "no interval" if pd.isna(row["low"]) else f"{row['low']:.3f} to {row['high']:.3f}"
+    return f"{row['auroc']:.3f} ({ends})"
+
+
 def score_caption(arms: pd.DataFrame, level: float) -> str:
     """Caption of `figures.auroc_by_fraction`: what is drawn, of how many patients and seeds.
 
@@ -120,19 +142,6 @@ def score_caption(arms: pd.DataFrame, level: float) -> str:
     )
 
 
-def effect_caption(effects: pd.DataFrame, level: float) -> str:
-    """Caption of `figures.effect_forest`.
-
-    Args:
-        effects: table `effects`.
-        level: of the intervals.
-    """
-    return (
-        f"Difference in test AUROC, the same patients and seeds in both arms, with {percent(level)} "
-        f"intervals over patients and seeds; networks are taken as given. {_who(effects)}"
-    )
-
-
 def _who(table: pd.DataFrame) -> str:
     """Patients and seeds of each task; ranges where fractions differ."""
     parts = []
@@ -142,24 +151,3 @@ def _who(table: pd.DataFrame) -> str:
         seeds = f"{few}" if few == many else f"{few} to {many}"
         parts.append(f"{task}: {patients} patients, {sick} with disease, seeds: {seeds}")
     return "; ".join(parts) + "."
-
-
-def against_2d(arms: pd.DataFrame, averaged: list[str]) -> pd.DataFrame:
-    """AUROC of the averaged (3D) networks against each other (2D) network, without an interval.
-
-    Args:
-        arms: result of `stats.arm_aurocs`.
-        averaged: the networks of clips.
-
-    Returns:
-        Columns task, fraction, init, AUROC of the average, other network, its AUROC, difference;
-        empty cells where an arm has no AUROC.
-    """
-    wide = arms.pivot(index=["task", "fraction", "init"], columns="backbone", values="auroc")
-    mean = wide.reindex(columns=averaged).mean(axis=1, skipna=False)
-    tables = []
-    for other in [name for name in wide if name not in averaged]:
-        columns = {f"AUROC, {MEAN_OF}{len(averaged)} 3D networks": mean, "2D network": other}
-        columns |= {"its AUROC": wide[other], "difference (no interval)": mean - wide[other]}
-        tables.append(pd.DataFrame(columns, index=wide.index).reset_index())
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -1,0 +1,76 @@
+"""What the analysis says: the paper's claims, the questions, and deviations from the plan.
+
+Every sentence is made from a table by rules that are fixed before a result is seen; a change of the
+table changes the sentence. `Study` holds the tables, `answer` gives a question's sentence, figure and
+table, `claims` the paper's claims with their verdicts.
+"""
+
+from ctlib.findings.answers import Answer, Question
+from ctlib.findings.calibrated import CALIBRATION
+from ctlib.findings.deviations import deviations, say_deviations
+from ctlib.findings.gains import FRACTIONS, HELP
+from ctlib.findings.ladder import LADDER, WHY_VIDEO
+from ctlib.findings.looks import GROUPS, LOOKS, show_exams, show_sights
+from ctlib.findings.nothing import NOTHING
+from ctlib.findings.pages import show_claims, show_plan
+from ctlib.findings.paper import Claim, claims, overview
+from ctlib.findings.rivals import DOMAIN, TWO_D
+from ctlib.findings.speed import COST, SPEED
+from ctlib.findings.study import Study
+from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, verdicts
+
+QUESTIONS = {
+    asked.key: asked
+    for asked in (
+        HELP,
+        FRACTIONS,
+        TWO_D,
+        DOMAIN,
+        LADDER,
+        WHY_VIDEO,
+        SPEED,
+        COST,
+        CALIBRATION,
+        LOOKS,
+        GROUPS,
+        NOTHING,
+    )
+}
+"""The questions, in the order of the notebook."""
+
+__all__ = [
+    "QUESTIONS",
+    "Answer",
+    "Claim",
+    "Question",
+    "Study",
+    "answer",
+    "arm_table",
+    "claims",
+    "deviations",
+    "outcome",
+    "overview",
+    "say_deviations",
+    "score_caption",
+    "show_claims",
+    "show_exams",
+    "show_plan",
+    "show_sights",
+    "verdict",
+    "verdicts",
+]
+
+
+def answer(key: str, study: Study) -> Answer:
+    """What a study answers to a question.
+
+    Args:
+        key: a key of `QUESTIONS`.
+        study: its tables.
+
+    Raises:
+        ValueError: no question has this key.
+    """
+    if key not in QUESTIONS:
+        raise ValueError(f"no question is called {key!r}; known are {', '.join(QUESTIONS)}.")
+    return QUESTIONS[key].answer(study)

@@ -1,0 +1,153 @@
+"""Does the init help, per network and averaged; and does it at every size of the training set?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ctlib import figures, stats
+from ctlib.figures.look import percent
+from ctlib.findings.answers import Question
+from ctlib.findings.study import GRID, Study
+from ctlib.findings.words import (
+    capital,
+    conclusions,
+    forest_caption,
+    interval,
+    listed,
+    place,
+    unanswered,
+    who,
+)
+from ctlib.summaries import counted
+
+
+def lacking(study: Study, *inits: str) -> str:
+    """A sentence where the grid lacks an init that is asked for, or ''."""
+    absent = [init for init in inits if init not in study.inits]
+    if not absent:
+        return ""
+    return f"No answer: the grid holds no run from {listed(absent, 'or')}; add it to `inits` of {GRID}."
+
+
+def _both(study: Study) -> str:
+    return lacking(study, study.baseline, study.compared)
+
+
+# ---- per network, per task, averaged -----------------------------------------------------
+
+
+def say_help(table: pd.DataFrame) -> str:
+    """Averages with their intervals, single networks counted, and what a next network would do.
+
+    Args:
+        table: `Study.gains`.
+    """
+    means = table[table["backbone"].str.startswith(stats.MEAN_OF)]
+    single = table.drop(means.index)
+    lines = []
+    if len(means):
+        first = means.iloc[0]
+        gains = "; ".join(f"{place(row)} {interval(row)}" for row in means.to_dict("records"))
+        lines.append(f"{capital(first['backbone'])}, {first['init']} minus {first['baseline']}: {gains}.")
+        lines += unanswered(means)
+    if len(single):
+        lines.append(f"Single networks: {conclusions(single)}.")
+    known = means[means["p_next"].notna()]
+    if len(known):
+        chances = [f"{row.p_next:.2f} ({place(row._asdict())})" for row in known.itertuples()]
+        lines.append(f"A next network like these would gain with a probability of {listed(chances)}.")
+    return "\n".join(lines)
+
+
+# ---- at every fraction -------------------------------------------------------------------
+
+
+def compute_fractions(study: Study) -> pd.DataFrame:
+    """The averaged effects, and how many exams the init is worth at each fraction.
+
+    Returns:
+        Columns of `effects`, n_exams (mean training exams), equal_exams (exams at which the baseline is as
+        good), ratio, low_ratio, high_ratio, extrapolated, reason_worth.
+    """
+    first, second = (stats.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
+    worth = stats.worth(study.runs, study.predictions, first, second, study.how, study.rule)
+    renamed = worth.rename(columns={"low": "low_ratio", "high": "high_ratio", "reason": "reason_worth"})
+    kept = ["n_exams", "equal_exams", "ratio", "low_ratio", "high_ratio", "extrapolated", "reason_worth"]
+    return study.mean_gains.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")
+
+
+def say_fractions(table: pd.DataFrame) -> str:
+    """For each task the effect at each fraction, and what the init is worth in exams.
+
+    Args:
+        table: from `compute_fractions`.
+    """
+    lines = []
+    for task, part in table.groupby("task", sort=False):
+        init, baseline = part[["init", "baseline"]].iloc[0]
+        effects = "; ".join(
+            f"{percent(row['fraction'])} ({_exams(row)}) {interval(row)}" for row in part.to_dict("records")
+        )
+        lines.append(f"{task}, {init} minus {baseline} by share of the training patients: {effects}.")
+        lines += [_worth(row) for row in part.to_dict("records")]
+    return "\n".join(lines)
+
+
+def _exams(row: dict) -> str:
+    return "exams not known" if pd.isna(row["n_exams"]) else counted(round(row["n_exams"]), "exam")
+
+
+def _worth(row: dict) -> str:
+    if pd.isna(row["equal_exams"]):
+        where = f"{row['init']} is worth in exams at {percent(row['fraction'])}"
+        return f"What {where} is not known: {row['reason_worth']}."
+    ends = f"{row['low_ratio']:.1f} to {row['high_ratio']:.1f}" if np.isfinite(row["high_ratio"]) else (
+        f"{row['low_ratio']:.1f} or more"
+    )  # fmt: skip
+    beyond = ", beyond the fractions that were run" if row["extrapolated"] else ""
+    return (
+        f"{row['init']} with {_exams(row)} is as good as {row['baseline']} with {row['equal_exams']:,.0f}: "
+        f"{row['ratio']:.1f} times as many ({ends}){beyond}."
+    )
+
+
+HELP = Question(
+    "help",
+    "Effect of the init, by task, fraction and network",
+    (
+        "task",
+        "fraction",
+        "backbone",
+        "auroc_baseline",
+        "auroc_init",
+        "effect",
+        "low",
+        "high",
+        "p_holm",
+        "reason",
+    ),
+    lambda study: study.gains,
+    _both,
+    say_help,
+    lambda study, table: figures.effect_forest(table, table["margin"].iloc[0]),
+    "Effect of the init on test AUROC with its interval, by task, fraction and network",
+    forest_caption,
+)
+FRACTIONS = Question(
+    "fractions",
+    "Effect and worth in exams, by share of the training patients",
+    (
+        "task", "fraction", "n_exams", "auroc_baseline", "auroc_init", "effect", "low", "high", "equal_exams",
+        "ratio", "low_ratio", "high_ratio", "extrapolated",
+    ),
+    compute_fractions,
+    _both,
+    say_fractions,
+    lambda study, table: figures.effect_by_fraction(table),
+    "Effect of the init on test AUROC by number of training exams, one panel a task, with its interval",
+    lambda table: (
+        f"Mean over networks with {percent(table['level'].iloc[0])} intervals over patients and seeds; faint "
+        f"dots are single seeds. {capital(who(table))}."
+    ),
+)  # fmt: skip

@@ -1,0 +1,199 @@
+"""The paper's claims: five stories of made-up results, and the rule of each word."""
+
+import dataclasses
+import functools
+import math
+import re
+
+import pandas as pd
+import pytest
+from made_up_results import NETWORKS, STORIES, TWO_D, made_up, plain
+
+from ctlib import findings, prespecified, stats
+from ctlib.findings.paper import Claim
+from ctlib.findings.study import NETWORK_COSTS
+
+PLAN = dataclasses.replace(prespecified.read("demo"), averaged=NETWORKS, two_d=TWO_D)
+ROW = {
+    **{"task": "lidc_nodule", "fraction": 0.25, "label": "mean of 7 networks", "effect": 0.151, "low": 0.103},
+    **{"high": 0.199, "p_value": 0.001, "auroc_first": 0.852, "auroc_second": 0.701, "low_mean": 0.09},
+    **{"high_mean": 0.21, "p_next": 0.99, "n_patients": 88, "n_positive": 44, "n_seeds": 3, "n_networks": 7},
+    **{"margin": 0.05, "level": 0.95, "reason": ""},
+}
+GAIN = ROW
+NOTHING = ROW | {
+    "effect": 0.004,
+    "low": -0.021,
+    "high": 0.029,
+    "p_value": 0.7,
+    "low_mean": -0.03,
+    "p_next": 0.6,
+}
+OPEN = ROW | {"effect": 0.02, "low": -0.06, "high": 0.1, "p_value": 0.5, "low_mean": -0.09, "p_next": 0.6}
+LOSS = ROW | {"effect": -0.15, "low": -0.2, "high": -0.1, "p_value": 0.001, "low_mean": -0.3, "p_next": 0.01}
+EMPTY = ROW | dict.fromkeys(("effect", "low", "high", "p_value", "low_mean", "p_next"), math.nan)
+EMPTY |= {"reason": "slow_r50 from video, seed 1: run ab12 is failed"}
+
+
+def claim(*rows):
+    table = pd.DataFrame(rows)
+    return Claim(1, "video helps", "video − random", "video", table, "", "phantoms, not patients")
+
+
+# ---- the rule ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([GAIN, GAIN], "supported"),
+        ([GAIN, OPEN], "not decided here"),
+        ([GAIN, NOTHING], "not supported"),
+        ([NOTHING, NOTHING], "not supported"),
+        ([LOSS, GAIN], "not supported"),
+        ([LOSS, EMPTY], "not supported"),
+        ([GAIN, EMPTY], "not decided here"),
+        ([EMPTY], "not decided here"),
+        ([OPEN], "not decided here"),
+        # one loss among twenty comparisons that is none after Holm's correction
+        ([LOSS | {"p_value": 0.04}, *[OPEN] * 19], "not decided here"),
+        ([LOSS | {"p_value": 0.04}], "not supported"),
+        # an end at 0 does not leave 0 out; a margin of 0 never says that there is no difference
+        ([GAIN | {"low": 0.0}], "not decided here"),
+        ([NOTHING | {"margin": 0.0}], "not decided here"),
+    ],
+)
+def test_the_verdict_follows_the_rule(rows, verdict):
+    assert claim(*rows).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([GAIN, EMPTY], "1 of 2 comparisons have no answer: slow_r50 from video, seed 1: run ab12 is failed"),
+        ([GAIN | {"n_seeds": 1}, OPEN], "one seed, so the variation between seeds is not in the intervals"),
+        (
+            [GAIN | {"auroc_first": 0.55, "auroc_second": 0.42}],
+            "at lidc_nodule at 25 % neither side reaches an AUROC of 0.6 (0.550 and 0.420), so there was "
+            "little to differ in",
+        ),
+        (
+            [GAIN, OPEN],
+            "at lidc_nodule at 25 % the interval is 0.080 wide on each side, with 88 test patients and 3 "
+            "seeds: a difference smaller than that is not seen",
+        ),
+        (
+            [GAIN | {"low_mean": -0.02}],
+            "at lidc_nodule at 25 % networks differ: over networks like these the mean effect is +0.151 "
+            "(−0.020 to +0.210)",
+        ),
+        (
+            [GAIN | {"p_next": 0.8}],
+            "at lidc_nodule at 25 % a next network would gain with a probability of 0.80",
+        ),
+        ([GAIN], "it is about phantoms, not patients, and one task"),
+        ([GAIN, GAIN | {"task": "rspect_pe"}], "it is about phantoms, not patients, and 2 tasks"),
+    ],
+)
+def test_the_weakest_point_is_the_first_that_is_true(rows, said):
+    assert claim(*rows).weakest == said
+    assert claim(*rows).sentence().endswith(f"Weakest point: {said}.")
+
+
+def test_a_claim_is_said_word_for_word():
+    assert claim(GAIN, OPEN | {"fraction": 1.0, "n_seeds": 2}).sentence() == (
+        "Claim 1, video helps: not decided here. Difference in AUROC: lidc_nodule at 25 % +0.151 (+0.103 to "
+        "+0.199); lidc_nodule at 100 % +0.020 (−0.060 to +0.100) (of 2, gain in 1 and not decided in 1; test "
+        "patients: 88 of lidc_nodule (44 with disease); seeds: 2 to 3; networks: 7). Weakest point: at "
+        "lidc_nodule at 100 % the interval is 0.080 wide on each side, with 88 test patients and 2 seeds: a "
+        "difference smaller than that is not seen."
+    )
+
+
+def test_of_many_comparisons_the_hardest_are_said():
+    rows = [GAIN | {"effect": 0.2 - 0.01 * i, "label": f"rival {i}"} for i in range(6)]
+    sentence = claim(*rows).sentence()
+    assert "the hardest of each task and fraction: lidc_nodule at 25 % (rival 5) +0.150" in sentence
+    assert "rival 4" not in sentence and "(of 6, gain in 6;" in sentence
+
+
+# ---- five stories ------------------------------------------------------------------------
+
+
+def study_of(results, plan=PLAN):
+    costs = pd.DataFrame([(b, 0.1 * (i + 1), 20.0) for i, b in enumerate([*NETWORKS, *TWO_D])])
+    return findings.Study(
+        results.runs, results.predictions, results.curves, costs.set_axis(NETWORK_COSTS, axis=1), plan,
+        "random", "video", NETWORKS, how=stats.Bootstrap(400),
+    )  # fmt: skip
+
+
+@functools.cache
+def told(story):
+    """The claims of a story, and its study."""
+    study = study_of(STORIES[story]())
+    return findings.claims(study), study
+
+
+@pytest.mark.parametrize(
+    ("story", "verdicts"),
+    [
+        ("a strong effect", ["supported", "supported", "supported"]),
+        ("none", ["not supported", "not supported", "not supported"]),
+        ("reversed", ["not supported", "not supported", "not supported"]),
+        ("too little data", ["not decided here"] * 3),
+        ("runs that failed", ["not decided here"] * 3),
+    ],
+)
+def test_five_stories_give_the_right_findings(story, verdicts):
+    claims, _ = told(story)
+    found = [claim.verdict for claim in claims]
+    assert found == verdicts
+    for made in claims:
+        text = made.sentence()
+        assert text.startswith(f"Claim {made.number}, {made.text}: {made.verdict}.")
+        for row in made.comparisons.to_dict("records")[: 4 if len(made.comparisons) <= 4 else 0]:
+            if not pd.isna(row["low"]):
+                assert findings.words.interval(row) in text
+    assert list(findings.overview(claims)["verdict"]) == [made.verdict for made in claims]
+
+
+def test_too_little_data_says_how_little():
+    text = told("too little data")[0][0].sentence()
+    assert "16 of lidc_nodule (8 with disease)" in text and re.search(
+        r"the interval is 0\.\d+ wide on each side, with 16 test patients and 3 seeds: a difference smaller",
+        text,
+    )
+
+
+def test_runs_that_failed_are_named_and_not_averaged_over():
+    claims, study = told("runs that failed")
+    text = claims[0].sentence()
+    lost = study.runs[study.runs["status"] != "finished"]
+    assert "4 of 4 comparisons have no answer: slow_r50 from video, seed 1: run" in text
+    assert lost["run_id"].iloc[0] in text and "no value" in text and "+0" not in text
+    assert set(study.run_aurocs.loc[study.run_aurocs["reason"] != "", "run_id"]) == set(lost["run_id"])
+
+
+def test_a_claim_without_its_arms_says_how_to_get_them():
+    claims = findings.claims(
+        study_of(made_up(plain({}), ("random", "video"), n_patients=16, backbones=NETWORKS))
+    )
+    assert claims[1].sentence() == (
+        "Claim 2, with it, 3D networks outperform 2D ones: not decided here. No answer: the grid holds no 2D "
+        "network; add one, resnet18 say, to `backbones` of 03_finetune_grid."
+    )
+    assert claims[2].verdict == "not decided here" and "`pretrained` of 02_pretrain" in claims[2].sentence()
+    only = findings.claims(study_of(made_up(plain({}), ("random",), n_patients=16)))
+    assert "the grid holds no run from video; add it to `inits` of 03_finetune_grid" in only[0].sentence()
+
+
+def test_without_a_plan_no_difference_is_ever_said():
+    study = study_of(STORIES["none"](), plan=None)
+    assert findings.claims(study)[0].verdict == "not decided here"
+
+
+def test_results_of_one_class_have_no_verdict():
+    claims = findings.claims(study_of(made_up(plain({"video": 0.1}), n_patients=20, label=1)))
+    assert claims[0].verdict == "not decided here"
+    assert "all 20 labels are 1" in claims[0].sentence()

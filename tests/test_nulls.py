@@ -1,0 +1,158 @@
+"""Negative controls as tables and sentences: chance is held, and what is above it is said to be."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from scored_grid import scored_grid
+from test_grid import SETTINGS
+
+from ctlib import metrics, nulls, tables
+from ctlib.nulls import _exchanges, _mean_auroc
+from ctlib.runs import Run
+from ctlib.stats import Bootstrap, run_aurocs
+from ctlib.workspace import Workspace
+
+HOW = Bootstrap(400, seed=1)
+LABEL = np.arange(80) % 2
+
+
+def controlled(control: str, apart: dict, **changes) -> tuple[pd.DataFrame, pd.DataFrame]:
+    runs, predictions = scored_grid("t", LABEL, apart, seed=5, **changes)
+    runs = runs.assign(run_id=control + runs["run_id"], control=control)
+    return tables.check(runs, "controls"), predictions.assign(run_id=control + predictions["run_id"])
+
+
+def test_what_knows_nothing_holds_chance_and_what_knows_something_does_not():
+    runs, predictions = scored_grid("t", LABEL, {"video": 2.0})
+    for apart, holds in ((0.0, True), (1.0, False)):
+        controls, scores = controlled("permuted_labels", {"video": apart})
+        both = pd.concat([predictions, scores])
+        [row] = nulls.control_aurocs(runs, controls, both, HOW).to_dict("records")
+        assert (row["low"] <= 0.5 <= row["high"]) == holds
+        own = run_aurocs(controls.drop(columns="control"), scores)["auroc"].mean()
+        plain = run_aurocs(runs, predictions)["auroc"].mean()
+        assert row["auroc"] == pytest.approx(own) and row["auroc_plain"] == pytest.approx(plain)
+        assert row["change"] == pytest.approx(own - plain) and row["high_change"] < 0
+        assert (row["n_networks"], row["n_seeds"], row["n_patients"]) == (2, 3, 80)
+
+
+def test_only_the_same_networks_and_seeds_stand_beside():
+    runs, predictions = scored_grid("t", LABEL, {"video": 2.0, "random": 1.0}, networks=("slow_r50", "penet"))
+    controls, scores = controlled("shuffled_slices", {"video": 1.0}, networks=("penet",), seeds=2)
+    [row] = nulls.control_aurocs(runs, controls, pd.concat([predictions, scores]), HOW).to_dict("records")
+    own = run_aurocs(runs, predictions)
+    own = own[(own["backbone"] == "penet") & (own["init"] == "video") & (own["seed"] < 2)]
+    assert row["auroc_plain"] == pytest.approx(own["auroc"].mean()) and row["reason"] == ""
+
+
+def test_a_control_that_failed_is_named_and_not_averaged():
+    runs, predictions = scored_grid("t", LABEL, {"video": 2.0})
+    controls, scores = controlled("permuted_labels", {"video": 0.0})
+    controls.loc[2, "status"] = "failed"
+    [row] = nulls.control_aurocs(runs, controls, pd.concat([predictions, scores]), HOW).to_dict("records")
+    assert np.isnan(row["auroc"]) and "is failed" in row["reason"]
+    none = nulls.control_aurocs(runs, controls[:0], predictions, HOW)
+    assert none.empty and list(none) == nulls.FOUND
+
+
+def test_the_mean_auroc_of_runs_is_that_of_their_mean_rank():
+    from scipy.stats import rankdata
+
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, size=(40, 5)).astype(float)  # with ties
+    labels = rng.integers(0, 2, size=(7, 40))
+    ranks = rankdata(scores, axis=0).mean(axis=1)
+    wanted = [np.mean([metrics.auroc(label, run).value for run in scores.T]) for label in labels]
+    assert _mean_auroc(labels, ranks) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_patients_exchange_all_of_their_labels_with_those_of_as_many_exams():
+    patients = np.array([0, 1, 1, 2, 2, 3, 4, 4])
+    label = np.array([1, 0, 1, 0, 0, 0, 1, 1])
+    drawn = _exchanges(patients, label, 200, np.random.default_rng(0))
+    pairs = {tuple(row) for row in drawn[:, [1, 2]]}
+    assert pairs == {(0, 1), (0, 0), (1, 1)} and set(drawn[:, 0]) == {0, 1}
+    assert (drawn[:, [0, 5]].sum(axis=1) == 1).all() and (drawn.sum(axis=1) == label.sum()).all()
+
+
+def test_chance_is_what_exchanged_labels_give():
+    runs, predictions = scored_grid("t", LABEL, {"random": 0.0, "video": 1.5}, run_sd=0.0)
+    runs.loc[0, "status"] = "failed"
+    table = nulls.exchanged_labels(runs, predictions, Bootstrap(1000)).set_index("init")
+    assert table["n_runs"].to_dict() == {"random": 5, "video": 6}
+    assert (table["low"] < 0.5).all() and (table["high"] > 0.5).all()
+    assert table["chance"].to_numpy() == pytest.approx([0.5, 0.5], abs=0.02)
+    assert table["p_value"]["video"] == 1 / 1001 and table["p_value"]["random"] > 0.05
+    wanted = run_aurocs(runs, predictions).groupby("init")["auroc"].mean()
+    assert table["auroc"]["video"] == pytest.approx(wanted["video"])
+    one_class = predictions.assign(study_label=1)
+    table = nulls.exchanged_labels(runs, one_class, Bootstrap(10))
+    assert table["auroc"].isna().all() and (table["reason"] != "").all()
+
+
+def test_runs_are_repeated_under_each_control_at_the_largest_fraction():
+    values = {"task": "lidc_nodule", "init": "video", "seed": 0, "lr": 1e-3, "data": "d", "weights": "w"}
+    runs = [
+        Run(backbone=backbone, fraction=fraction, **values, **SETTINGS)
+        for backbone in ("penet", "slow_r50")
+        for fraction in (0.5, 1.0)
+    ]
+    made = nulls.controlled(runs, ["permuted_labels", "shuffled_slices"], ["penet"])
+    assert [(run.control, run.backbone, run.fraction) for run in made] == [
+        ("permuted_labels", "penet", 1.0),
+        ("shuffled_slices", "penet", 1.0),
+    ]
+    assert dataclasses.replace(made[0], control="none") == runs[1]
+    assert nulls.controlled(runs, [], ["x3d_m"]) == []
+    with pytest.raises(ValueError, match="control_backbones has x3d_m, which the experiment has no run of"):
+        nulls.controlled(runs, ["permuted_labels"], ["x3d_m"])
+    with pytest.raises(ValueError, match="control is 'typo'"):
+        nulls.controlled(runs, ["typo"], ["penet"])
+
+
+def test_missing_control_runs_are_rows_of_their_table(tmp_path):
+    values = {"task": "lidc_nodule", "init": "video", "seed": 0, "lr": 1e-3, "data": "d", "weights": "w"}
+    run = Run(backbone="penet", fraction=1.0, control="permuted_labels", **values, **SETTINGS)
+    made = nulls.collected(Workspace(tmp_path), [run])
+    assert made["controls"][["control", "status"]].values.tolist() == [["permuted_labels", "missing"]]
+    assert made["predictions"].empty and nulls.collected(Workspace(tmp_path), [])["controls"].empty
+
+
+def test_sentences_are_read_from_the_tables():
+    row = {
+        "task": "t",
+        "control": "permuted_labels",
+        "init": "video",
+        "auroc": 0.52,
+        "low": 0.45,
+        "high": 0.6,
+    }
+    row |= {"auroc_plain": 0.9, "change": -0.38, "low_change": -0.5, "high_change": -0.2, "reason": ""}
+    metadata = pd.DataFrame([{"task": "t", "auroc": 0.7, "low": 0.6, "high": 0.8, "n_patients": 80}])
+    exchanged = {
+        "task": "t",
+        "init": "video",
+        "n_runs": 6,
+        "auroc": 0.9,
+        "low": 0.4,
+        "high": 0.6,
+        "reason": "",
+    }
+    shuffled = row | {"control": "shuffled_slices"}
+
+    def said(*changes):
+        found = pd.DataFrame([row | changes[0], shuffled | changes[1]])
+        return nulls.sentences(found, pd.DataFrame([exchanged | changes[2]]), metadata.assign(**changes[3]))
+
+    first, second, third, fourth = said({}, {}, {}, {})
+    assert first == "t, permuted labels, from video: AUROC 0.520 (0.450 to 0.600): the interval holds 0.5."
+    assert second.endswith("−0.380 (−0.500 to −0.200) beside 0.900 in order: the order of slices counts.")
+    assert third.endswith("chance gives 0.400 to 0.600; their AUROC 0.900 is beyond it.")
+    assert "metadata alone, 80 patients: AUROC 0.700 (0.600 to 0.800): the interval lies above 0.5" in fourth
+    nan = {"low": np.nan, "reason": "run r is failed"}
+    first, second, third, fourth = said(nan, {"high_change": 0.1}, {"auroc": 0.5}, {"low": 0.3})
+    assert first == "t, permuted labels, from video: no answer: run r is failed."
+    assert second.endswith("the order of slices is not decided.")
+    assert third.endswith("is within it.") and fourth.endswith("holds 0.5.")

@@ -1,0 +1,100 @@
+"""The plan that is fixed beforehand: its hash, what is refused, and when a workspace met it."""
+
+import json
+import re
+
+import pytest
+import yaml
+from sample_project import project
+
+from ctlib import notebooks, prespecified
+from ctlib.parameters import ParameterError, load
+from ctlib.workspace import HOME, PROJECT, Places, Workspace
+
+PROFILES = sorted(path.parent.name for path in (PROJECT / "params").glob("*/04_analyze.yaml"))
+TEXT = (PROJECT / "params" / "demo" / "plan.yaml").read_text()
+
+
+def places_with(tmp_path, text):
+    folder = tmp_path / "params" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "plan.yaml").write_text(text)
+    return Places(params=tmp_path / "params")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_that_is_analyzed_has_a_plan_that_fits_its_parameters(profile):
+    plan, values = prespecified.read(profile), load(profile)
+    assert plan is not None, f"params/{profile}/plan.yaml is missing"
+    analyze = values["04_analyze"]
+    for name in ("baseline_init", "compared_init", "averaged", "study_score_rule", "level"):
+        assert getattr(plan, name) == analyze[name], name
+    if "03_finetune_grid" in values:
+        grid = values["03_finetune_grid"]
+        assert set(plan.averaged) | set(plan.two_d) <= set(grid["backbones"])
+        assert {plan.baseline_init, plan.compared_init} <= set(grid["inits"])
+        for name in ("tasks", "fractions", "seeds"):
+            assert getattr(plan, name) == grid[name], name
+
+
+def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
+    first = prespecified.read("demo").hash
+    lines = [line for line in TEXT.splitlines() if line and not line.startswith("#")]
+    other = "# another comment\n" + "\n".join(reversed(lines)) + "\n"
+    assert prespecified.read("mine", places_with(tmp_path / "a", other)).hash == first
+    assert re.fullmatch("[0-9a-f]{12}", first)
+    for old, new in (("margin: 0.05", "margin: 0.06"), ("seeds: [0, 1, 2]", "seeds: [0, 1]")):
+        changed = places_with(tmp_path / new[:5], TEXT.replace(old, new))
+        assert prespecified.read("mine", changed).hash != first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("margin: 0.05", "margn: 0.05", "margn is not known; the nearest name is 'margin'"),
+        ("margin: 0.05", "", "margin is missing; give it a float"),
+        ("margin: 0.05", "margin: 5.0", "margin is 5; give a number between 0 and 1"),
+        ("level: 0.95", "level: high", "level: it is 'high', which is str, but must be float"),
+        ('metric: "auroc"', 'metric: "f1"', "metric is 'f1'; known are auroc"),
+        ("seeds: [0, 1, 2]", "seeds: []", "seeds is empty"),
+        ("level: 0.95", "level: [", "is no YAML"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(tmp_path, old, new, said):
+    with pytest.raises(ParameterError, match=re.escape(said)):
+        prespecified.read("mine", places_with(tmp_path, TEXT.replace(old, new)))
+
+
+def test_a_profile_without_a_plan_says_so(tmp_path):
+    assert prespecified.read("mine", Places(params=tmp_path)) is None
+    assert prespecified.facts("mine", Places(params=tmp_path)).startswith("none: ")
+    assert prespecified.facts("demo", HOME).startswith(prespecified.read("demo").hash)
+
+
+def test_a_workspace_remembers_when_it_met_a_plan(tmp_path):
+    work = Workspace(tmp_path)
+    first = prespecified.read("demo")
+    other = prespecified.read("mine", places_with(tmp_path, TEXT.replace("margin: 0.05", "margin: 0.06")))
+    assert [e["n_finished"] for e in prespecified.remember(work, first)] == [0]
+    (work.runs / "ab12").mkdir(parents=True)
+    (work.runs / "ab12" / "result.json").write_text("{}")
+    met = prespecified.remember(work, other)
+    assert [(e["hash"], e["n_finished"]) for e in met] == [(first.hash, 0), (other.hash, 1)]
+    assert prespecified.remember(work, first) == met  # one that was met before is no change
+
+
+def test_every_header_shows_the_hash_and_the_workspace_remembers(tmp_path, capsys):
+    places = project(tmp_path, [])
+    (places.params / "small" / "plan.yaml").write_text(TEXT)
+    values = load("small", (), places)["01_step"]  # a plan is no notebook's file, and no stranger
+    notebooks.header("01_step", values, places)
+    wanted = prespecified.read("small", places).hash
+    assert f"plan: {wanted}" in capsys.readouterr().out
+    met = json.loads((Workspace.at(values["work_dir"]).root / "plans.json").read_text())
+    assert [entry["hash"] for entry in met] == [wanted]
+
+
+def test_plans_are_flat_and_commented():
+    for path in (PROJECT / "params").glob("*/plan.yaml"):
+        assert path.read_text().startswith("# "), path
+        assert all(not isinstance(value, dict) for value in yaml.safe_load(path.read_text()).values())
