@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lab lint format lock clean
+.PHONY: help demo test test-fast lab docs lint format lock clean
 
 help: ## show this help
 	@echo "ctlib: does video pretraining help 3D networks on chest CT?"
@@ -43,6 +43,12 @@ format: $(STAMP) ## format code and strip notebooks
 
 lab: $(STAMP) ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+# Not committed: it says nothing that the docstrings do not, and takes half a minute. Without nannies, whose
+# classes are Dask's.
+docs: $(STAMP) ## write the reference of ctlib from its docstrings: docs/reference/index.html
+	@$(BIN)/python -m pdoc ctlib '!ctlib.nannies' --docformat google --no-show-source --output-directory docs/reference
+	@echo "Read docs/reference/index.html"
 
 lock: $(STAMP) ## write requirements.lock and environment.yml from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
