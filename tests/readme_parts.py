@@ -26,7 +26,8 @@ def files(title, language):
 
 def commands(text=README):
     """The lines of blocks without language as arguments, comments left out: all that one can type."""
-    lines = [line for found, body in BLOCK.findall(text) if not found for line in body.splitlines()]
+    bodies = [body.replace("\\\n", " ") for found, body in BLOCK.findall(text) if not found]
+    lines = [line for body in bodies for line in body.splitlines()]
     return [parts for line in lines if (parts := shlex.split(line, comments=True))]
 
 

@@ -20,9 +20,8 @@ from ctlib.__main__ import cli
 from ctlib.parameters import declared
 from ctlib.workspace import HOME, NOTEBOOKS, PROJECT
 
-FIRST_SCREEN_LINES = 24
-"""Lines above the findings: what is asked, what was found, what to type. With 110 characters a line they
-are some 700 px, of which a laptop shows 900."""
+FIRST_SCREEN_LINES = 36
+"""Lines above the findings: what is asked, found, to be typed. Theirs are 700 px; a laptop shows 900."""
 PICTURE_BYTES = 300_000
 
 
