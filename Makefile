@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ITK := $(VENV)/share/itk-vtk-viewer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lab docs lint format lock clean
+.PHONY: help demo test test-fast lab itk-viewer docs lint format lock clean
 
 help: ## show this help
 	@echo "ctlib: does video pretraining help 3D networks on chest CT?"
@@ -41,8 +42,16 @@ format: $(STAMP) ## format code and strip notebooks
 	@$(BIN)/ruff format .
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
-lab: $(STAMP) ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+lab: $(STAMP) ## open JupyterLab on the start page of the notebooks; nothing is loaded from a network
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/tools/lab $(BIN)/jupyter lab --notebook-dir=. notebooks/start.md
+
+itk-viewer: $(STAMP) ## fetch itk-vtk-viewer (npm, 36 MB, once) for viewer="itk"
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js, or use viewer=\"niivue\", which needs nothing"; exit 1; }
+	@rm -rf $(ITK).part && mkdir -p $(ITK).part
+	@cd $(ITK).part && npm pack --silent itk-vtk-viewer@14.51.0 >/dev/null
+	@cd $(ITK).part && tar -xzf itk-vtk-viewer-*.tgz --strip-components=1 package/dist package/LICENSE package/Copyright.txt && rm itk-vtk-viewer-*.tgz
+	@rm -rf $(ITK) && mv $(ITK).part $(ITK)
+	@echo "itk-vtk-viewer is in $(ITK)"
 
 # Not committed: it says nothing that the docstrings do not, and takes half a minute. Without nannies, whose
 # classes are Dask's.

@@ -43,7 +43,7 @@ ORDER = [
     (4, "grid"),
     (4, "plan"),
     (5, "figures"),
-    (5, "findings predict prepare"),
+    (5, "findings predict prepare viewer"),
     (6, "parameters"),
     (6, "notebooks"),
     (6, "reports console"),

@@ -223,7 +223,7 @@ def contours(
         pictures.append(replace(_around(volume, int(place), points, margin_mm), title=title))
     figure = montage(pictures, hu_window)
     for ax, place in zip(figure.axes, places, strict=False):
-        _outline(ax, own[own["slice"] == place])
+        outline(ax, own[own["slice"] == place])
     return figure
 
 
@@ -238,8 +238,13 @@ def _around(volume: Volume, place: int, points: NDArray[np.float64], margin_mm: 
     return Picture(part, (steps[0], steps[1]), "", corner_px=(int(start[0]), int(start[1])))
 
 
-def _outline(ax: Axes, marks: pd.DataFrame) -> None:
-    """The readers' contours on one slice; a hole is dotted."""
+def outline(ax: Axes, marks: pd.DataFrame) -> None:
+    """Draw the readers' contours on a slice that is shown in its own pixels; a hole is dotted.
+
+    Args:
+        ax: shows the slice.
+        marks: table `marks` of that slice alone.
+    """
     for row in marks.itertuples(index=False):
         points = points_of(row.contour)
         closed = np.concatenate([points, points[:1]])

@@ -1,0 +1,175 @@
+"""A volume and its layers on a NiiVue canvas: three planes and a rendering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import ipyniivue
+import numpy as np
+from numpy.typing import NDArray
+
+from ctlib.figures.look import READERS
+from ctlib.hu import HuWindow
+from ctlib.viewer.layers import OVERLAP, nifti
+from ctlib.volumes import Volume
+
+PLANES = {
+    "all": ipyniivue.SliceType.MULTIPLANAR,
+    "axial": ipyniivue.SliceType.AXIAL,
+    "coronal": ipyniivue.SliceType.CORONAL,
+    "sagittal": ipyniivue.SliceType.SAGITTAL,
+    "rendering": ipyniivue.SliceType.RENDER,
+}
+OPACITY = {"contours": 1.0, "Grad-CAM": 0.5}
+"""With which a layer opens."""
+HEAT_FROM = 64
+"""Grad-CAM below a quarter of its highest value is not drawn; of 255."""
+_VOXELS_BACK = re.compile(r',(\w+)\.img\)\{let (\w+)=\w+\(\1\.img\);\w+\(\w+,"img",\1\.img\.buffer,\2\)\}')
+
+
+def _module() -> str:
+    """ipyniivue's module without the line that sends a volume's voxels back to the kernel.
+
+    A volume is drawn only after all of it was cut up, copied and sent, which takes longer than
+    drawing it. Where a version words that line otherwise, it stays, and is slower.
+    """
+    return _VOXELS_BACK.sub(r",\1.img){}", str(ipyniivue.NiiVue._esm), count=1)
+
+
+class _NiiVue(ipyniivue.NiiVue):
+    _esm = _module()
+
+
+class _Layer(ipyniivue.Volume):
+    """A layer whose voxels are not kept a second time in the kernel, should the browser send them."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({name: value for name, value in state.items() if not name.startswith("chunk_")})
+
+
+class Canvas:
+    """A NiiVue canvas in radiological convention, which speaks of places as (slice, row, column).
+
+    Args:
+        height_px: height on the page, CSS pixels.
+        layout: how planes and rendering are laid out.
+    """
+
+    def __init__(self, height_px: int, layout: ipyniivue.MultiplanarType) -> None:
+        self.widget = _NiiVue(
+            height=height_px,
+            is_radiological_convention=True,
+            sagittal_nose_left=True,
+            show_all_orientation_markers=True,
+            multiplanar_show_render=ipyniivue.ShowRender.ALWAYS,
+            multiplanar_layout=layout,
+            crosshair_color=(0.84, 0.15, 0.16, 0.8),
+            crosshair_width=0.8,
+            crosshair_width_unit="mm",
+            font_color=(1.0, 0.85, 0.4, 1.0),
+            drag_mode=ipyniivue.DragMode.NONE,
+            loading_text="",
+            drag_and_drop_enabled=False,  # a file dropped here would be taken for this exam
+            log_level="error",
+        )
+        self._layers: dict[str, _Layer] = {}
+        self._shape: tuple[int, ...] = (1, 1, 1)
+        self._moved: Callable[[tuple[int, int, int]], None] = lambda place: None
+        self.widget.on_location_change(self._on_location)
+
+    def load(
+        self,
+        volume: Volume,
+        hu_window: HuWindow,
+        heat: NDArray[np.uint8] | None = None,
+        contours: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Show another volume.
+
+        Args:
+            volume: what is shown.
+            hu_window: HU window.
+            heat: Grad-CAM from `layers.heat`; None for none.
+            contours: from `layers.contours`; None for none.
+        """
+        limits = {"cal_min": hu_window.low, "cal_max": hu_window.high}
+        self._shape = volume.shape
+        self._layers = {"ct": _layer(volume, volume.hu, "ct.nii", colormap="gray", **limits)}
+        if heat is not None:
+            self._layers["Grad-CAM"] = _warm(volume, heat)
+        if contours is not None:
+            self._layers["contours"] = _outlined(volume, contours)
+        before = self.widget.volumes
+        self.widget.load_volumes(list(self._layers.values()))
+        for layer in before:
+            layer.close()
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers over the volume."""
+        return [name for name in self._layers if name != "ct"]
+
+    def opacity(self, name: str, value: float) -> None:
+        """Set the opacity of a layer, 0 to 1."""
+        self._layers[name].opacity = value
+
+    def hu_window(self, hu_window: HuWindow) -> None:
+        """Set the HU window."""
+        base = self._layers["ct"]
+        with base.hold_sync():
+            base.cal_min, base.cal_max = hu_window.low, hu_window.high
+
+    def planes(self, name: str) -> None:
+        """Show the planes of a name, a key of `PLANES`."""
+        self.widget.set_slice_type(PLANES[name])
+
+    def wheel_zooms(self, zooms: bool) -> None:
+        """Whether the wheel zooms and a drag with the right button pans, or the wheel moves the slice."""
+        mode = ipyniivue.DragMode.PAN if zooms else ipyniivue.DragMode.NONE
+        self.widget.opts.drag_mode = mode
+
+    def move_to(self, place: tuple[int, int, int]) -> None:
+        """Move the cursor to (slice, row, column)."""
+        n_slices, n_rows, n_columns = self._shape
+        z, y, x = place
+        # NiiVue counts from 0 to 1 along Right, Anterior, Superior, over whole voxels.
+        right, anterior = 1 - (x + 0.5) / n_columns, 1 - (y + 0.5) / n_rows
+        self.widget.scene.crosshair_pos = [right, anterior, (z + 0.5) / n_slices]
+
+    def on_move(self, moved: Callable[[tuple[int, int, int]], None]) -> None:
+        """Call a function with (slice, row, column) when the cursor was moved in the browser."""
+        self._moved = moved
+
+    def _on_location(self, location: dict[str, Any]) -> None:
+        right, anterior, superior = location["frac"][:3]
+        n_slices, n_rows, n_columns = self._shape
+        across = ((superior, n_slices), (1 - anterior, n_rows), (1 - right, n_columns))
+        z, y, x = (min(max(int(share * n), 0), n - 1) for share, n in across)
+        self._moved((z, y, x))
+
+
+def _layer(volume: Volume, voxels: NDArray[np.generic], name: str, **options: Any) -> _Layer:
+    return _Layer(data=nifti(volume, voxels), name=name, colorbar_visible=False, **options)
+
+
+def _warm(volume: Volume, heat: NDArray[np.uint8]) -> _Layer:
+    kind = ipyniivue.ColormapType.ZERO_TO_MAX_TRANSPARENT_BELOW_MIN
+    limits = {"cal_min": float(HEAT_FROM), "cal_max": 255.0}
+    shown = {"opacity": OPACITY["Grad-CAM"], "colormap": "plasma", "colormap_type": kind}
+    return _layer(volume, heat, "cam.nii", **shown, **limits)
+
+
+def _outlined(volume: Volume, contours: NDArray[np.uint8]) -> _Layer:
+    layer = _layer(volume, contours, "contours.nii", opacity=OPACITY["contours"])
+    colours = [(0, 0, 0), *(_rgb(colour) for colour in (*READERS, OVERLAP))]
+    names = ["", *(f"reader {i + 1}" for i in range(len(READERS))), "several readers"]
+    table = {channel: [colour[i] for colour in colours] for i, channel in enumerate("RGB")}
+    alpha = [0] + [255] * (len(colours) - 1)
+    layer.set_colormap_label({**table, "A": alpha, "I": list(range(len(colours))), "labels": names})
+    return layer
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))

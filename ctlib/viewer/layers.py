@@ -1,0 +1,79 @@
+"""Volumes as NIfTI in memory, for viewers that draw from bytes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pandas as pd
+from nibabel.nifti1 import Nifti1Header
+from numpy.typing import NDArray
+
+from ctlib.figures.look import READERS
+from ctlib.figures.pictures import points_of
+from ctlib.volumes import Volume
+
+SEVERAL = len(READERS) + 1
+"""Value of a voxel on the contours of more than one reader; 1 to 4 are those of one."""
+OVERLAP = "#FFFFFF"
+
+
+def nifti(volume: Volume, voxels: NDArray[np.generic]) -> bytes:
+    """A single NIfTI-1 file of voxels on a volume's grid; nothing is resampled, turned or compressed.
+
+    Our axes point to Superior, Posterior, Left and the last runs fastest. NIfTI's first runs fastest
+    and its world points to Right, Anterior, Superior: the bytes stay as they are, and the affine says
+    that the first index runs to Left (-x), the second to Posterior (-y), the third to Superior (+z).
+
+    Args:
+        volume: gives spacing and origin.
+        voxels: `[D, H, W]`, int16, uint8 or float32.
+    """
+    z, y, x = volume.spacing_mm
+    z0, y0, x0 = volume.origin_mm
+    affine = np.array([[-x, 0, 0, -x0], [0, -y, 0, -y0], [0, 0, z, z0], [0, 0, 0, 1]], np.float64)
+    header = Nifti1Header(endianness="<")
+    header.set_data_dtype(voxels.dtype)
+    header.set_data_shape(voxels.shape[::-1])
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    ordered = np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<"))
+    return b"".join([header.binaryblock, b"\0" * 4, ordered.data])
+
+
+def contours(volume: Volume, marks: pd.DataFrame) -> NDArray[np.uint8]:
+    """The readers' contours on a volume's grid, one voxel wide.
+
+    Args:
+        volume: the series as acquired.
+        marks: table `marks` of this series alone.
+
+    Returns:
+        uint8 `[D, H, W]`: 0 nothing, 1 + reader (the fifth reader is 1 again), `SEVERAL` where the
+        contours of several readers meet.
+    """
+    drawn = np.zeros(volume.shape, np.uint8)
+    for (place, reader), own in marks.groupby(["slice", "reader"]):
+        outline = np.zeros(volume.shape[1:], np.uint8)
+        loops = [np.round(points_of(text)[:, ::-1]).astype(np.int32) for text in own["contour"]]
+        cv2.polylines(outline, loops, isClosed=True, color=1)
+        plane, value = drawn[place], 1 + reader % len(READERS)
+        shared = (outline == 1) & (plane != 0) & (plane != value)
+        plane[outline == 1] = value
+        plane[shared] = SEVERAL
+    return drawn
+
+
+def heat(cam: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Grad-CAM in 256 steps: 0 stays 0, its highest value is 255.
+
+    Args:
+        cam: `[D, H, W]`, 0 or above; NaN counts as 0.
+    """
+    clean = np.nan_to_num(np.asarray(cam, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(clean.max())
+    if top <= 0:
+        return np.zeros(clean.shape, np.uint8)
+    return np.clip(np.round(clean * (255 / top)), 0, 255).astype(np.uint8)

@@ -1,0 +1,98 @@
+"""Where nobody sits at a page the viewer leaves a figure; and the notebooks in JupyterLab on the demo."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from lab_page import CHROMIUM, NO_CHROMIUM, LabPage, chromium, jupyterlab, notebook
+
+from ctlib.workspace import NOTEBOOKS, PROJECT
+
+pytestmark = pytest.mark.slow
+
+SHOW = """
+import numpy as np
+from ctlib import viewer
+from ctlib.volumes import Volume
+volume = Volume(np.full((6, 8, 10), -1000, np.int16), (2.5, 0.8, 0.7), "1.2", (0.0, 0.0, 0.0))
+view = viewer.show(volume)
+"""
+
+
+@pytest.mark.parametrize("how", ["papermill", "nbconvert"])
+def test_an_executed_notebook_holds_a_figure_wherever_it_was_started(tmp_path, how):
+    """Started from a terminal of JupyterLab, too: its variables are inherited."""
+    given = notebook(tmp_path / "a.ipynb", SHOW + "viewer.show(volume, viewer='itk')")
+    done = tmp_path / "b.ipynb"
+    command = {
+        "papermill": ["papermill", str(given), str(done), "--kernel", "python3", "--no-progress-bar"],
+        "nbconvert": ["nbconvert", "--to", "notebook", "--execute", str(given), "--output", str(done)],
+    }[how]
+    lab = {"JPY_SESSION_NAME": "a.ipynb", "JPY_PARENT_PID": str(os.getpid()), "PYTHONPATH": str(PROJECT)}
+    subprocess.run(
+        [sys.executable, "-m", *_module(command)], env={**os.environ, **lab}, check=True, timeout=600
+    )
+    outputs = nbformat.read(done, 4).cells[-1].outputs
+    assert [output.output_type for output in outputs] == ["display_data"] * 2
+    for output in outputs:
+        assert "HU window lung" in output.data["text/html"] or 'class="ct-figure"' in output.data["text/html"]
+        assert not any("widget" in kind for kind in output.data)
+
+
+def _module(command):
+    return command if command[0] == "papermill" else ["jupyter", *command]
+
+
+DEMO = PROJECT / "work" / "demo"
+NO_DEMO = f"THE NOTEBOOKS ARE NOT TESTED IN JUPYTERLAB: the demo is not in {DEMO}; run make demo"
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)
+@pytest.mark.skipif(not (DEMO / "tables" / "predictions.parquet").exists(), reason=NO_DEMO)
+def test_every_notebook_runs_by_run_all_in_jupyterlab_on_the_demo(tmp_path):
+    """With the network cut; what is computed already is not computed again; 01 shows a volume.
+
+    The page saves notebooks by itself, so it is given copies.
+    """
+    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks")
+    with jupyterlab(tmp_path) as address, chromium() as browser:
+        with contextlib.closing(LabPage(browser, address)) as page:
+            page.open("notebooks/start.md")
+            links = page.tab.locator(".jp-RenderedMarkdown a[href*='.ipynb']")
+            links.first.wait_for()
+            assert [link.inner_text() for link in links.all()] == list(NOTEBOOKS)
+            links.nth(3).click()
+            page.tab.get_by_text("Analyze: does video pretraining help?").first.wait_for()
+        for name in NOTEBOOKS:
+            with contextlib.closing(LabPage(browser, address)) as page:
+                page.open(f"notebooks/{name}.ipynb")
+                page.run_all(timeout_ms=1_200_000)
+                if name.startswith("01"):
+                    assert page.until(lambda pixels: pixels.max() > 100).std() > 10
+                assert page.asked == [] and page.errors == []
+                page.tab.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)
+def test_itk_shows_the_volume_as_an_image_in_jupyterlab(tmp_path):
+    from ctlib.viewer import itk
+
+    if not (itk.DIST / "itkVtkViewer.js").exists():
+        pytest.skip("itk-vtk-viewer is not tested: run `make itk-viewer`")
+    notebook(
+        tmp_path / "a.ipynb", SHOW + "volume.hu[3:, 2:6, 3:8] = 100\nview = viewer.show(volume, viewer='itk')"
+    )
+    with jupyterlab(tmp_path) as address, chromium() as browser:
+        page = LabPage(browser, address).open("a.ipynb")
+        page.run_all()
+        frame = page.tab.frame_locator("iframe[title='itk-vtk-viewer']")
+        frame.locator("body[data-shown='yes']").wait_for()
+        kinds = frame.locator("body").get_attribute("data-kind")
+        assert kinds == "image"
+        assert page.asked == [] and page.errors == []
+        page.close()
