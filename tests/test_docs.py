@@ -10,6 +10,8 @@ import sys
 import tomllib
 
 import click
+import nibabel
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -263,6 +265,18 @@ def test_a_dataset_more_is_read_as_any_other(tmp_path):
         ["-c", "from ctlib.cohorts import task; print(task('clinic_nodule').cohort)"], project, project
     )
     assert told.stdout.strip() == "clinic"
+
+
+def test_a_volume_is_shown(tmp_path, monkeypatch, capsys):
+    affine = np.diag([0.8, 0.8, 2.0, 1.0])
+    image = nibabel.Nifti1Image(np.full((8, 8, 4), -900, np.int16), affine)
+    image.set_sform(affine, 1)
+    (tmp_path / "data").mkdir()
+    nibabel.save(image, tmp_path / "data" / "scan-001.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    (source,) = blocks("A volume in your hands", "python")
+    exec(source, {})
+    assert "three planes" in capsys.readouterr().out
 
 
 def test_a_figure_more_is_a_function(tmp_path):
