@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from ctlib import tables
 from ctlib.cutting import CHANNELS, ClipSettings, affine, cut
+from ctlib.negative_controls import slice_order
 
 __all__ = ["CHANNELS", "ClipDataset", "ClipSettings", "affine", "clip_table", "cut", "intensity", "tile"]
 
@@ -157,6 +158,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             first, last = max(start - beside, 0), min(stop + beside, self._length(series_uid))
         run = self.store.read(series_uid, first, last)
         clip = cut(run, start - first, stop - first, self.settings, rng)
+        if (seed := self.settings.shuffle_seed) is not None:
+            clip = clip[:, slice_order(seed, series_uid, start, self.settings.length)]
         return {"clip": torch.from_numpy(clip), "label": self._labels[index], "index": int(index)}
 
     def _length(self, series_uid: str) -> int:

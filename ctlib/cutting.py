@@ -61,6 +61,8 @@ class ClipSettings:
             water, which every scanner is calibrated to.
         fill: what a rotation or a crop beyond the edge uncovers in training, after the mapping; None is air,
             as everywhere else. Another value repeats a fault (`ctlib.flaws`).
+        shuffle_seed: where given, `ctlib.clips` shows the slices of each clip in a random order, drawn from
+            it and the clip (`ctlib.negative_controls`); not with `neighbours`.
 
     >>> ClipSettings(16, 48, "pe").n_channels, ClipSettings(16, 48, "pe", channels="neighbours").n_channels
     (1, 3)
@@ -75,6 +77,7 @@ class ClipSettings:
     jitter_hu: float = 0.0
     jitter_scale: float = 0.0
     fill: float | None = None
+    shuffle_seed: int | None = None
 
     def __post_init__(self) -> None:
         hu.named(self.hu_window)

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ctlib import tables
+from ctlib import loggers, tables
 from ctlib.backbones import spec
 from ctlib.claims import Busy, Claim, ClaimLost, claimed
 from ctlib.clips import ClipDataset, intensity
@@ -35,25 +35,38 @@ from ctlib.cohorts import task
 from ctlib.controls import split
 from ctlib.flaws import FRESH_FRACTION, ONE_MEAN
 from ctlib.inits import find, network
+from ctlib.loaders import EpochSampler
+from ctlib.loggers import CSV
+from ctlib.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.optimization import FitSettings
 from ctlib.precision import choose
 from ctlib.records import NO_COHORT
 from ctlib.results import ERROR, RESULT, finished
-from ctlib.runs import Run, clip_settings, clips_of_run, fingerprint, read_table, store_of
-from ctlib.sampling import BalancedSampler
+from ctlib.runs import (
+    Run,
+    batches_an_epoch,
+    clip_settings,
+    clips_of_run,
+    fingerprint,
+    read_table,
+    splits_of,
+    store_of,
+)
+from ctlib.sampling import SAMPLERS
 from ctlib.scores import predictions, study_auroc
 from ctlib.splits import fraction_patients
 from ctlib.training import CHECKPOINT, FitError, Metric, fit, predict
 from ctlib.workspace import Workspace, read_json, write_json, write_text
 
 
-def execute(work_dir: str, run: Run, loader_workers: int = 0) -> dict[str, Any]:
+def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV) -> dict[str, Any]:
     """Compute one run, or what is left of it. This is what a worker does.
 
     Args:
         work_dir: root of the workspace.
         run: the run.
         loader_workers: processes that read clips ahead; worth it on a GPU.
+        logger: where curves are written while it computes, see `ctlib.loggers`.
 
     Returns:
         The content of `result.json`.
@@ -66,7 +79,7 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0) -> dict[str, Any]:
     try:
         with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:
             if claim is not None:
-                _compute(workspace, run, loader_workers, claim)
+                _compute(workspace, run, claim, loader_workers, logger)
     except (
         ClaimLost
     ) as lost:  # this process was stopped for long, and another went on: what it makes is the result
@@ -74,12 +87,12 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0) -> dict[str, Any]:
     return read_json(folder / RESULT)
 
 
-def _compute(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) -> None:
+def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str) -> None:
     """Compute a run whose folder is claimed, and write its result."""
     folder = workspace.runs / run.run_id
     write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
     try:
-        result = _finetune(workspace, run, loader_workers, claim)
+        result = _finetune(workspace, run, claim, loader_workers, logger)
         claim.require()
     except ClaimLost:
         raise
@@ -91,22 +104,26 @@ def _compute(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) 
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim) -> dict[str, Any]:
+def _finetune(
+    workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str
+) -> dict[str, Any]:
     """Train, predict, write the tables; returns the figures of the run."""
     cohort = task(run.task).cohort
-    if fingerprint(workspace, cohort) != run.data:
+    if fingerprint(workspace, cohort, fold=run.fold) != run.data:
         raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
     folder, store = workspace.runs / run.run_id, store_of(workspace, run)
     rows = clips_of_run(workspace, run)
     cut = clip_settings(run)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    splits = read_table(workspace, "splits", cohort)
+    splits = splits_of(workspace, cohort, run.fold)
     patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
-    used, n_batches = in_split["train"], run.steps_per_epoch
-    if FRESH_FRACTION in run.flaws:
-        n_batches = max(1, round(run.fraction * n_batches))
-    else:
+    used = in_split["train"]
+    if FRESH_FRACTION not in run.flaws:
         used = used[used["patient_id"].isin(patients)].reset_index(drop=True)
+    n_batches = batches_an_epoch(run, len(used))
+    chosen_by = in_split["val"]
+    if run.control == PERMUTED_LABELS:
+        used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
 
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
     is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
@@ -117,19 +134,20 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim)
         per_channel = model.mean.numel() // len(mean)
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
     compute = choose(run.precision, spec(run.backbone))
-    sampler = BalancedSampler(used["label"].tolist(), n_batches * run.batch_size, run.seed)
+    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
     names = {field.name for field in dataclasses.fields(FitSettings)}
     fitted = fit(
         model,
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
-        ClipDataset(store, in_split["val"], cut, train=False),
-        _while_mine(study_auroc(in_split["val"]), claim),
+        ClipDataset(store, chosen_by, cut, train=False),
+        _while_mine(study_auroc(chosen_by), claim),
         FitSettings(**{name: value for name, value in dataclasses.asdict(run).items() if name in names}),
         compute,
         folder,
         run.seed,
         loader_workers,
+        loggers.of_run(logger, folder, workspace.root),
     )
     started = time.perf_counter()
     test = ClipDataset(store, in_split["test"], cut, train=False)
@@ -140,13 +158,14 @@ def _finetune(workspace: Workspace, run: Run, loader_workers: int, claim: Claim)
     scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
     claim.require()
+    seen = _drawn(sampler, len(curves))
     for name, table in (("curves", curves), ("predictions", scored), ("ledger", ledger)):
         tables.write(table, name, folder / f"{name}.parquet")
     return {
         "run_id": run.run_id,
         "n_patients": int(used["patient_id"].nunique()),
-        "n_studies": int(used["study"].nunique()),
-        "n_clips": _n_drawn(sampler, len(curves)),
+        "n_studies": int(used["study"].iloc[seen].nunique()),
+        "n_clips": len(seen),
         "n_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "epochs": len(curves),
         "best_epoch": fitted.best_epoch,
@@ -168,13 +187,13 @@ def _while_mine(metric: Metric, claim: Claim) -> Metric:
     return asked
 
 
-def _n_drawn(sampler: BalancedSampler, epochs: int) -> int:
-    """Distinct training clips that the epochs saw."""
+def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
+    """Rows of the distinct training clips that the epochs saw."""
     seen: set[int] = set()
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
         seen.update(map(int, sampler))
-    return len(seen)
+    return sorted(seen)
 
 
 def _peak_memory_mb() -> float:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from ctlib import housekeeping
 from ctlib.commands import Refused, load, show
 from ctlib.fetch.meter import size
-from ctlib.workspace import MissingInput, Places, Workspace, shown
-
-if TYPE_CHECKING:
-    from ctlib.runs import Run
+from ctlib.workspace import Places, Workspace, shown
 
 DATA, GRID = "01_explore_data", "03_finetune_grid"
 """Notebooks whose parameters decide what a grid is."""
-LR_RATES, LR_FRACTION = "lr_rates", "lr_fraction"
-"""Parameters of `03_finetune_grid` that say how a learning rate is searched."""
-NOT_SEARCHED = "the learning rates have not been searched yet."
-CALIBRATION = "calibration.json"
-"""Under work/PROFILE: what was measured on this device."""
 
 _set_option = click.option(
     "--set",
@@ -35,96 +25,13 @@ _set_option = click.option(
 )
 
 
-def _values(
-    profile: str, overrides: Sequence[str], places: Places
-) -> tuple[dict[str, Any], dict[str, Any], Workspace]:
+def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dict[str, Any], Workspace]:
     """Parameters of the data and of the grid of a profile, and its workspace."""
     values = load(profile, overrides, places)
     if GRID not in values:
         raise Refused(f"profile {profile!r} has no {GRID}.yaml, which says what the grid is.")
-    grid = values[GRID]
-    return {**grid, **values.get(DATA, {})}, grid, Workspace.at(grid["work_dir"])
-
-
-@dataclass(frozen=True)
-class Expected:
-    """The runs of a profile. Where ids are not known yet, runs have all that they cost, and no id to go by.
-
-    Args:
-        runs: of the grid.
-        search: that look for learning rates; one that is in the grid too serves there.
-        unknown: why the ids of the grid's runs are not known; "" where they are.
-        search_unknown: the same of the search's.
-    """
-
-    runs: list[Run]
-    search: list[Run]
-    unknown: str = ""
-    search_unknown: str = ""
-
-
-def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
-    """The runs of a profile, also where data, weights and learning rates are not there yet.
-
-    Args:
-        workspace: where they lie, or will.
-        values: parameters of `03_finetune_grid`.
-
-    Raises:
-        ValueError: see `grid.expand` and `rates.fixed`; or validation studies have one label.
-    """
-    from ctlib import rates, tables
-
-    arms = list(itertools.product(values["tasks"], values["backbones"], values["inits"]))
-    seeds, lr = values["seeds"], rates.fixed(str(values["lr"]), arms)
-    if lr is not None:
-        runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds)
-        return Expected(runs, [], unknown)
-    first, *others = (float(rate) for rate in values[LR_RATES])
-    any_rate = dict.fromkeys(arms, first)  # until it is known, any will do: none changes what a run costs
-    search, search_unknown = _runs(workspace, values, any_rate, [values[LR_FRACTION]], seeds[:1])
-    search += [replace(run, lr=lr) for lr in others for run in search]
-    path = workspace.table("search")
-    found = rates.of_table(tables.read("search", path)) if path.is_file() else {}
-    searched = all(arm in found for arm in arms)
-    known = found if searched else any_rate
-    runs, unknown = _runs(workspace, values, known, values["fractions"], seeds)
-    return Expected(runs, search, unknown or ("" if searched else NOT_SEARCHED), search_unknown)
-
-
-def _runs(
-    workspace: Workspace,
-    values: Mapping[str, Any],
-    lr: Mapping[tuple[str, str, str], float],
-    fractions: Sequence[float],
-    seeds: Sequence[int],
-) -> tuple[list[Run], str]:
-    """Runs, and why their ids are not known, "" where they are."""
-    from ctlib.backbones import code_of
-    from ctlib.flaws import flaws_of
-    from ctlib.grid import expand
-    from ctlib.runs import Run
-    from ctlib.store import StoreError
-    from ctlib.training import FitError
-    from ctlib.zoo import InitError
-
-    names = Run.__dataclass_fields__.keys() - {"task", "backbone", "init", "fraction", "seed", "lr"}
-    settings = {name: values[name] for name in names if name in values}
-    settings["flaws"] = flaws_of(values["protocol"], values["protocol_overrides"])
-    tasks, backbones, inits = values["tasks"], values["backbones"], values["inits"]
-    try:
-        return expand(workspace, tasks, backbones, inits, fractions, seeds, lr, **settings), ""
-    except FitError as error:
-        raise ValueError(str(error)) from error
-    except (MissingInput, InitError, StoreError) as error:
-        why = str(error)
-    settings |= {"data": "", "weights": ""}
-    code = {backbone: code_of(backbone) for backbone in backbones}
-    runs = [
-        Run(task=t, backbone=b, init=i, fraction=f, seed=s, lr=lr[t, b, i], code=code[b], **settings)
-        for s, f, t, b, i in itertools.product(seeds, fractions, tasks, backbones, inits)
-    ]
-    return list(dict.fromkeys(runs)), why
+    both = {**values[GRID], **values.get(DATA, {})}
+    return both, Workspace.at(both["work_dir"])
 
 
 # ---- plan ------------------------------------------------------------------------------
@@ -162,53 +69,22 @@ def plan(
     large for that is told from multiply-adds, for an assumed GPU. Data need not be there: their size is
     then taken from what is published of them.
     """
-    values, grid, workspace = _values(profile, overrides, places)
+    values, workspace = _values(profile, overrides, places)
     from ctlib import calibration
-    from ctlib import plan as planning
-    from ctlib.cohorts import CohortError, task
+    from ctlib.cohorts import CohortError
     from ctlib.plan import words
-    from ctlib.sizes import size_of
+    from ctlib.plan.here import plan_of_profile
 
     rate = calibration.GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
     try:
-        found = expected(workspace, grid)
-        in_grid = set(found.runs)
-        search = [run for run in found.search if run not in in_grid]
-        both = [*found.runs, *search]
-        cohorts = list(dict.fromkeys(task(run.task).cohort for run in both))
-        sizes = {name: size_of(workspace, name, values) for name in cohorts}
-        timings = calibration.calibrate(
-            both,
-            workspace.root / CALIBRATION,
-            not no_calibration,
-            rate,
-            lambda line: click.echo(line, err=True),
-        )
+        made = plan_of_profile(workspace, profile, values, workers, not no_calibration, rate, tell)
     except (ValueError, FileNotFoundError, CohortError, calibration.CalibrationError) as error:
         raise Refused(str(error)) from error
-    unknown = found.unknown or found.search_unknown
-    setting = planning.Setting(
-        profile,
-        sizes,
-        timings,
-        workers or max(1, grid["workers"]),
-        grid.get("loader_workers", 0),
-        max(1, len(grid.get("folds", []))),
-        values.get("store_codec", "none"),
-        calibration.memory_mb(),
-        [f"Runs without an id yet count as missing: {unknown}"] if unknown else [],
-    )
-    states = _states(workspace, found.runs, found.unknown)
-    searched = zip(search, _states(workspace, search, found.search_unknown), strict=True)
-    made = planning.make(setting, found.runs, states, list(searched))
     click.echo(json.dumps(words.as_object(made)) if as_json else words.as_text(made))
-
-
-def _states(workspace: Workspace, runs: Sequence[Run], unknown: str) -> list[str]:
-    """What became of runs; those without an id are missing."""
-    if unknown or not workspace.runs.is_dir():
-        return [housekeeping.MISSING] * len(runs)
-    return housekeeping.states(workspace.runs, [run.run_id for run in runs])
 
 
 # ---- retry, prune ----------------------------------------------------------------------
@@ -226,7 +102,7 @@ def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bo
 
     A grid leaves failed runs alone. Their tracebacks are kept as error.previous.txt.
     """
-    _, _, workspace = _values(profile, (), places)
+    _, workspace = _values(profile, (), places)
     try:
         failed = housekeeping.retry(workspace, run_ids, from_start)
     except housekeeping.HousekeepingError as error:
@@ -257,11 +133,13 @@ def prune(
 
     Predictions, curves, ledgers and results stay, and whatever an unfinished run goes on from.
     """
-    _, grid, workspace = _values(profile, overrides, places)
+    values, workspace = _values(profile, overrides, places)
+    from ctlib.plan.here import expected
+
     needed = None
     if stale:
         try:
-            found = expected(workspace, grid)
+            found = expected(workspace, values)
         except (ValueError, FileNotFoundError) as error:
             raise Refused(str(error)) from error
         if unknown := found.unknown or found.search_unknown:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
 
 INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0
 """Weights of the three terms: lambda, mu and nu of the paper, section 4.2."""
@@ -25,6 +26,18 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def binary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Of one logit a clip `[N, 1]` and labels 0 or 1 `[N]`."""
     return functional.binary_cross_entropy_with_logits(logits.float().squeeze(1), labels.float())
+
+
+def focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """As `binary_cross_entropy`, but clips that are told apart already count for little.
+
+    Lin et al., Focal loss for dense object detection (ICCV 2017), with their gamma of 2 and alpha of 0.25.
+
+    >>> logits, labels = torch.tensor([[0.0]]), torch.tensor([1])
+    >>> round(float(focal(logits, labels) / binary_cross_entropy(logits, labels)), 4)  # 0.25 (1 - 0.5)^2
+    0.0625
+    """
+    return sigmoid_focal_loss(logits.float().squeeze(1), labels.float(), reduction="mean")
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -63,6 +76,7 @@ def _covariance(view: torch.Tensor) -> torch.Tensor:
 
 LOSSES: dict[str, Loss] = {
     "bce": binary_cross_entropy,
+    "focal": focal,
     "cross_entropy": cross_entropy,
     "vicreg": vicreg,
 }

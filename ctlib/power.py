@@ -31,8 +31,8 @@ and neither does this: `within` alone, and the figure holds for the networks as 
 
 What is assumed, and not known before the runs: A, r, e and s. A is that of shared/protocol.md ("Power"),
 whose ranges come out for r from 0.5 to 0.8; e and s are guesses of ours. Patients count once each, however
-many exams they have. Folds are pooled: every patient is scored by the networks of one fold, as if by the
-same; that networks of different folds share training patients is left out.
+many exams they have. With folds every patient is scored by the networks of one fold, and the AUROCs of the
+folds are averaged; that networks of different folds share training patients is left out.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ import platform
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -156,7 +156,9 @@ def cpu_has_bf16() -> bool:
 
 
 @contextlib.contextmanager
-def trainer(compute: Compute, epochs: int, folder: Path, accumulate: int = 1) -> Iterator[lightning.Trainer]:
+def trainer(
+    compute: Compute, epochs: int, folder: Path, accumulate: int = 1, loggers: Sequence[Any] = ()
+) -> Iterator[lightning.Trainer]:
     """Lightning's Trainer with nothing but the loop: checkpoints and curves are `ctlib.training`'s.
 
     The gradient of a step is the mean over `accumulate` batches; what an epoch leaves over is a step too.
@@ -169,7 +171,8 @@ def trainer(compute: Compute, epochs: int, folder: Path, accumulate: int = 1) ->
             **compute.trainer_arguments,
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
-            logger=False,
+            logger=list(loggers),
+            log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

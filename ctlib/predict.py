@@ -104,7 +104,7 @@ def _run(workspace: Workspace, run_id: str) -> Run:
     if not (folder / RESULT).is_file():
         raise PredictError(f"run {run_id} is not finished; {listed}.")
     settings = read_json(folder / "run.json")
-    return Run(**{field.name: settings[field.name] for field in fields(Run)})
+    return Run(**{field.name: settings[field.name] for field in fields(Run) if field.name in settings})
 
 
 def _table(volume: Volume, length: int) -> pd.DataFrame:

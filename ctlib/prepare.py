@@ -19,12 +19,11 @@ from ctlib.identity import Identity, IdentityError
 from ctlib.maps import Map
 from ctlib.splits import SplitError, apply_splits, read_splits, split_patients
 from ctlib.store import Store
+from ctlib.turns import NO_FOLD, file_for, read_folds
 from ctlib.workspace import Workspace, resolve
 
 FAULTS = (CohortError, IngestError, IdentityError, SplitError, FileNotFoundError)
 """What wrong input raises here; each is one sentence."""
-NO_FOLD = -1
-"""Parameter `fold` of a splits file that has splits and no folds."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Preparation:
         id_key: "public" or the user's key file, see `Identity.at`.
         split_shares: shares of patients: train, val, test; empty trains on nothing.
         split_seed: seed of the splits.
-        splits_file: CSV of splits or folds, see `splits.read_splits`; "" for none.
+        splits_file: CSV of splits or folds, see `splits.read_splits`, or of one cohort, see
+            `turns.file_for`; "" for none.
         fold: fold that is test; `NO_FOLD` where the file has splits.
     """
 
@@ -89,15 +89,20 @@ class Preparation:
         """Split a cohort's patients, by the file, else by the source's own splits, else at random.
 
         Returns:
-            Table `splits`, which is written too.
+            Table `splits`, which is written too, and table `folds` where the file has folds.
 
         Raises:
             SplitError: they cannot be split as asked.
         """
-        if self.splits_file:
-            given = read_splits(resolve(self.splits_file), None if self.fold == NO_FOLD else self.fold)
-            pseudonym = Identity.at(self.id_key, self.work.root).patient
+        if name := file_for(cohort.name, self.splits_file):
+            path, pseudonym = resolve(name), Identity.at(self.id_key, self.work.root).patient
+            given = read_splits(path, None if self.fold == NO_FOLD else self.fold)
             splits = apply_splits(given, cohort.series, pseudonym)
+            if self.fold != NO_FOLD:
+                dealt = read_folds(path)
+                folds = dealt.assign(patient_id=dealt["patient_id"].map(pseudonym))
+                mine = folds[folds["patient_id"].isin(splits["patient_id"])].sort_values("patient_id")
+                tables.write(mine, "folds", self.work.table("folds", cohort.name))
         elif cohort.splits:
             given = pd.DataFrame(cohort.splits.items(), columns=["patient_id", "split"])
             splits = apply_splits(given, cohort.series, str)

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ctlib import tables
+from ctlib.arms import Arm
 from ctlib.runs import Run
-
-Arm = tuple[str, str, str]
-"""Task, backbone and init."""
 
 SEARCH, PUBLISHED_NAME = "search", "published"
 PUBLISHED: dict[tuple[str, str], tuple[float, float]] = {
@@ -76,6 +74,22 @@ def fixed(lr: str, arms: Sequence[Arm]) -> dict[Arm, float] | None:
     }
 
 
+def tried(runs: Sequence[Run], results: pd.DataFrame) -> tuple[list[Run], pd.DataFrame]:
+    """The part of an unfinished search that can be judged: arms whose rates were all tried.
+
+    Args:
+        runs: runs of the search.
+        results: table `runs` of them.
+
+    Returns:
+        Their runs, and their rows of the table.
+    """
+    waiting = set(results.loc[results["status"] == "missing", "run_id"])
+    unready = {(run.task, run.backbone, run.init) for run in runs if run.run_id in waiting}
+    ready = [run for run in runs if (run.task, run.backbone, run.init) not in unready]
+    return ready, results[results["run_id"].isin([run.run_id for run in ready])]
+
+
 def chosen(runs: Sequence[Run], results: pd.DataFrame) -> pd.DataFrame:
     """Table `search`: each rate that was tried, and which is the best of its task, network and init.
 
@@ -89,12 +103,12 @@ def chosen(runs: Sequence[Run], results: pd.DataFrame) -> pd.DataFrame:
         ValueError: no rate of an arm gave a validation AUROC.
     """
     columns = ["run_id", "status", "error", "val_auroc"]
-    tried = pd.DataFrame(
+    rows = pd.DataFrame(
         [(run.run_id, run.task, run.backbone, run.init, run.lr) for run in runs],
         columns=["run_id", "task", "backbone", "init", "lr"],
     ).merge(results[columns], on="run_id", validate="one_to_one")
-    tried = tried.sort_values(["task", "backbone", "init", "lr"], kind="stable", ignore_index=True)
-    groups = tried.groupby(["task", "backbone", "init"], sort=False)
+    rows = rows.sort_values(["task", "backbone", "init", "lr"], kind="stable", ignore_index=True)
+    groups = rows.groupby(["task", "backbone", "init"], sort=False)
     best = []
     for arm, part in groups:
         if part["val_auroc"].isna().all():
@@ -104,7 +118,7 @@ def chosen(runs: Sequence[Run], results: pd.DataFrame) -> pd.DataFrame:
                 f"the first failed with: {part['error'].iloc[0]}."
             )
         best.append(part["val_auroc"].astype("float64").idxmax())
-    return tables.check(tried.assign(chosen=tried.index.isin(best)), "search")
+    return tables.check(rows.assign(chosen=rows.index.isin(best)), "search")
 
 
 def of_table(search: pd.DataFrame) -> Mapping[Arm, float]:

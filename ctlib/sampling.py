@@ -69,3 +69,38 @@ class BalancedSampler(Sampler[int]):
         rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])
         for position, c in enumerate(rng.integers(len(self._rows), size=self.n)):
             yield Draw(int(rng.choice(self._rows[c])), position)
+
+
+class ShuffledSampler(Sampler[int]):
+    """Rows in random order, each once before any comes again, so classes are as frequent as they are.
+
+    Each is a `Draw`, a function of (seed, epoch, position) only.
+
+    Args:
+        labels: class of each row; only their number matters.
+        n: draws an epoch.
+        seed: of the order.
+
+    >>> sorted(ShuffledSampler([0, 0, 1], n=3, seed=0))
+    [0, 1, 2]
+    """
+
+    def __init__(self, labels: Sequence[int], n: int, seed: int) -> None:
+        self.n_rows, self.n, self.seed, self.epoch = len(labels), n, seed, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])
+        rounds = [rng.permutation(self.n_rows) for _ in range(-(-self.n // self.n_rows))]
+        for position, row in enumerate(np.concatenate(rounds)[: self.n]):
+            yield Draw(int(row), position)
+
+
+SAMPLERS = {"balanced": BalancedSampler, "shuffled": ShuffledSampler}
+"""By the names that settings use."""

@@ -19,6 +19,7 @@ from ctlib import tables
 from ctlib.clips import tile
 from ctlib.cohorts.lidc_database import database, read_positions
 from ctlib.splits import SPLITS, patient_labels
+from ctlib.turns import file_for
 from ctlib.workspace import Workspace, resolve
 
 WRITER = "01_explore_data"
@@ -156,8 +157,9 @@ def _clips_of(n_series: int, n_slices: int, length: int) -> int:
 
 def _shares(cohort: str, values: Mapping[str, Any]) -> Sequence[float]:
     """Shares of train, val and test. A file of folds is LIDC's: no other is known before there are tables."""
-    if cohort == "lidc" and values.get("splits_file"):
-        with resolve(values["splits_file"]).open(newline="", encoding="utf-8") as file:
+    path = file_for(cohort, values.get("splits_file", ""))
+    if cohort == "lidc" and path:
+        with resolve(path).open(newline="", encoding="utf-8") as file:
             folds = {row.get("fold") for row in csv.DictReader(file)} - {None}
         if len(folds) > 2:
             return 1 - 2 / len(folds), 1 / len(folds), 1 / len(folds)

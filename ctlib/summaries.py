@@ -124,6 +124,27 @@ def patients_by_fraction(
     return pd.DataFrame(rows)
 
 
+def exams_seen(runs: pd.DataFrame) -> pd.DataFrame:
+    """Training patients, and the distinct exams and clips that training saw, by task and fraction.
+
+    An exam is seen when one of its clips was drawn in some epoch. Of runs that differ (seeds draw other
+    patients, some stop early), the fewest and the most.
+
+    Args:
+        runs: table `runs`.
+    """
+    told = {"training patients": "n_patients", "exams seen": "n_studies", "clips seen": "n_clips"}
+    rows = []
+    finished = runs[runs["status"] == "finished"]
+    for (name, fraction), part in finished.groupby(["task", "fraction"], sort=False):
+        row: dict[str, object] = {"task": name, "fraction": fraction, "runs": len(part)}
+        for title, column in told.items():
+            fewest, most = int(part[column].min()), int(part[column].max())
+            row[title] = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def cost(runs: pd.DataFrame) -> pd.DataFrame:
     """Parameters, epochs and time of the finished runs, by network.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,17 @@ class _Fit(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.settings.lr, n_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Write the epochs that an interrupted fit had."""
+        for row in self.rows:
+            self._write(row)
+
+    def _write(self, row: Mapping[str, float]) -> None:
+        """Give an epoch to the loggers."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics({name: row[name] for name in row if name != "epoch"}, step=int(row["epoch"]))
+            logger.save()
+
     def on_train_epoch_start(self) -> None:
         """The data of this epoch; and its learning rate, where that follows the validation loss."""
         set_epoch(self.trainer.train_dataloader, self.current_epoch)  # type: ignore[arg-type]
@@ -141,9 +152,9 @@ class _Fit(lightning.LightningModule):
                 f"lower lr, which is {self.settings.lr:g}."
             )
         value = self.metric(logits.numpy())
-        self.rows.append(
-            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_metric": value}
-        )
+        row = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_metric": value}
+        self.rows.append(row)
+        self._write(row)
         if self.best_epoch == epoch:
             self.best_logits = logits.clone()
             save_weights(self.network, self.folder / WEIGHTS, {"epoch": epoch, "val_metric": value})
@@ -175,6 +186,7 @@ def fit(
     folder: Path,
     seed: int,
     loader_workers: int = 0,
+    loggers: Sequence[Any] = (),
 ) -> FitResult:
     """Train a network, in place, and give it the weights of its best epoch.
 
@@ -192,6 +204,7 @@ def fit(
         folder: of this fit alone; a checkpoint of other settings in it would be continued.
         seed: of whatever the network draws in training.
         loader_workers: processes that read clips ahead; worth it on a GPU. They do not change the result.
+        loggers: Lightning's; each epoch is written as it ends, those before an interruption once more.
 
     Raises:
         FitError: a loss is not finite, or the checkpoint cannot be read.
@@ -209,7 +222,7 @@ def fit(
             loader(val, settings.batch_size, compute, loader_workers),
         )
         set_epoch(loaders[0], len(module.rows))  # Lightning makes the first iterator before the epoch starts
-        with trainer(compute, settings.epochs, folder, settings.accumulate) as loop:
+        with trainer(compute, settings.epochs, folder, settings.accumulate, loggers) as loop:
             loop.fit(module, *loaders, ckpt_path=last if last.is_file() else None, weights_only=True)
     load_weights(network, folder / WEIGHTS)
     return FitResult(

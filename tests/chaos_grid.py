@@ -6,6 +6,7 @@ python tests/chaos_grid.py WORK_DIR SEEDS local|ADDRESS
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from functools import partial
@@ -24,6 +25,8 @@ from ctlib.workspace import Workspace, write_json
 
 FINISHES = "finishes"
 """File that gets the id of a run whenever its `result.json` is written; appends of a line are atomic."""
+HOSTS = "hosts"
+"""File that gets the name of the host that wrote it."""
 
 SETTINGS = {
     "size": "tiny",
@@ -69,9 +72,10 @@ def execute(work_dir: str, run: Run) -> dict[str, Any]:
 def noted(path: Path, value: Any) -> Path:
     """`write_json`, which notes in the workspace that a run was finished."""
     if path.name == RESULT:
-        handle = os.open(path.parents[2] / FINISHES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        os.write(handle, f"{path.parent.name}\n".encode())
-        os.close(handle)
+        for name, line in ((FINISHES, path.parent.name), (HOSTS, socket.gethostname())):
+            handle = os.open(path.parents[2] / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.write(handle, f"{line}\n".encode())
+            os.close(handle)
     return write_json(path, value)
 
 

@@ -13,8 +13,11 @@ from ctlib.workspace import Workspace
 SIDE, LENGTH, N_SLICES = 16, 4, 10
 
 
-def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20) -> None:
-    """Patients with noise for a chest; in one of two exams of the ill, half of the slices are bright."""
+def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20, n_folds: int = 0) -> None:
+    """Patients with noise for a chest; in one of two exams of the ill, half of the slices are bright.
+
+    With folds, patients are dealt to them in turn, and fold 0 is test.
+    """
     rng = np.random.default_rng([len(cohort), 1])
     series, slices = [], []
     store = Store(workspace.store(cohort), SIDE)
@@ -44,5 +47,11 @@ def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20) -> Non
         "clips": clip_table(tables.check(pd.concat(slices), "slices"), LENGTH, min_positive=2),
         "splits": split_patients(table, (0.4, 0.3, 0.3), seed=0),
     }
+    if n_folds:
+        patients = sorted(table["patient_id"].unique())
+        fold = np.arange(n_patients) % n_folds
+        made["folds"] = pd.DataFrame({"patient_id": patients, "fold": fold})
+        roles = pd.Series(fold).map({0: "test", 1: "val"}).fillna("train")
+        made["splits"] = pd.DataFrame({"patient_id": patients, "split": roles})
     for name, frame in made.items():
         tables.write(frame, name, workspace.table(name, cohort))

@@ -19,7 +19,7 @@ from ctlib.finetuning import execute
 from ctlib.grid import expand, run_grid
 from ctlib.inits import Init, network, save_weights
 from ctlib.results import collect, finished
-from ctlib.runs import Run, digest, fingerprint, labelled_clips
+from ctlib.runs import LATER, PROTOCOL_VERSION, Run, digest, fingerprint, labelled_clips
 from ctlib.scores import study_auroc
 from ctlib.store import Store
 from ctlib.training import FitError
@@ -110,10 +110,62 @@ def test_every_field_is_part_of_the_id(field):
     run = Run(**values, lr=1e-3, data="d", weights="w", **SETTINGS)
     value = getattr(run, field)
     if isinstance(value, str):
-        other = {"exam": "clips"}.get(value, value + "x")
+        known = {"exam": "clips", "bce": "focal", "balanced": "shuffled", "none": "permuted_labels"}
+        other = known.get(value, value + "x")
     else:
         other = ("fill",) if field == "flaws" else value + 1
     assert dataclasses.replace(run, **{field: other}).run_id != run.run_id
+
+
+def test_settings_that_came_later_leave_old_ids_alone():
+    run = Run("lidc_nodule", "resnet18", "video", 0.5, 0, lr=1e-3, data="d", weights="w", **SETTINGS)
+    settings = {name: value for name, value in dataclasses.asdict(run).items() if name not in LATER}
+    assert run.run_id == digest({**settings, "protocol": PROTOCOL_VERSION})[:12]
+    assert {name: getattr(run, name) for name in LATER} == LATER
+
+
+def test_a_network_may_have_settings_of_its_own(workspace):
+    asked = {"backbones": ["resnet18", "slow_r50"], "inits": ["random"]}
+    before = runs_of(workspace, **asked)
+    given = ["slow_r50.batch_size=3", "rspect_pe.resnet18.optimizer=sgd", "rspect_pe.resnet18.loss=focal"]
+    after = runs_of(workspace, **asked, exceptions=given, loss="bce")
+    found = {(run.task, run.backbone): (run.batch_size, run.optimizer, run.loss) for run in after}
+    assert found == {
+        ("rspect_pe", "resnet18"): (4, "sgd", "focal"),
+        ("lidc_nodule", "resnet18"): (4, "adamw", "bce"),
+        ("rspect_pe", "slow_r50"): (3, "adamw", "bce"),
+        ("lidc_nodule", "slow_r50"): (3, "adamw", "bce"),
+    }
+    assert changed(before, after) == {key for key in ids(before) if key[:2] != ("lidc_nodule", "resnet18")}
+    for wrong in (
+        "slow.batch_size=3",
+        "slow_r50.batch=3",
+        "slow_r50.clip_length=3",
+        "batch_size=3",
+        "slow_r50",
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"exceptions has {wrong!r}; give network")):
+            runs_of(workspace, **asked, exceptions=[wrong])
+
+
+@pytest.mark.parametrize(("setting", "known"), [("loss", "bce, focal"), ("sampling", "balanced, shuffled")])
+def test_a_choice_that_is_none_is_refused(workspace, setting, known):
+    with pytest.raises(ValueError, match=f"{setting} is 'vicreg'; known are {known}"):
+        runs_of(workspace, **{setting: "vicreg"})
+
+
+def test_loss_and_sampling_reach_the_training(workspace):
+    asked = {"tasks": ["lidc_nodule"], "inits": ["random"], "steps_per_epoch": 0, "epochs": 1}
+    curves = {}
+    for changes in ({}, {"loss": "focal"}, {"sampling": "shuffled"}):
+        (run,) = runs_of(workspace, **asked, **changes)
+        result = execute(str(workspace.root), run)
+        curves[tuple(changes)] = collect(workspace, [run])["curves"]["train_loss"][0]
+        if changes == {"sampling": "shuffled"}:  # every clip was seen
+            rows = labelled_clips(workspace, "lidc")
+            patients = rows[rows["split"] == "train"]["patient_id"].nunique() // 2
+            assert result["n_patients"] == patients and result["n_clips"] == 3 * result["n_studies"]
+    assert curves[("loss",)] < 0.5 * curves[()] and curves[("sampling",)] != curves[()]
 
 
 def test_the_version_of_the_protocol_is_part_of_the_id(workspace, monkeypatch):
@@ -315,7 +367,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     folder = workspace.runs / run.run_id
     assert {path.name for path in folder.iterdir()} == {
         *("run.json", "weights.safetensors", "weights.json", "curves.parquet"),
-        *("predictions.parquet", "ledger.parquet", "result.json"),
+        *("predictions.parquet", "ledger.parquet", "result.json", "logs"),
     }
     assert json.loads((folder / "run.json").read_text())["lr"] == 1e-3
     rows = labelled_clips(workspace, "lidc")

@@ -82,7 +82,7 @@ def test_cost_and_grid_sentence_leave_failed_runs_visible():
         {"run_id": "b", "status": "finished", "seconds": 8.0, "n_patients": 64, "error": None},
         {"run_id": "c", "status": "failed", "seconds": None, "n_patients": None, "error": "ValueError: x"},
     ]
-    same = {"task": "lidc_nodule", "backbone": "slow_r50", "init": "video", "seed": 0, "lr": 1e-3}
+    same = {"task": "lidc_nodule", "backbone": "slow_r50", "init": "video", "seed": 0, "fold": 0, "lr": 1e-3}
     same |= {
         "n_studies": 16,
         "n_clips": 40,
@@ -94,6 +94,14 @@ def test_cost_and_grid_sentence_leave_failed_runs_visible():
     fractions = {"a": 0.25, "b": 1.0, "c": 1.0}
     runs = pd.DataFrame([{**same, **row, "fraction": fractions[row["run_id"]]} for row in rows])
     runs = tables.check(runs, "runs")
+    seen = summaries.exams_seen(runs).to_dict("records")
+    assert [(row["fraction"], row["runs"], row["training patients"]) for row in seen] == [
+        (0.25, 1, "16"),
+        (1.0, 1, "64"),
+    ]
+    both = runs.assign(fraction=1.0, n_studies=[10, 1600, None])
+    assert summaries.exams_seen(both).loc[0, ["runs", "exams seen"]].tolist() == [2, "10 to 1,600"]
+    assert summaries.exams_seen(runs[runs["status"] == "failed"]).empty
     (cost,) = summaries.cost(runs).to_dict("records")
     assert (cost["runs"], cost["seconds a run"], cost["slowest run, s"]) == (2, 6.0, 8.0)
     sentence = summaries.grid_sentence(runs)

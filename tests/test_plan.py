@@ -16,7 +16,7 @@ from noise_cohort import LENGTH, SIDE, write_cohort
 from ctlib import calibration, gridcommands, housekeeping, parameters, tables
 from ctlib.calibration import Timing, kind
 from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
-from ctlib.plan import Setting, against, batches_an_epoch, make, schedule, seconds, words
+from ctlib.plan import Setting, against, batches, here, make, schedule, seconds, words
 from ctlib.power import smallest_difference
 from ctlib.runs import Run
 from ctlib.sizes import CohortSize
@@ -102,13 +102,12 @@ def test_what_a_run_asks_for_changes_its_time(change, longer):
 
 
 def test_an_epoch_without_a_number_of_steps_is_the_fraction():
-    class Whole:
-        steps_per_epoch, batch_size = 0, 8
-
-    for fraction, n in ((1.0, 263), (0.1, 27), (0.0001, 1)):
-        Whole.fraction = fraction
-        assert batches_an_epoch(Whole, SIZE) == n
-    assert batches_an_epoch(run_of(fraction=0.1), SIZE) == 50
+    for fraction, n in ((1.0, 525), (0.1, 53), (0.0001, 1)):
+        assert batches(run_of(steps_per_epoch=0, fraction=fraction), SIZE) == n
+    assert batches(run_of(fraction=0.1), SIZE) == 50
+    released = {"fraction": 0.1, "flaws": ("fresh_fraction",)}  # there it is a cap on the batches of an epoch
+    assert batches(run_of(**released), SIZE) == 5
+    assert batches(run_of(steps_per_epoch=0, **released), SIZE) == 52  # a tenth of 525
 
 
 def test_the_schedule_is_that_of_a_list():
@@ -164,13 +163,14 @@ def test_disk_by_hand():
 
 def test_power_is_that_of_the_test_patients_of_all_folds():
     runs = grid()
-    one, five = (make(setting(runs, folds=n), runs, [MISSING] * 24) for n in (1, 5))
+    turned = [dataclasses.replace(run, fold=fold) for fold in range(5) for run in runs]
+    one, five = (make(setting(some), some, [MISSING] * len(some)) for some in (runs, turned))
     assert one.power.loc[0, ["patients", "with disease"]].tolist() == [150, 45]
     assert five.power.loc[0, ["patients", "with disease"]].tolist() == [750, 225]
     assert (one.design.networks, one.design.seeds) == (2, 3)
     from ctlib.power import Scored
 
-    assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525), one.design)
+    assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525, 5), one.design)
 
 
 def test_a_test_split_of_one_class_has_no_power_and_stops_no_plan():
@@ -288,7 +288,7 @@ def ids(workspace):
     values = yaml.safe_load(
         (workspace.root.parent / "params" / "small" / f"{gridcommands.GRID}.yaml").read_text()
     )
-    found = gridcommands.expected(workspace, values)
+    found = here.expected(workspace, values)
     assert (found.unknown, found.search_unknown, found.search) == ("", "", [])
     return [run.run_id for run in found.runs]
 
@@ -329,16 +329,16 @@ def test_a_plan_needs_no_data(places, tmp_path, capsys):
 def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", gridcommands.LR_RATES: [1e-3, 1e-4, 1e-5], gridcommands.LR_FRACTION: 0.5}
-    before = gridcommands.expected(workspace, values)
+    values |= {"lr": "search", here.LR_RATES: [1e-3, 1e-4, 1e-5], here.LR_FRACTION: 0.5}
+    before = here.expected(workspace, values)
     assert len(before.runs) == 4 and [run.lr for run in before.search] == [1e-3, 1e-4, 1e-5]
     assert {(run.fraction, run.seed) for run in before.search} == {(0.5, 0)}
-    assert before.unknown == gridcommands.NOT_SEARCHED and before.search_unknown == ""
+    assert before.unknown == here.NOT_SEARCHED and before.search_unknown == ""
     rows = [(run.run_id, run.task, run.backbone, run.init, run.lr, "finished", None) for run in before.search]
     columns = ["run_id", "task", "backbone", "init", "lr", "status", "error"]
     table = pd.DataFrame(rows, columns=columns).assign(val_auroc=[0.6, 0.8, 0.7], chosen=[False, True, False])
     tables.write(tables.check(table, "search"), "search", workspace.table("search"))
-    after = gridcommands.expected(workspace, values)
+    after = here.expected(workspace, values)
     assert after.unknown == "" and {run.lr for run in after.runs} == {1e-4}
     assert after.search == before.search
 
@@ -346,7 +346,7 @@ def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
 def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspace, capsys):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", gridcommands.LR_RATES: [1e-3, 1e-4, 1e-5], gridcommands.LR_FRACTION: 0.5}
+    values |= {"lr": "search", here.LR_RATES: [1e-3, 1e-4, 1e-5], here.LR_FRACTION: 0.5}
     values = {"01_explore_data": values, gridcommands.GRID: values}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gridcommands, "load", lambda *_: values)

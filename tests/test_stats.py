@@ -30,7 +30,7 @@ def grid(gain=1.0, n=60, seeds=3, run_sd=0.3, networks=NETWORKS, seed=0):
                     .assign(study_label=label)
                     .sample(frac=1, random_state=s)  # the order of rows must not matter
                 )
-    table = pd.DataFrame(runs).assign(task="t", fraction=0.25, lr=1e-3, status="finished")
+    table = pd.DataFrame(runs).assign(task="t", fraction=0.25, fold=0, lr=1e-3, status="finished")
     counts = ["n_patients", "n_studies", "n_clips", "n_parameters", "epochs", "best_epoch"]
     table = table.assign(error=None, val_auroc=0.8, seconds=1.0, **dict.fromkeys(counts, 1))
     rows = pd.concat(predictions).assign(split="test", clip=0, label=0)

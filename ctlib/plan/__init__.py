@@ -27,8 +27,9 @@ from ctlib import power
 from ctlib.calibration import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.cohorts import task
 from ctlib.controls import FROZEN, split
+from ctlib.flaws import FRESH_FRACTION
 from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
-from ctlib.runs import Run
+from ctlib.runs import Run, batches_an_epoch
 from ctlib.sizes import CohortSize
 from ctlib.store import RECORD_BYTES
 
@@ -43,7 +44,7 @@ CODEC_SHARES = {"none": 1.0, "blosc2": 64.4 / 131.1}
 
 STATES = (FINISHED, FAILED, BEGUN, MISSING)
 # all that decides what a run takes; a hundred thousand runs have a few hundred of these
-_cost_key = attrgetter("task", "init", "fraction", "epochs", "steps_per_epoch", *SETTINGS)
+_cost_key = attrgetter("task", "init", "fraction", "epochs", "steps_per_epoch", "flaws", *SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,6 @@ class Setting:
         timings: of a step, by `calibration.kind`.
         workers: how many runs compute at once.
         loader_workers: processes that read clips ahead, a run.
-        folds: over which the test patients are pooled.
         store_codec: of the stored volumes.
         memory_mb: of this machine, for runs that compute on its CPU.
         notes: sentences that the plan is to carry on.
@@ -107,17 +107,15 @@ class Setting:
     timings: Mapping[tuple[Any, ...], Timing]
     workers: int = 1
     loader_workers: int = 0
-    folds: int = 1
     store_codec: str = "none"
     memory_mb: float = math.inf
     notes: Sequence[str] = ()
 
 
-def batches_an_epoch(run: Run, size: CohortSize) -> int:
-    """Training batches of an epoch; where the run names none, as many clips as its fraction has."""
-    if run.steps_per_epoch > 0:
-        return run.steps_per_epoch
-    return max(1, math.ceil(run.fraction * size.clips["train"] / run.batch_size))
+def batches(run: Run, size: CohortSize) -> int:
+    """Training batches of an epoch; patients of a fraction have as many clips as others, in the mean."""
+    n_clips = size.clips["train"]
+    return batches_an_epoch(run, n_clips if FRESH_FRACTION in run.flaws else round(run.fraction * n_clips))
 
 
 def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0) -> float:
@@ -139,7 +137,7 @@ def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0)
     train = forward if is_frozen else batch(timing.train_s, timing.cut_train_s)
     n_val, n_test = (math.ceil(size.clips[name] / run.batch_size) for name in ("val", "test"))
     writing = (BYTES_A_PARAMETER * timing.parameters) / WRITE_BYTES_A_S
-    epoch = batches_an_epoch(run, size) * train + n_val * forward + writing + EPOCH_S
+    epoch = batches(run, size) * train + n_val * forward + writing + EPOCH_S
     return RUN_S + run.epochs * epoch + n_test * forward
 
 
@@ -215,8 +213,8 @@ def _costs(setting: Setting, runs: Sequence[Run], table: pd.DataFrame) -> pd.Dat
     ).reset_index()
     chosen = [one[key] for key in costs[keys].itertuples(index=False, name=None)]
     timings = [setting.timings[kind(run)] for run in chosen]
-    batches = [batches_an_epoch(run, setting.sizes[task(run.task).cohort]) for run in chosen]
-    costs.insert(3, "batches", batches)
+    taken = [batches(run, setting.sizes[task(run.task).cohort]) for run in chosen]
+    costs.insert(3, "batches", taken)
     costs.insert(4, "epochs", [run.epochs for run in chosen])
     costs["peak_mb"] = [timing.peak_mb for timing in timings]
     costs["is_measured"] = [timing.is_measured for timing in timings]
@@ -247,10 +245,11 @@ def _power(setting: Setting, runs: Sequence[Run]) -> pd.DataFrame:
     scored = {}
     for name in dict.fromkeys(run.task for run in runs):
         size = setting.sizes[task(name).cohort]
-        n_positive = setting.folds * size.positive["test"]
-        n_negative = setting.folds * size.patients["test"] - n_positive
+        folds = len({run.fold for run in runs if run.task == name})  # AUROCs are averaged over them
+        n_positive = folds * size.positive["test"]
+        n_negative = folds * size.patients["test"] - n_positive
         if min(n_positive, n_negative) > 0:
-            scored[name] = power.Scored(n_positive, n_negative)
+            scored[name] = power.Scored(n_positive, n_negative, folds)
     return power.sheet(scored, design_of(runs)) if scored else pd.DataFrame()
 
 

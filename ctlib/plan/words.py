@@ -47,7 +47,7 @@ def as_text(made: Plan) -> str:
     def wrapped(text: str, bullet: str = "") -> str:
         return textwrap.fill(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
 
-    parts = [("Runs", _table(_runs(made))), ("Time and memory of a run, at most", _table(_costs(made)))]
+    parts = [("Runs", _table(runs(made))), ("Time and memory of a run, at most", _table(costs(made)))]
     disk = made.disk.assign(n_bytes=made.disk["n_bytes"].map(size)).rename(columns={"n_bytes": "size"})
     parts.append(("Disk, when all runs are done", _table(disk)))
     if len(made.power):
@@ -71,8 +71,8 @@ def _table(frame: pd.DataFrame) -> str:
     return frame.to_string(index=False)
 
 
-def _runs(made: Plan) -> pd.DataFrame:
-    """Runs by task and init."""
+def runs(made: Plan) -> pd.DataFrame:
+    """Runs by task and init, and what became of them."""
     grouped = made.runs.groupby(["purpose", "task", "init"], sort=False)
     table = grouped.agg(
         networks=("backbone", "nunique"),
@@ -92,8 +92,8 @@ def _listed(values: pd.Series) -> str:
     return ", ".join(told if len(told) <= MOST_LISTED else [*told[:2], "...", told[-1]])
 
 
-def _costs(made: Plan) -> pd.DataFrame:
-    """Costs by task and network; fractions that cost the same share a row."""
+def costs(made: Plan) -> pd.DataFrame:
+    """What a run takes, by task and network; fractions that cost the same share a row."""
     same = ["task", "backbone", "batches", "epochs", "seconds", "peak_mb", "is_measured"]
     table = made.costs.groupby(same, sort=False).agg(
         fractions=("fraction", _listed), todo=("todo", "sum"), hours=("hours", "sum")

@@ -54,6 +54,7 @@ __all__ = [
     "PUBLIC",
     "InitError",
     "Weights",
+    "absent",
     "find",
     "folder",
     "over_channels",
@@ -92,10 +93,8 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     """
     here = folder(workspace)
     if published := PUBLIC.get(init_name):
-        if backbone not in published:
-            why = ABSENT.get((init_name, backbone), "")
-            known = ", ".join(published)
-            raise InitError(f"init {init_name} has no weights for {backbone}{why}; it has some for {known}.")
+        if why := absent(init_name, backbone):
+            raise InitError(why)
         refuse_shadow(init_name, backbone, workspace, "published")
         return _checked(published[backbone], here)
     own = here / init_name
@@ -107,6 +106,19 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
             f"init {init_name} has no record for {backbone}: write {shown(record)} (see ctlib.zoo)."
         )
     return _checked(_record(record), own)
+
+
+def absent(init_name: str, backbone: str) -> str:
+    """Why a published init has no weights for a network; "" where it has, or is not published.
+
+    >>> absent("kinetics400", "slow_r50"), absent("video", "slow_r50")
+    ('', '')
+    """
+    published = PUBLIC.get(init_name)
+    if published is None or backbone in published:
+        return ""
+    why, known = ABSENT.get((init_name, backbone), ""), ", ".join(published)
+    return f"init {init_name} has no weights for {backbone}{why}; it has some for {known}."
 
 
 def refuse_shadow(init_name: str, backbone: str, workspace: Workspace, taken: str) -> None:

@@ -210,6 +210,9 @@ PUBLIC: dict[str, dict[str, Weights]] = {
 }
 """Published weights by init and backbone. ResNeXt-101 is the 32x8d with the weights of 2017, as published."""
 
+PUBLIC["kinetics"] = {**PUBLIC["kinetics400"], **PUBLIC["kinetics600"]}
+"""Whichever Kinetics a network's published weights are of, so that a grid has all networks under one init."""
+
 ABSENT = {
     (
         "kinetics600",

@@ -1,0 +1,118 @@
+"""Negative controls: runs that must find nothing, or must lose what only the order of slices tells.
+
+A run has one of them or none (`Run.control`), and is otherwise as it would have been: the same patients,
+batches, head and weights to begin with.
+
+- `permuted_labels`: patients of the training split exchange their labels, and so do those of the validation
+  split, which choose the epoch; those of the test split are true. Whatever the AUROC is then, it is not
+  learnt from disease: its interval must hold 0.5.
+- `shuffled_slices`: the slices of every clip are in a random order, in training and in evaluation. What is
+  left can be seen slice by slice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+NONE, PERMUTED_LABELS, SHUFFLED_SLICES = "none", "permuted_labels", "shuffled_slices"
+CONTROLS = {
+    NONE: "no control",
+    PERMUTED_LABELS: "patients exchange their labels in training; those of the test are true",
+    SHUFFLED_SLICES: "the slices of each clip are in a random order, in training and in evaluation",
+}
+"""What each of them is."""
+_PERMUTE, _SHUFFLE = 3, 4  # streams of the seed; `ctlib.clips` and `ctlib.sampling` draw from others
+
+
+def control_of(name: str, channels: str) -> str:
+    """A control that clips of these channels can have.
+
+    Raises:
+        ValueError: it is unknown, or channels that hold the neighbours of a slice would give its place away.
+
+    >>> control_of("shuffled_slices", "repeat")
+    'shuffled_slices'
+    """
+    if name not in CONTROLS:
+        raise ValueError(f"control is {name!r}; known are {', '.join(CONTROLS)}.")
+    if name == SHUFFLED_SLICES and channels == "neighbours":
+        raise ValueError(
+            f"control is {name!r}, and channels is {channels!r}: each slice brings its neighbours along, "
+            "whatever the order; take other channels."
+        )
+    return name
+
+
+def with_permuted_labels(clips: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Clips whose patients have exchanged their labels.
+
+    Each patient gets the labels of another, exam by exam (those with disease first, in a circle where there
+    are more), from the lowest clip to the highest; where the other's exam has more clips or fewer, those at
+    the same relative height. So labels keep their number and their order along the body, and lose the
+    patient. As large a share of patients with disease as of those without gets labels of disease, to the
+    nearest patient: a permutation that leaves more of them in place by chance would teach a little of the
+    truth, and AUROCs would spread more for it.
+
+    Args:
+        clips: columns patient_id, study, clip, label and study_label; of one split.
+        seed: of the permutation.
+
+    Returns:
+        The same rows in the same order with other labels.
+
+    >>> clips = pd.DataFrame({"patient_id": list("aabbccdd"), "study": list("aabbccdd"), "clip": [0, 1] * 4,
+    ...                       "label": [0, 1, 0, 1, 0, 0, 0, 0], "study_label": [1, 1, 1, 1, 0, 0, 0, 0]})
+    >>> with_permuted_labels(clips, 0).groupby("study")["study_label"].max().tolist()
+    [1, 0, 0, 1]
+    """
+    ordered = clips.sort_values(["patient_id", "study", "clip"], kind="stable")
+    exams: dict[str, list[NDArray[np.int64]]] = {}  # rows of each exam of a patient, with disease first
+    for (patient, _), part in sorted(
+        ordered.groupby(["patient_id", "study"]), key=lambda item: -item[1]["study_label"].max()
+    ):
+        exams.setdefault(patient, []).append(part.index.to_numpy())
+    ill = clips.groupby("patient_id", sort=True)["study_label"].max()
+    names, rng = ill.index.to_numpy(), np.random.default_rng([seed, _PERMUTE])
+    donors = names[_donors(ill.to_numpy(np.int64), rng)]
+    exchanged = clips.copy()
+    for patient, donor in zip(names, donors, strict=True):
+        for own, given in zip(exams[patient], itertools.cycle(exams[donor]), strict=False):
+            heights = ((np.arange(len(own)) + 0.5) * len(given) / len(own)).astype(int)
+            for column in ("label", "study_label"):
+                exchanged.loc[own, column] = clips.loc[given[heights], column].to_numpy()
+    return exchanged
+
+
+def _donors(ill: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Whose labels each patient gets: a permutation that is balanced between the patients of both labels."""
+    with_disease, without = (rng.permutation(np.flatnonzero(ill == label)) for label in (1, 0))
+    n_kept = round(len(with_disease) ** 2 / max(len(ill), 1))
+    n_given = len(with_disease) - n_kept
+    donors = np.empty(len(ill), np.int64)
+    for receivers, parts in (
+        (np.flatnonzero(ill == 1), (with_disease[:n_kept], without[:n_given])),
+        (np.flatnonzero(ill == 0), (with_disease[n_kept:], without[n_given:])),
+    ):
+        donors[receivers] = rng.permutation(np.concatenate(parts))
+    return donors
+
+
+def slice_order(seed: int, series_uid: str, start: int, n_slices: int) -> NDArray[np.int64]:
+    """The order in which a clip shows its slices under `shuffled_slices`: its own, and always the same.
+
+    Args:
+        seed: of the run.
+        series_uid: series of the clip.
+        start: its first slice.
+        n_slices: its slices, padding included.
+
+    >>> slice_order(0, "series-1", 16, 6).tolist(), slice_order(0, "series-1", 0, 6).tolist()
+    ([1, 2, 0, 3, 4, 5], [2, 4, 3, 1, 5, 0])
+    """
+    stream = [seed, _SHUFFLE, zlib.crc32(series_uid.encode()), start]
+    return np.random.default_rng(stream).permutation(n_slices)

@@ -1,0 +1,68 @@
+"""The README's section about a queue, followed word for word with stand-ins for its commands."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+from noise_cohort import LENGTH, SIDE, write_cohort
+from test_clusters import queue  # noqa: F401  (a fixture)
+
+from ctlib import parameters, tables
+from ctlib.workspace import PROJECT, Workspace
+
+pytestmark = pytest.mark.slow
+
+HERE = {"cores=4": "cores=1", "memory=32GB": "memory=4GB", "gpus=1": "gpus=0"}
+"""What this machine has of what is asked for; jobs reach it by `interface=lo`, as the section says."""
+SMALL = {
+    **{"tasks": ["lidc_nodule"], "backbones": ["resnet18"], "inits": ["random"], "fractions": [1.0]},
+    **{"seeds": [0, 1, 2], "matrix_px": SIDE, "clip_length": LENGTH, "crop_px": SIDE - 2, "epochs": 1},
+    "steps_per_epoch": 2,
+}
+RUN = """
+import sys
+from pathlib import Path
+from ctlib.__main__ import main
+from ctlib.workspace import Places
+
+main(sys.argv[2:], Places(params=Path(sys.argv[1]) / "params", reports=Path(sys.argv[1]) / "reports"))
+"""
+
+
+@pytest.fixture
+def section():
+    return (PROJECT / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
+
+
+def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, section, tmp_path):  # noqa: F811
+    asked = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])
+    assert set(asked["cluster_options"]) >= HERE.keys() and "interface=ib0" in section
+    asked["cluster_options"] = [HERE.get(one, one) for one in asked["cluster_options"]] + ["interface=lo"]
+    asked["workers"] = 2
+    command = re.search(r"`(python -m ctlib run PROFILE --only 03)`", section)[1]
+
+    work = Workspace(tmp_path / "work")
+    write_cohort(work, "lidc")
+    given = {**SMALL, **asked, "profile": "queued", "work_dir": str(work.root)}
+    folder = tmp_path / "params" / "queued"
+    folder.mkdir(parents=True)
+    declared = parameters.declared(PROJECT / "notebooks" / "03_finetune_grid.ipynb")
+    values = {name: given.get(name, parameter.default) for name, parameter in declared.items()}
+    assert given.keys() <= values.keys()
+    (folder / "03_finetune_grid.yaml").write_text(yaml.safe_dump(values))
+
+    python, dash, module, *words = shlex.split(command.replace("PROFILE", "queued"))
+    assert (python, dash, module) == ("python", "-m", "ctlib")
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path), *words], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    scripts = [path.read_text() for path in queue.glob("script-*")]
+    assert len(scripts) == 2 and all("#SBATCH --gres=gpu:1" in one and "-p main" in one for one in scripts)
+    assert all(re.search(r"-m ctlib worker tcp://127\.0\.0\.1:\d+ ", one) for one in scripts)
+    runs = tables.read("runs", work.table("runs"))
+    assert runs["status"].tolist() == ["finished"] * 3
+    assert (queue / "cancelled").read_text().split()  # the jobs end with the notebook

@@ -1,0 +1,79 @@
+"""Write what a grid takes into the head of its parameter file (`python tools/headers.py`).
+
+Runs, GPU hours and disk come from the plan, as if nothing were here yet: the sizes of the cohorts as they are
+published, and multiply-adds by a stated throughput. A test compares the files with what this writes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from ctlib.backbones.cost import cost
+from ctlib.calibration import GPU_MULTIPLY_ADDS, PASSES
+from ctlib.commands import load
+from ctlib.plan import Plan
+from ctlib.plan.here import plan_of_profile
+from ctlib.plan.words import size
+from ctlib.sizes import size_of
+from ctlib.workspace import Places, Workspace
+
+PROFILES = ("paper", "rspect", "lidc")
+"""Those that are planned for GPUs; what others take was measured."""
+DATA, PRETRAINING, GRID = "01_explore_data", "02_pretrain", "03_finetune_grid"
+
+
+def plan_without_anything(profile: str, places: Places | None = None) -> Plan:
+    """The plan of a profile on a machine that has neither data nor weights nor measurements."""
+    values = load(profile, (), places or Places())
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder) / profile)
+        return plan_of_profile(workspace, profile, values[GRID] | values[DATA], measuring=False)
+
+
+def pretraining_hours(profile: str, places: Places | None = None) -> float:
+    """GPU hours of the pretraining on CT of a profile, at most, by the same reckoning."""
+    values = load(profile, (), places or Places())
+    how, data = values[PRETRAINING], values[DATA]
+    clip = (how["clip_length"], how["crop_px"], how["crop_px"])
+    each = [cost(key, how["size"], clip).multiply_adds for key in how["backbones"]]
+    drawn = how["pretrain_steps_per_epoch"] * how["pretrain_batch_size"]
+    passes = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for init in how["pretrained"]:
+            size_of_source = size_of(Workspace(Path(folder)), init.removeprefix("ct_"), data)
+            passes += how["pretrain_epochs"] * (PASSES * drawn + size_of_source.clips["val"])
+    return passes * sum(each) / GPU_MULTIPLY_ADDS / 3600
+
+
+def lines(made: Plan) -> list[str]:
+    """The lines of a grid's head that a plan decides."""
+    purpose = made.runs.groupby("purpose")["runs"].sum()
+    searching = f", and {purpose['search']:,} that look for a learning rate" if "search" in purpose else ""
+    hours, memory = made.work_s / 3600, 1e6 * made.costs["peak_mb"].max()
+    return [
+        f"# Time: {purpose['grid']:,} runs{searching}: at most {hours:,.0f} GPU hours, at "
+        f"{GPU_MULTIPLY_ADDS / 1e12:g}e12 multiply-adds a second (assumed, see ctlib/calibration.py).",
+        f"# Hardware: GPUs with {size(memory)} free; {size(int(made.disk['n_bytes'].sum()))} of disk, the "
+        "stored volumes and the weights of all runs included.",
+    ]
+
+
+def written(text: str, made: Plan) -> str:
+    """A parameter file with the lines of a plan in its head."""
+    new = {line.split(":")[0]: line for line in lines(made)}
+    return "".join(f"{new.get(line.split(':')[0], line)}\n" for line in text.splitlines())
+
+
+def main() -> None:
+    """Write the heads of the grids, and print what pretraining takes."""
+    places = Places()
+    for profile in sys.argv[1:] or PROFILES:
+        path = places.params / profile / f"{GRID}.yaml"
+        path.write_text(written(path.read_text(), plan_without_anything(profile, places)))
+        print(f"{path}; pretraining: {pretraining_hours(profile, places):.0f} GPU hours")
+
+
+if __name__ == "__main__":
+    main()
