@@ -81,7 +81,7 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
                 notebooks.execute(name, values[name], on_section, places)
             except notebooks.NotebookFailed as error:
                 failed = str(error)
-        story = _report(profile, name, values, places)
+        story, _ = _report(profile, name, values, places)
         told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
         click.echo(f"[{position} of {len(names)}] {told}: {shown(_page(profile, name, places))}")
         if failed:
@@ -106,12 +106,16 @@ def _page(profile: str, name: str, places: Places) -> Path:
     return places.reports / profile / f"{name}.html"
 
 
-def _report(profile: str, name: str, values: dict[str, dict[str, Any]], places: Places) -> Any:
-    from ctlib import notebooks, reports
+def _report(
+    profile: str, name: str, values: dict[str, dict[str, Any]], places: Places
+) -> tuple[Any, list[str]]:
+    from ctlib import freshness, notebooks, reports
 
     try:
         executed = notebooks.executed_path(name, values[name])
-        return reports.render(executed, _page(profile, name, places), profile, list(values))
+        stale = freshness.reasons(name, reports.Story.read(executed).book, profile, places)
+        page = _page(profile, name, places)
+        return reports.render(executed, page, profile, list(values), stale), stale
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
 
@@ -121,26 +125,55 @@ def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> P
 
     try:
         executed = {name: notebooks.executed_path(name, values[name]) for name in values}
-        return reports.index(profile, executed, places)
+        page = reports.index(profile, executed, places)
+        reports.profiles(places)
+        return page
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
 
 
-@cli.command(short_help="Write the reports again, without running anything.")
+@cli.command(short_help="Write the reports again, without running anything; --pdf prints them.")
 @click.argument("profile")
+@click.option(
+    "--pdf", is_flag=True, help="Also print each report as a PDF, by Chromium where it is installed."
+)
 @click.pass_obj
-def report(places: Places, profile: str) -> None:
-    """Write the reports of PROFILE again, from the notebooks as they were last executed."""
+def report(places: Places, profile: str, pdf: bool) -> None:
+    """Write the reports of PROFILE again, from the notebooks as they were last executed.
+
+    \b
+    python -m ctlib report demo
+    python -m ctlib report demo --pdf
+
+    It says which reports are stale: older than a table, a parameter, the notebook or the code they were
+    made from. reports/index.html lists all profiles that have reports.
+    """
     from ctlib import notebooks
 
     values = load(profile, (), places)
+    pages = []
     for name in values:
         if notebooks.executed_path(name, values[name]).is_file():
-            story = _report(profile, name, values, places)
-            click.echo(f"{name} {story.status}: {shown(_page(profile, name, places))}")
+            story, stale = _report(profile, name, values, places)
+            pages.append(_page(profile, name, places))
+            told = f", stale: {'; '.join(stale)}" if stale else ""
+            click.echo(f"{name} {story.status}{told}: {shown(pages[-1])}")
         else:
             click.echo(f"{name} was not run")
-    click.echo(f"Read {shown(_index(profile, values, places))}")
+    pages.append(_index(profile, values, places))
+    if pdf:
+        _print(pages)
+    click.echo(f"Read {shown(pages[-1])}")
+
+
+def _print(pages: Sequence[Path]) -> None:
+    from ctlib import reports
+
+    try:
+        for page in pages:
+            click.echo(shown(reports.print_pdf(page)))
+    except reports.ReportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @cli.command(short_help="List the runs of a profile.")

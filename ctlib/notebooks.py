@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ctlib import progress
+from ctlib import freshness, progress
 from ctlib.parameters import ParameterError, check, declared
 from ctlib.workspace import HOME, PROJECT, Places, Workspace, shown
 
@@ -197,6 +197,7 @@ def execute(
     output, report = executed_path(notebook, values), progress_path(notebook, values)
     output.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
+    inputs = freshness.note(notebook, values, places)
     headings = sections(nbformat.read(source, as_version=4))
     current = [""]
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # says nothing that is not said here
@@ -230,6 +231,7 @@ def execute(
             raise
         finally:
             report.unlink(missing_ok=True)
+            freshness.remember(output, inputs)
     return output
 
 

@@ -134,6 +134,7 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
     pages = {path.name for path in (places.reports / "small").iterdir()}
     assert pages == {"01_step.html", "02_step.html", "index.html"}
     index = (places.reports / "small" / "index.html").read_text()
+    assert "Stale:" not in index  # what was just made is of what lies here
     assert "It is done." in index and index.count(">not run<") == 1 and index.count(">failed<") == 1
     page = (places.reports / "small" / "02_step.html").read_text()
     assert "This notebook failed." in page and "before" in page
@@ -145,6 +146,9 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
     assert called(places, "run", "small", "--only", "3", "--set", "seeds=[7]") == 0
     assert "[1 of 1] 03_step done" in capsys.readouterr().out
     assert "<code>[7]</code>" in (places.reports / "small" / "03_step.html").read_text()
+    assert called(places, "report", "small") == 0
+    assert "03_step done, stale: seeds differs from the parameter file: " in capsys.readouterr().out
+    assert "It is done." in (places.reports / "index.html").read_text()
 
 
 WORK = """

@@ -192,6 +192,11 @@ def test_a_shown_figure_has_its_texts_and_needs_no_network(capsys):
         figures.show(FIGURES["clip_scores"](), " ", "caption")
 
 
+def test_charts_are_told_from_pictures():
+    assert 'class="ct-figure ct-chart"' in figure_html(FIGURES["clip_scores"](), "alt", "caption")
+    assert 'class="ct-figure"' in figure_html(FIGURES["montage"](), "alt", "caption")
+
+
 def test_a_figure_of_many_shapes_becomes_a_png():
     data = {"lidc": cohort(240)}
     assert 'src="data:image/png;base64,' in figure_html(figures.label_bands(data), "alt", "caption")
@@ -213,7 +218,9 @@ def test_a_table_rounds_to_what_matters():
     assert (
         "<caption>A &amp; B</caption>" in html and '<td class="num">–</td>' in html and "<td>c</td>" in html
     )
-    assert '<td class="num">5.5</td>' in table_html(frame, "", {"seconds": "{:.1f}"})
+    rounded = table_html(frame, "", {"seconds": "{:.1f}"})
+    assert '<td class="num" data-v="5.4673">5.5</td>' in rounded  # what is rounded is there to take along
+    assert '<td class="num" data-v="12345">12,345</td>' in html and '<th scope="col">task</th>' in html
 
 
 def test_ends_of_a_difference_are_signed():

@@ -127,8 +127,9 @@ def test_a_report_takes_it_and_the_index_shows_it(tmp_path, capture):
     assert page.stat().st_size < 500_000
     text = page.read_text(encoding="utf-8")
     assert reports.remote_addresses(text) == [] and "prefers-reduced-motion" in text
-    address, alt = story.picture
-    assert address.startswith("data:image/webp;base64,") and alt == "Three bars go right"
+    (picture,) = story.pictures
+    assert picture.address.startswith("data:image/webp;base64,") and picture.alt == "Three bars go right"
+    assert not picture.is_chart
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ ORDER = [
     (5, "figures"),
     (5, "findings predict prepare viewer"),
     (6, "parameters"),
+    (6, "freshness"),
     (6, "notebooks"),
     (6, "reports console"),
     (6, "fetch"),

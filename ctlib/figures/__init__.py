@@ -6,6 +6,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
 from ctlib.figures.display import show, table
+from ctlib.figures.exams import disagreed_exams, sample_exams
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
 from ctlib.figures.moving import show_moving
@@ -21,13 +22,18 @@ from ctlib.figures.pictures import (
 )
 from ctlib.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.figures.results import auroc_by_fraction, clip_scores, effect_forest
+from ctlib.figures.scroller import ClipScores, ScrollerExam, exam_of, scroller
 
 __all__ = [
+    "ClipScores",
     "Picture",
+    "ScrollerExam",
     "auroc_by_fraction",
     "clip_scores",
     "contours",
+    "disagreed_exams",
     "effect_forest",
+    "exam_of",
     "examples",
     "extreme_exams",
     "geometry",
@@ -40,6 +46,8 @@ __all__ = [
     "n_patients",
     "pretraining_curves",
     "sample",
+    "sample_exams",
+    "scroller",
     "show",
     "show_moving",
     "slices_of",

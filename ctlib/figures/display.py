@@ -69,15 +69,16 @@ def figure_html(figure: Figure, alt: str, caption: str) -> str:
     """
     if not alt.strip():
         raise ValueError("show: alt is empty; say in a sentence what the figure shows.")
-    data, kind = svg(figure), "svg+xml"
+    data, form = svg(figure), "svg+xml"
     if len(data) > MAX_SVG_BYTES:
         raster = png(figure)
         if len(raster) < len(data):
-            data, kind = raster, "png"
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+            data, form = raster, "png"
+    source = f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
+    kind = "ct-figure" if any(axes.images for axes in figure.axes) else "ct-figure ct-chart"
     width = round(figure.get_figwidth() * PX_PER_INCH)
     return (
-        f'<figure class="ct-figure"><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
+        f'<figure class="{kind}"><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
         f'style="max-width:100%;height:auto;background:#fff"/>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
@@ -103,12 +104,13 @@ def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | N
     signed = any(word in str(name) for name in frame for word in SIGNED)
     formatters = [(formats or {}).get(str(name)) or usual_format(frame[name], signed) for name in frame]
     head = "".join(
-        f"<th{kind}>{html.escape(str(name))}</th>" for name, kind in zip(frame, kinds, strict=True)
+        f'<th scope="col"{kind}>{html.escape(str(name))}</th>'
+        for name, kind in zip(frame, kinds, strict=True)
     )
     rows = []
     for values in frame.itertuples(index=False, name=None):
         cells = zip(values, kinds, formatters, strict=True)
-        rows.append("".join(f"<td{kind}>{html.escape(_cell(v, how))}</td>" for v, kind, how in cells))
+        rows.append("".join(_td(value, kind, how) for value, kind, how in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (
         f'<table class="ct-table"><caption>{html.escape(caption)}</caption>'
@@ -145,6 +147,14 @@ def usual_format(column: pd.Series, signed: bool = False) -> str:
     if name.endswith("_mm") or " mm" in name:
         return "{:.2f}"
     return "{:,.0f}" if (values % 1 == 0).all() or values.abs().max() >= 100 else "{:.3g}"
+
+
+def _td(value: Any, kind: str, how: str) -> str:
+    """A cell; where its text is rounded, the value stands beside it, to sort by and to take along."""
+    text = _cell(value, how)
+    exact = str(value) if kind and not pd.isna(value) else text
+    beside = "" if exact == text else f' data-v="{html.escape(exact)}"'
+    return f"<td{kind}{beside}>{html.escape(text)}</td>"
 
 
 def _cell(value: Any, how: str) -> str:

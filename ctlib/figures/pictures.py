@@ -75,17 +75,25 @@ def examples(store: Store, cohort: CohortTables, n: int = 8) -> list[Picture]:
         cohort: its tables.
         n: pictures.
     """
-    series = cohort.series
-    label = series["label"].to_numpy(np.float64, na_value=0)
-    uids = series["series_uid"].to_numpy()
-    turns = [list(uids[label == 1]), list(uids[label != 1])]
-    order = [uid for i in range(len(uids)) for turn in turns for uid in turn[i : i + 1]][:n]
+    order = in_turn(cohort.series)[:n]
     each = math.ceil(n / max(len(order), 1))
     pictures: list[Picture] = []
     for uid in order:
         table = cohort.slices[cohort.slices["series_uid"] == uid].sort_values("slice")
         pictures += slices_of(stored(store, uid), _choose(table, each), table["label"])
     return pictures[:n]
+
+
+def in_turn(series: pd.DataFrame) -> list[str]:
+    """The series of a table `series`, with and without disease in turn as long as there are both.
+
+    >>> in_turn(pd.DataFrame({"series_uid": ["a", "b", "c"], "label": [0, 0, 1]}))
+    ['c', 'a', 'b']
+    """
+    label = series["label"].to_numpy(np.float64, na_value=0)
+    uids = series["series_uid"].to_numpy()
+    turns = [uids[label == 1].tolist(), uids[label != 1].tolist()]
+    return [uid for i in range(len(uids)) for turn in turns for uid in turn[i : i + 1]]
 
 
 def _choose(table: pd.DataFrame, n: int) -> list[int]:
