@@ -31,6 +31,11 @@ def commands(text=README):
     return [parts for line in lines if (parts := shlex.split(line, comments=True))]
 
 
+def commands_in_prose(text=README):
+    """Commands within sentences, as arguments."""
+    return [shlex.split(code) for code in re.findall(r"`(python -m ctlib [^`]+)`", BLOCK.sub("", text))]
+
+
 def own_commands(title):
     """Arguments of `python` of a section, in order."""
     return [parts[1:] for parts in commands(section(title)) if parts[0] == "python"]

@@ -16,7 +16,7 @@ import pandas as pd
 import papermill
 import pytest
 import yaml
-from readme_parts import README, blocks, commands, files, own_commands, section
+from readme_parts import README, blocks, commands, commands_in_prose, files, own_commands, section
 
 from ctlib.__main__ import cli
 from ctlib.parameters import declared
@@ -64,9 +64,10 @@ def test_links_within_the_page_lead_somewhere():
 # ---- what the README names ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "arguments", [c[3:] for c in commands() if c[:3] == ["python", "-m", "ctlib"]], ids=" ".join
-)
+CTLIB = [words[3:] for words in commands() + commands_in_prose() if words[:3] == ["python", "-m", "ctlib"]]
+
+
+@pytest.mark.parametrize("arguments", CTLIB, ids=" ".join)
 def test_commands_have_these_arguments(arguments):
     """Parsed as click does, and not executed."""
     name, *rest = arguments
@@ -99,9 +100,8 @@ def test_parameters_that_the_readme_sets_exist():
 
 def test_files_that_the_readme_names_exist():
     named = re.findall(r"`((?:ctlib|params|notebooks|tests|benchmarks|tools|docs)/[\w/.-]*)`", README)
-    told = [path for path in named if path not in ("params/", "docs/reference/")]
-    assert len(told) > 5
-    for path in told:
+    assert len(set(named)) > 5
+    for path in named:
         assert (PROJECT / path).exists(), path
 
 
@@ -129,9 +129,9 @@ def test_inits_that_the_readme_lists_are_known():
 def test_papermill_tells_every_parameter_with_type_and_meaning(notebook):
     """`papermill --help-notebook`: its reader leaves out a line with a second = sign, comment included."""
     path = PROJECT / "notebooks" / f"{notebook}.ipynb"
-    told = papermill.inspect_notebook(path)
-    assert list(told) == list(declared(path))
-    for name, parameter in told.items():
+    seen = papermill.inspect_notebook(path)
+    assert list(seen) == list(declared(path))
+    for name, parameter in seen.items():
         assert parameter["inferred_type_name"] != "None" and len(parameter["help"]) > 4, name
         ast.literal_eval(parameter["default"])
 
