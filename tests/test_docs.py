@@ -1,6 +1,7 @@
 """What people read besides the reports: the README's claims and examples, help pages, the reference."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from readme_parts import README, blocks, commands, commands_in_prose, files, own_commands, section
 
+import ctlib
 from ctlib.__main__ import cli
 from ctlib.parameters import declared
 from ctlib.workspace import HOME, NOTEBOOKS, PROJECT
@@ -171,6 +173,13 @@ def reference(folder, *modules):
     assert recipe[-1] == "docs/reference"
     command = [sys.executable, "-c", OFFLINE, *arguments]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+
+
+def test_the_first_page_leads_to_modules_that_exist():
+    named = re.findall(r"`(ctlib\.\w+)`", ctlib.__doc__)
+    assert len(named) > 20
+    for name in named:
+        assert importlib.util.find_spec(name), name
 
 
 def test_the_reference_has_sections_and_examples(tmp_path):
