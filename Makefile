@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ITK := $(VENV)/share/itk-vtk-viewer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lab itk-viewer lint format lock clean
+.PHONY: help demo test test-fast lab itk-viewer docs lint format lock clean
 
 help: ## show this help
 	@echo "ctlib: does video pretraining help 3D networks on chest CT?"
@@ -52,6 +52,12 @@ itk-viewer: $(STAMP) ## fetch itk-vtk-viewer (npm, 36 MB, once) for viewer="itk"
 	@cd $(ITK).part && tar -xzf itk-vtk-viewer-*.tgz --strip-components=1 package/dist package/LICENSE package/Copyright.txt && rm itk-vtk-viewer-*.tgz
 	@rm -rf $(ITK) && mv $(ITK).part $(ITK)
 	@echo "itk-vtk-viewer is in $(ITK)"
+
+# Not committed: it says nothing that the docstrings do not, and takes half a minute. Without nannies, whose
+# classes are Dask's.
+docs: $(STAMP) ## write the reference of ctlib from its docstrings: docs/reference/index.html
+	@$(BIN)/python -m pdoc ctlib '!ctlib.nannies' --docformat google --no-show-source --output-directory docs/reference
+	@echo "Read docs/reference/index.html"
 
 lock: $(STAMP) ## write requirements.lock and environment.yml from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv

@@ -30,6 +30,14 @@ def cli() -> None:
 
     Four notebooks answer it; `run` executes them with the parameters of a profile (a folder of
     params/) and writes their reports. What was computed before is never computed again.
+
+    \b
+    Begin with      run demo; then open reports/demo/index.html
+    Your own data   scan data; run folder
+    Real CT         fetch, prepare, verify, run
+    A large grid    plan, run or worker, runs, retry, prune
+
+    Each command has a --help of its own; the README says more.
     """
 
 
@@ -176,7 +184,8 @@ def _print(pages: Sequence[Path]) -> None:
 def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
     """List the runs of PROFILE that were ever begun, also while a grid computes.
 
-    Their ids, status, validation AUROC, seconds and the last line of an error.
+    A row a run: its id, what it is, status, validation AUROC and seconds; with --failed, the last
+    line of its error.
     """
     frame = housekeeping.listed(_workspace(profile, places), failed)
     if as_json:
@@ -190,7 +199,9 @@ def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
 @cli.command(short_help="Score the clips of one series with a finished run.")
 @click.argument("run_id")
 @click.argument("series", type=click.Path(path_type=Path))
-@click.option("--profile", default="demo", show_default=True, help="Profile whose run it is.")
+@click.option(
+    "--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile whose run it is."
+)
 @click.pass_obj
 def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     """Score the clips of SERIES (a folder of DICOM files, or a NIfTI file) with the finished run RUN_ID.

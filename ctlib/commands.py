@@ -54,7 +54,13 @@ def show(frame: pd.DataFrame) -> None:
 @click.option(
     "--paths", is_flag=True, help="Show where each series or file lies: such names may be people's."
 )
-@click.option("--id-key", default=DEFAULT_KEY, show_default=True, help="Key of the pseudonyms, or 'public'.")
+@click.option(
+    "--id-key",
+    default=DEFAULT_KEY,
+    show_default=True,
+    metavar="FILE",
+    help="File with the key of the pseudonyms, or 'public'.",
+)
 def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     """List the CT volumes under ROOT (DICOM, NIfTI), and every file that is refused, with the reason.
 
@@ -79,7 +85,9 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
 
 @click.command(short_help="Store the volumes of a profile's cohorts and split its patients.")
 @click.argument("profile")
-@click.option("--cohort", "only", multiple=True, help="Only this cohort of the profile. Repeatable.")
+@click.option(
+    "--cohort", "only", multiple=True, metavar="NAME", help="Only this cohort of the profile. Repeatable."
+)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a parameter. Repeatable."
 )
@@ -161,15 +169,25 @@ def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_ru
 
 @click.command(short_help="Count and check all networks, as a table.")
 @click.argument("keys", nargs=-1, metavar="[NETWORK]...")
-@click.option("--size", type=click.Choice(["full", "tiny", "both"]), default="both", show_default=True)
+@click.option(
+    "--size",
+    type=click.Choice(["full", "tiny", "both"]),
+    default="both",
+    show_default=True,
+    help="Sizes of a network: the publisher's, the small one for a CPU, or both.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a row.")
 def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
-    """What each NETWORK costs, and whether it computes as it should: a table in Markdown.
+    """Tell what each NETWORK costs, and whether it computes as it should: a table in Markdown.
 
-    Without NETWORK: all of them. A network of your own is module:function. Parameters are those without
-    a head; multiply-adds and memory for training are those of one clip, the published one at full size.
-    Seen on a small clip: features and gradients are finite, and whether slices in reverse order change
-    the features, as they must where a network sees order. Exits 1 where one row fails.
+    \b
+    python -m ctlib networks slow_r50 my_nets:plain
+
+    Without NETWORK: all of them, in a minute or two. A network of your own is module:function.
+    Parameters are those without a head; multiply-adds and memory for training are those of one clip,
+    the published one at full size. Seen on a small clip: features and gradients are finite, and
+    whether slices in reverse order change the features, as they must where a network sees order.
+    Exits 1 where one row fails.
     """
     from dataclasses import asdict
 
@@ -197,7 +215,11 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
 @click.argument("scheduler", metavar="ADDRESS")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to use.  [default: all in sight]")
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Where no GPU is used."
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many, where no GPU is used.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a worker."

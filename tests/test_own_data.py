@@ -1,8 +1,7 @@
-"""README, "Your own data": its commands, word for word, on a folder of NIfTI files and a CSV."""
+"""README, "Your own data", "network" and "weights", word for word, on a folder of NIfTI files and a CSV."""
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -10,19 +9,19 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+import torch
+import yaml
+from readme_parts import blocks, files, own_commands
 
 from ctlib import tables
+from ctlib.backbones import build
 from ctlib.cohorts.phantom_exam import exam
 from ctlib.reports import remote_addresses
 from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
 
 pytestmark = pytest.mark.e2e
 N_PATIENTS = 24
-SECTION = re.search(
-    r"^## Your own data\n(.*?)^## ", (PROJECT / "README.md").read_text(encoding="utf-8"), re.S | re.M
-)[1]
-BLOCKS = [block.strip().splitlines() for block in re.findall(r"```\n(.*?)```", SECTION, re.S)]
-CSV, COMMANDS = BLOCKS
+CSV = blocks("Your own data")[0].splitlines()
 
 
 def write_volume(path, number):
@@ -54,24 +53,39 @@ def project(tmp_path_factory):
     return root
 
 
-def test_the_commands_of_the_readme_run_the_whole_study(project):
+def typed(project, title, which=slice(None)):
+    """The commands of a section, as a user types them; what they said."""
     environment = {**os.environ, "PYTHONPATH": str(project), "HOME": str(project.parent / "home")}
     said = ""
-    for command in COMMANDS:
-        program, *arguments = shlex.split(command, comments=True)
-        assert program == "python"
+    for arguments in own_commands(title)[which]:
         done = subprocess.run(
             [sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         said += done.stdout
+    return said
+
+
+@pytest.fixture(scope="module")
+def studied(project):
+    """The project after the commands of "Your own data", and what they said."""
+    return project, typed(project, "Your own data")
+
+
+def finished(work):
+    runs = tables.read("runs", work.table("runs"))
+    assert (runs["status"] == "finished").all()
+    return runs
+
+
+def test_the_commands_of_the_readme_run_the_whole_study(studied):
+    project, said = studied
     assert f"{N_PATIENTS} series in {N_PATIENTS} files" in said and "1 files are refused" in said
     work = Workspace(project / "work" / "folder")
     series = tables.read("series", work.table("series", "folder"))
     assert len(series) == N_PATIENTS and series["patient_id"].nunique() == N_PATIENTS
     assert series["label"].sum() == N_PATIENTS // 2
-    runs = tables.read("runs", work.table("runs"))
-    assert len(runs) == 12 and (runs["status"] == "finished").all()
+    assert len(finished(work)) == 12
     effects = tables.read("effects", work.table("effects"))
     assert effects["effect"].notna().all()
     pages = sorted((project / "reports" / "folder").glob("*.html"))
@@ -81,3 +95,44 @@ def test_the_commands_of_the_readme_run_the_whole_study(project):
         assert remote_addresses(text) == [] and "Traceback" not in text
         assert "scan-0" not in text and not re.search(r"Patient \d", text)
     assert (project.parent / "home" / ".config" / "ctlib" / "key").is_file()
+
+
+def test_the_reports_are_written_again_without_computing(studied):
+    project, _ = studied
+    page = project / "reports" / "folder" / "04_analyze.html"
+    page.unlink()
+    assert "04_analyze done" in typed(project, "Reading the reports", slice(1)) and page.is_file()
+    if shutil.which("chromium") is None:
+        pytest.skip("chromium is missing, so reports are not printed: install chromium")
+    typed(project, "Reading the reports", slice(1, None))
+    assert page.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_network_of_ones_own_is_asked_the_question(studied):
+    project, _ = studied
+    for name, text in files("Your own network", "python").items():
+        (project / name).write_text(text)
+    typed(project, "Your own network")
+    work = Workspace(project / "work" / "folder")
+    runs = finished(work)
+    assert len(runs) == 12 and set(runs["backbone"]) == {"my_nets:plain"}
+    effects = tables.read("effects", work.table("effects"))
+    assert effects["effect"].notna().all() and effects["backbone"].str.contains("my_nets:plain").any()
+
+
+def test_weights_of_ones_own_are_an_init(studied):
+    project, _ = studied
+    ((place, text),) = files("Your own weights", "yaml").items()
+    record = yaml.safe_load(text)
+    theirs = {f"module.encoder.{name}": tensor for name, tensor in build("slow_r50").state_dict().items()}
+    theirs |= {"module.fc.weight": torch.zeros(1000, 8), "module.fc.bias": torch.zeros(1000)}
+    (project / place).parent.mkdir(parents=True)
+    (project / place).write_text(text)
+    torch.save({"state_dict": theirs, "epoch": 90}, (project / place).with_name(record["file"]))
+    typed(project, "Your own weights")
+    work = Workspace(project / "work" / "folder")
+    runs = finished(work)
+    assert set(runs["init"]) == {"random", "ours"} and len(runs) == 12
+    assert tables.read("effects", work.table("effects"))["effect"].notna().all()
+    told = (project / "reports" / "folder" / "03_finetune_grid.html").read_text(encoding="utf-8")
+    assert record["source"].split(",")[1].strip() in told
