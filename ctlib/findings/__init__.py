@@ -17,6 +17,7 @@ from ctlib.findings.paper import Claim, claims, overview
 from ctlib.findings.rivals import DOMAIN, TWO_D
 from ctlib.findings.speed import COST, SPEED
 from ctlib.findings.study import Study
+from ctlib.findings.taught import taught
 from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, verdicts
 
 QUESTIONS = {
@@ -56,6 +57,7 @@ __all__ = [
     "show_exams",
     "show_plan",
     "show_sights",
+    "taught",
     "verdict",
     "verdicts",
 ]
