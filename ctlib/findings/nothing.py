@@ -35,7 +35,8 @@ def compute_nothing(study: Study) -> pd.DataFrame:
         found = nulls.control_aurocs(study.runs, controls, both, study.how, study.rule)
         label = found["control"].str.replace("_", " ") + ", from " + found["init"]
         parts.append(found.assign(kind=RUNS, label=label))
-    exchanged = nulls.exchanged_labels(study.runs, study.predictions, study.how, study.rule)
+    two = study.runs[study.runs["init"].isin([study.baseline, study.compared])]
+    exchanged = nulls.exchanged_labels(two, study.predictions, study.how, study.rule)
     if len(exchanged):
         label = "test labels exchanged, from " + exchanged["init"]
         parts.append(exchanged.assign(kind=EXCHANGED, label=label))

@@ -208,9 +208,8 @@ def overview(found: Sequence[Claim]) -> pd.DataFrame:
         if len(known):
             least = known.loc[known["effect"].idxmin()]
             row["smallest at"] = place(least)
-            row |= {
-                name: least[name] for name in ("effect", "low", "high", "n_patients", "n_seeds", "n_networks")
-            }
+            row |= {name: least[name] for name in ("effect", "low", "high")}
+            row |= {name: least[f"n_{name}"] for name in ("patients", "seeds", "networks")}
         rows.append(row | {"comparisons": len(claim.comparisons)})
     return pd.DataFrame(rows)
 
