@@ -2,10 +2,14 @@
 
 It is made of the two photographs that ship with scikit-learn. A clip shows a random crop, at
 random scale, angle, contrast, brightness and polarity, that moves in one of nine ways; the way is
-the label. In a part of the clips the camera stands and an object moves instead: a disc cut from
-the other photograph. That leaves the nine classes as they are, for an object to the right and a
+the label. In most clips the camera stands, the photograph is out of focus, and a few discs move over
+it instead, all in that way. That leaves the nine classes as they are, for discs to the right and a
 picture to the right are the same motion; more classes would only make each rarer. A single frame
 says nothing about the class.
+
+The discs are there for `ctlib.cohorts.phantom`, whose task `lidc_nodule` was built to gain from these
+videos: whether small round things stand or move is what both are about. A network that learnt pans of
+whole photographs alone finds the phantoms' nodules later than one with random weights.
 
 Nothing is ever flipped: a mirrored pan to the left is a pan to the right.
 """
@@ -38,9 +42,15 @@ MOTIONS = {
 """The classes, named by the way in which the content moves on the screen (right: clockwise)."""
 PACES = ((0.8, 2.8), (0.8, 2.8), (0.02, 0.06), (0.035, 0.11))
 """Slowest and fastest step a frame: px of a frame of 56 px, the same, log scale, radians."""
-OBJECT_SHARE = 0.3
-"""Share of the clips in which an object moves and the camera stands."""
-VERSION = 1
+DISCS_SHARE = 0.8
+"""Share of the clips in which discs move and the camera stands."""
+N_DISCS = (1, 3)
+"""Fewest and most discs of such a clip."""
+DISC_RADIUS, DISC_CONTRAST = (0.05, 0.12), (0.3, 0.5)
+"""Their radius in widths of the frame, and how far they are from the background's mean, of [0, 1]."""
+FOCUS = 1 / 14
+"""Standard deviation of the blur behind the discs, in widths of the frame."""
+VERSION = 2
 """Of the generated videos: a change of what is shown raises it."""
 MANIFEST = "videos.json"
 
@@ -104,15 +114,17 @@ def _shown(photo: NDArray[np.float32], maps: NDArray[np.float64], size_px: int) 
     return frames
 
 
-def _disc(maps: NDArray[np.float64], size_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Where a moving disc is, [n, size, size] in [0, 1], with a soft edge."""
-    radius = rng.uniform(0.14, 0.30) * size_px
-    start = np.append(rng.uniform(-0.12, 0.12, 2) * size_px, 1.0)
-    at = maps @ start
-    radii = radius * np.sqrt(np.linalg.det(maps[:, :2, :2]))
+def _discs(maps: NDArray[np.float64], size_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Where moving discs are, [n, size, size] in [0, 1], with a soft edge."""
+    cover = np.zeros((len(maps), size_px, size_px), np.float32)
     axis = np.arange(size_px) - (size_px - 1) / 2
-    distance = np.hypot(axis[:, None] - at[:, 1, None, None], axis - at[:, 0, None, None])
-    return np.clip(0.5 + radii[:, None, None] - distance, 0, 1).astype(np.float32)
+    for _ in range(rng.integers(N_DISCS[0], N_DISCS[1] + 1)):
+        radius = rng.uniform(*DISC_RADIUS) * size_px
+        at = maps @ np.append(rng.uniform(-0.35, 0.35, 2) * size_px, 1.0)
+        radii = radius * np.linalg.det(maps[:, :2, :2]) ** 0.25
+        distance = np.hypot(axis[:, None] - at[:, 1, None, None], axis - at[:, 0, None, None])
+        np.maximum(cover, np.clip(0.5 + radii[:, None, None] - distance, 0, 1), out=cover)
+    return cover
 
 
 def _contrasted(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -122,6 +134,22 @@ def _contrasted(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     return np.clip(centred + rng.uniform(0.3, 0.7), 0, 1).astype(np.float32)
 
 
+def _over_a_still(
+    photo: NDArray[np.float32],
+    placed: NDArray[np.float64],
+    path: NDArray[np.float64],
+    size_px: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Discs that move over a photograph out of focus, [n, size, size] in [0, 1]."""
+    still = cv2.GaussianBlur(_shown(photo, placed[None], size_px)[0], (0, 0), FOCUS * size_px)
+    still = _contrasted(still[None], rng)
+    middle = still.mean()
+    bright = np.float32(np.clip(middle + rng.choice([-1.0, 1.0]) * rng.uniform(*DISC_CONTRAST), 0, 1))
+    still = middle + 0.5 * (still - middle)
+    return still + _discs(path, size_px, rng) * (bright - still)
+
+
 def frames_of(
     name: str, photos: list[NDArray[np.float32]], n_frames: int, size_px: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
@@ -129,7 +157,7 @@ def frames_of(
 
     Args:
         name: a key of `MOTIONS`.
-        photos: two photographs, float32 [H, W] in [0, 1].
+        photos: photographs, float32 [H, W] in [0, 1].
         n_frames: frames.
         size_px: height and width.
         rng: draws everything but the motion's name.
@@ -138,15 +166,12 @@ def frames_of(
         uint8 [n_frames, size_px, size_px].
     """
     path = motion(name, n_frames, size_px, rng)
-    back, front = rng.permutation(2)
-    placed = _placed(photos[back], size_px, rng)
-    if rng.random() >= OBJECT_SHARE:
-        frames = _contrasted(_shown(photos[back], path @ placed, size_px), rng)
+    photo = photos[int(rng.integers(len(photos)))]
+    placed = _placed(photo, size_px, rng)
+    if rng.random() >= DISCS_SHARE:
+        frames = _contrasted(_shown(photo, path @ placed, size_px), rng)
     else:
-        still = _contrasted(_shown(photos[back], placed[None], size_px), rng)
-        moving = _contrasted(_shown(photos[front], path @ _placed(photos[front], size_px, rng), size_px), rng)
-        disc = _disc(path, size_px, rng)
-        frames = still + disc * (moving - still)
+        frames = _over_a_still(photo, placed, path, size_px, rng)
     frames += rng.normal(0, 0.01, frames.shape).astype(np.float32)
     return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
 

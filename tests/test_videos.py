@@ -102,7 +102,7 @@ def inner_difference(a, b):
 
 @pytest.mark.parametrize("name", motions.MOTIONS)
 def test_each_class_moves_as_its_name_says(name, photos, monkeypatch):
-    monkeypatch.setattr(motions, "OBJECT_SHARE", 0.0)
+    monkeypatch.setattr(motions, "DISCS_SHARE", 0.0)
     x, y, grow, turn = motions.MOTIONS[name]
     expected = {
         "pan_left": (-1, 0, 0, 0),
@@ -132,8 +132,8 @@ def test_each_class_moves_as_its_name_says(name, photos, monkeypatch):
             assert min(differences, key=differences.get) == "static", (seed, differences)
 
 
-def test_an_object_moves_over_a_still_background(photos, monkeypatch):
-    monkeypatch.setattr(motions, "OBJECT_SHARE", 1.0)
+def test_discs_move_over_a_still_background(photos, monkeypatch):
+    monkeypatch.setattr(motions, "DISCS_SHARE", 1.0)
     for seed in range(4):
         frames = motions.frames_of("pan_right", photos, 16, SIZE, np.random.default_rng(seed)).astype(float)
         still = np.abs(frames - np.median(frames, 0)).max(0) < 15

@@ -5,10 +5,10 @@ They say nothing about patients.
 
 **`lidc_nodule`, the planted effect.** Every exam holds the same number of round objects, drawn
 alike: size, attenuation, outline, place, how many slices, how the radius changes over these. In
-an ill exam one or two of them stand still from slice to slice (nodules); all others move on by
-a pixel or two (vessels that run obliquely). So any single slice looks alike in both, and what
-tells them apart is motion along z, which is what the generated videos teach (`ctlib.videos`:
-still, or moving, and where to). A network that knows motion from video needs fewer labelled
+an ill exam they stand still from slice to slice (nodules); in the others they move on by a pixel or
+two (vessels that run obliquely). So any single slice looks alike in both, and what tells them apart
+is motion along z, which is what the generated videos teach (`ctlib.motions`: small round things that
+stand, or move, and where to). A network that knows motion from video needs fewer labelled
 patients to find this rule than one that starts at random. A 2D network, which sees slices one
 by one, loses by construction: no slice of a nodule differs from a slice of a vessel.
 
@@ -25,8 +25,9 @@ Distractors look like disease on one slice only: vessels cut across in `lidc_nod
 
 The label enters in one line a cohort (`exam`); all else is drawn before, or from a generator of
 (seed, cohort, patient) in the same state for either label. How hard the tasks are (sizes,
-attenuations, how dense the chest is) was set by a network that began at random and saw 64
-patients, which was to reach a test AUROC of 0.70 to 0.85; no other init was looked at.
+attenuations, how dense the chest is) was set by networks that began at random and saw 64
+patients, which were to reach a test AUROC of 0.70 to 0.85. What the videos must show for a planted
+effect to be one was found on phantoms of another seed, with other patients than the demo's.
 
 Real layouts, unreal names: LIDC patients are numbered from 9001 (the real ones end at 1012), no
 UID is of a real exam, and no maker exists.
@@ -51,7 +52,7 @@ from ctlib.cohorts.phantom_exam import COHORTS, Exam, exam
 from ctlib.maps import Map, in_order
 from ctlib.workspace import read_json, write_json, write_text
 
-VERSION = 3
+VERSION = 4
 """Of the phantoms: a change of what is drawn raises it, so that cohorts are written again."""
 MANIFEST = "phantom.json"
 """Says what a folder holds, and, written last, that it is whole."""

@@ -25,8 +25,6 @@ OBJECT_HU = (-100.0, 60.0)
 """Attenuation of a round object: soft tissue, partly aerated."""
 N_OBJECTS = (2, 3)
 """Fewest and most round objects of an exam, nodules and vessels together."""
-SECOND_NODULE = 0.3
-"""Share of ill exams with two nodules."""
 DEFECT_SLICES = (9, 10, 11)
 """Slices of a filling defect, which fills most of a descending artery."""
 DEFECT_SHARE = (0.85, 0.93)
@@ -35,7 +33,7 @@ SECOND_DEFECT = 0.8
 """Share of exams with a lasting defect on both sides; the others have one."""
 FLOW_ARTEFACT = 0.3
 """Share of exams with a flow artefact of a single slice."""
-EMBOLUS_HU, ARTEFACT_HU = (40.0, 25.0), (210.0, 45.0)
+EMBOLUS_HU, ARTEFACT_HU = (40.0, 25.0), (235.0, 35.0)
 """Mean and spread between exams of an embolus, and of unmixed contrast."""
 
 
@@ -135,17 +133,14 @@ def round_objects(chest: Chest, rng: np.random.Generator) -> list[RoundObject]:
 
 
 def halt(objects: list[RoundObject], rng: np.random.Generator, ill: bool) -> list[RoundObject]:
-    """Let one or two objects of an ill patient stand still, each at a place of its own track.
+    """Let the objects of an ill patient stand still, each at a place of its own track.
 
     The generator gives the same numbers whether the patient is ill or not.
     """
-    n_still = 1 + int(rng.random() < SECOND_NODULE)
     stops = [int(rng.integers(len(item.radii_mm))) for item in objects]
     if not ill:
         return objects
-    return [
-        o.standing(stop) if i < n_still else o for i, (o, stop) in enumerate(zip(objects, stops, strict=True))
-    ]
+    return [item.standing(stop) for item, stop in zip(objects, stops, strict=True)]
 
 
 def draw_objects(hu: Array, chest: Chest, objects: list[RoundObject]) -> None:
