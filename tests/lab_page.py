@@ -25,6 +25,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox", "--disable-quic", "--disable-background-networking", "--use-gl=angle",
     "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
+    "--disable-gpu-watchdog",  # on a busy machine it ends the renderer, and the canvas stays black
 ]  # fmt: skip
 NO_CHROMIUM = f"NOTHING OF THE VIEWER IS TESTED IN A BROWSER: {CHROMIUM} is missing; install chromium"
 TOKEN = "of-a-test"
@@ -101,6 +102,7 @@ class LabPage:
     size: tuple = (1400, 1100)
     asked: list = field(default_factory=list)
     errors: list = field(default_factory=list)
+    said: list = field(default_factory=list)
 
     def __post_init__(self):
         width, height = self.size
@@ -108,6 +110,7 @@ class LabPage:
         self.tab.set_default_timeout(WAIT_MS)
         self.tab.route(re.compile(r"^(https?|wss?)://"), self._only_here)
         self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("console", lambda message: self.said.append(f"{message.type}: {message.text[:300]}"))
 
     def _only_here(self, route):
         if urlsplit(route.request.url).hostname == "127.0.0.1":
@@ -140,8 +143,8 @@ class LabPage:
         self.until_idle()
         assert self.failures() == []
 
-    def run(self, source, timeout_ms=WAIT_MS):
-        """Run a source in the last cell of the notebook, in place of what it held."""
+    def start(self, source):
+        """Start a source in the last cell of the notebook, in place of what it held."""
         self.tab.evaluate(
             """(source) => { const book = window.jupyterapp.shell.currentWidget.content;
             book.activeCellIndex = book.widgets.length - 1;
@@ -151,11 +154,16 @@ class LabPage:
             window.jupyterapp.commands.execute('notebook:run-cell').then(done); }""",
             source,
         )
+
+    def run(self, source, timeout_ms=WAIT_MS):
+        """Run a source in the last cell, and wait until its viewers are drawn."""
+        self.start(source)
         self.tab.wait_for_function("() => window.ran !== null", timeout=timeout_ms)
         self.until_idle()
         assert self.failures() == []
         for number in range(self.canvases.count()):
-            assert self.until(lambda pixels: pixels.max() > 100, number).max() > 100, "nothing is drawn"
+            drawn = self.until(lambda pixels: pixels.max() > 100, number)
+            assert drawn.max() > 100, "nothing is drawn: " + " | ".join(self.said[-20:])
 
     def failures(self):
         """Texts of the outputs that are errors."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctlib.figures.look import READERS
 from ctlib.hu import HuWindow
-from ctlib.viewer.layers import OVERLAP, nifti
+from ctlib.viewer.layers import OVERLAP, nifti, part
 from ctlib.volumes import Volume
 
 PLANES = {
@@ -96,7 +96,7 @@ class Canvas:
         """
         limits = {"cal_min": hu_window.low, "cal_max": hu_window.high}
         self._shape = volume.shape
-        self._layers = {"ct": _layer(volume, volume.hu, "ct.nii", colormap="gray", **limits)}
+        self._layers = {"ct": _layer(nifti(volume, volume.hu), "ct.nii", colormap="gray", **limits)}
         if heat is not None:
             self._layers["Grad-CAM"] = _warm(volume, heat)
         if contours is not None:
@@ -116,7 +116,9 @@ class Canvas:
         self._layers[name].opacity = value
 
     def hu_window(self, hu_window: HuWindow) -> None:
-        """Set the HU window."""
+        """Set the HU window of what is shown."""
+        if "ct" not in self._layers:
+            return
         base = self._layers["ct"]
         with base.hold_sync():
             base.cal_min, base.cal_max = hu_window.low, hu_window.high
@@ -150,19 +152,20 @@ class Canvas:
         self._moved((z, y, x))
 
 
-def _layer(volume: Volume, voxels: NDArray[np.generic], name: str, **options: Any) -> _Layer:
-    return _Layer(data=nifti(volume, voxels), name=name, colorbar_visible=False, **options)
+def _layer(data: bytes, name: str, **options: Any) -> _Layer:
+    return _Layer(data=data, name=name, colorbar_visible=False, **options)
 
 
 def _warm(volume: Volume, heat: NDArray[np.uint8]) -> _Layer:
     kind = ipyniivue.ColormapType.ZERO_TO_MAX_TRANSPARENT_BELOW_MIN
     limits = {"cal_min": float(HEAT_FROM), "cal_max": 255.0}
     shown = {"opacity": OPACITY["Grad-CAM"], "colormap": "plasma", "colormap_type": kind}
-    return _layer(volume, heat, "cam.nii", **shown, **limits)
+    return _layer(nifti(volume, heat), "cam.nii", **shown, **limits)
 
 
 def _outlined(volume: Volume, contours: NDArray[np.uint8]) -> _Layer:
-    layer = _layer(volume, contours, "contours.nii", opacity=OPACITY["contours"])
+    held, corner = part(contours)  # a nodule is small: nothing else need travel
+    layer = _layer(nifti(volume, held, corner), "contours.nii", opacity=OPACITY["contours"])
     colours = [(0, 0, 0), *(_rgb(colour) for colour in (*READERS, OVERLAP))]
     names = ["", *(f"reader {i + 1}" for i in range(len(READERS))), "several readers"]
     table = {channel: [colour[i] for colour in colours] for i, channel in enumerate("RGB")}

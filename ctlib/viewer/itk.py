@@ -61,7 +61,7 @@ class Server:
                     self.send_error(404)
                 elif found in server.files:
                     self.answer(server.files[found], "application/octet-stream")
-                elif found in ("", "index.html"):
+                elif found == "":
                     self.answer((ASSETS / "itk.html").read_bytes(), "text/html; charset=utf-8")
                 else:
                     self.path = f"/{found}"

@@ -17,7 +17,7 @@ SEVERAL = len(READERS) + 1
 OVERLAP = "#FFFFFF"
 
 
-def nifti(volume: Volume, voxels: NDArray[np.generic]) -> bytes:
+def nifti(volume: Volume, voxels: NDArray[np.generic], corner: tuple[int, int, int] = (0, 0, 0)) -> bytes:
     """A single NIfTI-1 file of voxels on a volume's grid; nothing is resampled, turned or compressed.
 
     Our axes point to Superior, Posterior, Left and the last runs fastest. NIfTI's first runs fastest
@@ -26,10 +26,13 @@ def nifti(volume: Volume, voxels: NDArray[np.generic]) -> bytes:
 
     Args:
         volume: gives spacing and origin.
-        voxels: `[D, H, W]`, int16, uint8 or float32.
+        voxels: `[D, H, W]`, int16, uint8 or float32; all of the grid, or a part of it.
+        corner: slice, row, column of their first voxel.
     """
     z, y, x = volume.spacing_mm
-    z0, y0, x0 = volume.origin_mm
+    z0, y0, x0 = (
+        start + step * i for start, step, i in zip(volume.origin_mm, (z, y, x), corner, strict=True)
+    )
     affine = np.array([[-x, 0, 0, -x0], [0, -y, 0, -y0], [0, 0, z, z0], [0, 0, 0, 1]], np.float64)
     header = Nifti1Header(endianness="<")
     header.set_data_dtype(voxels.dtype)
@@ -64,6 +67,25 @@ def contours(volume: Volume, marks: pd.DataFrame) -> NDArray[np.uint8]:
         plane[outline == 1] = value
         plane[shared] = SEVERAL
     return drawn
+
+
+def part(drawn: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    """The smallest part that holds all that is not 0, and a rim of one voxel where there is one.
+
+    Args:
+        drawn: `[D, H, W]`.
+
+    Returns:
+        The part, and slice, row, column of its first voxel; all of it where nothing is drawn.
+    """
+    if not drawn.any():
+        return drawn, (0, 0, 0)
+    spans = []
+    for axis in range(3):
+        held = np.flatnonzero(drawn.any(axis=tuple(other for other in range(3) if other != axis)))
+        spans.append(slice(max(int(held[0]) - 1, 0), int(held[-1]) + 2))
+    z, y, x = (span.start for span in spans)
+    return drawn[tuple(spans)], (z, y, x)
 
 
 def heat(cam: NDArray[np.floating]) -> NDArray[np.uint8]:

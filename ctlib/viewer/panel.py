@@ -33,7 +33,7 @@ class Panel:
     def __init__(self, title: str = "", wide: bool = True) -> None:
         layout = ipyniivue.MultiplanarType.ROW if wide else ipyniivue.MultiplanarType.GRID
         self.canvas = Canvas(380 if wide else 560, layout)
-        self.scene: Scene
+        self.scene: Scene | None = None
         self.place = (0, 0, 0)
         self.followers: list[Callable[[tuple[int, int, int]], None]] = []
         self.presets = _choice([*HU_WINDOWS, FREE])
@@ -50,12 +50,17 @@ class Panel:
         self.widget = widgets.VBox([*heading, *rows, self.canvas.widget, *below], layout={"width": "100%"})
 
     def load(self, scene: Scene) -> None:
-        """Show a scene; of its runs, the first with Grad-CAM gives that layer."""
+        """Show a scene; of its runs, the first with Grad-CAM gives that layer.
+
+        The first one opens with its own HU window; after it, the HU window that was chosen stays.
+        """
+        if self.scene is None:
+            self.presets.value = scene.hu_window
+            self._on_preset({"new": scene.hu_window})
         self.scene = scene
         cam = next((run.cam for run in scene.runs.values() if run.cam is not None), None)
         drawn = None if scene.marks is None else contours(scene.volume, scene.marks)
-        self.canvas.load(scene.volume, named(scene.hu_window), None if cam is None else heat(cam), drawn)
-        self.presets.value = scene.hu_window
+        self.canvas.load(scene.volume, self._hu_window, None if cam is None else heat(cam), drawn)
         self.opacities.children = [self._opacity(name) for name in self.canvas.layers]
         self.legend.value = "" if drawn is None else _legend(drawn)
         self.strip.load(scene.bands, scene.volume.shape[0], scene.start[0])
@@ -85,10 +90,14 @@ class Panel:
             self._presetting = False
             self.canvas.hu_window(preset)
 
+    @property
+    def _hu_window(self) -> HuWindow:
+        return HuWindow(self.centre.value, self.width.value)
+
     def _on_hu_window(self, change: dict[str, Any]) -> None:
         if self._presetting:  # between one slider and the other
             return
-        now = HuWindow(self.centre.value, self.width.value)
+        now = self._hu_window
         self.canvas.hu_window(now)
         self.presets.value = next((name for name, known in HU_WINDOWS.items() if known == now), FREE)
 
@@ -111,6 +120,7 @@ class Panel:
         self.canvas.move_to(place)
 
     def _moved(self, place: tuple[int, int, int]) -> None:
+        assert self.scene is not None
         self.place = place
         self.strip.place = place[0]
         z_mm, y_mm, x_mm = self.scene.mm_at(place)
