@@ -119,10 +119,11 @@ const made = (tag, more = {}, ...inside) => {
       count.textContent = `${at + 1} of ${pictures.length}`;
     };
     const press = (label, act, more = {}) => made("button", { type: "button", onclick: act, ...more }, label);
-    const size = press("Larger", () => {
-      const large = dialog.classList.toggle("large");
+    const enlarge = large => {
+      dialog.classList.toggle("large", large);
       size.textContent = large ? "Fit" : "Larger";
-    });
+    };
+    const size = press("Larger", () => enlarge(!dialog.classList.contains("large")));
     dialog.append(made("div", { class: "bar" }, count, press("Previous", () => put(at - 1)), press("Next", () => put(at + 1)), size, press("Close", () => dialog.close())), shown, caption);
     shown.tabIndex = 0;
     dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
@@ -134,7 +135,7 @@ const made = (tag, more = {}, ...inside) => {
     document.body.append(dialog);
     pictures.forEach((image, i) => {
       const picture = image.closest("picture") || image;
-      const open = made("button", { type: "button", class: "enlarge", "aria-label": `Enlarge: ${image.alt}`, onclick: () => { put(i); dialog.showModal(); } });
+      const open = made("button", { type: "button", class: "enlarge", "aria-label": `Enlarge: ${image.alt}`, onclick: () => { put(i); enlarge(innerWidth < 700); dialog.showModal(); } });
       picture.replaceWith(open);
       open.append(picture);
     });

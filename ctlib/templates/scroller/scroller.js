@@ -108,6 +108,7 @@ for (const root of document.querySelectorAll(".ct-scroller:not([data-ready])")) 
     const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: BIG_STEP, PageDown: -BIG_STEP }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || !(step || event.key === "Home" || event.key === "End")) return;
     event.preventDefault();
+    event.stopPropagation(); // JupyterLab would choose another cell
     go(step ? at + step : event.key === "Home" ? 0 : exam.places.length - 1);
   };
   stage.addEventListener("keydown", keys);
