@@ -134,5 +134,8 @@ def test_weights_of_ones_own_are_an_init(studied):
     runs = finished(work)
     assert set(runs["init"]) == {"random", "ours"} and len(runs) == 12
     assert tables.read("effects", work.table("effects"))["effect"].notna().all()
-    told = (project / "reports" / "folder" / "03_finetune_grid.html").read_text(encoding="utf-8")
-    assert record["source"].split(",")[1].strip() in told
+    for run_id in runs.loc[runs["init"] == "ours", "run_id"]:
+        ledger = tables.read("ledger", work.runs / run_id / "ledger.parquet")
+        loaded = ledger[ledger["status"] != "head"]
+        assert len(loaded) == len(theirs) - 2 and (loaded["status"] == "loaded").all()
+        assert loaded["why"].str.contains(record["file"], regex=False).all()
