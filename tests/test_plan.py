@@ -254,7 +254,7 @@ def places(tmp_path):
         },
         **{"tasks": ["rspect_pe"], "backbones": ["resnet18"], "inits": ["random"], "fractions": [0.5, 1.0]},
         **{"seeds": [0, 1], "matrix_px": SIDE, "clip_length": LENGTH, "crop_px": SIDE - 2, "workers": 2},
-        "split_shares": [0.7, 0.15, 0.15],
+        **{"split_shares": [0.7, 0.15, 0.15], "controls": []},
     }
     found = Places(params=tmp_path / "params")
     (found.params / "small").mkdir(parents=True)
