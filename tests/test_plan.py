@@ -360,6 +360,18 @@ def test_a_plan_without_calibration_measures_nothing(places, workspace, capsys, 
     assert not planned(places, capsys, "--no-calibration")["costs"][0]["is_measured"]
 
 
+def test_runs_with_a_negative_control_are_planned_too(workspace, places):
+    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
+    values = yaml.safe_load(path.read_text())
+    values |= {"controls": ["permuted_labels"], "control_backbones": ["resnet18"]}
+    found = here.expected(workspace, values)
+    assert [(run.control, run.fraction) for run in found.runs[4:]] == [("permuted_labels", 1.0)] * 2
+    with pytest.raises(
+        ValueError, match="control_backbones has slow_r50, which the experiment has no run of"
+    ):
+        here.expected(workspace, values | {"control_backbones": ["slow_r50"]})
+
+
 def test_wrong_settings_are_refused(places, workspace):
     for override, told in (("03.backbones=['resnet19']", "resnet19"), ("03.crop_px=0", "0 px")):
         with pytest.raises(click.ClickException, match=told) as refused:
