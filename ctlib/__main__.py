@@ -150,8 +150,9 @@ def report(places: Places, profile: str, pdf: bool) -> None:
     """
     from ctlib import notebooks
 
-    values = load(profile, (), places)
-    pages = []
+    values, pages = load(profile, (), places), []
+    if not any(notebooks.executed_path(name, values[name]).is_file() for name in values):
+        raise Refused(f"profile {profile} was not run here: `python -m ctlib run {profile}` first.")
     for name in values:
         if notebooks.executed_path(name, values[name]).is_file():
             story, stale = _report(profile, name, values, places)

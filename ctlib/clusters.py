@@ -219,7 +219,7 @@ def queue(cluster: Cluster, threads: int, dashboard: bool) -> Any:
         import dask_jobqueue
     except ImportError as error:
         raise ClusterError(
-            f"cluster is {cluster.kind!r}, which needs dask-jobqueue: pip install 'ctlib[cluster]'."
+            f"cluster is {cluster.kind!r}, which needs dask-jobqueue: pip install -e '.[cluster]'."
         ) from error
     asked = dict(cluster.options)
     serving: dict[str, Any] = {"dashboard": dashboard, "dashboard_address": ":0"}

@@ -137,9 +137,10 @@ def verify(places: Places, profile: str) -> None:
     plan, n_damaged = Preparation.of(values), 0
     with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
         for name in values["cohorts"]:
-            damaged = plan.store(name).verify(engine.map)
+            store = plan.store(name)
+            damaged = store.verify(engine.map)
             n_damaged += len(damaged)
-            click.echo(f"{name}: {len(damaged)} damaged series")
+            click.echo(f"{name}: {len(damaged)} damaged series of {store.n_series}")
             show(damaged)
     if n_damaged:
         raise click.ClickException(f"{n_damaged} series are damaged: prepare them again.")

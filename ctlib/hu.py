@@ -74,7 +74,7 @@ def to_unit(hu: NDArray[np.generic], hu_window: HuWindow) -> NDArray[np.float32]
     """HU of any shape to float32 in [0, 1], clipped at both ends.
 
     Air maps to 0 where the HU window begins above it (`pe`, `mediastinum`, `bone`); in
-    `lung`, which begins at -1350 HU, padding of -1024 HU maps to 0.217, as air itself does.
+    `lung`, which begins at -1350 HU, padding of -1024 HU maps to 0.217, and air of -1000 HU to 0.233.
 
     >>> to_unit(np.array([-1024, -100, 400, 900, 3071]), named("pe")).tolist()
     [0.0, 0.0, 0.5, 1.0, 1.0]

@@ -35,7 +35,7 @@ def require(name: str) -> str:
     package = PACKAGES[name]
     if package and importlib.util.find_spec(package) is None:
         raise ValueError(
-            f"logger is {name!r}, which needs the package {package}: pip install 'ctlib[{package}]', or take "
+            f"logger is {name!r}, which needs the package {package}: pip install -e '.[{package}]', or take "
             f"{CSV}."
         )
     return name

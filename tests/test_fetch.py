@@ -296,7 +296,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch):
     without(monkeypatch, "idc_index")
     done = ctlib("lidc")
     assert done.exit_code == 2 and len(done.output.splitlines()) == 1
-    assert "idc_index is not installed" in done.output and "ctlib[fetch]" in done.output
+    assert "idc_index is not installed" in done.output and ".[fetch]" in done.output
 
 
 def test_exit_codes_of_the_command(tmp_path, index, monkeypatch):
@@ -403,7 +403,7 @@ def test_rspect_tells_the_published_figures_and_what_is_missing(tmp_path, monkey
     assert "7,279 labelled studies, 1,790,594 images, about 900.0 GB" in told["in all"]
     assert told["credentials"] == "none" and job.needs_bytes == 1800 * 10**9  # the archive, and unpacked
     package, credentials = job.lacking
-    assert "ctlib[fetch]" in package
+    assert ".[fetch]" in package
     assert all(word in credentials for word in ("an account", "accept the competition's rules", "a token"))
     with pytest.raises(FetchRefused, match="Nothing was fetched"):
         fetching.fetch(job, yes=True)

@@ -67,7 +67,7 @@ def test_a_logger_that_is_not_installed_is_refused_before_anything_starts(worksp
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else found(name))
     runs = runs_of(workspace)
-    said = "logger is 'mlflow', which needs the package mlflow: pip install 'ctlib[mlflow]', or take csv."
+    said = "logger is 'mlflow', which needs the package mlflow: pip install -e '.[mlflow]', or take csv."
     with pytest.raises(ValueError, match=re.escape(said)):
         run_grid(workspace, runs, Engine(0), logger="mlflow")
     with pytest.raises(ValueError, match="logger is 'wandb'; known are csv, tensorboard, mlflow"):

@@ -88,7 +88,7 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     assert series["n_files"].sum() + problems["n_files"].sum() == n_files
     splits = tables.read("splits", here.work.table("splits", "lidc"))
     assert set(splits["patient_id"]) == set(series["patient_id"])
-    assert ended(started(here, "verify", "here"))[:2] == (0, "lidc: 0 damaged series\n")
+    assert ended(started(here, "verify", "here"))[:2] == (0, f"lidc: 0 damaged series of {N_PATIENTS - 1}\n")
     path = next(here.store.folder.glob("*.npy"))
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

@@ -621,7 +621,7 @@ def require(package, extra, why=""):
     try:
         metadata.distribution(package)
     except metadata.PackageNotFoundError:
-        pytest.skip(f"{package} is not installed: " + (why or f"pip install 'ctlib[{extra}]'"))
+        pytest.skip(f"{package} is not installed: " + (why or f"pip install -e '.[{extra}]'"))
 
 
 # ---- PENet -----------------------------------------------------------------------------

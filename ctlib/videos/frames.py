@@ -28,7 +28,7 @@ from ctlib.workspace import read_json, write_json
 VERSION = 1
 """Of what is stored: a change of how frames are decoded raises it."""
 MARGIN = 7 / 6
-"""Stored frames are this much larger than a crop: 56 px for crops of 48, as 256 for 224 in the paper."""
+"""Stored frames are this much larger than a crop: 56 px for crops of 48 (the paper has 8 / 7)."""
 LEFTOVER_S = 24 * 3600
 """A temporary file that is older belongs to nobody."""
 

