@@ -366,9 +366,7 @@ def test_runs_with_a_negative_control_are_planned_too(workspace, places):
     values |= {"controls": ["permuted_labels"], "control_backbones": ["resnet18"]}
     found = here.expected(workspace, values)
     assert [(run.control, run.fraction) for run in found.runs[4:]] == [("permuted_labels", 1.0)] * 2
-    with pytest.raises(
-        ValueError, match="control_backbones has slow_r50, which the experiment has no run of"
-    ):
+    with pytest.raises(ValueError, match="control_backbones has slow_r50, which the experiment"):
         here.expected(workspace, values | {"control_backbones": ["slow_r50"]})
 
 
