@@ -148,7 +148,7 @@ def _true_spread(kind: Kind, root: float) -> float:
 
 
 def judge(case: Experiment, rng: np.random.Generator) -> dict[str, float]:
-    """Whether each interval holds the truth, whether each test rejects, and the like: 0 or 1 each."""
+    """Whether intervals hold the truth, whether tests reject, and the like: shares, most of them 0 or 1."""
     found: dict[str, float] = {}
     values = np.array([[[case.exams.auroc(s) for s in seeds] for seeds in arm] for arm in case.scores])
     for exams, who in ((case.exams, ""), (case.careless, ", exams as patients")):
@@ -165,17 +165,23 @@ def judge(case: Experiment, rng: np.random.Generator) -> dict[str, float]:
     found["AUROC over seeds"] = arm.low <= case.of_network[0, 0] <= arm.high
     gain, drawn = values[1] - values[0], every[1] - every[0]
     truth = case.of_network[1] - case.of_network[0]
-    one, mean, others = (
-        for_these(gain[:1], drawn[:1], rate),
+    each = [for_these(gain[[m]], drawn[[m]], rate) for m in range(NETWORKS)]
+    mean, others = (
         for_these(gain, drawn, rate),
         for_next(gain, drawn, rate),
     )
-    found |= {"effect, one network": _holds(one, truth[0]), "effect, averaged": _holds(mean, truth.mean())}
+    found |= {
+        "effect, one network": np.mean([_holds(*pair) for pair in zip(each, truth, strict=True)]),
+        "effect, averaged": _holds(mean, truth.mean()),
+    }
     found |= {"mean over networks like these": _holds(others.mean, case.mean_effect)}
     found |= {"a next network": _holds(others.next, case.next_effect)}
     found |= {"spread between networks": others.low_spread <= case.spread <= others.high_spread}
     found |= {"p_next": others.next.p_above, "next network benefits": case.next_effect > 0}
-    found |= {"rejected, one network": one.p_value < 0.05, "rejected, averaged": mean.p_value < 0.05}
+    found |= {
+        "rejected, one network": np.mean([one.p_value < 0.05 for one in each]),
+        "rejected, averaged": mean.p_value < 0.05,
+    }
     found |= {"rejected, networks like these": others.mean.p_value < 0.05}
     classic = delong(case.exams.label, case.scores[0, 0, 0]).interval()
     found["AUROC of a run, DeLong (exams as patients)"] = classic.low <= case.of_run[0, 0, 0] <= classic.high
