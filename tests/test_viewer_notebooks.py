@@ -1,14 +1,17 @@
 """Where nobody sits at a page the viewer leaves a figure; and the notebooks in JupyterLab on the demo."""
 
 import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
-from lab_page import CHROMIUM, NO_CHROMIUM, LabPage, chromium, jupyterlab, notebook
+from lab_page import CHROMIUM, NO_CHROMIUM, WAIT_MS, LabPage, chromium, jupyterlab, notebook
+from PIL import Image
 
 from ctlib.workspace import NOTEBOOKS, PROJECT
 
@@ -91,8 +94,16 @@ def test_itk_shows_the_volume_as_an_image_in_jupyterlab(tmp_path):
         page = LabPage(browser, address).open("a.ipynb")
         page.run_all()
         frame = page.tab.frame_locator("iframe[title='itk-vtk-viewer']")
-        frame.locator("body[data-shown='yes']").wait_for()
-        kinds = frame.locator("body").get_attribute("data-kind")
-        assert kinds == "image"
+        frame.locator("body[data-shown='yes']").wait_for(state="attached")
+        assert frame.locator("body").get_attribute("data-kind") == "image"
+        box = page.tab.locator("iframe[title='itk-vtk-viewer']")
+        seen = np.zeros(1)
+        for _ in range(30):
+            shot = box.screenshot(path=tmp_path / "itk.png", timeout=WAIT_MS)
+            seen = np.asarray(Image.open(io.BytesIO(shot)).convert("L"))[100:-40, 300:-300]
+            if np.ptp(seen) > 60:
+                break
+            page.tab.wait_for_timeout(1000)
+        assert np.ptp(seen) > 60, "nothing is drawn"
         assert page.asked == [] and page.errors == []
         page.close()
