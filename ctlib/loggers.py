@@ -9,6 +9,7 @@ is made of these files, and they are no part of a run's id.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def of_run(name: str, folder: Path, root: Path) -> list[Any]:
     if require(name) == TENSORBOARD:
         made.append(loggers.TensorBoardLogger(root / TENSORBOARD, name=folder.name, version=""))
     elif name == MLFLOW:
+        # files, one folder a run, so that many workers write at once; since mlflow 3 they must be allowed
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         where = (root / MLFLOW).as_uri()
         made.append(loggers.MLFlowLogger(root.name, run_name=folder.name, tracking_uri=where))
     return made

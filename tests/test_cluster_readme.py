@@ -20,7 +20,7 @@ HERE = {"cores=4": "cores=1", "memory=32GB": "memory=4GB", "gpus=1": "gpus=0"}
 SMALL = {
     **{"tasks": ["lidc_nodule"], "backbones": ["resnet18"], "inits": ["random"], "fractions": [1.0]},
     **{"seeds": [0, 1, 2], "matrix_px": SIDE, "clip_length": LENGTH, "crop_px": SIDE - 2, "epochs": 1},
-    "steps_per_epoch": 2,
+    **{"steps_per_epoch": 2, "controls": []},
 }
 RUN = """
 import sys

@@ -109,8 +109,11 @@ def test_every_run_is_finished(demo):
     settings = yaml.safe_load((PROJECT / "params" / "demo" / "03_finetune_grid.yaml").read_text())
     arms = [settings[name] for name in ("tasks", "backbones", "inits", "fractions", "seeds")]
     assert len(runs) == pd.MultiIndex.from_product(arms).size
-    assert (runs["status"] == "finished").all()
-    assert set(results(demo.work)) == set(runs["run_id"])
+    controls = tables.read("controls", demo.work.table("controls"))
+    assert set(controls["control"]) == set(settings["controls"])
+    assert set(controls["backbone"]) == set(settings["control_backbones"])
+    assert (runs["status"] == "finished").all() and (controls["status"] == "finished").all()
+    assert set(results(demo.work)) == {*runs["run_id"], *controls["run_id"]}
 
 
 def test_runs_that_were_under_way_equal_quiet_ones(demo, tmp_path):

@@ -254,7 +254,7 @@ def places(tmp_path):
         },
         **{"tasks": ["rspect_pe"], "backbones": ["resnet18"], "inits": ["random"], "fractions": [0.5, 1.0]},
         **{"seeds": [0, 1], "matrix_px": SIDE, "clip_length": LENGTH, "crop_px": SIDE - 2, "workers": 2},
-        "split_shares": [0.7, 0.15, 0.15],
+        **{"split_shares": [0.7, 0.15, 0.15], "controls": []},
     }
     found = Places(params=tmp_path / "params")
     (found.params / "small").mkdir(parents=True)
@@ -358,6 +358,16 @@ def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspa
 def test_a_plan_without_calibration_measures_nothing(places, workspace, capsys, monkeypatch):
     monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("it measures"))
     assert not planned(places, capsys, "--no-calibration")["costs"][0]["is_measured"]
+
+
+def test_runs_with_a_negative_control_are_planned_too(workspace, places):
+    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
+    values = yaml.safe_load(path.read_text())
+    values |= {"controls": ["permuted_labels"], "control_backbones": ["resnet18"]}
+    found = here.expected(workspace, values)
+    assert [(run.control, run.fraction) for run in found.runs[4:]] == [("permuted_labels", 1.0)] * 2
+    with pytest.raises(ValueError, match="control_backbones has slow_r50, which the experiment"):
+        here.expected(workspace, values | {"control_backbones": ["slow_r50"]})
 
 
 def test_wrong_settings_are_refused(places, workspace):
