@@ -71,7 +71,7 @@ def with_permuted_labels(clips: pd.DataFrame, seed: int) -> pd.DataFrame:
     >>> with_permuted_labels(clips, 0).groupby("study")["study_label"].max().tolist()
     [1, 0, 0, 1]
     """
-    ordered = clips.sort_values(["patient_id", "study", "clip"], kind="stable")
+    ordered = clips.reset_index(drop=True).sort_values(["patient_id", "study", "clip"], kind="stable")
     exams: dict[str, list[NDArray[np.int64]]] = {}  # rows of each exam of a patient, with disease first
     for (patient, _), part in sorted(
         ordered.groupby(["patient_id", "study"]), key=lambda item: -item[1]["study_label"].max()
@@ -80,14 +80,13 @@ def with_permuted_labels(clips: pd.DataFrame, seed: int) -> pd.DataFrame:
     ill = clips.groupby("patient_id", sort=True)["study_label"].max()
     names, rng = ill.index.to_numpy(), np.random.default_rng([seed, _PERMUTE])
     donors = names[_donors(ill.to_numpy(np.int64), rng)]
-    exchanged = clips.copy()
+    labels = clips[["label", "study_label"]].to_numpy()
+    exchanged = labels.copy()
     for patient, donor in zip(names, donors, strict=True):
         for own, given in zip(exams[patient], itertools.cycle(exams[donor]), strict=False):
             spread = ((np.arange(len(own)) + 0.5) * len(given) / len(own)).astype(int)
-            taken = given[rng.permutation(spread)]
-            for column in ("label", "study_label"):
-                exchanged.loc[own, column] = clips.loc[taken, column].to_numpy()
-    return exchanged
+            exchanged[own] = labels[given[rng.permutation(spread)]]
+    return clips.assign(label=exchanged[:, 0], study_label=exchanged[:, 1])
 
 
 def _donors(ill: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

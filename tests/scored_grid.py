@@ -39,7 +39,7 @@ def scored_grid(
                     )
                 )
     table = pd.DataFrame(runs).assign(task=task, fraction=1.0, lr=1e-3, status="finished", error=None)
-    table = table.assign(val_auroc=0.8, seconds=1.0, **dict.fromkeys(COUNTS, 1))
+    table = table.assign(val_auroc=0.8, seconds=1.0, fold=0, **dict.fromkeys(COUNTS, 1))
     wanted = [column.name for column in tables.SCHEMAS["runs"]]
     return tables.check(table.reindex(columns=wanted), "runs"), tables.check(
         pd.concat(predictions), "predictions"
