@@ -176,7 +176,12 @@ def questions():
 FIGURES = dict(drawn()) | dict(questions())
 
 
-@pytest.mark.parametrize("name", [name for name in FIGURES if not name.endswith("whole")])
+def weighed(name):
+    """Figures of questions need an analysis first, which takes seconds: they are among the slow tests."""
+    return pytest.param(name, marks=pytest.mark.slow) if name.startswith("question") else name
+
+
+@pytest.mark.parametrize("name", [weighed(name) for name in FIGURES if not name.endswith("whole")])
 def test_every_figure_is_complete_small_and_silent(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

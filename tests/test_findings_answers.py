@@ -41,6 +41,7 @@ def numbers(text):
     return re.findall(r"[+−]?\d[\d,]*(?:\.\d+)?", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ANSWERED)
 def test_a_question_has_a_sentence_a_table_and_a_figure(key):
     found = answered(key)
@@ -188,6 +189,7 @@ def test_what_the_grid_lacks_is_one_sentence_and_no_error(key, said, tmp_path, c
     assert found.table.empty and not old.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", findings.QUESTIONS)
 @pytest.mark.parametrize("why", ["nothing finished", "one class", "no run of the init"])
 def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
