@@ -46,6 +46,8 @@ def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, sect
 
     work = Workspace(tmp_path / "work")
     write_cohort(work, "lidc")
+    for name in ("slices", "problems", "marks"):  # which a notebook reads with the others
+        tables.write(tables.empty(name), name, work.table(name, "lidc"))
     given = {**SMALL, **asked, "profile": "queued", "work_dir": str(work.root)}
     folder = tmp_path / "params" / "queued"
     folder.mkdir(parents=True)
