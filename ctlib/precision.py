@@ -171,7 +171,7 @@ def trainer(
             **compute.trainer_arguments,
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
-            logger=list(loggers),
+            logger=list(loggers) or False,
             log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,

