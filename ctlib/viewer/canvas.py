@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctlib.figures.look import READERS
 from ctlib.hu import HuWindow
-from ctlib.viewer.layers import OVERLAP, nifti, part
+from ctlib.viewer.layers import OVERLAP, drawable, matrix, nifti, part, resized
 from ctlib.volumes import Volume
 
 PLANES = {
@@ -89,18 +89,19 @@ class Canvas:
         """Show another volume.
 
         Args:
-            volume: what is shown.
+            volume: what is shown; its slices are drawn with the rows and columns of `layers.matrix`.
             hu_window: HU window.
-            heat: Grad-CAM from `layers.heat`; None for none.
-            contours: from `layers.contours`; None for none.
+            heat: Grad-CAM from `layers.heat`, on the volume's grid; None for none.
+            contours: from `layers.contours`, with as many rows and columns as are drawn; None for none.
         """
         limits = {"cal_min": hu_window.low, "cal_max": hu_window.high}
-        self._shape = volume.shape
-        self._layers = {"ct": _layer(nifti(volume, volume.hu), "ct.nii", colormap="gray", **limits)}
+        self._shape = volume.shape  # places are those of the volume, whatever is drawn of it
+        drawn = drawable(volume)
+        self._layers = {"ct": _layer(nifti(drawn, drawn.hu), "ct.nii", colormap="gray", **limits)}
         if heat is not None:
-            self._layers["Grad-CAM"] = _warm(volume, heat)
+            self._layers["Grad-CAM"] = _warm(drawn, resized(heat, matrix(volume)))
         if contours is not None:
-            self._layers["contours"] = _outlined(volume, contours)
+            self._layers["contours"] = _outlined(drawn, contours)
         before = self.widget.volumes
         self.widget.load_volumes(list(self._layers.values()))
         for layer in before:
