@@ -27,15 +27,25 @@ OPACITY = {"contours": 1.0, "Grad-CAM": 0.5}
 HEAT_FROM = 64
 """Grad-CAM below a quarter of its highest value is not drawn; of 255."""
 _VOXELS_BACK = re.compile(r',(\w+)\.img\)\{let (\w+)=\w+\(\1\.img\);\w+\(\w+,"img",\1\.img\.buffer,\2\)\}')
+_LOADING = re.compile(
+    r'async function (\w+)(\(\w+,\w+,\w+\)\{let \w+=await \w+\((\w+),\3\.get\("volumes"\)\))'
+)
+_IN_TURN = (
+    r"function \1(nv,...rest){return nv.ct_turn=Promise.resolve(nv.ct_turn).catch(()=>{})"
+    r".then(()=>\1_alone(nv,...rest))}async function \1_alone\2"
+)
 
 
 def _module() -> str:
-    """ipyniivue's module without the line that sends a volume's voxels back to the kernel.
+    """ipyniivue's module, with two changes; where a version words a line otherwise, it stays.
 
-    A volume is drawn only after all of it was cut up, copied and sent, which takes longer than
-    drawing it. Where a version words that line otherwise, it stays, and is slower.
+    It does not send a volume's voxels back to the kernel: a volume is drawn only after all of it was
+    cut up, copied and sent, which takes longer than drawing it. And it loads one list of layers after
+    the other: two at a time make each layer twice, the second time without its colours, and a small
+    layer may overtake a large volume and be drawn as if it were the volume.
     """
-    return _VOXELS_BACK.sub(r",\1.img){}", str(ipyniivue.NiiVue._esm), count=1)
+    quiet = _VOXELS_BACK.sub(r",\1.img){}", str(ipyniivue.NiiVue._esm), count=1)
+    return _LOADING.sub(_IN_TURN, quiet, count=1)
 
 
 class _NiiVue(ipyniivue.NiiVue):

@@ -76,9 +76,7 @@ def nifti(volume: Volume, voxels: NDArray[np.generic], corner: tuple[int, int, i
     return b"".join([header.binaryblock, b"\0" * 4, ordered.data])
 
 
-def contours(
-    volume: Volume, marks: pd.DataFrame, shape: tuple[int, int] | None = None
-) -> NDArray[np.uint8]:
+def contours(volume: Volume, marks: pd.DataFrame, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """The readers' contours, one voxel wide.
 
     Args:
