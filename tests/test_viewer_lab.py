@@ -206,6 +206,35 @@ def _where(before, after, frame):
     return [end - 0.5 for end in ends]
 
 
+def test_a_large_volume_is_the_base_and_a_small_layer_lies_on_it(page):
+    """Loaded anew before the first was drawn, too: layers keep their order and their colours."""
+    page.run(
+        """steps = np.add.outer(np.arange(512) // 8, np.arange(512) // 16).astype(np.int16)
+large = np.stack([steps * 12 - 1300 + 4 * z for z in range(40)]).astype(np.int16)
+large[:, 300:340, 60:140] = 150
+large = Volume(large, (5.0, 0.7, 0.7), "1.2", (0.0, 0.0, 0.0))
+box = "240,200 240,260 300,260 300,200"
+mark = dict(series_uid="1.2", nodule=0, reader=1, slice=10, z_mm=0.0, inclusion=True, contour=box)
+marks = pd.DataFrame([mark])
+view = viewer.show(large, marks=marks, place=(10, 128, 384))
+view.panels[0].load(viewer.Scene(large, marks=marks, place=(10, 128, 384)))""",
+    )
+    page.press("axial")
+    pixels = page.until(lambda p: _coloured(p).mean() > 0.01)
+    steps = np.add.outer(np.arange(512) // 8, np.arange(512) // 16) * 12 - 1260.0
+    steps[300:340, 60:140] = 150
+    expected = hu.to_unit(steps, hu.named("lung")) * 255
+    assert likeness(shown(page, expected), expected) > 0.95
+    assert "drawn with 256 of 512 rows" in page.tab.locator(".jp-OutputArea").last.inner_text()
+    page.slider("contours", "Home")
+    bare = page.until(lambda p: (p != pixels).any())
+    frame = frame_of(bare)
+    rows, columns = np.nonzero((np.abs(pixels[frame].astype(int) - bare[frame]) > 20).any(axis=2))
+    tall, wide = bare[frame].shape[:2]
+    ends = [rows.min() / tall, rows.max() / tall, columns.min() / wide, columns.max() / wide]
+    assert [512 * end for end in ends] == pytest.approx([240, 300, 200, 260], abs=6)
+
+
 def test_two_runs_side_by_side_have_one_cursor_and_one_hu_window(page):
     page.run(
         """runs = {"random": viewer.Run([0.2, 0.4]), "video": viewer.Run([0.1, 0.9])}

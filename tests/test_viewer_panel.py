@@ -48,6 +48,19 @@ def test_where_the_canvas_says_the_cursor_is_is_where_it_was_put(panel, place):
     assert told == [place]
 
 
+def test_of_a_large_matrix_places_and_hu_are_those_of_the_volume(panel):
+    hu = np.zeros((2, 512, 384), np.int16)
+    hu[1, 301, 200] = 77
+    panel.load(viewer.Scene(Volume(hu, (2.5, 0.8, 0.7), "1.2", (0.0, 0.0, 0.0)), place=(1, 301, 200)))
+    assert "77 HU" in panel.cursor.value and "drawn with 256 of 512 rows" in panel.cursor.value
+    data = panel.canvas.widget.volumes[0].data
+    assert len(data) == 352 + 2 * 2 * 256 * 192
+    told = []
+    panel.canvas.on_move(told.append)
+    panel.canvas._on_location({"frac": panel.canvas.widget.scene.crosshair_pos})
+    assert told == [(1, 301, 200)]
+
+
 def test_the_strip_moves_the_slice_and_tells_those_who_follow(panel):
     told = []
     panel.followers.append(told.append)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctlib.figures.look import READERS
 from ctlib.hu import HuWindow
-from ctlib.viewer.layers import OVERLAP, nifti, part
+from ctlib.viewer.layers import OVERLAP, drawable, matrix, nifti, part, resized
 from ctlib.volumes import Volume
 
 PLANES = {
@@ -27,15 +27,25 @@ OPACITY = {"contours": 1.0, "Grad-CAM": 0.5}
 HEAT_FROM = 64
 """Grad-CAM below a quarter of its highest value is not drawn; of 255."""
 _VOXELS_BACK = re.compile(r',(\w+)\.img\)\{let (\w+)=\w+\(\1\.img\);\w+\(\w+,"img",\1\.img\.buffer,\2\)\}')
+_LOADING = re.compile(
+    r'async function (\w+)(\(\w+,\w+,\w+\)\{let \w+=await \w+\((\w+),\3\.get\("volumes"\)\))'
+)
+_IN_TURN = (
+    r"function \1(nv,...rest){return nv.ct_turn=Promise.resolve(nv.ct_turn).catch(()=>{})"
+    r".then(()=>\1_alone(nv,...rest))}async function \1_alone\2"
+)
 
 
 def _module() -> str:
-    """ipyniivue's module without the line that sends a volume's voxels back to the kernel.
+    """ipyniivue's module, with two changes; where a version words a line otherwise, it stays.
 
-    A volume is drawn only after all of it was cut up, copied and sent, which takes longer than
-    drawing it. Where a version words that line otherwise, it stays, and is slower.
+    It does not send a volume's voxels back to the kernel: a volume is drawn only after all of it was
+    cut up, copied and sent, which takes longer than drawing it. And it loads one list of layers after
+    the other: two at a time make each layer twice, the second time without its colours, and a small
+    layer may overtake a large volume and be drawn as if it were the volume.
     """
-    return _VOXELS_BACK.sub(r",\1.img){}", str(ipyniivue.NiiVue._esm), count=1)
+    quiet = _VOXELS_BACK.sub(r",\1.img){}", str(ipyniivue.NiiVue._esm), count=1)
+    return _LOADING.sub(_IN_TURN, quiet, count=1)
 
 
 class _NiiVue(ipyniivue.NiiVue):
@@ -89,18 +99,19 @@ class Canvas:
         """Show another volume.
 
         Args:
-            volume: what is shown.
+            volume: what is shown; its slices are drawn with the rows and columns of `layers.matrix`.
             hu_window: HU window.
-            heat: Grad-CAM from `layers.heat`; None for none.
-            contours: from `layers.contours`; None for none.
+            heat: Grad-CAM from `layers.heat`, on the volume's grid; None for none.
+            contours: from `layers.contours`, with as many rows and columns as are drawn; None for none.
         """
         limits = {"cal_min": hu_window.low, "cal_max": hu_window.high}
-        self._shape = volume.shape
-        self._layers = {"ct": _layer(nifti(volume, volume.hu), "ct.nii", colormap="gray", **limits)}
+        self._shape = volume.shape  # places are those of the volume, whatever is drawn of it
+        drawn = drawable(volume)
+        self._layers = {"ct": _layer(nifti(drawn, drawn.hu), "ct.nii", colormap="gray", **limits)}
         if heat is not None:
-            self._layers["Grad-CAM"] = _warm(volume, heat)
+            self._layers["Grad-CAM"] = _warm(drawn, resized(heat, matrix(volume)))
         if contours is not None:
-            self._layers["contours"] = _outlined(volume, contours)
+            self._layers["contours"] = _outlined(drawn, contours)
         before = self.widget.volumes
         self.widget.load_volumes(list(self._layers.values()))
         for layer in before:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -15,6 +17,34 @@ from ctlib.volumes import Volume
 SEVERAL = len(READERS) + 1
 """Value of a voxel on the contours of more than one reader; 1 to 4 are those of one."""
 OVERLAP = "#FFFFFF"
+MATRIX_PX = 256
+"""Rows and columns of a slice that a page is sent at most: those of 512 x 512 px would be four times as
+many bytes to send and to keep as textures, and the page stands still meanwhile."""
+
+
+def matrix(volume: Volume) -> tuple[int, int]:
+    """Rows and columns with which a volume's slices are drawn: its own, at most `MATRIX_PX`."""
+    rows, columns = volume.shape[1:]
+    step = max(rows / MATRIX_PX, columns / MATRIX_PX, 1.0)
+    return max(round(rows / step), 1), max(round(columns / step), 1)
+
+
+def drawable(volume: Volume) -> Volume:
+    """A volume of the same extent whose slices are of `matrix`; itself where they are already."""
+    rows, columns = volume.shape[1:]
+    drawn_rows, drawn_columns = matrix(volume)
+    if (rows, columns) == (drawn_rows, drawn_columns):
+        return volume
+    z, y, x = volume.spacing_mm
+    spacing = (z, y * rows / drawn_rows, x * columns / drawn_columns)
+    z0, y0, x0 = volume.origin_mm  # of a voxel's middle: that of a larger one lies further in
+    origin = (z0, y0 + (spacing[1] - y) / 2, x0 + (spacing[2] - x) / 2)
+    return Volume(resized(volume.hu, (drawn_rows, drawn_columns)), spacing, volume.series_uid, origin)
+
+
+def resized(voxels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Slices `[D, H, W]` with fewer rows and columns, each pixel the mean of the area it covers."""
+    return np.stack([cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_AREA) for plane in voxels])
 
 
 def nifti(volume: Volume, voxels: NDArray[np.generic], corner: tuple[int, int, int] = (0, 0, 0)) -> bytes:
@@ -46,21 +76,25 @@ def nifti(volume: Volume, voxels: NDArray[np.generic], corner: tuple[int, int, i
     return b"".join([header.binaryblock, b"\0" * 4, ordered.data])
 
 
-def contours(volume: Volume, marks: pd.DataFrame) -> NDArray[np.uint8]:
-    """The readers' contours on a volume's grid, one voxel wide.
+def contours(volume: Volume, marks: pd.DataFrame, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The readers' contours, one voxel wide.
 
     Args:
         volume: the series as acquired.
         marks: table `marks` of this series alone.
+        shape: rows and columns of the result, from `matrix`; None for those of the volume.
 
     Returns:
-        uint8 `[D, H, W]`: 0 nothing, 1 + reader (the fifth reader is 1 again), `SEVERAL` where the
+        uint8 `[D, rows, columns]`: 0 nothing, 1 + reader (the fifth reader is 1 again), `SEVERAL` where the
         contours of several readers meet.
     """
-    drawn = np.zeros(volume.shape, np.uint8)
+    rows, columns = shape or volume.shape[1:]
+    share = np.array([rows / volume.shape[1], columns / volume.shape[2]])
+    drawn = np.zeros((volume.shape[0], rows, columns), np.uint8)
     for (place, reader), own in marks.groupby(["slice", "reader"]):
-        outline = np.zeros(volume.shape[1:], np.uint8)
-        loops = [np.round(points_of(text)[:, ::-1]).astype(np.int32) for text in own["contour"]]
+        outline = np.zeros((rows, columns), np.uint8)
+        points = ((points_of(text) + 0.5) * share - 0.5 for text in own["contour"])
+        loops = [np.round(loop[:, ::-1]).astype(np.int32) for loop in points]
         cv2.polylines(outline, loops, isClosed=True, color=1)
         plane, value = drawn[place], 1 + reader % len(READERS)
         shared = (outline == 1) & (plane != 0) & (plane != value)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctlib.figures.look import READERS
 from ctlib.hu import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow, named
 from ctlib.viewer.canvas import OPACITY, PLANES, Canvas
-from ctlib.viewer.layers import OVERLAP, SEVERAL, contours, heat
+from ctlib.viewer.layers import OVERLAP, SEVERAL, contours, heat, matrix
 from ctlib.viewer.scene import Scene
 from ctlib.viewer.strip import Strip
 
@@ -59,7 +59,8 @@ class Panel:
             self._on_preset({"new": scene.hu_window})
         self.scene = scene
         cam = next((run.cam for run in scene.runs.values() if run.cam is not None), None)
-        drawn = None if scene.marks is None else contours(scene.volume, scene.marks)
+        shape = matrix(scene.volume)
+        drawn = None if scene.marks is None else contours(scene.volume, scene.marks, shape)
         self.canvas.load(scene.volume, self._hu_window, None if cam is None else heat(cam), drawn)
         self.opacities.children = [self._opacity(name) for name in self.canvas.layers]
         self.legend.value = "" if drawn is None else _legend(drawn)
@@ -128,7 +129,9 @@ class Panel:
             f"<b>{self.scene.hu_at(place)} HU</b> &nbsp; slice {place[0]}, row {place[1]}, column {place[2]} "
             f"&nbsp; S {z_mm:.1f}, P {y_mm:.1f}, L {x_mm:.1f} mm"
         )
-        self.cursor.value = f'<span class="ct-cursor">{text.replace("-", "−")}</span>'
+        drawn, own = matrix(self.scene.volume), self.scene.volume.shape[1:]
+        fewer = f" &nbsp; drawn with {drawn[0]} of {own[0]} rows" if drawn != own else ""
+        self.cursor.value = f'<span class="ct-cursor">{text.replace("-", "−")}</span>{fewer}'
 
 
 def side_by_side(panels: Sequence[Panel]) -> widgets.Widget:
