@@ -194,7 +194,8 @@ def test_the_reference_has_every_module_and_needs_no_network(tmp_path):
     from ctlib.reports import remote_addresses
 
     done = reference(tmp_path)
-    assert done.stderr == ""
+    # pdoc tells that it kept the standard library from asking `uname`
+    assert [line for line in done.stderr.splitlines() if "Suppressed execution" not in line] == []
     names = {path.stem for path in (PROJECT / "ctlib").glob("[!_]*.py")}
     names |= {path.parent.name for path in (PROJECT / "ctlib").glob("*/__init__.py")}
     pages = sorted(tmp_path.rglob("*.html"))

@@ -110,8 +110,9 @@ def test_a_killed_prepare_goes_on_to_the_same_store(tmp_path, root, codec):
     for _ in range(5 if codec == "none" else 2):
         process = started(here, "prepare", "here")
         time.sleep(moments.uniform(0.5, 0.95) * needed)
-        n_killed += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:  # on a busy machine it may have been quicker than the first one
+            n_killed += 1
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert n_killed >= 1
     code, _, told = ended(started(here, "prepare", "here"))
