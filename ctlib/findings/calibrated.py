@@ -1,7 +1,8 @@
 """Do scores mean what they say? Calibration, and the decision curve.
 
-Means over runs say what one run of such a network is like; a mean of scores over runs would be another,
-better calibrated model (an ensemble) that nobody trained.
+Figures are those of single runs; a mean of scores over runs would be another, better calibrated model (an
+ensemble) that nobody trained. Medians over runs, since the slope of a run whose scores are all alike has no
+bounds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ctlib.findings.study import Study
 from ctlib.findings.words import place, spanned
 
 MEASURES = ("auprc", "sensitivity", "brier", "ece", "slope", "intercept")
-"""Of `metrics.by_run`, whose means are shown."""
+"""Of `metrics.by_run`, whose medians are shown."""
 BINS = 5
 """Bins with about as many exams each."""
 
@@ -33,11 +34,11 @@ def _runs(study: Study) -> pd.DataFrame:
 
 
 def compute_calibration(study: Study) -> pd.DataFrame:
-    """Calibration of exam scores, mean over runs.
+    """Calibration of exam scores, median over runs.
 
     Returns:
-        A row for each task, fraction and init: n_runs, prevalence, and for each of `MEASURES` its mean, and
-        its lowest and highest run (`low_ece`, `high_ece`, ...).
+        A row for each task, fraction and init: n_runs, prevalence, and for each of `MEASURES` its median, and
+        its quartiles (`low_ece`, `high_ece`, ...).
     """
     runs = _runs(study)
     chosen = study.predictions[study.predictions["run_id"].isin(runs["run_id"])]
@@ -49,9 +50,9 @@ def compute_calibration(study: Study) -> pd.DataFrame:
         row["prevalence"] = part["prevalence"].iloc[0]
         for name in MEASURES:
             row |= {
-                name: part[name].mean(),
-                f"low_{name}": part[name].min(),
-                f"high_{name}": part[name].max(),
+                name: part[name].median(),
+                f"low_{name}": part[name].quantile(0.25),
+                f"high_{name}": part[name].quantile(0.75),
             }
         rows.append(row)
     return pd.DataFrame(rows)
@@ -71,13 +72,13 @@ def say_calibration(table: pd.DataFrame) -> str:
             f"{_ranged(row, 'slope')} and the Brier score {_ranged(row, 'brier')}"
             for row in part.to_dict("records")
         ]
-        about = f"mean of {spanned(part['n_runs'])} runs an init, lowest to highest in brackets"
+        about = f"median of {spanned(part['n_runs'])} runs an init, quartiles in brackets"
         lines.append(f"{place(first)} ({about}): {'; '.join(inits)}.")
     return "\n".join(lines)
 
 
 def _ranged(row: dict, name: str) -> str:
-    return f"{row[name]:.2f} ({row[f'low_{name}']:.2f} to {row[f'high_{name}']:.2f})"
+    return f"{row[name]:.2f} ({row[f'low_{name}']:.2f} to {row[f'high_{name}']:.2f})".replace("-", "−")
 
 
 def _exams(study: Study) -> pd.DataFrame:
@@ -156,7 +157,7 @@ def _draw(study: Study, table: pd.DataFrame) -> Figure:
 
 CALIBRATION = Question(
     "calibration",
-    "Calibration of exam scores, mean over runs",
+    "Calibration of exam scores, median over runs",
     ("task", "fraction", "init", "n_runs", "prevalence", *MEASURES),
     compute_calibration,
     _missing,
