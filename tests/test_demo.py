@@ -22,7 +22,7 @@ from ctlib.results import finished
 from ctlib.runs import Run
 from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 RUNS_BEFORE_KILL = 12
 
 
@@ -92,7 +92,7 @@ def demo(tmp_path_factory):
         path.parent.name for path in work.runs.glob("*/run.json") if path.parent.name not in before
     )
     started = time.monotonic()
-    subprocess.run(command(folder), cwd=folder, check=True, timeout=1200)
+    subprocess.run(command(folder), cwd=folder, check=True, timeout=3000)
     seconds["resumed"] = time.monotonic() - started
     yield Demo(work, folder / "reports" / "demo", seconds, before, in_flight)
     if path := os.environ.get("CTLIB_DEMO_TIMES"):
@@ -181,7 +181,7 @@ def test_reports_open_in_a_browser_without_a_network(demo):
 def test_a_second_run_is_quick_and_computes_nothing_again(demo, tmp_path):
     before = results(demo.work)
     started = time.monotonic()
-    subprocess.run(command(demo.work.root.parent), check=True, timeout=300)
+    subprocess.run(command(demo.work.root.parent), check=True, timeout=900)
     demo.seconds["again"] = time.monotonic() - started
     assert results(demo.work) == before
     assert demo.seconds["again"] < 90  # 60 s is the promise, 50 s was measured; a busy machine gets more
