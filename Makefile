@@ -29,7 +29,7 @@ test: $(STAMP) lint ## lint, types, fast and slow tests, then whole studies end 
 	@$(BIN)/python -m pytest -q -n 2 -m slow
 	@$(BIN)/python -m pytest -q -m e2e
 
-test-fast: $(STAMP) ## the fast tests only (under two minutes)
+test-fast: $(STAMP) ## the fast tests only (about three minutes on two cores)
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"
 
 lint: $(STAMP) ## ruff and mypy

@@ -164,6 +164,7 @@ with Engine(1) as engine:
 STOPPED = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "left_with"), STOPPED)
 def test_nothing_outlives_a_command_that_is_stopped(tmp_path, number, left_with):
     ready = tmp_path / "ready"

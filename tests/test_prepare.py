@@ -19,6 +19,7 @@ from ctlib.cohorts import ingest, phantom
 from ctlib.store import Store
 from ctlib.workspace import PROJECT, Workspace
 
+pytestmark = pytest.mark.slow  # commands of whole cohorts: not among the fast tests
 N_PATIENTS = 10
 MATRIX_PX = 48
 
@@ -97,7 +98,6 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     assert code == 1 and path.stem in out and "1 series are damaged: prepare them again" in told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "blosc2"])
 def test_a_killed_prepare_goes_on_to_the_same_store(tmp_path, root, codec):
     quiet = project(tmp_path / "quiet", root, store_codec=codec)
