@@ -137,10 +137,11 @@ def verify(places: Places, profile: str) -> None:
     plan, n_damaged = Preparation.of(values), 0
     with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
         for name in values["cohorts"]:
-            store = plan.store(name)
-            damaged = store.verify(engine.map)
+            if not plan.work.table("series", name).is_file():
+                raise Refused(f"cohort {name} is not stored yet: `python -m ctlib prepare {profile}` first.")
+            damaged = plan.store(name).verify(engine.map)
             n_damaged += len(damaged)
-            click.echo(f"{name}: {len(damaged)} damaged series of {store.n_series}")
+            click.echo(f"{name}: {len(damaged)} damaged series")
             show(damaged)
     if n_damaged:
         raise click.ClickException(f"{n_damaged} series are damaged: prepare them again.")

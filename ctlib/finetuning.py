@@ -40,6 +40,7 @@ from ctlib.loggers import CSV
 from ctlib.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.networks import Network
 from ctlib.optimization import FitSettings
+from ctlib.picking import picked
 from ctlib.precision import choose
 from ctlib.records import DRAWN, NO_COHORT
 from ctlib.results import ERROR, RESULT, finished
@@ -136,14 +137,13 @@ def _finetune(
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
     compute = choose(run.precision, spec(run.backbone))
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
-    names = {field.name for field in dataclasses.fields(FitSettings)}
     fitted = fit(
         model,
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
         _while_mine(study_auroc(chosen_by), claim),
-        FitSettings(**{name: value for name, value in dataclasses.asdict(run).items() if name in names}),
+        FitSettings(**picked(FitSettings, vars(run))),
         compute,
         folder,
         run.seed,

@@ -19,8 +19,8 @@ from scipy.stats import rankdata
 
 from ctlib import tables
 from ctlib.cohorts import task
+from ctlib.expansion import controlled
 from ctlib.figures.look import signed
-from ctlib.grid import controlled
 from ctlib.metrics import study_scores
 from ctlib.negative_controls import PERMUTED_LABELS
 from ctlib.quality.baseline import TOGETHER, metadata_baseline

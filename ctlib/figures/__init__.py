@@ -6,7 +6,7 @@ A figure function takes tables (`ctlib.tables`) or volumes and returns a matplot
 
 from ctlib.figures.cohorts import geometry, hu_histogram, label_bands, n_patients
 from ctlib.figures.display import say, show, table
-from ctlib.figures.exams import disagreed_exams, sample_exams
+from ctlib.figures.exams import disagreed_exams, sample_exams, samples
 from ctlib.figures.forests import beside_chance, contrast_forest, effect_forest
 from ctlib.figures.gradcam import cam_scores, cam_slices
 from ctlib.figures.learning import learning_curves, pretraining_curves
@@ -58,6 +58,7 @@ __all__ = [
     "pretraining_curves",
     "sample",
     "sample_exams",
+    "samples",
     "say",
     "scroller",
     "show",

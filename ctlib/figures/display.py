@@ -34,7 +34,12 @@ def svg(figure: Figure) -> bytes:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     grey = re.sub(rb"(?<=data:image/png;base64,)[^\"]+", _as_grey, buffer.getvalue())
     plain = re.sub(rb"<!--.*?-->\s*|\n\s*(?=<)", b"", grey, flags=re.DOTALL)
-    return re.sub(rb' (?:d|x|y)="[^"]*"', lambda found: re.sub(rb"(\.\d\d)\d+", rb"\1", found[0]), plain)
+    return re.sub(rb' (?:d|x|y)="[^"]*"|translate\([^)]*\)', _short, plain)
+
+
+def _short(found: re.Match[bytes]) -> bytes:
+    """Coordinates to a hundredth, a blank between them."""
+    return re.sub(rb"\s+", b" ", re.sub(rb"(\.\d\d)\d+", rb"\1", found[0]))
 
 
 def _as_grey(found: re.Match[bytes]) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from ctlib.cohorts import Cohort, Task
 from ctlib.figures.cohorts import CohortTables
 from ctlib.figures.pictures import in_turn
 from ctlib.figures.scroller import ClipScores, ScrollerExam, exam_of
@@ -38,6 +39,24 @@ def sample_exams(
     return [
         _exam(cohort, series_uid, volume, clips, hu_window=hu_window, marks=marks)
         for series_uid in in_turn(cohort.series)[:n]
+    ]
+
+
+def samples(
+    cohorts: Mapping[str, Cohort], clips: Mapping[str, pd.DataFrame], tasks: Mapping[str, Task], n: int = 3
+) -> list[ScrollerExam]:
+    """`sample_exams` of several cohorts, each in the HU window of its task.
+
+    Args:
+        cohorts: cohorts by name.
+        clips: tables `clips` by name.
+        tasks: tasks by the name of their cohort.
+        n: exams a cohort at most.
+    """
+    return [
+        exam
+        for name, cohort in cohorts.items()
+        for exam in sample_exams(cohort, cohort.volume, clips[name], tasks[name].hu_window, n, cohort.marks)
     ]
 
 

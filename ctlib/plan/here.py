@@ -14,8 +14,7 @@ from ctlib import calibration, housekeeping, rates, tables
 from ctlib.arms import arms, single, skipped, turns
 from ctlib.calibration import GPU_MULTIPLY_ADDS
 from ctlib.cohorts import task
-from ctlib.flaws import flaws_of
-from ctlib.grid import controlled, expand, outline
+from ctlib.expansion import controlled, expand, outline, settings_of
 from ctlib.plan import Plan, Setting, make
 from ctlib.runs import Run
 from ctlib.sizes import counted, size_of
@@ -188,10 +187,7 @@ def _runs(
     folds: Sequence[int],
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
-    names = Run.__dataclass_fields__.keys() - {"task", "backbone", "init", "fraction", "seed", "lr", "fold"}
-    settings = {name: values[name] for name in names if name in values}
-    settings["exceptions"] = values.get("exceptions", [])
-    settings["flaws"] = flaws_of(values["protocol"], values["protocol_overrides"])
+    settings = settings_of(values)
     axes = values["tasks"], values["backbones"], values["inits"]
     try:
         return expand(workspace, *axes, fractions, seeds, lr, folds, **settings), ""

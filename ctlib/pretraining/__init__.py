@@ -27,6 +27,7 @@ from ctlib.backbones import code_of, file_name, spec
 from ctlib.inits import Init, find, network, save_weights
 from ctlib.networks import Network
 from ctlib.optimization import FitSettings
+from ctlib.picking import picked
 from ctlib.precision import choose
 from ctlib.pretraining.footage import VideoSource
 from ctlib.pretraining.lessons import Lessons
@@ -143,8 +144,7 @@ def _fit(
         model.head = expander(int(model.backbone.n_features), generator)  # type: ignore[arg-type, assignment]
     n_draws = settings.steps_per_epoch * settings.batch_size
     drawn = BalancedSampler(lessons.labels, n_draws, settings.seed, classes=sorted(set(lessons.labels)))
-    names = {field.name for field in dataclasses.fields(FitSettings)}
-    chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name in names}
+    chosen = picked(FitSettings, vars(settings))
     compute = choose(settings.precision, spec(todo.backbone))
     fitted = fit(
         model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ctlib.maps import Map, in_order
 from ctlib.origins import Origin
+from ctlib.picking import picked
 from ctlib.pretraining.lessons import Lessons, unlabelled
 from ctlib.records import MeanStd
 from ctlib.videos import (
@@ -22,7 +24,7 @@ from ctlib.videos import (
     prepare_videos,
     stored_px,
 )
-from ctlib.workspace import Workspace
+from ctlib.workspace import Workspace, resolve
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ class VideoSource:
     frames_per_s: float = 0.0
     max_frames: int = 0
     flip: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> VideoSource | None:
+        """The source that the parameters of `02_pretrain` name; None where `videos_root` is empty."""
+        if not values["videos_root"]:
+            return None
+        files = picked(VideoFiles, values, "videos_") | {"root": resolve(values["videos_root"])}
+        about = {"source": values["videos_source"], "licence": values["videos_licence"]}
+        return cls(VideoFiles(**files), **about, **picked(cls, values, "video_"))
 
     def index(self, workspace: Workspace, crop_px: int, run: Map = in_order) -> VideoIndex:
         """The videos with their frames stored, which takes time once.

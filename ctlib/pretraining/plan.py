@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ctlib import runs
 from ctlib.origins import KNOWN, Origin, origin
+from ctlib.picking import picked
 from ctlib.pretraining.footage import VideoSource, of_videos
 from ctlib.pretraining.lessons import Lessons
 from ctlib.pretraining.scans import CtSource, of_cohort, task_of
@@ -50,6 +52,11 @@ class PretrainSettings:
     precision: str = "auto"
     keep: Literal["best", "last"] = "best"
     seed: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> PretrainSettings:
+        """Those that the parameters of `02_pretrain` say: `pretrain_lr` is `lr`, `video_seed` is `seed`."""
+        return cls(**picked(cls, values, "pretrain_") | {"seed": values["video_seed"]})
 
 
 @dataclass(frozen=True)

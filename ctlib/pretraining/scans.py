@@ -7,6 +7,7 @@ test patients are never seen.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from ctlib import runs
 from ctlib.clips import ClipDataset, ClipSettings, intensity
 from ctlib.cohorts import TASKS, Task, tasks_of
 from ctlib.origins import Origin
+from ctlib.picking import picked
 from ctlib.pretraining.lessons import Lessons, unlabelled
 from ctlib.scores import study_auroc
 from ctlib.store import Store
@@ -52,6 +54,11 @@ class CtSource:
     jitter_hu: float = 0.0
     jitter_scale: float = 0.0
     study_label: str = "exam"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> CtSource:
+        """How clips are cut, by the parameters of `02_pretrain`: `folder_hu_window` is `hu_window`."""
+        return cls(**picked(cls, values, "folder_"))
 
     def settings(self) -> dict[str, Any]:
         """All that changes the weights, but for the cohort itself."""

@@ -278,11 +278,6 @@ class Store:
         voxels = n_slices * self.matrix_px**2
         return ceil(voxels * CODECS[self.codec].bytes_per_voxel) + n_slices * RECORD_BYTES
 
-    @property
-    def n_series(self) -> int:
-        """Series that are stored."""
-        return sum(1 for _ in self.folder.glob("*.json"))
-
     def verify(self, run: Map = in_order) -> pd.DataFrame:
         """Read every byte and compare it with the records.
 

@@ -1,0 +1,53 @@
+"""Settings are the notebooks' parameters, by name: none is forgotten, none is another's."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from ctlib.expansion import AXES, settings_of
+from ctlib.pretraining import CtSource, PretrainSettings, VideoSource
+from ctlib.runs import Run
+from ctlib.workspace import PROJECT, resolve
+
+LOOKED_UP = {"data", "weights", "code", "control"}
+"""Fields of a run that come from what lies in the workspace, or from its list of negative controls."""
+
+
+def values_of(notebook):
+    return yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text())
+
+
+def names(kind):
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def test_every_setting_of_a_run_is_a_parameter_of_the_grid():
+    values = values_of("03_finetune_grid")
+    settings = settings_of(values)
+    assert set(settings) == names(Run) - AXES - LOOKED_UP | {"exceptions"}
+    assert settings.pop("flaws") == ()
+    assert settings == {name: values[name] for name in settings}
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [(PretrainSettings, "pretrain_"), (CtSource, "folder_")])
+def test_every_setting_of_pretraining_is_a_parameter(kind, prefix):
+    values = values_of("02_pretrain")
+    of_both = {"lr": 1.0, "epochs": 99, "hu_window": "bone"}  # another notebook's, of the bare name
+    made = kind.of(values | of_both)
+    prefixed = {name.removeprefix(prefix) for name in values if name.startswith(prefix)}
+    assert prefixed and prefixed <= names(kind)
+    for name in prefixed:
+        assert getattr(made, name) == values[prefix + name]
+    for name in names(kind) & values.keys() - prefixed:
+        assert getattr(made, name) == values[name]
+
+
+def test_a_source_of_videos_has_its_own_flip():
+    values = values_of("02_pretrain") | {"video_flip": True, "flip": False, "videos_list": "list.txt"}
+    made = VideoSource.of(values)
+    assert made.flip and made.files.videos_list == "list.txt"
+    assert made.files.root == resolve(values["videos_root"]) and made.source == values["videos_source"]
+    assert made.heldout_share == values["heldout_share"] and made.files.labelled
+    assert not CtSource.of(values).flip
+    assert VideoSource.of(values | {"videos_root": ""}) is None
