@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from noise_cohort import LENGTH, SIDE, write_cohort
+from noise_cohort import SETTINGS as SHORT
+from noise_cohort import write_cohort
 
 from ctlib import finetuning
 from ctlib.engine import Engine
@@ -28,21 +29,12 @@ FINISHES = "finishes"
 HOSTS = "hosts"
 """File that gets the name of the host that wrote it."""
 
-SETTINGS = {
-    "size": "tiny",
-    "matrix_px": SIDE,
-    "clip_length": LENGTH,
-    "crop_px": SIDE - 2,
+SETTINGS = SHORT | {
     "rotation_deg": 10.0,
     "epochs": 4,
     "steps_per_epoch": 4,
-    "batch_size": 4,
-    "weight_decay": 1e-6,
     "optimizer": "adamw",
     "schedule": "one_cycle",
-    "patience": 0,
-    "precision": "fp32",
-    "study_label": "exam",
 }
 
 

@@ -1,5 +1,6 @@
 """The browser that pages are tested in, and axe-core, where they can be had."""
 
+import contextlib
 import io
 import json
 import subprocess
@@ -15,6 +16,19 @@ PATH = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
 WHY = f"{PATH} is missing, so pages are NOT tested in a browser: install chromium"
 AXE = "axe-core@4.10.3"
+
+
+@contextlib.contextmanager
+def opened(flags=FLAGS, why=WHY):
+    """A browser, or a loud skip."""
+    if not PATH.is_file():
+        pytest.skip(why)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(PATH), args=list(flags))
+        yield browser
+        browser.close()
 
 
 def axe_source() -> str:

@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from chromium import opened
 
 from ctlib.workspace import PROJECT
 
@@ -25,6 +26,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, without JupyterLab; tests that need it are skipped, loudly, where there is none."""
+    with opened() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -15,16 +15,17 @@ from urllib.parse import urlsplit
 
 import nbformat
 import numpy as np
-import pytest
+from chromium import FLAGS as PLAIN_FLAGS
+from chromium import PATH as CHROMIUM
+from chromium import opened
 from nbformat import v4
 from PIL import Image
 
 from ctlib.workspace import PROJECT
 
-CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
-    "--no-sandbox", "--disable-quic", "--disable-background-networking", "--use-gl=angle",
-    "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
+    *PLAIN_FLAGS, "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
     "--disable-gpu-watchdog",  # on a busy machine it ends the renderer, and the canvas stays black
 ]  # fmt: skip
 NO_CHROMIUM = f"NOTHING OF THE VIEWER IS TESTED IN A BROWSER: {CHROMIUM} is missing; install chromium"
@@ -66,17 +67,9 @@ def jupyterlab(root, **environment):
             server.kill()
 
 
-@contextlib.contextmanager
 def chromium():
-    """A browser, or a loud skip."""
-    if not CHROMIUM.exists():
-        pytest.skip(NO_CHROMIUM)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield opened
-        opened.close()
+    """A browser that draws WebGL without a GPU, or a loud skip."""
+    return opened(FLAGS, NO_CHROMIUM)
 
 
 def notebook(path, *sources):

@@ -12,6 +12,24 @@ from ctlib.workspace import Workspace
 
 SIDE, LENGTH, N_SLICES = 16, 4, 10
 
+SETTINGS = {
+    "size": "tiny",
+    "matrix_px": SIDE,
+    "clip_length": LENGTH,
+    "crop_px": SIDE - 2,
+    "rotation_deg": 0.0,
+    "epochs": 1,
+    "steps_per_epoch": 2,
+    "batch_size": 4,
+    "weight_decay": 1e-6,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "patience": 0,
+    "precision": "fp32",
+    "study_label": "exam",
+}
+"""Of runs on it, as short as they can be."""
+
 
 def write_cohort(workspace: Workspace, cohort: str, n_patients: int = 20, n_folds: int = 0) -> None:
     """Patients with noise for a chest; in one of two exams of the ill, half of the slices are bright.

@@ -157,24 +157,15 @@ def test_the_analysis_states_both_planted_truths(demo):
         assert f"{row.effect:+.3f}".replace("-", "\N{MINUS SIGN}") in text
 
 
-def test_reports_open_in_a_browser_without_a_network(demo):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not Path("/usr/bin/chromium").is_file():
-        pytest.skip("/usr/bin/chromium is missing: apt-get install chromium")
+def test_reports_open_in_a_browser_without_a_network(demo, browser):
     failures = []
-    with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-quic", "--disable-background-networking"],
-        )
-        page = browser.new_context(offline=True).new_page()
-        page.on("requestfailed", lambda request: failures.append(request.url[:200]))
-        page.on("console", lambda message: failures.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        for path in sorted(demo.reports.glob("*.html")):
-            page.goto(path.as_uri())
-            assert page.title()
-        browser.close()
+    page = browser.new_context(offline=True).new_page()
+    page.on("requestfailed", lambda request: failures.append(request.url[:200]))
+    page.on("console", lambda message: failures.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    for path in sorted(demo.reports.glob("*.html")):
+        page.goto(path.as_uri())
+        assert page.title()
     assert failures == []
 
 

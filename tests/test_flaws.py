@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
+from noise_cohort import SETTINGS as SHORT
 
 from ctlib import finetuning, tables
 from ctlib.clips import ClipSettings, cut
@@ -19,22 +20,7 @@ from ctlib.runs import Run, clip_settings, clips_of_run
 from ctlib.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = {
-    "size": "tiny",
-    "matrix_px": SIDE,
-    "clip_length": LENGTH,
-    "crop_px": SIDE - 2,
-    "rotation_deg": 20.0,
-    "epochs": 2,
-    "steps_per_epoch": 4,
-    "batch_size": 4,
-    "weight_decay": 1e-6,
-    "optimizer": "adam",
-    "schedule": "constant",
-    "patience": 0,
-    "precision": "fp32",
-    "study_label": "exam",
-}
+SETTINGS = SHORT | {"rotation_deg": 20.0, "epochs": 2, "steps_per_epoch": 4}
 
 
 @pytest.fixture(scope="module")

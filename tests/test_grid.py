@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from noise_cohort import LENGTH, SIDE, write_cohort
+from noise_cohort import SETTINGS as SHORT
+from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
 from ctlib import finetuning, housekeeping, metrics, tables
@@ -26,22 +27,7 @@ from ctlib.training import FitError
 from ctlib.volumes import Volume
 from ctlib.workspace import MissingInput, Workspace
 
-SETTINGS = {
-    "size": "tiny",
-    "matrix_px": SIDE,
-    "clip_length": LENGTH,
-    "crop_px": SIDE - 2,
-    "rotation_deg": 10.0,
-    "epochs": 3,
-    "steps_per_epoch": 2,
-    "batch_size": 4,
-    "weight_decay": 1e-6,
-    "optimizer": "adamw",
-    "schedule": "one_cycle",
-    "patience": 0,
-    "precision": "fp32",
-    "study_label": "exam",
-}
+SETTINGS = SHORT | {"rotation_deg": 10.0, "epochs": 3, "optimizer": "adamw", "schedule": "one_cycle"}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -14,8 +13,6 @@ from ctlib import figures, reports
 from ctlib.figures import moving
 from ctlib.figures.moving import moving_html
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
 N_FRAMES = 6
 
 
@@ -133,25 +130,19 @@ def test_a_report_takes_it_and_the_index_shows_it(tmp_path, capture):
 
 
 @pytest.mark.slow
-def test_in_a_browser_without_network_it_moves_unless_less_motion_is_asked_for(tmp_path, capture):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is missing, so the picture is not seen in a browser: install chromium")
+def test_in_a_browser_without_network_it_moves_unless_less_motion_is_asked_for(tmp_path, capture, browser):
     _, page = report(tmp_path, capture)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        for motion in ("no-preference", "reduce"):
-            context = browser.new_context(offline=True, reduced_motion=motion, color_scheme="dark")
-            tab, wrong = context.new_page(), []
-            tab.on("requestfailed", lambda request, wrong=wrong: wrong.append(request.url[:100]))
-            tab.on("console", lambda message, wrong=wrong: wrong.append(message.text))
-            tab.goto(page.as_uri())
-            picture = tab.locator("figure img")
-            assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
-            seen = set()
-            for _ in range(6):
-                seen.add(picture.screenshot(animations="allow"))
-                tab.wait_for_timeout(170)
-            assert wrong == [] and (len(seen) == 1 if motion == "reduce" else len(seen) > 1), motion
-            context.close()
-        browser.close()
+    for motion in ("no-preference", "reduce"):
+        context = browser.new_context(offline=True, reduced_motion=motion, color_scheme="dark")
+        tab, wrong = context.new_page(), []
+        tab.on("requestfailed", lambda request, wrong=wrong: wrong.append(request.url[:100]))
+        tab.on("console", lambda message, wrong=wrong: wrong.append(message.text))
+        tab.goto(page.as_uri())
+        picture = tab.locator("figure img")
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+        seen = set()
+        for _ in range(6):
+            seen.add(picture.screenshot(animations="allow"))
+            tab.wait_for_timeout(170)
+        assert wrong == [] and (len(seen) == 1 if motion == "reduce" else len(seen) > 1), motion
+        context.close()

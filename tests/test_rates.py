@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from noise_cohort import LENGTH, SIDE, write_cohort
+from noise_cohort import SETTINGS, write_cohort
 
 from ctlib import tables
 from ctlib.engine import Engine
@@ -14,22 +14,6 @@ from ctlib.runs import Run
 from ctlib.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = {
-    "size": "tiny",
-    "matrix_px": SIDE,
-    "clip_length": LENGTH,
-    "crop_px": SIDE - 2,
-    "rotation_deg": 0.0,
-    "epochs": 1,
-    "steps_per_epoch": 2,
-    "batch_size": 4,
-    "weight_decay": 1e-6,
-    "optimizer": "adam",
-    "schedule": "constant",
-    "patience": 0,
-    "precision": "fp32",
-    "study_label": "exam",
-}
 
 
 def run(lr: float, init: str = "random", task: str = "lidc_nodule") -> Run:

@@ -3,7 +3,6 @@ import re
 
 import nbformat
 import pytest
-from chromium import FLAGS, PATH, WHY
 from nbformat import v4
 from sample_project import markdown, project
 
@@ -246,18 +245,6 @@ def test_the_page_of_all_profiles_lists_those_with_reports_and_those_without(stu
     assert "Written by an earlier version" in words and "The effect is 0.089." in words
     assert "later Done some day. python -m ctlib run later" in words
     assert words.count("stale") == 3 and "04_step not run" in words and SVG in page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not PATH.is_file():
-        pytest.skip(WHY)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=str(PATH), args=FLAGS)
-        yield opened
-        opened.close()
 
 
 def test_in_a_browser_the_text_column_is_70_to_75_characters_and_code_is_hidden(tmp_path, browser):

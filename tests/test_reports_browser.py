@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from chromium import FLAGS, PATH, WHY, axe_source
+from chromium import WHY, axe_source
 from nbformat import v4
 from sample_project import markdown, project
 from test_cli import called
@@ -66,18 +66,6 @@ def folder(tmp_path_factory):
     reports.index("small", paths, places)
     reports.profiles(places)
     return places.reports
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not PATH.is_file():
-        pytest.skip(WHY)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=str(PATH), args=FLAGS)
-        yield opened
-        opened.close()
 
 
 class Watched:

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from chromium import FLAGS, PATH, WHY
 from PIL import Image
 
 from ctlib import hu
@@ -212,18 +211,6 @@ def page(tmp_path_factory):
     text = scroller_html(exams, "Slices of exams", "Two exams.")
     path.write_text(f'<!doctype html><html lang="en"><title>x</title><body>{text}', encoding="utf-8")
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not PATH.is_file():
-        pytest.skip(WHY)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=str(PATH), args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
