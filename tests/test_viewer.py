@@ -4,6 +4,7 @@ import sys
 import types
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -278,14 +279,15 @@ def test_a_note_that_cannot_be_written_leaves_the_others(tmp_path, monkeypatch):
     notes = browser.Notes(tmp_path / "notes.csv", "series_uid")
     notes.save("a", "first")
 
-    def half(self, path, **kw):
-        path.write_text("series_")
+    def half(self, text, **kw):
+        self.write_bytes(b"series_")
         raise OSError("no space left")
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", half)
+    monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="no space"):
         notes.save("b", "second")
     assert notes.of("a") == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.csv"]
 
 
 def test_a_csv_that_holds_something_else_is_not_overwritten(tmp_path):

