@@ -164,16 +164,17 @@ def controlled(runs: Sequence[Run], controls: Sequence[str], backbones: Sequence
     Args:
         runs: of an experiment.
         controls: of `ctlib.negative_controls.CONTROLS`.
-        backbones: networks that get them; all others have none.
+        backbones: networks that get them, all others have none; none named is the first of the experiment.
 
     Raises:
         ValueError: a control is unknown, or a network is not in the experiment.
     """
-    absent = [name for name in backbones if name not in {run.backbone for run in runs}]
+    present = [*dict.fromkeys(run.backbone for run in runs)]
+    absent = [name for name in backbones if name not in present]
     if controls and absent:
         raise ValueError(f"control_backbones has {', '.join(absent)}, which the experiment has no run of.")
     largest = max((run.fraction for run in runs), default=0.0)
-    chosen = [run for run in runs if run.backbone in backbones and run.fraction == largest]
+    chosen = [run for run in runs if run.backbone in (backbones or present[:1]) and run.fraction == largest]
     names = [control_of(name, run.channels) for name in controls for run in chosen[:1]]
     return [dataclasses.replace(run, control=name) for name in names if name != NONE for run in chosen]
 

@@ -105,7 +105,10 @@ def test_runs_are_repeated_under_each_control_at_the_largest_fraction():
         ("shuffled_slices", "penet", 1.0),
     ]
     assert dataclasses.replace(made[0], control="none") == runs[1]
-    assert nulls.controlled(runs, [], ["x3d_m"]) == []
+    assert nulls.controlled(runs, [], ["x3d_m"]) == [] == nulls.controlled([], ["permuted_labels"], [])
+    assert nulls.controlled(runs[2:], ["permuted_labels"], []) == nulls.controlled(
+        runs, ["permuted_labels"], ["slow_r50"]
+    )
     with pytest.raises(ValueError, match="control_backbones has x3d_m, which the experiment has no run of"):
         nulls.controlled(runs, ["permuted_labels"], ["x3d_m"])
     with pytest.raises(ValueError, match="control is 'typo'"):
