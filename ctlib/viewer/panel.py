@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ipyniivue
 import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from ctlib.viewer.scene import Scene
 from ctlib.viewer.strip import Strip
 
 FREE = "free"
+HEIGHT_PX = 520
+"""Of the canvas: planes and rendering, two by two."""
 
 
 class Panel:
@@ -27,12 +28,10 @@ class Panel:
 
     Args:
         title: written above; "" for nothing.
-        wide: whether planes and rendering lie in a row, or two by two.
     """
 
-    def __init__(self, title: str = "", wide: bool = True) -> None:
-        layout = ipyniivue.MultiplanarType.ROW if wide else ipyniivue.MultiplanarType.GRID
-        self.canvas = Canvas(380 if wide else 560, layout)
+    def __init__(self, title: str = "") -> None:
+        self.canvas = Canvas(HEIGHT_PX)
         self.scene: Scene | None = None
         self.place = (0, 0, 0)
         self.followers: list[Callable[[tuple[int, int, int]], None]] = []

@@ -95,7 +95,7 @@ def open_pair(scenes: Mapping[str, Scene]) -> View:
 
     from ctlib.viewer.panel import Panel, side_by_side
 
-    panels = {name: Panel(name, wide=False) for name in scenes}
+    panels = {name: Panel(name) for name in scenes}
     for name, scene in scenes.items():
         panels[name].load(scene)
     display(side_by_side(list(panels.values())))
