@@ -25,6 +25,8 @@ SIGNED = ("effect", "difference")
 SHARES = ("fraction", "prevalence", "share", "accuracy")
 """Columns whose name holds one of these words are shares of 1, shown in percent."""
 NOTHING = "–"
+LONG = 30
+"""Characters from which on the text of a cell is given some width."""
 
 
 def svg(figure: Figure) -> bytes:
@@ -164,7 +166,8 @@ def usual_format(column: pd.Series, signed: bool = False) -> str:
 def _td(value: Any, kind: str, how: str) -> str:
     """A cell; where its text is rounded, the value stands beside it, to sort by and to take along."""
     text = _cell(value, how)
-    exact = str(value) if kind and not pd.isna(value) else text
+    kind = kind or (' class="long"' if len(text) > LONG else "")
+    exact = str(value) if "num" in kind and not pd.isna(value) else text
     beside = "" if exact == text else f' data-v="{html.escape(exact)}"'
     return f"<td{kind}{beside}>{html.escape(text)}</td>"
 
