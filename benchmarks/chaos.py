@@ -1,14 +1,16 @@
-"""A grid of small runs, computed while workers, the scheduler and the notebook's process are killed.
+"""A grid of runs, computed while workers, the scheduler and the notebook's kernel are killed.
 
-    python benchmarks/chaos.py [--short] [--keep FOLDER]
+    python benchmarks/chaos.py [--short] [--keep FOLDER]   # small runs of noise, in two minutes
+    python benchmarks/chaos.py --demo [--keep FOLDER]      # the demo's grid, by its notebook; after make demo
 
 A Dask scheduler and three workers (`python -m ctlib worker`), each a process with a working folder of
 its own, on the loopback interface. During the grid one worker is killed with SIGKILL, one is stopped
 for a minute, the scheduler is killed and started again at its address, and so is the process that
-drives the grid, as the kernel of the notebook would be. The same grid is computed a second time by one
-process that nothing happens to. Prints what was done and when; ends with 1 unless the tables and
-weights of both are equal to the last bit, and every run was finished once: each `result.json` is
-written by one process, once. `--short` stops the worker for some seconds and has fewer runs: CI runs it.
+drives the grid: with `--demo` the kernel of notebook 03, which papermill runs. The same grid is computed
+by processes that nothing happens to: with `--demo` they have done so already, in work/demo. Prints what
+was done and when; ends with 1 unless the tables and weights of both are equal to the last bit, and every
+run was finished once: each `result.json` is written by one process, once. `--short` stops the worker for
+some seconds and has fewer runs: CI runs it.
 """
 
 from __future__ import annotations
@@ -19,127 +21,239 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 
 import click
 import pandas as pd
+import psutil
 from safetensors.torch import load_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "tests"))  # the site and the cohort are shared with the tests
 
-from chaos_grid import FINISHES, content, prepare, runs_of  # noqa: E402
+from chaos_grid import FINISHES, content, prepare, runs_of, untimed  # noqa: E402
 from dask_site import Site, computing, kill, wait_for  # noqa: E402
 
-from ctlib.results import finished  # noqa: E402
-from ctlib.workspace import Workspace  # noqa: E402
+from ctlib.commands import load  # noqa: E402
+from ctlib.plan.here import expected  # noqa: E402
+from ctlib.results import RESULT, finished  # noqa: E402
+from ctlib.runs import Run  # noqa: E402
+from ctlib.workspace import Places, Workspace  # noqa: E402
+
+WORKERS = 3
 
 
-def n_finished(workspace: Workspace, seeds: int) -> int:
-    """How many runs have their result."""
-    return sum(finished(workspace, run) for run in runs_of(workspace, seeds))
+class Grid(ABC):
+    """A grid of `runs` that is computed twice, in two workspaces: `calm` and `chaos`."""
+
+    runs: list[Run]
+    calm: Workspace
+    chaos: Workspace
+
+    @abstractmethod
+    def driver(self, site: Site, name: str) -> tuple[subprocess.Popen, psutil.Process]:
+        """Begin to compute `chaos` on a site; the process that was started, and the one to kill."""
+
+    @abstractmethod
+    def settle(self, site: Site) -> None:
+        """Compute `calm`, with nothing happening to it."""
+
+    @abstractmethod
+    def tables(self, workspace: Workspace) -> dict[str, pd.DataFrame]:
+        """All tables, but for what the clock, the memory and the folder's name say."""
+
+    @abstractmethod
+    def finishes(self) -> Counter[str]:
+        """How often each run of `chaos` was finished, by id."""
+
+    def claims(self) -> list[str]:
+        """Finished runs of `chaos` that a process has not let go."""
+        folders = (self.chaos.runs / run.run_id for run in self.runs if finished(self.chaos, run))
+        return [f"{path.parent.name}/{path.name}" for folder in folders for path in folder.glob("claim.*")]
+
+    def n_finished(self) -> int:
+        """How many runs of `chaos` have their result."""
+        return sum(finished(self.chaos, run) for run in self.runs)
 
 
-def drive(site: Site, name: str, workspace: Workspace, seeds: int, workers: int) -> subprocess.Popen:
-    """A process that computes the grid, as a kernel of the notebook would."""
-    where = site.address if workers else "local"
-    return site.start(name, str(PROJECT / "tests" / "chaos_grid.py"), str(workspace.root), str(seeds), where)
+class Noise(Grid):
+    """Small networks on noise, driven by a script, its runs slower by a second each."""
+
+    def __init__(self, folder: Path, seeds: int) -> None:
+        self.calm, self.chaos = Workspace(folder / "calm"), Workspace(folder / "chaos")
+        prepare(self.calm)
+        shutil.copytree(self.calm.root, self.chaos.root)
+        self.runs, self._seeds = runs_of(self.calm, seeds), str(seeds)
+
+    def driver(self, site: Site, name: str) -> tuple[subprocess.Popen, psutil.Process]:
+        """See `Grid`."""
+        begun = self._start(site, name, self.chaos, site.address)
+        return begun, psutil.Process(begun.pid)
+
+    def settle(self, site: Site) -> None:
+        """See `Grid`."""
+        if self._start(site, "calm", self.calm, "local").wait(900):
+            raise SystemExit(f"the quiet grid failed:\n{site.log('calm')}")
+
+    def _start(self, site: Site, name: str, workspace: Workspace, where: str) -> subprocess.Popen:
+        script = str(PROJECT / "tests" / "chaos_grid.py")
+        return site.start(name, script, str(workspace.root), self._seeds, where)
+
+    def tables(self, workspace: Workspace) -> dict[str, pd.DataFrame]:
+        """See `Grid`."""
+        return content(workspace, self.runs)
+
+    def finishes(self) -> Counter[str]:
+        """See `Grid`."""
+        return Counter((self.chaos.root / FINISHES).read_text().split())
 
 
-def hurt(site: Site, workspace: Workspace, seeds: int, stopped_s: float) -> None:
-    """Compute the grid while everything is killed once."""
+class Demo(Grid):
+    """The demo's grid, driven by its notebook as papermill runs it; work/demo is the calm side."""
+
+    NOTEBOOK = "03_finetune_grid"
+    TABLES = ("runs", "curves", "predictions", "controls", "control_predictions")
+
+    def __init__(self, folder: Path) -> None:
+        values = load("demo", (), Places())
+        self.calm, self.chaos = Workspace.at("work/demo"), Workspace(folder / "chaos")
+        for part in (self.calm.root / "tables", self.calm.root / "store", self.calm.root / "weights"):
+            shutil.copytree(part, self.chaos.root / part.name)
+        for name in self.TABLES:  # what is found in the end was written here
+            self.chaos.table(name).unlink()
+        self.runs = expected(self.calm, values[self.NOTEBOOK] | values["01_explore_data"]).runs
+        if not all(finished(self.calm, run) for run in self.runs):
+            raise SystemExit("work/demo has runs that are not finished: run make demo first.")
+        self._seen: dict[str, set[tuple[int, int]]] = {run.run_id: set() for run in self.runs}
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """See each result: one that is written again is another file. No run takes less than seconds."""
+        while True:
+            for run_id, files in self._seen.items():
+                path = self.chaos.runs / run_id / RESULT
+                if path.is_file():
+                    status = path.stat()
+                    files.add((status.st_ino, status.st_mtime_ns))
+            time.sleep(0.2)
+
+    def driver(self, site: Site, name: str) -> tuple[subprocess.Popen, psutil.Process]:
+        """See `Grid`."""
+        settings = {"work_dir": self.chaos.root, "cluster": site.address, "workers": WORKERS}
+        begun = site.start(
+            name,
+            *("-m", "papermill", str(PROJECT / "notebooks" / f"{self.NOTEBOOK}.ipynb"), "executed.ipynb"),
+            *("-f", str(PROJECT / "params" / "demo" / f"{self.NOTEBOOK}.yaml")),
+            *(word for name, value in settings.items() for word in ("-p", name, str(value))),
+        )
+
+        def kernels() -> list[psutil.Process]:
+            return [p for p in psutil.Process(begun.pid).children() if "ipykernel" in " ".join(p.cmdline())]
+
+        wait_for(kernels)
+        return begun, kernels()[0]
+
+    def settle(self, site: Site) -> None:
+        """Nothing: make demo did."""
+
+    def tables(self, workspace: Workspace) -> dict[str, pd.DataFrame]:
+        """See `Grid`."""
+        return untimed({name: pd.read_parquet(workspace.table(name)) for name in self.TABLES})
+
+    def finishes(self) -> Counter[str]:
+        """See `Grid`."""
+        return Counter({run_id: len(files) for run_id, files in self._seen.items()})
+
+
+def hurt(site: Site, grid: Grid, blows: tuple[int, int, int, int], stopped_s: float) -> None:
+    """Compute the grid while everything is killed once, each when so many runs are finished."""
     begun = time.monotonic()
 
     def say(line: str) -> None:
-        done = n_finished(workspace, seeds)
-        click.echo(f"{time.monotonic() - begun:6.1f} s, {done:2d} runs finished: {line}")
+        click.echo(f"{time.monotonic() - begun:6.1f} s, {grid.n_finished():2d} runs finished: {line}")
 
     def until(n: int) -> None:
-        wait_for(lambda: n_finished(workspace, seeds) >= n, 600)
+        wait_for(lambda: grid.n_finished() >= n, 1800)
+        wait_for(lambda: not grid.claims())  # a worker that was killed in between would leave one
 
     scheduler = site.scheduler()
-    nannies = [site.worker(f"worker-{i}") for i in range(3)]
-    driver = drive(site, "driver", workspace, seeds, 3)
-    until(1)
+    nannies = [site.worker(f"worker-{i}") for i in range(WORKERS)]
+    driver, kernel = grid.driver(site, "driver")
+    until(blows[0])
     wait_for(lambda: computing(nannies[0]) is not None)
     say("a worker is killed")
     kill(computing(nannies[0]))
-    until(2)
+    until(blows[1])
     wait_for(lambda: computing(nannies[1]) is not None)
     stopped = computing(nannies[1])
     say(f"a worker is stopped for {stopped_s:g} s")
     stopped.send_signal(signal.SIGSTOP)
     wakes = time.monotonic() + stopped_s
-    until(3)
+    until(blows[2])
     say("the scheduler is killed, and started again")
     kill(scheduler)
     scheduler.wait()
     time.sleep(2)
     site.scheduler()
-    until(4)
+    until(blows[3])
     say("the process that drives the grid is killed, and started again")
-    kill(driver)
+    kill(kernel)
     driver.wait()
-    driver = drive(site, "driver-again", workspace, seeds, 3)
+    driver, _ = grid.driver(site, "driver-again")
     time.sleep(max(0.0, wakes - time.monotonic()))
     if stopped.is_running():
         say("the stopped worker goes on")
         stopped.send_signal(signal.SIGCONT)
     else:
         say("the stopped worker was replaced meanwhile")
-    if driver.wait(900):
+    if driver.wait(3600):
         raise SystemExit(f"the grid failed:\n{site.log('driver-again')}")
     say("the grid is done")
 
 
-def differences(quiet: Workspace, hurt: Workspace, seeds: int) -> list[str]:
+def differences(grid: Grid) -> list[str]:
     """What is not the same, and what was finished twice."""
-    found = []
-    runs = runs_of(quiet, seeds)
-    tables, others = content(quiet, runs), content(hurt, runs)
+    found = [f"{claim} was left behind" for claim in grid.claims()]
+    tables, others = grid.tables(grid.calm), grid.tables(grid.chaos)
     for name, table in tables.items():
         try:
             pd.testing.assert_frame_equal(table, others[name], check_exact=True)
         except AssertionError as error:
             found.append(f"table {name}: {error}")
-    for run in runs:
-        a, b = (load_file(w.runs / run.run_id / "weights.safetensors") for w in (quiet, hurt))
+    counts = grid.finishes()
+    for run in grid.runs:
+        a, b = (load_file(w.runs / run.run_id / "weights.safetensors") for w in (grid.calm, grid.chaos))
         if a.keys() != b.keys() or not all(bool((a[key] == b[key]).all()) for key in a):
             found.append(f"weights of {run} differ")
-        left = [path.name for path in (hurt.runs / run.run_id).iterdir() if path.name.startswith("claim.")]
-        if left:
-            found.append(f"{run}: {left} was left behind")
-    counts = Counter((hurt.root / FINISHES).read_text().split())
-    found += [
-        f"run {run.run_id} was finished {counts[run.run_id]} times" for run in runs if counts[run.run_id] != 1
-    ]
+        if counts[run.run_id] != 1:
+            found.append(f"run {run.run_id} was finished {counts[run.run_id]} times")
     return found
 
 
-@click.command()
+@click.command(help=__doc__)
 @click.option("--short", is_flag=True)
+@click.option("--demo", is_flag=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Work here, and leave it.")
-def main(short: bool, keep: Path | None) -> None:
+def main(short: bool, demo: bool, keep: Path | None) -> None:
     """Hurt one grid, leave another alone, and compare."""
-    seeds, stopped_s = (3, 6.0) if short else (8, 60.0)
     folder = keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     try:
-        calm, chaos = Workspace(folder / "calm"), Workspace(folder / "chaos")
-        prepare(calm)
-        shutil.copytree(calm.root, chaos.root)
+        grid = Demo(folder) if demo else Noise(folder, 3 if short else 8)
+        # the demo's are spread over its quarter of an hour
+        blows = (20, 60, 100, 140) if demo else (1, 2, 3, 4)
         with Site(folder / "site", {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}) as site:
-            hurt(site, chaos, seeds, stopped_s)
-            if drive(site, "calm", calm, seeds, 0).wait(900):
-                raise SystemExit(f"the quiet grid failed:\n{site.log('calm')}")
-        found = differences(calm, chaos, seeds)
+            hurt(site, grid, blows, 6.0 if short else 60.0)
+            grid.settle(site)
+        found = differences(grid)
     finally:
         if keep is None:
             shutil.rmtree(folder)
-    click.echo(
-        "\n".join(found) if found else "The tables are equal to the last bit; each run was finished once."
-    )
+    good = f"The tables are equal to the last bit; each of {len(grid.runs)} runs was finished once."
+    click.echo("\n".join(found) if found else good)
     raise SystemExit(bool(found))
 
 

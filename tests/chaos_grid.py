@@ -49,10 +49,17 @@ def runs_of(workspace: Workspace, seeds: int) -> list[Run]:
 
 def content(workspace: Workspace, runs: list[Run]) -> dict[str, pd.DataFrame]:
     """All tables, but for what the clock, the memory and the folder's name say."""
-    tables = collect(workspace, runs)
-    tables["runs"] = tables["runs"].drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
-    tables["ledger"] = tables["ledger"].drop(columns="why")
-    return tables
+    found = untimed(collect(workspace, runs))
+    found["ledger"] = found["ledger"].drop(columns="why")
+    return found
+
+
+def untimed(found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Tables without what a clock or the memory says."""
+    return {
+        name: table.drop(columns=["seconds", "peak_memory_mb"], errors="ignore")
+        for name, table in found.items()
+    }
 
 
 def execute(work_dir: str, run: Run) -> dict[str, Any]:
