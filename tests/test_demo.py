@@ -153,7 +153,7 @@ def test_the_analysis_states_both_planted_truths(demo):
     means = effects[effects["backbone"].str.startswith("mean of")]
     assert set(means["task"]) == {"lidc_nodule", "rspect_pe"} and (means["reason"] == "").all()
     for row in means.itertuples():
-        assert row.low < row.effect < row.high and row.n_seeds == 3 and row.n_patients > 60
+        assert row.low < row.effect < row.high and row.n_seeds == 5 and row.n_patients > 60
         assert f"{row.effect:+.3f}".replace("-", "\N{MINUS SIGN}") in text
 
 

@@ -41,9 +41,9 @@ known; a test repeats it) finds that intervals at 95 % then cover 93.7 to 95.4 %
 95.5 % with five, whatever the share of seeds; with two, where b has one degree of freedom, 89 to 95 %: use
 three. benchmarks/simulations.py measures the coverage of all of it on simulated scores: with three seeds and
 seven networks that of what is asked of it lies within 93 to 97 %; of the interval of the spread, which takes
-what seeds and patients add for known, at 91 to 94 %. Where there is no effect, the test at 5 % of an average over
-networks rejects 5.1 % where seeds matter, and where they hardly do 4.3 % (7,200 experiments each, standard
-error 0.25): it is a little careful there.
+what seeds and patients add for known, at 91 to 94 %. Where there is no effect, the test at 5 % of an average
+over networks rejects 5.1 % where seeds matter, and where they hardly do 4.3 % (7,200 experiments each,
+standard error 0.25): it is a little careful there.
 
 Not taken into account: other video weights (each network was pretrained once), other cohorts, and that
 networks of different folds share training patients.
