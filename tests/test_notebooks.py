@@ -131,6 +131,13 @@ def test_the_profiles_of_the_project_fit_its_notebooks(profile):
     assert set(load(profile)) <= set(NOTEBOOKS)
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_that_is_run_by_hand_is_the_demo(notebook):
+    """Else Run All in JupyterLab computes other runs than `make demo` did."""
+    found = declared(HOME.notebooks / f"{notebook}.ipynb")
+    assert {name: parameter.default for name, parameter in found.items()} == load("demo")[notebook]
+
+
 @pytest.mark.parametrize(
     ("value", "annotation"), [(1, "bool"), ("a", "list[str]"), (None, "str"), (2.0, "int")]
 )

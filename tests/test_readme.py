@@ -21,6 +21,16 @@ def test_the_findings_are_those_of_the_committed_report():
         assert finding in report
 
 
+def test_the_table_of_the_demo_has_the_findings_of_all_patients():
+    block = README.split("<!-- findings")[1].split("<!-- /findings -->")[0]
+    found = dict(
+        re.findall(r"- (\w+), 100 %.*? a difference of (\S+ \(\S+ to [^;]+);", block)
+    )
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| \*\*([^*]+)\*\*( \([^)]+)\)", README, re.M)
+    told = {task: value + interval for task, value, interval in rows}
+    assert told == found and len(found) == 2
+
+
 def test_the_figure_is_that_of_the_committed_report():
     figure = (PROJECT / "docs" / "demo_effect.svg").read_bytes()
     assert base64.b64encode(figure).decode() in ANALYSIS.read_text(encoding="utf-8")

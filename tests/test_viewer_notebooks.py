@@ -70,7 +70,7 @@ def test_every_notebook_runs_by_run_all_in_jupyterlab_on_the_demo(tmp_path):
             links.first.wait_for()
             assert [link.inner_text() for link in links.all()] == list(NOTEBOOKS)
             links.nth(3).click()
-            page.tab.get_by_text("Analyze: does video pretraining help?").first.wait_for()
+            page.tab.locator("h1", has_text="Analyze: does video pretraining help?").first.wait_for()
         for name in NOTEBOOKS:
             with contextlib.closing(LabPage(browser, address)) as page:
                 page.open(f"notebooks/{name}.ipynb")
