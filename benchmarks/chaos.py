@@ -243,7 +243,7 @@ def main(short: bool, demo: bool, keep: Path | None) -> None:
     folder = keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     try:
         grid = Demo(folder) if demo else Noise(folder, 3 if short else 8)
-        # the demo's are spread over its quarter of an hour
+        # the demo's are spread over its twenty minutes
         blows = (20, 60, 100, 140) if demo else (1, 2, 3, 4)
         with Site(folder / "site", {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}) as site:
             hurt(site, grid, blows, 6.0 if short else 60.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,18 @@ _REMOTE = re.compile(
     r"""|(?:url\(\s*["']?|@import\s+["'])((?:https?:)?//[^"')\s]+)""",
     re.IGNORECASE,
 )
+_VERDICT = re.compile(r"^Claim \d.*?: [a-z ]+\.|(?:Planted (?:effect|null)|Gain) (?:not )?[a-z]+(?=: )")
+
+
+def judged(line: str) -> str:
+    """A finding as HTML, its verdict in bold: what a reader looks for among the numbers.
+
+    >>> judged("Claim 1, it helps: not decided here. +0.1 < 0.2")
+    '<strong>Claim 1, it helps: not decided here.</strong> +0.1 &lt; 0.2'
+    >>> judged("a difference of +0.1. Planted null not kept: the interval")
+    'a difference of +0.1. <strong>Planted null not kept</strong>: the interval'
+    """
+    return _VERDICT.sub(r"<strong>\g<0></strong>", html.escape(line, quote=False), count=1)
 
 
 def exporter() -> Any:
@@ -28,7 +41,7 @@ def exporter() -> Any:
     exporter = HTMLExporter(
         template_name="report",
         extra_template_basedirs=[str(TEMPLATES)],
-        filters={"duration": duration},
+        filters={"duration": duration, "judged": judged},
         exclude_anchor_links=False,
     )
     exporter.log.setLevel("ERROR")
