@@ -38,7 +38,7 @@ def take(page: str, browser: str) -> bytes:
     address = Path(path).resolve().as_uri() + (f"#{quote(part)}" if part else "")
     with sync_playwright() as play:
         opened = play.chromium.launch(executable_path=browser, args=FLAGS)
-        shown = opened.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
+        shown = opened.new_page(viewport=SIZE, color_scheme="light", reduced_motion="reduce")  # type: ignore[arg-type]
         shown.route("**/*", only_files)
         shown.goto(address)
         shown.wait_for_timeout(500)
