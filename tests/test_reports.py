@@ -114,6 +114,12 @@ def test_the_contents_link_to_the_headings(page):
     assert all(f'id="{link}"' in page for _, link, _ in links)
 
 
+def test_a_line_a_run_is_one_box_not_one_each(tmp_path):
+    book = executed(tmp_path / "03_step.ipynb", run("grid()", [says("run 1\n"), says("run 2\n")]))
+    reports.render(book, tmp_path / "page.html", "small")
+    assert (tmp_path / "page.html").read_text().count('<pre class="stream">') == 1
+
+
 def test_code_is_folded_and_set_up_is_told_once(page):
     assert page.count('<details class="code">') == 4 and '<details class="code" open' not in page
     body = page[page.index("<main ") :]

@@ -37,6 +37,7 @@ def judged(line: str) -> str:
 def exporter() -> Any:
     """nbconvert's HTML exporter with our templates, and none of its scripts."""
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     exporter = HTMLExporter(
         template_name="report",
@@ -45,6 +46,8 @@ def exporter() -> Any:
         exclude_anchor_links=False,
     )
     exporter.log.setLevel("ERROR")
+    # a cell that prints a line a run would have a box for each
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     return exporter
 
 
