@@ -185,13 +185,17 @@ class LabPage:
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))[2:-2, 2:-2]  # its edge is shared
 
     def until(self, holds, number=0, seconds=120):
-        """Pixels of a viewer as soon as something holds of them; else those at the end."""
-        end = time.time() + seconds
+        """Pixels of a viewer when something holds of them and they are still; else those at the end.
+
+        Still, because a burst of changes is drawn a little after it (`ctlib.viewer.canvas`).
+        """
+        end, before = time.time() + seconds, np.zeros(0)
         while True:
             pixels = self.canvas(number)
-            if holds(pixels) or time.time() > end:
+            if (holds(pixels) and np.array_equal(pixels, before)) or time.time() > end:
                 return pixels
-            time.sleep(0.2)
+            before = pixels
+            time.sleep(0.5)
 
     def press(self, name, number=0):
         """Press a button of a viewer."""
