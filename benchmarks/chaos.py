@@ -30,6 +30,7 @@ from pathlib import Path
 import click
 import pandas as pd
 import psutil
+from grid import prepared
 from safetensors.torch import load_file
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,11 +39,9 @@ sys.path.insert(0, str(PROJECT / "tests"))  # the site and the cohort are shared
 from chaos_grid import FINISHES, content, prepare, runs_of, untimed  # noqa: E402
 from dask_site import Site, computing, kill, wait_for  # noqa: E402
 
-from ctlib.commands import load  # noqa: E402
-from ctlib.plan.here import expected  # noqa: E402
 from ctlib.results import RESULT, finished  # noqa: E402
 from ctlib.runs import Run  # noqa: E402
-from ctlib.workspace import Places, Workspace  # noqa: E402
+from ctlib.workspace import Workspace  # noqa: E402
 
 WORKERS = 3
 
@@ -119,13 +118,10 @@ class Demo(Grid):
     TABLES = ("runs", "curves", "predictions", "controls", "control_predictions")
 
     def __init__(self, folder: Path) -> None:
-        values = load("demo", (), Places())
-        self.calm, self.chaos = Workspace.at("work/demo"), Workspace(folder / "chaos")
-        for part in (self.calm.root / "tables", self.calm.root / "store", self.calm.root / "weights"):
-            shutil.copytree(part, self.chaos.root / part.name)
+        self.calm = Workspace.at("work/demo")
+        self.chaos, self.runs, _ = prepared("demo", folder)
         for name in self.TABLES:  # what is found in the end was written here
             self.chaos.table(name).unlink()
-        self.runs = expected(self.calm, values[self.NOTEBOOK] | values["01_explore_data"]).runs
         if not all(finished(self.calm, run) for run in self.runs):
             raise SystemExit("work/demo has runs that are not finished: run make demo first.")
         self._seen: dict[str, set[tuple[int, int]]] = {run.run_id: set() for run in self.runs}
