@@ -1,7 +1,9 @@
+import io
 import itertools
 import re
 import types
 import warnings
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -14,13 +16,14 @@ from test_findings_claims import study_of
 
 from ctlib import figures, findings
 from ctlib.figures.display import figure_html, png, svg, table_html
-from ctlib.figures.look import INITS, init_look, init_looks
+from ctlib.figures.look import INITS, init_look, init_looks, style
 from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
 from ctlib.store import Store
 from ctlib.volumes import Volume
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "x3d_m"]
 TASKS = ["lidc_nodule", "rspect_pe"]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def results(tasks=TASKS, fractions=(0.25, 1.0), seeds=(0, 1), missing=(), single_class=False):
@@ -221,6 +224,28 @@ def test_the_same_figure_has_the_same_bytes():
     assert png(FIGURES["clip_scores"]()) == png(FIGURES["clip_scores"]())
 
 
+def test_an_svg_is_brief_and_drawn_as_matplotlib_wrote_it():
+    figure = FIGURES["clip_scores"]()
+    with style():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    short, long = svg(figure), buffer.getvalue()
+    assert len(short) < 0.66 * len(long)
+    brief, whole = ElementTree.fromstring(short), ElementTree.fromstring(long)
+    names = [node.get("id") for node in brief.iter() if node.get("id")]
+    called = re.findall(rb'(?:href="|url\()#([^")]+)', short)
+    assert len(names) == len(set(names)) and set(names) == {name.decode() for name in called}
+    ways = dict(re.findall(r"\.(s\w+)\{([^}]*)\}", short.decode()))
+    drawn = [ways[node.get("class")] for node in brief.iter() if node.get("class")]
+    styled = [node.get("style") for node in whole.iter() if node.get("style")]
+    assert drawn == [style.replace(": ", ":").replace("; ", ";") for style in styled]
+    letters = [node for node in brief.iter(f"{SVG}use") if node.get("x") and "." not in node.get("x")]
+    assert len(letters) > 20
+    places = [node.get("transform") for node in whole.iter(f"{SVG}use") if node.get("transform")]
+    level = [float(place[10:].split()[0]) for place in places if place.endswith(" 0)")]
+    assert np.allclose([float(node.get("x")) for node in letters], level, atol=0.51)
+
+
 # ---- how figures and tables are shown --------------------------------------------------
 
 
@@ -239,7 +264,7 @@ def test_charts_are_told_from_pictures():
 
 
 def test_a_figure_of_many_shapes_becomes_a_png():
-    data = {"lidc": cohort(240)}
+    data = {"lidc": cohort(700)}
     assert 'src="data:image/png;base64,' in figure_html(figures.label_bands(data), "alt", "caption")
 
 
