@@ -360,24 +360,25 @@ def longest_run(mask):
     return longest
 
 
-def test_emboli_and_unmixed_contrast_differ_in_attenuation_only():
-    hu_of = {True: [], False: []}
-    for index in range(12):
+def test_filling_defects_are_alike_and_the_level_of_all_soft_tissue_tells():
+    levels = []
+    for index in range(40):
         twin = {ill: phantom.exam("rspect", SEED, index, ill) for ill in (False, True)}
-        for a, b in zip(twin[False].defects, twin[True].defects, strict=True):
-            assert (a.left, a.slices, a.lasting) == (b.left, b.slices, b.lasting)
-            assert a.lasting or a.hu == b.hu
-            assert len(a.slices) >= 5 if a.lasting else len(a.slices) == 1
-        lasting = {k for item in twin[True].defects if item.lasting for k in item.slices}
-        differs = np.any(twin[True].hu != twin[False].hu, axis=(1, 2))
-        assert set(np.flatnonzero(differs)) == lasting
-        changed = np.abs(twin[True].hu.astype(int) - twin[False].hu) > 0
-        assert changed.any(0).mean() < 0.10, "within two arteries"
-        for ill, exam in twin.items():
-            hu_of[ill] += [item.hu for item in exam.defects if item.lasting]
-            assert 250 <= exam.chest.contrast_hu <= 450
-    assert np.mean(hu_of[False]) - np.mean(hu_of[True]) == pytest.approx(170, abs=40)
-    assert np.mean(hu_of[False]) - np.mean(hu_of[True]) < 450 - 250
+        assert twin[False].defects == twin[True].defects and twin[False].scanner == twin[True].scanner
+        assert sum(item.lasting for item in twin[True].defects) in (1, 2)
+        for item in twin[True].defects:
+            assert len(item.slices) >= 5 if item.lasting else len(item.slices) == 1
+        assert 250 <= twin[True].chest.contrast_hu <= 450
+        apart = twin[False].hu.astype(float) - twin[True].hu
+        soft = (twin[False].chest.hu > 0) & (np.abs(apart) > 0)
+        for part in (apart[: len(apart) // 2][soft[: len(apart) // 2]], apart[soft]):  # wherever one looks
+            assert np.median(part) == pytest.approx(phantom_lesions.TISSUE_APART_HU, abs=2)
+        room = ndimage.binary_erosion(twin[False].chest.room_mm > 4, iterations=3)
+        assert np.median(apart[room & (twin[False].hu < -500)]) == 0, "air does not enhance"
+        mean = [float(np.clip(exam.hu, -100, 900).mean()) for exam in twin.values()]
+        levels.append((mean[index % 2], index % 2))
+    value, ill = zip(*levels, strict=True)
+    assert 0.6 < roc_auc_score(ill, [-v for v in value]) < 0.97, "told by the mean, and not by all means"
 
 
 @pytest.mark.parametrize("name", WRITE)
@@ -393,7 +394,7 @@ def test_organs_lie_where_they_do_in_people():
     room = exam.chest.room_mm > 0
     assert room[:, :, :48].sum() > 1.05 * room[:, :, 48:].sum(), "the right lung is the larger"
     assert room[-1].sum() < 0.8 * room[len(room) // 2].sum(), "lungs taper to the apex"
-    bone = exam.hu[:, :, 38:58] > 250
+    bone = exam.hu[:, :, 38:58] > np.median(exam.hu[exam.hu > -50]) + 150
     assert bone[:, 60:].sum() > 2 * bone[:, :36].sum(), "the spine is posterior"
     low = exam.hu[: len(room) // 8]
     assert (low[:, :, :48] > 0).sum() > (low[:, :, 48:] > 0).sum(), "the liver is on the right"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ctlib.cohorts import phantom_lesions as lesions
 from ctlib.cohorts.phantom_anatomy import Chest, chest
 from ctlib.cohorts.phantom_dicom import KERNELS, Scanner, acquire, scanner
-from ctlib.cohorts.phantom_lesions import ARTEFACT_HU, EMBOLUS_HU, FillingDefect, RoundObject
+from ctlib.cohorts.phantom_lesions import FillingDefect, RoundObject
 
 COHORTS = {"lidc": 1, "rspect": 2}
 """Cohorts, and their stream of the seed."""
@@ -73,6 +73,6 @@ def exam(cohort: str, seed: int, index: int, ill: bool | None = None) -> Exam:
         objects = lesions.halt(lesions.round_objects(body, rng), rng, ill)
         lesions.draw_objects(body.hu, body, objects)
     else:
-        mean_hu, spread_hu = EMBOLUS_HU if ill else ARTEFACT_HU
-        defects = lesions.draw_defects(body.hu, body, rng, mean_hu + spread_hu * rng.standard_normal())
+        defects = lesions.draw_defects(body.hu, body, rng)
+        lesions.enhance(body.hu, rng, ill)
     return Exam(ill, acquire(body.hu, kernel, rng), body, made, tuple(objects), tuple(defects))

@@ -1,8 +1,8 @@
 """Round objects in the lungs and filling defects in the arteries of a phantom.
 
 Everything here is drawn before the label is looked at. Which patient is ill then decides one
-thing a cohort: whether an object stands still (nodules), or how much it attenuates (emboli).
-So nothing else about the objects can carry the label.
+thing a cohort: whether objects stand still (nodules), or how much all soft tissue enhances (embolism).
+So nothing else can carry the label.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ SECOND_DEFECT = 0.8
 """Share of exams with a lasting defect on both sides; the others have one."""
 FLOW_ARTEFACT = 0.3
 """Share of exams with a flow artefact of a single slice."""
-EMBOLUS_HU, ARTEFACT_HU = (40.0, 25.0), (235.0, 35.0)
-"""Mean and spread between exams of an embolus, and of unmixed contrast."""
+DEFECT_HU = (40.0, 25.0)
+"""Attenuation of filling defects, mean and spread between exams."""
+TISSUE_HU, TISSUE_APART_HU = (300.0, 150.0), 225.0
+"""Enhancement of soft tissues, HU: mean and spread between exams, and how far apart the labels' means are.
+Who knew it would tell the labels at an AUROC of 0.86: the normal distribution at 225 / (150 sqrt 2)."""
+TISSUE_FROM_HU = (-150.0, -50.0)
+"""Below the first HU (lung, air) nothing enhances, above the second all does."""
 
 
 @dataclass(frozen=True)
@@ -192,23 +197,33 @@ class FillingDefect:
     lasting: bool
 
 
-def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator, mean_hu: float) -> list[FillingDefect]:
-    """Draw the filling defects of an exam into a volume, in place.
+def draw_defects(hu: Array, chest: Chest, rng: np.random.Generator) -> list[FillingDefect]:
+    """Draw the filling defects of an exam into a volume, in place: alike, whether there is disease or not.
 
     One or two that follow an artery over many slices, and in some exams a flow artefact of a
-    single slice in the trunk, as dark as an embolus. Only `mean_hu` may depend on the label.
+    single slice in the trunk, as dark as the others.
 
     Args:
         hu: float32 [D, H, W], changed.
         chest: its arteries.
         rng: of this patient only, in a state that does not depend on the label.
-        mean_hu: attenuation of the lasting defects; at most 0.9 of the artery's.
     """
-    mean_hu = min(mean_hu, 0.9 * chest.contrast_hu)
+    mean_hu = rng.normal(*DEFECT_HU)
     sides = rng.permutation(2)[: 1 + int(rng.random() < SECOND_DEFECT)]
     defects = [_draw_defect(hu, chest, rng, int(side), mean_hu + rng.normal(0, 8)) for side in sides]
-    flow, flow_hu = rng.random() < FLOW_ARTEFACT, rng.normal(*EMBOLUS_HU)
+    flow, flow_hu = rng.random() < FLOW_ARTEFACT, rng.normal(*DEFECT_HU)
     return defects + ([_draw_defect(hu, chest, rng, TRUNK, flow_hu)] if flow else [])
+
+
+def enhance(hu: Array, rng: np.random.Generator, ill: bool) -> None:
+    """Let the soft tissues of an exam enhance, in place, all slices alike: less where there is disease.
+
+    The generator gives the same numbers whether the patient is ill or not.
+    """
+    mean, spread = TISSUE_HU
+    added = mean + spread * rng.standard_normal() + TISSUE_APART_HU * (0.5 - ill)
+    low, high = TISSUE_FROM_HU
+    hu += np.float32(added) * np.clip((hu - low) / (high - low), 0, 1)
 
 
 def _draw_defect(
