@@ -86,6 +86,15 @@ def test_a_burst_of_changes_makes_textures_once_and_draws_after_them():
     assert "}ct_update(){let" in ours and "}drawScene(){if(this.ct_soon!==undefined)return;if(" in ours
 
 
+def test_a_first_volume_is_drawn_in_planes_before_its_rendering_and_keeps_the_range_it_came_with():
+    """Each took half a second without a GPU; fails where a new ipyniivue words these methods otherwise."""
+    from ctlib.viewer.canvas import _NiiVue
+
+    ours = str(_NiiVue._esm)
+    assert re.search(r"\}draw3D\([^{}]*\)\{if\(this\.ct_planes\)return;", ours)
+    assert re.search(r"\}calMinMax\([^{}]*\)\{if\(this\.trustCalMinMax&&", ours)
+
+
 def test_a_page_is_not_sent_a_copy_of_the_viewer():
     """2.7 MB a canvas, which only `save_html` would use; fails where a new ipyniivue holds it otherwise."""
     import ipyniivue

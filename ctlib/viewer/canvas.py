@@ -43,8 +43,33 @@ _IN_TURN = (
 _ITSELF = re.compile(r'var (\w+)="var%20[^"]{100000,}"')
 _UPDATING = re.compile(r"\}updateGLVolume\(\)\{")
 _SOON = (
-    r"}updateGLVolume(){this.ct_soon??=setTimeout(()=>{delete this.ct_soon;this._gl&&this.ct_update()},120)}"
+    r"}updateGLVolume(){this.ct_soon??=setTimeout(()=>{delete this.ct_soon;"
+    r"if(!this._gl||!this.initialized)return;"
+    r"let first=!this.ct_seen&&this.volumes.length>0;this.ct_planes=first;this.ct_update();if(first){"
+    r"this.ct_seen=true;setTimeout(()=>{this.ct_planes=false;this._gl&&this.drawScene()},30)}},this.initialized?120:0)}"
     r"ct_update(){"
+)
+_MESHES = re.compile(
+    r"(for\(let (\w+)=)0(;\2<this\.meshShaders\.length;\2\+\+\)\{let \w+=[^{}]*\.Name===\"Flat\")"
+)
+_NO_MESHES = r"\1this.meshShaders.length\3"
+_RESIZED = re.compile(r"(\}resizeListener\(\)\{if\()(!\(!this\.canvas\|\|!this\.gl\)\))")
+_ONCE_READY = r"\1this.initialized&&\2"
+_SHADER = re.compile(r'([\w$]+)=class\{(constructor\(\w+,\w+,\w+\)\{\w+\(this,"program"\))')
+_WHEN_USED = (
+    r"\1=class{constructor(...given){let made,make=()=>made??=new \1_now(...given);return new Proxy({},{"
+    r"get:(_,name)=>{let found=make()[name];return typeof found=='function'?found.bind(made):found},"
+    r"set:(_,name,value)=>{make()[name]=value;return true}})}},\1_now=class{\2"
+)
+_RENDERERS = re.compile(r"this\.(render(?:Slice|Gradient|GradientValues)Shader)=new \w+\(\w+,\w+,\w+\)")
+_ONE_RENDERER = r"this.\1=this.renderVolumeShader"
+_RENDERING = re.compile(r"\}(draw3D\(\w+=\[0,0,0,0\][^{}]*\)\{)")
+_LATER = r"}\1if(this.ct_planes)return;"
+_RANGE = re.compile(r"(\}calMinMax\(\w+=Number\.POSITIVE_INFINITY,\w+=!0\)\{)")
+_GIVEN = (
+    r"\1if(this.trustCalMinMax&&this.hdr&&this.hdr.cal_max>this.hdr.cal_min){"
+    r"let low=this.hdr.cal_min,high=this.hdr.cal_max;this.cal_min=this.robust_min=this.global_min=low;"
+    r"this.cal_max=this.robust_max=this.global_max=high;return[low,high,low,high]}"
 )
 _DRAWING = re.compile(r"\}drawScene\(\)\{")
 _UNLESS_SOON = r"}drawScene(){if(this.ct_soon!==undefined)return;"
@@ -58,8 +83,10 @@ def _module() -> str:
     the other: two at a time make each layer twice, the second time without its colours, and a small
     layer may overtake a large volume and be drawn as if it were the volume. And it makes textures of
     all voxels once for a burst of changes: loading a volume changes it four times, at 0.9 s each for
-    256 x 256 x 300 voxels without a GPU. It comes without the copy of itself that `save_html` would
-    write, which is more than half of what each canvas sends to the page.
+    256 x 256 x 300 voxels without a GPU. It does not look for the range of values of a layer that came
+    with one. It draws the planes of a first volume before its rendering, which without a GPU takes as long
+    as all else. And it comes without the copy of itself that `save_html` would write, which is more than
+    half of what each canvas sends to the page.
     """
     module = str(ipyniivue.NiiVue._esm)
     for pattern, instead in (
@@ -68,8 +95,14 @@ def _module() -> str:
         (_ITSELF, r'var \1=""'),
         (_UPDATING, _SOON),
         (_DRAWING, _UNLESS_SOON),
+        (_MESHES, _NO_MESHES),
+        (_SHADER, _WHEN_USED),
+        (_RESIZED, _ONCE_READY),
+        (_RENDERERS, _ONE_RENDERER),
+        (_RENDERING, _LATER),
+        (_RANGE, _GIVEN),
     ):
-        module = pattern.sub(instead, module, count=1)
+        module = pattern.sub(instead, module)
     return module
 
 
