@@ -3,7 +3,8 @@
     python benchmarks/viewer.py [--slices 300] [--matrix 256] [--repeats 3]
 
 Chromium renders without a GPU. The clock starts in the cell, right before the call (modules are
-imported by then), and stops when the canvas in the page is no longer black: it is read every 50 ms.
+imported by then), and stops when the canvas in the page is no longer black: it is read every 50 ms. Of
+the first volume in a page that is when its three planes are drawn; its rendering follows.
 Scrolling is timed until what is said of the cursor has followed so many turns of the wheel.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from ctlib.figures.look import READERS
 from ctlib.hu import HuWindow
+from ctlib.viewer.changes import changed
 from ctlib.viewer.layers import OVERLAP, drawable, matrix, nifti, part, resized
 from ctlib.volumes import Volume
 
@@ -32,82 +32,10 @@ SEEN_FROM = {"render_azimuth": 205.0, "render_elevation": 12.0}
 """From where the rendering is seen first, degrees: the front, a little from the left and above."""
 HEAT_FROM = 64
 """Grad-CAM below a quarter of its highest value is not drawn; of 255."""
-_VOXELS_BACK = re.compile(r',(\w+)\.img\)\{let (\w+)=\w+\(\1\.img\);\w+\(\w+,"img",\1\.img\.buffer,\2\)\}')
-_LOADING = re.compile(
-    r'async function (\w+)(\(\w+,\w+,\w+\)\{let \w+=await \w+\((\w+),\3\.get\("volumes"\)\))'
-)
-_IN_TURN = (
-    r"function \1(nv,...rest){return nv.ct_turn=Promise.resolve(nv.ct_turn).catch(()=>{})"
-    r".then(()=>\1_alone(nv,...rest))}async function \1_alone\2"
-)
-_ITSELF = re.compile(r'var (\w+)="var%20[^"]{100000,}"')
-_UPDATING = re.compile(r"\}updateGLVolume\(\)\{")
-_SOON = (
-    r"}updateGLVolume(){this.ct_soon??=setTimeout(()=>{delete this.ct_soon;"
-    r"if(!this._gl||!this.initialized)return;"
-    r"let first=!this.ct_seen&&this.volumes.length>0;this.ct_planes=first;this.ct_update();if(first){"
-    r"this.ct_seen=true;setTimeout(()=>{this.ct_planes=false;this._gl&&this.drawScene()},30)}},this.initialized?120:0)}"
-    r"ct_update(){"
-)
-_MESHES = re.compile(
-    r"(for\(let (\w+)=)0(;\2<this\.meshShaders\.length;\2\+\+\)\{let \w+=[^{}]*\.Name===\"Flat\")"
-)
-_NO_MESHES = r"\1this.meshShaders.length\3"
-_RESIZED = re.compile(r"(\}resizeListener\(\)\{if\()(!\(!this\.canvas\|\|!this\.gl\)\))")
-_ONCE_READY = r"\1this.initialized&&\2"
-_SHADER = re.compile(r'([\w$]+)=class\{(constructor\(\w+,\w+,\w+\)\{\w+\(this,"program"\))')
-_WHEN_USED = (
-    r"\1=class{constructor(...given){let made,make=()=>made??=new \1_now(...given);return new Proxy({},{"
-    r"get:(_,name)=>{let found=make()[name];return typeof found=='function'?found.bind(made):found},"
-    r"set:(_,name,value)=>{make()[name]=value;return true}})}},\1_now=class{\2"
-)
-_RENDERERS = re.compile(r"this\.(render(?:Slice|Gradient|GradientValues)Shader)=new \w+\(\w+,\w+,\w+\)")
-_ONE_RENDERER = r"this.\1=this.renderVolumeShader"
-_RENDERING = re.compile(r"\}(draw3D\(\w+=\[0,0,0,0\][^{}]*\)\{)")
-_LATER = r"}\1if(this.ct_planes)return;"
-_RANGE = re.compile(r"(\}calMinMax\(\w+=Number\.POSITIVE_INFINITY,\w+=!0\)\{)")
-_GIVEN = (
-    r"\1if(this.trustCalMinMax&&this.hdr&&this.hdr.cal_max>this.hdr.cal_min){"
-    r"let low=this.hdr.cal_min,high=this.hdr.cal_max;this.cal_min=this.robust_min=this.global_min=low;"
-    r"this.cal_max=this.robust_max=this.global_max=high;return[low,high,low,high]}"
-)
-_DRAWING = re.compile(r"\}drawScene\(\)\{")
-_UNLESS_SOON = r"}drawScene(){if(this.ct_soon!==undefined)return;"
-
-
-def _module() -> str:
-    """ipyniivue's module, with some changes; where a version words a line otherwise, it stays.
-
-    It does not send a volume's voxels back to the kernel: a volume is drawn only after all of it was
-    cut up, copied and sent, which takes longer than drawing it. And it loads one list of layers after
-    the other: two at a time make each layer twice, the second time without its colours, and a small
-    layer may overtake a large volume and be drawn as if it were the volume. And it makes textures of
-    all voxels once for a burst of changes: loading a volume changes it four times, at 0.9 s each for
-    256 x 256 x 300 voxels without a GPU. It does not look for the range of values of a layer that came
-    with one. It draws the planes of a first volume before its rendering, which without a GPU takes as long
-    as all else. And it comes without the copy of itself that `save_html` would write, which is more than
-    half of what each canvas sends to the page.
-    """
-    module = str(ipyniivue.NiiVue._esm)
-    for pattern, instead in (
-        (_VOXELS_BACK, r",\1.img){}"),
-        (_LOADING, _IN_TURN),
-        (_ITSELF, r'var \1=""'),
-        (_UPDATING, _SOON),
-        (_DRAWING, _UNLESS_SOON),
-        (_MESHES, _NO_MESHES),
-        (_SHADER, _WHEN_USED),
-        (_RESIZED, _ONCE_READY),
-        (_RENDERERS, _ONE_RENDERER),
-        (_RENDERING, _LATER),
-        (_RANGE, _GIVEN),
-    ):
-        module = pattern.sub(instead, module)
-    return module
 
 
 class _NiiVue(ipyniivue.NiiVue):
-    _esm = _module()
+    _esm = changed(str(ipyniivue.NiiVue._esm))
 
 
 class _Layer(ipyniivue.Volume):
