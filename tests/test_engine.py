@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ctlib import progress
-from ctlib.engine import Engine, EngineError, Outcome
+from ctlib.engine import Engine, EngineError, Outcome, dispatch
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -114,6 +114,19 @@ def test_threads_are_pinned_in_workers_and_given_back_here(two_workers):
     [(n_torch, n_cv2, variable, pid)] = values(Engine(0, threads=2).run(threads_used, [0]))
     assert (n_torch, n_cv2, variable, int(pid)) == (2, 2, "2", os.getpid())
     assert (torch.get_num_threads(), cv2.getNumThreads(), os.environ.get("OMP_NUM_THREADS")) == before
+
+
+def notes(dask_scheduler) -> int:
+    """Graphs of which the scheduler's spans keep a note."""
+    spans = dask_scheduler.extensions["spans"].spans.values()
+    return sum(len(span._metadata["collections"]) for span in spans if span._metadata)
+
+
+def test_the_scheduler_forgets_items_that_are_done(two_workers, monkeypatch):
+    monkeypatch.setattr(dispatch, "LOOK_S", 0.01)
+    monkeypatch.setattr(dispatch, "FORGET_EVERY", 10)
+    assert values(two_workers.run(square, list(range(200)))) == [x * x for x in range(200)]
+    assert two_workers.client().run_on_scheduler(notes) < 60
 
 
 def test_it_works_where_an_event_loop_runs_as_in_a_notebook(two_workers):

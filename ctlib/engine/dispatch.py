@@ -3,7 +3,7 @@
 Dask carries items to workers and results back, and tells who is there. Which worker computes which
 item is decided here: a worker has one item at a time and no queue, so a worker that dies is to be
 blamed on the item it had and on no other, workers may come and go, and the scheduler holds as many
-tasks as there are workers, whatever the number of items.
+tasks as there are workers, whatever the number of items; what it notes of each is cleared from time to time.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ RESULT_S = 120.0
 
 TELL_S = 10.0
 """That nothing moves is told after so long, s, and as often."""
+
+FORGET_EVERY = 500
+"""Items after which the scheduler is told to forget what it keeps of them."""
 
 LOST = (CommClosedError, OSError, TimeoutError)
 """What Dask raises where the scheduler is away."""
@@ -83,6 +86,7 @@ class Dispatch:
         self.begun: dict[str, float] = {}  # when an item began, by its key
         self.ending: set[str] = set()  # workers that are being ended
         self.looked = self.moved = 0.0
+        self.kept = 0  # items of which the scheduler keeps something
         self.client: Any = None
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -138,6 +142,7 @@ class Dispatch:
                 resources={GPU: 1} if self.engine.on_gpus else None,
                 pure=False,
             )
+            self.kept += 1
             self.held[address] = Held(index, future, str(future.key))
             future.add_done_callback(lambda done, address=address: self.ended.put((address, done)))
 
@@ -248,6 +253,9 @@ class Dispatch:
         for address in [address for address in self.held if address not in there]:
             yield from self._died(address)
         self.engine.restore(len(there))
+        if self.kept >= FORGET_EVERY:
+            self.client.run_on_scheduler(_forget)
+            self.kept = 0
         if not self.engine.limit_s:
             return
         for address, held in list(self.held.items()):
@@ -283,6 +291,14 @@ class Dispatch:
         self.client, self.looked = None, 0.0
         self.engine.reconnect()
         self.moved = time.monotonic()
+
+
+def _forget(dask_scheduler: Any) -> None:
+    """Called in the scheduler, whose spans keep a note of each graph they were handed, here one an item."""
+    spans = dask_scheduler.extensions.get("spans")
+    for span in spans.spans.values() if spans else ():
+        if span._metadata:
+            span._metadata["collections"].clear()
 
 
 def _end(client: Any, address: str) -> None:
