@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## run the whole study on phantoms (about half an hour), then read reports/demo/index.html
+demo: $(STAMP) ## run the whole study on phantoms (half an hour to 45 minutes), then read reports/demo/index.html
 	@$(BIN)/python -m ctlib run demo
 
 test: $(STAMP) lint ## lint, types, fast and slow tests, then whole studies end to end
