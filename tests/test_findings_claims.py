@@ -117,6 +117,13 @@ def test_of_many_comparisons_the_hardest_are_said():
     assert "rival 4" not in sentence and "(of 6, gain in 6;" in sentence
 
 
+def test_a_loss_that_does_not_outlive_the_correction_is_said():
+    rows = [LOSS | {"p_value": 0.04}, *[OPEN] * 3]
+    counted = "(of 4, not decided in 4, 1 of them a loss before Holm's correction;"
+    assert counted in claim(*rows).sentence()
+    assert "Holm" not in claim(LOSS, OPEN, GAIN).sentence()
+
+
 # ---- five stories ------------------------------------------------------------------------
 
 

@@ -151,6 +151,8 @@ class Claim:
         shown = rows if len(rows) <= MOST_SHOWN else rivals.hardest(table)
         effects = "; ".join(f"{_named(row, len(rows))} {interval(row)}" for row in shown)
         counts = listed(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
+        taken = sum(row["high"] < 0 and word == "not decided" for row, word in zip(rows, words, strict=True))
+        counts += f", {taken} of them a loss before Holm's correction" if taken else ""
         which = "" if len(rows) <= MOST_SHOWN else ", the hardest of each task and fraction"
         return (
             f"{head} Difference in AUROC{which}: {effects} (of {len(words)}, {counts}; {who(table)}). "
