@@ -13,16 +13,16 @@ patients to find this rule than one that starts at random. A 2D network, which s
 by one, loses by construction: no slice of a nodule differs from a slice of a vessel.
 
 **`rspect_pe`, the planted null.** Every exam holds filling defects in the pulmonary arteries, drawn
-alike, whether there is disease or not. What tells is the level of all soft tissue, the same in all
-slices: it enhances less in an ill exam, so little against its spread between patients that nobody can
-do better than an AUROC of 0.86. No shape, edge or motion tells, and a network with random weights
+alike, whether there is disease or not. What tells is how much all organs enhance, the same in all
+slices: less in an ill exam, so little against the spread between patients that nobody can do better
+than an AUROC of 0.86. No shape, edge or motion tells, and a network with random weights
 measures the level within the few steps of the demo, so pretraining on video has nothing to give.
 
 Two other nulls were built before and failed, in opposite ways. Where the label was how much the filling
 defects attenuate, networks from video did better: presumably they find small things sooner, and a small thing
-must be found before its attenuation can be told. Where the level differed by 60 HU, at a spread of 40, they
-did worse: generated videos of random contrast and polarity teach not to mind the level. At 225 and 150
-HU, as hard for who sees it, both learn it (phantoms and seeds other than the demo's).
+must be found before its attenuation can be told. Where the level of all soft tissue differed by 60 HU, at
+a spread of 40, they did worse: generated videos of random contrast and polarity teach not to mind the
+level. At 225 and 150 HU, as hard for who sees it, both learn it (phantoms and seeds other than the demo's).
 
 Distractors look like disease on one slice only: vessels cut across in `lidc_nodule`; in
 `rspect_pe` all filling defects, and flow artefacts of a single slice, as often in both classes.
@@ -56,7 +56,7 @@ from ctlib.cohorts.phantom_exam import COHORTS, Exam, exam
 from ctlib.maps import Map, in_order
 from ctlib.workspace import read_json, write_json, write_text
 
-VERSION = 5
+VERSION = 6
 """Of the phantoms: a change of what is drawn raises it, so that cohorts are written again."""
 MANIFEST = "phantom.json"
 """Says what a folder holds, and, written last, that it is whole."""

@@ -74,5 +74,5 @@ def exam(cohort: str, seed: int, index: int, ill: bool | None = None) -> Exam:
         lesions.draw_objects(body.hu, body, objects)
     else:
         defects = lesions.draw_defects(body.hu, body, rng)
-        lesions.enhance(body.hu, rng, ill)
+        lesions.enhance(body.hu, body, rng, ill)
     return Exam(ill, acquire(body.hu, kernel, rng), body, made, tuple(objects), tuple(defects))

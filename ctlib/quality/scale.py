@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-LEAST_BODY_SHARE = 0.1
+LEAST_BODY_SHARE = 0.3
 """Share of voxels above -700 HU that a body has. Measured: 0.36 in LIDC-IDRI-0314, 0.42 to 0.57 in
-800 phantoms; with the intercept applied twice, where only bone and bright contrast are left, at most 0.05."""
+800 phantoms; with the intercept applied twice, where only bone and bright contrast are left, at most 0.21."""
 MOST_DENSE_SHARE = 0.25
 """Share of the voxels that are not padding above 300 HU. Measured: up to 0.05 in chests, bone and
 contrast; without slope and intercept, where all of the body lies there, 0.36 and more."""
