@@ -18,11 +18,15 @@ slices: less in an ill exam, so little against the spread between patients that 
 than an AUROC of 0.86. No shape, edge or motion tells, and a network with random weights
 measures the level within the few steps of the demo, so pretraining on video has nothing to give.
 
+The label is the exam's, and so is the level: a clip of an ill exam that holds too few slices of a defect is
+negative and looks ill. That noise is the same whatever a network began with.
+
 Two other nulls were built before and failed, in opposite ways. Where the label was how much the filling
 defects attenuate, networks from video did better: presumably they find small things sooner, and a small thing
 must be found before its attenuation can be told. Where the level of all soft tissue differed by 60 HU, at
 a spread of 40, they did worse: generated videos of random contrast and polarity teach not to mind the
-level. At 225 and 150 HU, as hard for who sees it, both learn it (phantoms and seeds other than the demo's).
+level. At 225 and 150 HU, as hard for who sees it, both learn it (phantoms and seeds other than the demo's);
+the wall of the chest was then left out, for it made HU scales look wrong (`ctlib.quality.scale`).
 
 Distractors look like disease on one slice only: vessels cut across in `lidc_nodule`; in
 `rspect_pe` all filling defects, and flow artefacts of a single slice, as often in both classes.

@@ -86,7 +86,7 @@ class Dispatch:
         self.begun: dict[str, float] = {}  # when an item began, by its key
         self.ending: set[str] = set()  # workers that are being ended
         self.looked = self.moved = 0.0
-        self.kept = 0  # items of which the scheduler keeps something
+        self.unforgotten = 0  # items handed out since the scheduler was last told to forget
         self.client: Any = None
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -142,7 +142,7 @@ class Dispatch:
                 resources={GPU: 1} if self.engine.on_gpus else None,
                 pure=False,
             )
-            self.kept += 1
+            self.unforgotten += 1
             self.held[address] = Held(index, future, str(future.key))
             future.add_done_callback(lambda done, address=address: self.ended.put((address, done)))
 
@@ -253,9 +253,9 @@ class Dispatch:
         for address in [address for address in self.held if address not in there]:
             yield from self._died(address)
         self.engine.restore(len(there))
-        if self.kept >= FORGET_EVERY:
+        if self.unforgotten >= FORGET_EVERY:
             self.client.run_on_scheduler(_forget)
-            self.kept = 0
+            self.unforgotten = 0
         if not self.engine.limit_s:
             return
         for address, held in list(self.held.items()):

@@ -36,7 +36,7 @@ def svg(figure: Figure) -> bytes:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     grey = re.sub(rb"(?<=data:image/png;base64,)[^\"]+", _as_grey, buffer.getvalue())
     plain = re.sub(rb"<!--.*?-->\s*|\n\s*(?=<)|<metadata>.*?</metadata>", b"", grey, flags=re.DOTALL)
-    return _classed(_named_briefly(re.sub(rb' (?:d|x|y)="[^"]*"|translate\([^)]*\)', _short, plain)))
+    return _classed(_placed(_named_briefly(re.sub(rb' (?:d|x|y)="[^"]*"|translate\([^)]*\)', _short, plain))))
 
 
 def _short(found: re.Match[bytes]) -> bytes:
@@ -45,17 +45,20 @@ def _short(found: re.Match[bytes]) -> bytes:
 
 
 def _named_briefly(plain: bytes) -> bytes:
-    """Names of elements that something refers to, in short, and no others; a letter's place as a number.
-
-    A third of a chart is the letters of its text, each an element with a long name and a transform; they
-    are drawn at a tenth of their size or less, so that whole units of their place do.
-    """
+    """Names of elements that something refers to, in short, and no others."""
     used = list(dict.fromkeys(re.findall(rb'(?:href="|url\()#([^")]+)', plain)))
     short = {name: f"a{number:x}".encode() for number, name in enumerate(used)}
     plain = re.sub(
         rb' id="([^"]+)"', lambda found: b' id="%b"' % short[found[1]] if found[1] in short else b"", plain
     )
-    plain = re.sub(rb'((?:href="|url\()#)([^")]+)', lambda found: found[1] + short[found[2]], plain)
+    return re.sub(rb'((?:href="|url\()#)([^")]+)', lambda found: found[1] + short[found[2]], plain)
+
+
+def _placed(plain: bytes) -> bytes:
+    """The place of a letter as a whole number, where matplotlib gives each a transform.
+
+    A third of a chart is the letters of its text; they are drawn at a tenth of their size or less.
+    """
     return re.sub(
         rb'(<use xlink:href="#\w+") transform="translate\(([\d.]+) 0\)"/>',
         lambda found: b'%b x="%d"/>' % (found[1], round(float(found[2]))),
