@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ITK := $(VENV)/share/itk-vtk-viewer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lab itk-viewer docs lint format lock clean
+.PHONY: help demo test test-fast test-all lab itk-viewer docs lint format lock clean
 
 help: ## show this help
 	@echo "ctlib: does video pretraining help 3D networks on chest CT?"
@@ -27,7 +27,10 @@ demo: $(STAMP) ## run the whole study on phantoms (half an hour to 45 minutes), 
 test: $(STAMP) lint ## lint, types, fast and slow tests, then whole studies end to end
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"
 	@$(BIN)/python -m pytest -q -n 2 -m slow
-	@$(BIN)/python -m pytest -q -m e2e
+	@$(BIN)/python -m pytest -q -m "e2e and not nightly"
+
+test-all: test ## make test, then what takes too long for each change: the whole demo, killed and resumed
+	@$(BIN)/python -m pytest -q -m nightly
 
 test-fast: $(STAMP) ## the fast tests only (about three minutes on two cores)
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"

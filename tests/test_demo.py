@@ -22,7 +22,7 @@ from ctlib.results import finished
 from ctlib.runs import Run
 from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(3 * 3600)]
 RUNS_BEFORE_KILL = 12
 
 
@@ -92,7 +92,7 @@ def demo(tmp_path_factory):
         path.parent.name for path in work.runs.glob("*/run.json") if path.parent.name not in before
     )
     started = time.monotonic()
-    subprocess.run(command(folder), cwd=folder, check=True, timeout=3000)
+    subprocess.run(command(folder), cwd=folder, check=True, timeout=2 * 3600)
     seconds["resumed"] = time.monotonic() - started
     yield Demo(work, folder / "reports" / "demo", seconds, before, in_flight)
     if path := os.environ.get("CTLIB_DEMO_TIMES"):
