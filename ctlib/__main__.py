@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ctlib import __version__, gridcommands, housekeeping, parameters
+from ctlib import __version__, gridcommands, housekeeping, parameters, prespecified
 from ctlib.commands import COMMANDS, Refused, identity_at, load, show
 from ctlib.identity import DEFAULT_KEY
 from ctlib.workspace import HOME, Places, Workspace, shown
@@ -69,6 +69,10 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
     All parameters of all notebooks are checked before anything runs.
     """
     values = load(profile, overrides, places)
+    try:
+        prespecified.require(profile, places)
+    except parameters.ParameterError as error:
+        raise Refused(str(error)) from error
     names = _chosen(profile, only, list(values), places)
     from ctlib import notebooks, reports
     from ctlib.console import Bar

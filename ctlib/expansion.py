@@ -137,15 +137,15 @@ def _made(
 ) -> list[Run]:
     """Runs of what `cells` gives; twice is once."""
     tasks, backbones = ([*dict.fromkeys(arm[axis] for arm in asked)] for axis in (0, 1))
-    alone = exceptions_of(exceptions, tasks, backbones, settings.keys() - STORED)
-    own = {arm: {**settings, **own_settings(alone, arm)} for arm in asked}
+    alone = exceptions_of(exceptions, tasks, backbones, (settings.keys() | {"lr"}) - STORED)
+    rates = {arm: lr for arm in asked} if isinstance(lr, float) else lr
+    own = {arm: {"lr": rates[arm], **settings, **own_settings(alone, arm)} for arm in asked if arm in rates}
     code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(
             *arm,
             fraction=fraction,
             seed=seed,
-            lr=lr if isinstance(lr, float) else lr[arm],
             data=data[arm[0], turn],
             weights=weights[arm[2], arm[1]],
             code=code[arm[1]],
@@ -153,7 +153,7 @@ def _made(
             **own[arm],
         )
         for arm, turn, fraction, seed in of
-        if isinstance(lr, float) or arm in lr
+        if arm in own
     ]
     return list(dict.fromkeys(runs))
 

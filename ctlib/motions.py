@@ -1,15 +1,14 @@
-"""A video source that generates itself: photographs that move, and the motion is the label.
+"""A video source that generates itself: discs that move over a photograph, and the motion is the label.
 
-It is made of the two photographs that ship with scikit-learn. A clip shows a random crop, at
-random scale, angle, contrast, brightness and polarity, that moves in one of nine ways; the way is
-the label. In most clips the camera stands, the photograph is out of focus, and a few discs move over
-it instead, all in that way. That leaves the nine classes as they are, for discs to the right and a
-picture to the right are the same motion; more classes would only make each rarer. A single frame
-says nothing about the class.
+It is made of the two photographs that ship with scikit-learn. A clip shows a random crop of one, out of
+focus, at random scale, angle, contrast, brightness and polarity; the camera stands. Bright discs move over
+it, all in one of nine ways; the way is the label. A single frame says nothing about the class.
 
 The discs are there for `ctlib.cohorts.phantom`, whose task `lidc_nodule` was built to gain from these
-videos: whether small round things stand or move is what both are about. A network that learnt pans of
-whole photographs alone finds the phantoms' nodules later than one with random weights.
+videos: whether small round things stand or move is what both are about. There are several of them, so that
+tiny networks learn the motion within some two hundred steps: with one to three discs, of either polarity,
+and moving photographs among them, Slow reached an accuracy of 0.38 where it now reaches 0.98, and R(2+1)D
+0.15 instead of 0.58 (160 steps of 16 clips of 16 x 32 x 32; chance is 0.11).
 
 Nothing is ever flipped: a mirrored pan to the left is a pan to the right.
 """
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
+from ctlib.generators import GENERATORS
 from ctlib.workspace import read_json, write_json
 
 MOTIONS = {
@@ -42,16 +42,13 @@ MOTIONS = {
 """The classes, named by the way in which the content moves on the screen (right: clockwise)."""
 PACES = ((0.8, 2.8), (0.8, 2.8), (0.02, 0.06), (0.035, 0.11))
 """Slowest and fastest step a frame: px of a frame of 56 px, the same, log scale, radians."""
-DISCS_SHARE = 0.8
-"""Share of the clips in which discs move and the camera stands."""
-N_DISCS = (1, 3)
-"""Fewest and most discs of such a clip."""
-DISC_RADIUS, DISC_CONTRAST = (0.05, 0.12), (0.3, 0.5)
-"""Their radius in widths of the frame, and how far they are from the background's mean, of [0, 1]."""
+N_DISCS = (5, 9)
+"""Fewest and most discs of a clip."""
+DISC_RADIUS, DISC_CONTRAST = (0.06, 0.12), (0.35, 0.55)
+"""Their radius in widths of the frame, and how far they are above the background's mean, of [0, 1]."""
 FOCUS = 1 / 14
 """Standard deviation of the blur behind the discs, in widths of the frame."""
-VERSION = 2
-"""Of the generated videos: a change of what is shown raises it."""
+VERSION = GENERATORS["videos"]
 MANIFEST = "videos.json"
 
 
@@ -98,20 +95,20 @@ def _placed(photo: NDArray[np.float32], size_px: int, rng: np.random.Generator) 
     return np.array([[cos, -sin, sin * y - cos * x], [sin, cos, -sin * x - cos * y], [0, 0, 1]])
 
 
-def _shown(photo: NDArray[np.float32], maps: NDArray[np.float64], size_px: int) -> NDArray[np.float32]:
-    """A photograph through a sequence of maps to the frame, mirrored beyond its edges."""
+def _shown(photo: NDArray[np.float32], placed: NDArray[np.float64], size_px: int) -> NDArray[np.float32]:
+    """A photograph as it is placed in the frame, mirrored beyond its edges."""
     middle = np.array([[1, 0, (size_px - 1) / 2], [0, 1, (size_px - 1) / 2], [0, 0, 1]])
-    frames = np.empty((len(maps), size_px, size_px), np.float32)
-    for frame, to_frame in zip(frames, middle @ maps, strict=True):
-        cv2.warpAffine(
-            photo,
-            to_frame[:2],
-            (size_px, size_px),
-            dst=frame,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT,
-        )
-    return frames
+    to_frame = (middle @ placed)[:2]
+    frame = np.empty((size_px, size_px), np.float32)
+    cv2.warpAffine(
+        photo,
+        to_frame,
+        (size_px, size_px),
+        dst=frame,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    return frame
 
 
 def _discs(maps: NDArray[np.float64], size_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -127,10 +124,10 @@ def _discs(maps: NDArray[np.float64], size_px: int, rng: np.random.Generator) ->
     return cover
 
 
-def _contrasted(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Random contrast, brightness and polarity, the same for all frames."""
-    spread = max(float(frames.std()), 0.02)
-    centred = (frames - frames.mean()) / spread * rng.uniform(0.10, 0.25) * rng.choice([-1.0, 1.0])
+def _contrasted(frame: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random contrast, brightness and polarity."""
+    spread = max(float(frame.std()), 0.02)
+    centred = (frame - frame.mean()) / spread * rng.uniform(0.10, 0.25) * rng.choice([-1.0, 1.0])
     return np.clip(centred + rng.uniform(0.3, 0.7), 0, 1).astype(np.float32)
 
 
@@ -142,10 +139,10 @@ def _over_a_still(
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Discs that move over a photograph out of focus, [n, size, size] in [0, 1]."""
-    still = cv2.GaussianBlur(_shown(photo, placed[None], size_px)[0], (0, 0), FOCUS * size_px)
-    still = _contrasted(still[None], rng)
+    blurred = cv2.GaussianBlur(_shown(photo, placed, size_px), (0, 0), FOCUS * size_px)
+    still = _contrasted(np.asarray(blurred, np.float32), rng)
     middle = still.mean()
-    bright = np.float32(np.clip(middle + rng.choice([-1.0, 1.0]) * rng.uniform(*DISC_CONTRAST), 0, 1))
+    bright = np.float32(np.clip(middle + rng.uniform(*DISC_CONTRAST), 0, 1))
     still = middle + 0.5 * (still - middle)
     return still + _discs(path, size_px, rng) * (bright - still)
 
@@ -167,11 +164,7 @@ def frames_of(
     """
     path = motion(name, n_frames, size_px, rng)
     photo = photos[int(rng.integers(len(photos)))]
-    placed = _placed(photo, size_px, rng)
-    if rng.random() >= DISCS_SHARE:
-        frames = _contrasted(_shown(photo, path @ placed, size_px), rng)
-    else:
-        frames = _over_a_still(photo, placed, path, size_px, rng)
+    frames = _over_a_still(photo, _placed(photo, size_px, rng), path, size_px, rng)
     frames += rng.normal(0, 0.01, frames.shape).astype(np.float32)
     return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
 

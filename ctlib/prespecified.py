@@ -7,27 +7,109 @@ and the order of its lines, so that a reader can tell whether two reports follow
 
 A workspace remembers when it first met each plan, and how many runs were finished by then: a plan
 that was changed after the first result is a deviation, and is listed as one (`ctlib.findings`).
+
+A plan may ask questions of the method itself, where the truth is known (`Asked`), and fix parameters of the
+notebooks (`fixed`). The hash covers both, the rules (`RULES`) and the versions of the generators, so that one
+hash stands for one experiment. Each time the runs of a plan are made for a report is a row of
+`attempts.csv` beside it.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ctlib.parameters import ParameterError, conform, nearest, read_yaml
+import yaml
+
+from ctlib.generators import GENERATORS
+from ctlib.parameters import ParameterError, conform, load, nearest, read_yaml
 from ctlib.workspace import HOME, PLAN, Places, Workspace, read_json, shown, write_json
 
 METRICS = ("auroc",)
 """Metrics that a primary comparison may have."""
+GRID = "03_finetune_grid"
+"""The notebook whose parameters say which runs there are."""
 DIGITS = 12
 """Hex digits of a hash that are shown."""
+RULES = {
+    "superiority": ("shown", "refuted", "not decided"),
+    "trend": ("rising", "falling", "not decided"),
+    "equivalence": ("equivalent", "different", "not decided"),
+}
+"""Rules of a question, and the words that each may end with (`ctlib.stats.decisions` decides)."""
+FEWEST_NETWORKS = 3
+"""Networks of a question: fewer say nothing of networks like these (`ctlib.stats.crossed.for_next`)."""
+ATTEMPTS = "attempts.csv"
+"""File of a profile with a row for each time that the runs of a plan were made for a report."""
+ATTEMPT = ("date", "commit", "plan", "came_out", "minutes", "machine")
+"""Its columns: UTC day, commit of the code, hash of the plan, the words, minutes of the whole, processor."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about the method, with the rule that answers it.
+
+    The statistic is a sum of arms, each the mean test AUROC over the averaged networks and all seeds.
+
+    Args:
+        key: a word.
+        text: the question.
+        rule: a key of `RULES`.
+        task: of which the test exams are.
+        fraction: share of the training patients.
+        inits: arms; of superiority and equivalence two, the second is subtracted.
+        doses: of each arm, for a trend, whose statistic is the least-squares slope over them; else [].
+        margin: differences smaller than this are of no consequence.
+        wanted: word with which the method passes; "" where the answer is only told.
+    """
+
+    key: str
+    text: str
+    rule: str
+    task: str
+    fraction: float
+    inits: list[str]
+    doses: list[float]
+    margin: float
+    wanted: str
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each arm counts in the statistic; together 0.
+
+        >>> asked = Asked("more", "?", "trend", "t", 1.0, ["a", "b", "c"], [0.0, 0.5, 1.0], 0.05, "rising")
+        >>> asked.weights
+        {'a': -1.0, 'b': 0.0, 'c': 1.0}
+        """
+        if not self.doses:
+            return dict(zip(self.inits, (1.0, -1.0), strict=True))
+        apart = [dose - sum(self.doses) / len(self.doses) for dose in self.doses]
+        square = sum(value**2 for value in apart)
+        return {init: value / square for init, value in zip(self.inits, apart, strict=True)}
+
+    def problems(self) -> list[str]:
+        """What cannot be meant, a sentence each."""
+        found = []
+        if self.rule not in RULES:
+            return [f"rule is {self.rule!r}; known are {', '.join(RULES)}"]
+        if self.wanted not in ("", *RULES[self.rule]):
+            found.append(f"wanted is {self.wanted!r}; rule {self.rule} gives {', '.join(RULES[self.rule])}")
+        if not (math.isfinite(self.margin) and 0 < self.margin < 1):
+            found.append(f"margin is {self.margin:g}; give a number between 0 and 1")
+        if self.rule != "trend" and (self.doses or len(self.inits) != 2):
+            found.append(f"rule {self.rule} compares two inits, without doses")
+        if self.rule == "trend" and not 3 <= len(self.inits) == len(set(self.doses)):
+            found.append("rule trend needs three inits or more, each with a dose of its own")
+        return found + (["inits names one twice"] if len(set(self.inits)) < len(self.inits) else [])
 
 
 @dataclass(frozen=True)
@@ -51,6 +133,9 @@ class Prespecified:
         margin: differences of the metric smaller than this are of no consequence.
         exclusions: what is left out and why, a sentence each.
         stopping: when the experiment ends, a sentence.
+        development: seeds and data with which the method was built, a sentence; '' for none.
+        questions: of the method, where the truth is known.
+        fixed: parameters that the hash covers, `name=value` as YAML has it.
     """
 
     fixed_on: str
@@ -69,11 +154,15 @@ class Prespecified:
     margin: float
     exclusions: list[str]
     stopping: str
+    development: str
+    questions: list[Asked]
+    fixed: list[str]
 
     @cached_property
     def hash(self) -> str:
-        """First hex digits of the SHA-256 of all that is fixed."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        """First hex digits of the SHA-256 of all that is fixed, rules and generators included."""
+        fixed = dataclasses.asdict(self) | {"rules": RULES, "generators": GENERATORS}
+        text = json.dumps(fixed, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
@@ -92,7 +181,30 @@ def read(profile: str, places: Places = HOME) -> Prespecified | None:
     if not path.is_file():
         return None
     given, where = read_yaml(path), shown(path)
-    known = {field.name: str(field.type) for field in dataclasses.fields(Prespecified)}
+    asked = given.pop("questions", None)
+    values, problems = _conformed(given, Prespecified, where, skipped=("questions",))
+    if not isinstance(asked, list) or not all(isinstance(entry, dict) for entry in asked):
+        problems.append(f"{where}: questions is {asked!r}; give a list of questions, [] for none.")
+        asked = []
+    questions = []
+    for number, entry in enumerate(asked, start=1):
+        found, wrong = _conformed(entry, Asked, f"{where}, question {number}")
+        problems += wrong
+        questions += [] if wrong else [Asked(**found)]
+    if not problems:
+        values["questions"] = questions
+        problems = _out_of_range(values, where)
+    if problems:
+        raise ParameterError(problems)
+    return Prespecified(**values)
+
+
+def _conformed(
+    given: Mapping[str, Any], kind: type, where: str, skipped: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a data class as their declared types, and what is wrong with them."""
+    fields = dataclasses.fields(kind)
+    known = {field.name: str(field.type) for field in fields if field.name not in skipped}
     problems = [f"{where}: {key} is not known{nearest(key, known)}." for key in given if key not in known]
     problems += [f"{where}: {key} is missing; give it a {known[key]}." for key in known if key not in given]
     values: dict[str, Any] = {}
@@ -101,11 +213,7 @@ def read(profile: str, places: Places = HOME) -> Prespecified | None:
             values[key] = conform(given[key], annotation) if key in given else None
         except TypeError as error:
             problems.append(f"{where}, {key}: {error}.")
-    if not problems:
-        problems = _out_of_range(values, where)
-    if problems:
-        raise ParameterError(problems)
-    return Prespecified(**values)
+    return values, problems
 
 
 def _out_of_range(values: dict[str, Any], where: str) -> list[str]:
@@ -119,7 +227,71 @@ def _out_of_range(values: dict[str, Any], where: str) -> list[str]:
     for key in ("level", "margin"):
         if not (math.isfinite(values[key]) and 0 < values[key] < 1):
             problems.append(f"{where}: {key} is {values[key]:g}; give a number between 0 and 1.")
+    for asked in values["questions"]:
+        problems += [f"{where}, question {asked.key}: {problem}." for problem in asked.problems()]
+    if values["questions"] and len(set(values["averaged"])) < FEWEST_NETWORKS:
+        problems.append(
+            f"{where}: averaged names {len(set(values['averaged']))} networks; questions need "
+            f"{FEWEST_NETWORKS} at least."
+        )
     return problems
+
+
+def require(profile: str, places: Places = HOME) -> None:
+    """Refuse a plan that does not fit the parameters of its profile, before anything is computed.
+
+    What `--set` changes is not looked at: it is a deviation, which the report lists.
+
+    Raises:
+        ParameterError: a question or the plan names a network, init, task or fraction that the grid has no
+            run of, or a fixed parameter that is unknown or has another value; a line a problem.
+    """
+    plan, where = read(profile, places), shown(path_of(profile, places))
+    if plan is None or not (plan.questions or plan.fixed):
+        return
+    values = load(profile, (), places)
+    grid = values.get(GRID, {})
+    problems = []
+    if plan.questions:
+        wanted: list[tuple[str, Any]] = [("backbones", name) for name in plan.averaged]
+        for asked in plan.questions:
+            wanted += [("inits", init) for init in asked.inits]
+            wanted += [("tasks", asked.task), ("fractions", asked.fraction)]
+        problems += [
+            f"{where}: {value} is not among {name} of {GRID}, which are {grid.get(name, [])}."
+            for name, value in dict.fromkeys(wanted)
+            if value not in grid.get(name, [])
+        ]
+    problems += [problem for text in plan.fixed for problem in _unfixed(text, values, where)]
+    if problems:
+        raise ParameterError(problems)
+
+
+def _unfixed(text: str, values: Mapping[str, Mapping[str, Any]], where: str) -> list[str]:
+    """What is wrong with a fixed parameter: a sentence, or none."""
+    name, value = fixed(text)
+    held = {notebook: given[name] for notebook, given in values.items() if name in given}
+    if not held:
+        return [f"{where}: fixed names {name}, which no notebook has{nearest(name, _names(values))}."]
+    return [
+        f"{where}: fixed has {text!r}, but {notebook}.{name} is {there!r}; give both the same."
+        for notebook, there in held.items()
+        if there != value
+    ][:1]
+
+
+def fixed(text: str) -> tuple[str, Any]:
+    """Name and value of a fixed parameter.
+
+    >>> fixed("seeds=[1, 2]")
+    ('seeds', [1, 2])
+    """
+    name, _, value = text.partition("=")
+    return name.strip(), yaml.safe_load(value)
+
+
+def _names(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [*dict.fromkeys(name for given in values.values() for name in given)]
 
 
 def facts(profile: str, places: Places = HOME) -> str:
@@ -130,6 +302,22 @@ def facts(profile: str, places: Places = HOME) -> str:
     """
     plan, where = read(profile, places), shown(path_of(profile, places))
     return f"{plan.hash} ({where})" if plan else f"none: {where} does not exist"
+
+
+def attempts(profile: str, places: Places = HOME) -> list[dict[str, str]]:
+    """The register of a profile: a row each time that its runs were made for a report, columns `ATTEMPT`.
+
+    Raises:
+        ParameterError: the file has other columns.
+    """
+    path = places.params / profile / ATTEMPTS
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != ATTEMPT:
+            raise ParameterError([f"{shown(path)} has columns {rows.fieldnames}; give {', '.join(ATTEMPT)}."])
+        return list(rows)
 
 
 # ---- when a workspace met its plans ------------------------------------------------------

@@ -14,7 +14,7 @@ from ctlib.workspace import NOTEBOOKS, PROJECT
 
 # A module imports only from lines above its own, and never its neighbours on a line.
 ORDER = [
-    (0, "hu workspace maps threads picking"),
+    (0, "hu workspace maps threads picking generators"),
     (0, "tables progress identity"),
     (1, "reasons scanners elements"),
     (1, "slices streams"),

@@ -57,11 +57,11 @@ import numpy as np
 from ctlib.cohorts import phantom_readers as readers
 from ctlib.cohorts.phantom_dicom import write_series
 from ctlib.cohorts.phantom_exam import COHORTS, Exam, exam
+from ctlib.generators import GENERATORS
 from ctlib.maps import Map, in_order
 from ctlib.workspace import read_json, write_json, write_text
 
-VERSION = 6
-"""Of the phantoms: a change of what is drawn raises it, so that cohorts are written again."""
+VERSION = GENERATORS["phantoms"]
 MANIFEST = "phantom.json"
 """Says what a folder holds, and, written last, that it is whole."""
 FIRST_PATIENT = 9001

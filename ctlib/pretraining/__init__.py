@@ -6,7 +6,7 @@ how they were made. Weights whose record agrees with the settings and the data a
 pretraining that was interrupted goes on from its last epoch.
 
 What an init is made from stands in its name (`ctlib.inits.origin`): `video`, `ct_lidc`, `video_ssl`
-(without labels), `kinetics400+ct_rspect` (one after the other).
+(without labels), `kinetics400+ct_rspect` (one after the other), `video_placebo` (labels exchanged).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
         "backbone": backbone,
         "code": code_of(backbone),
         "protocol": PROTOCOL_VERSION,
-        "settings": dataclasses.asdict(plan.settings),
+        "settings": dataclasses.asdict(plan.settings_of(made, backbone)),
         "source": plan.source_of(made).settings(),
         "data": data,
         "start": start.checksum,
@@ -113,7 +113,7 @@ def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> d
         return record
     folder = path.parent / f".{path.stem}-{todo.made_from[:12]}"
     made = made_here(todo.init)
-    how, lessons = plan.settings, plan.lessons(workspace, made)
+    how, lessons = plan.settings_of(made, todo.backbone), plan.lessons(workspace, made)
     measured = lessons.intensity() if made.start == "random" else NO_COHORT
     start = find(made.start, todo.backbone, workspace, measured, lessons.n_channels)
     fitted, about = _fit(todo, lessons, start, how, folder, loader_workers)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctlib.maps import Map, in_order
-from ctlib.origins import Origin
+from ctlib.origins import PLACEBO, Origin
 from ctlib.picking import picked
 from ctlib.pretraining.lessons import Lessons, unlabelled
 from ctlib.records import MeanStd
@@ -85,7 +85,7 @@ def of_videos(
 
     Args:
         workspace: where their frames are stored.
-        origin: whether classes are learnt.
+        origin: whether classes are learnt, and whether they are the videos' own.
         source: the videos.
         n_frames: frames a clip.
         crop_px: rows and columns of a clip.
@@ -103,6 +103,9 @@ def of_videos(
     if origin.self_supervised:
         about |= {"source": f"{source.source}, no labels", "classes": []}
         return unlabelled(train, taken(heldout=True, train=True), 1, partial(_intensity, train), about)
+    if origin.variant == PLACEBO:
+        train.exchange_labels()
+        about |= {"source": f"{source.source}, labels exchanged"}
     heldout = source.clips(index, n_frames, crop_px, seed, heldout=True, train=False)
     truth = np.array(heldout.labels)
 

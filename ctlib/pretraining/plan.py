@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ctlib import runs
-from ctlib.origins import KNOWN, Origin, origin
+from ctlib.arms import exceptions_of, own_settings
+from ctlib.origins import KNOWN, PART, SECOND, Origin, origin
 from ctlib.picking import picked
 from ctlib.pretraining.footage import VideoSource, of_videos
 from ctlib.pretraining.lessons import Lessons
 from ctlib.pretraining.scans import CtSource, of_cohort, task_of
 from ctlib.workspace import Workspace
+
+OWN = ("lr", "weight_decay", "epochs", "steps_per_epoch")
+"""Settings that a network may have for itself: all networks see clips and batches of the same size."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class PretrainSettings:
         precision: `auto`, `fp32` or `bf16`.
         keep: epoch whose weights are used: `best` by the held-out metric, or `last`.
         seed: of the split of videos, the order, the augmentation and the random weights.
+        second_seed: the same, for inits that end in `_b`.
+        part_share: share of the steps, for inits that end in `_part`.
+
+    Raises:
+        ValueError: the second seed is the first, or the share leaves no step, or all.
     """
 
     size: Literal["tiny", "full"]
@@ -52,11 +62,37 @@ class PretrainSettings:
     precision: str = "auto"
     keep: Literal["best", "last"] = "best"
     seed: int = 0
+    second_seed: int = 1
+    part_share: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        if self.second_seed == self.seed:
+            raise ValueError(f"pretrain_second_seed is {self.seed}, as the first; give another.")
+        if not 0 < self.part_share < 1:
+            raise ValueError(f"pretrain_part_share is {self.part_share:g}; give a share between 0 and 1.")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> PretrainSettings:
         """Those that the parameters of `02_pretrain` say: `pretrain_lr` is `lr`, `video_seed` is `seed`."""
         return cls(**picked(cls, values, "pretrain_") | {"seed": values["video_seed"]})
+
+    def of_variant(self, variant: str) -> PretrainSettings:
+        """Those of an init with this ending: fewer steps, or the second seed.
+
+        >>> settings = PretrainSettings("tiny", 16, 32, epochs=2, steps_per_epoch=60, batch_size=8, lr=0.01,
+        ...                             weight_decay=0.0)
+        >>> settings.of_variant("part").steps_per_epoch, settings.of_variant("b").seed
+        (20, 1)
+        """
+        if variant == PART:
+            return dataclasses.replace(self, steps_per_epoch=self._part_of(self.steps_per_epoch))
+        if variant == SECOND:
+            return dataclasses.replace(self, seed=self.second_seed, second_seed=self.seed)
+        return self
+
+    def _part_of(self, steps: int) -> int:
+        """The share of an epoch's batches, at least one."""
+        return max(1, round(self.part_share * steps))
 
 
 @dataclass(frozen=True)
@@ -67,11 +103,24 @@ class Plan:
         settings: how.
         videos: labelled videos, for inits from `video`.
         ct: how clips of a cohort are cut, for inits from `ct_<cohort>`.
+        exceptions: settings of some networks alone, `<network>.<setting>=<value>`.
     """
 
     settings: PretrainSettings
     videos: VideoSource | None = None
     ct: CtSource | None = None
+    exceptions: tuple[str, ...] = ()
+
+    def settings_of(self, made: Origin, backbone: str) -> PretrainSettings:
+        """How an init of a network is made: what the network has for itself, then what its variant asks.
+
+        Raises:
+            ValueError: an exception is not of that form, or names a setting that networks share.
+        """
+        named = [text.partition(".")[0] for text in self.exceptions]
+        alone = exceptions_of(self.exceptions, [], [*dict.fromkeys([*named, backbone])], OWN)
+        own = own_settings(alone, ("", backbone, ""))
+        return dataclasses.replace(self.settings, **own).of_variant(made.variant)
 
     def source_of(self, made: Origin) -> VideoSource | CtSource:
         """What an init is made from.
@@ -86,7 +135,7 @@ class Plan:
 
     def lessons(self, workspace: Workspace, made: Origin) -> Lessons:
         """What an init is made from; see `of_videos` and `of_cohort`."""
-        source, how = self.source_of(made), self.settings
+        source, how = self.source_of(made), self.settings.of_variant(made.variant)
         cut = how.clip_length, how.crop_px, how.seed
         if isinstance(source, VideoSource):
             return of_videos(workspace, made, source, *cut)

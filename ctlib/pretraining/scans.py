@@ -15,7 +15,8 @@ from typing import Any
 from ctlib import runs
 from ctlib.clips import ClipDataset, ClipSettings, intensity
 from ctlib.cohorts import TASKS, Task, tasks_of
-from ctlib.origins import Origin
+from ctlib.negative_controls import with_permuted_labels
+from ctlib.origins import PLACEBO, Origin
 from ctlib.picking import picked
 from ctlib.pretraining.lessons import Lessons, unlabelled
 from ctlib.scores import study_auroc
@@ -72,7 +73,7 @@ def of_cohort(
 
     Args:
         workspace: where tables and volumes lie.
-        origin: names the cohort.
+        origin: names the cohort, and whether labels are learnt, exchanged or not read.
         source: how clips are cut.
         clip_length: slices a clip.
         crop_px: rows and columns of a clip.
@@ -104,8 +105,10 @@ def of_cohort(
             raise FitError(
                 f"cohort {task.cohort} has no clip in split {split}; give it patients (split_shares)."
             )
-    store = Store(workspace.store(task.cohort), source.matrix_px)
     learnt = "no labels" if origin.self_supervised else "labelled"
+    if origin.variant == PLACEBO:
+        train, learnt = with_permuted_labels(train, seed), "labels exchanged"
+    store = Store(workspace.store(task.cohort), source.matrix_px)
     about = {
         "source": f"{task.title}, {train['patient_id'].nunique()} training patients, {learnt}",
         "licence": TERMS[task.cohort],

@@ -13,7 +13,7 @@ from ctlib.videos.cache import VideoIndex
 from ctlib.videos.footage import VideoError
 from ctlib.videos.heldout import held_out
 
-_AUGMENT = 2  # stream of the seed; what is held out and the order are drawn from others
+_AUGMENT, _EXCHANGE = 2, 3  # streams of the seed; what is held out and the order are drawn from others
 
 
 class VideoClips(Dataset[dict[str, Any]]):
@@ -95,6 +95,11 @@ class VideoClips(Dataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins, so that its runs and crops are its own."""
         self._epoch.fill_(epoch)
+
+    def exchange_labels(self) -> None:
+        """Give each video the class of another, by the seed; there are as many of each class as before."""
+        order = np.random.default_rng([self.seed, _EXCHANGE]).permutation(len(self.labels))
+        self.labels = [self.labels[i] for i in order]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """A clip; a `sampling.Draw` is augmented by its position in the epoch, an int by its row."""
