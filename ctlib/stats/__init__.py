@@ -15,6 +15,7 @@ from ctlib.stats.arms import KEY, PLAIN, Arm, arms_of, shown, tasks
 from ctlib.stats.benefit import decision_curves
 from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these
+from ctlib.stats.decisions import Decision, decide
 from ctlib.stats.families import conclusion, holm, lies_inside
 from ctlib.stats.intervals import Bootstrap, auroc_interval
 from ctlib.stats.learning import learning_curves, worth
@@ -26,12 +27,14 @@ __all__ = [
     "Bootstrap",
     "Contrast",
     "DeLong",
+    "Decision",
     "Interval",
     "arm_aurocs",
     "arms_of",
     "auroc_interval",
     "conclusion",
     "contrasts",
+    "decide",
     "decision_curves",
     "delong",
     "effects",
