@@ -87,7 +87,8 @@ def control_aurocs(
         found = Interval(math.nan, math.nan, math.nan, why)
         if not why:
             drawn = one.replicates(sides[0], fraction, seeds)
-            estimate = for_these(one.values(sides[0], fraction, seeds), drawn, one.exams.freedom)
+            freedom = one.freedom(sides[0], fraction, seeds)
+            estimate = for_these(one.values(sides[0], fraction, seeds), drawn, freedom)
             found = estimate.share_interval(how.level)
         row: dict[str, Any] = {"task": name, "control": control, "init": init}
         row |= {"auroc": found.value, "low": found.low, "high": found.high, "reason": found.reason}

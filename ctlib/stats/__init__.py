@@ -101,7 +101,9 @@ def arm_aurocs(
                 found = Interval(float(values.mean()), math.nan, math.nan, task.exams.few)
             if not found.reason:
                 replicates = task.replicates(arm, fraction, seeds)
-                found = for_these(values, replicates, task.exams.freedom).share_interval(how.level)
+                found = for_these(values, replicates, task.freedom(arm, fraction, seeds)).share_interval(
+                    how.level
+                )
             rows.append(
                 {"task": name, "fraction": fraction, "backbone": backbone, "init": init}
                 | {"auroc": found.value, "low": found.low, "high": found.high}

@@ -134,8 +134,9 @@ def _row(task: Task, contrast: Contrast, fraction: float, how: Bootstrap, margin
         replicates = [task.replicates(side, fraction, seeds) for side in sides]
         paired, known = bool(contrast.partners), [found for found in values if found is not None]
         gain, drawn = _against(known[0], known[1], paired), _against(replicates[0], replicates[1], paired)
-        estimate = for_these(gain, drawn, task.exams.freedom)
-        population = for_next(gain, drawn, task.exams.freedom, how.level)
+        freedom = task.freedom(sides[0], fraction, seeds, sides[1])
+        estimate = for_these(gain, drawn, freedom)
+        population = for_next(gain, drawn, freedom, how.level)
     return (
         row
         | estimated(estimate, population, how.level, margin)
