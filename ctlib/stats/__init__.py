@@ -100,10 +100,9 @@ def arm_aurocs(
                 values = task.values(arm, fraction, seeds)
                 found = Interval(float(values.mean()), math.nan, math.nan, task.exams.few)
             if not found.reason:
-                replicates = task.replicates(arm, fraction, seeds)
-                found = for_these(values, replicates, task.freedom(arm, fraction, seeds)).share_interval(
-                    how.level
-                )
+                freedom = task.freedom(arm, fraction, seeds)
+                estimate = for_these(values, task.replicates(arm, fraction, seeds), freedom)
+                found = estimate.share_interval(how.level)
             rows.append(
                 {"task": name, "fraction": fraction, "backbone": backbone, "init": init}
                 | {"auroc": found.value, "low": found.low, "high": found.high}

@@ -137,7 +137,7 @@ class Task:
     def freedom(
         self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int], other: Sequence[Arm] = ()
     ) -> float:
-        """Degrees of freedom over patients of the mean AUROC of arms, less that of others if they are given."""
+        """Degrees of freedom over patients of the mean AUROC of arms, less that of others where given."""
         influence = self._mean_influence(arms, fraction, seeds)
         if other:
             influence = influence - self._mean_influence(other, fraction, seeds)

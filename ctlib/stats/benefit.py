@@ -71,9 +71,7 @@ def _curve(task: Task, arm: Arm, fraction: float, thresholds: ArrayLike, level: 
     whys = [reason] * len(table)
     if not reason:
         at = table["threshold"].to_numpy()
-        parts = np.stack(
-            [_on_draws(task, score, at) for score in scores]
-        )  # [seeds, classes, thresholds, ...]
+        parts = np.stack([_on_draws(task, score, at) for score in scores])  # [seeds, 2, thresholds, draws]
         for k, values in enumerate(np.transpose(curves)):
             freedom = _freedom(task, parts[:, :, k].mean(axis=0))
             found = for_these(values[None], parts[None, :, :, k].sum(axis=2), freedom)

@@ -35,7 +35,7 @@ intervals cover 92 % where b is large beside c. Taken is
     B = sum of b_i;  q = c / B
     1 / freedom = sum(b_i / f_i) / (B + c) / (1 + q^2 / (q + 5)) + (c / (B + c))^2 / P
 
-f_i = S - 1 or M - 1, P those of the patients (`Exams.freedom`, by class). Satterthwaite's rule has 1 + q in place of
+f_i = S - 1 or M - 1, P those of the patients (`Exams.freedom`). Satterthwaite's rule has 1 + q in place of
 1 + q^2 / (q + 5): the same where patients prevail. Numerical integration over the distribution of b (c
 known; a test repeats it) finds that intervals at 95 % then cover 93.7 to 95.4 % with three seeds and 95.0 to
 95.5 % with five, whatever the share of seeds; with two, where b has one degree of freedom, 89 to 95 %: use

@@ -129,7 +129,7 @@ class Exams:
         """Degrees of freedom of the variance over patients of a value, by Satterthwaite over the strata.
 
         Args:
-            influence: `[patients]`, what each adds to the value; differences and means of `influence` will do.
+            influence: `[patients]`, what each adds to the value: a mean or difference of `influence`.
         """
         parts = []
         for fold, _ in self.folds:
