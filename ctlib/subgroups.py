@@ -146,10 +146,9 @@ def subgroup_effects(
             predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test"), "study"
         ]
         groups = traits(workspace, str(name), studies.unique())
-        made = [about | row for row in _groups(groups, scored, how.level, why)]
-        for row, p in zip(made, holm([float(row["p_value"]) for row in made]), strict=True):
-            row["p_holm"] = p
-        rows += made
+        rows += [about | row for row in _groups(groups, scored, how.level, why)]
+    for row, p in zip(rows, holm([float(row["p_value"]) for row in rows]), strict=True):
+        row["p_holm"] = p
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

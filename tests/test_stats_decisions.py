@@ -68,6 +68,6 @@ def test_without_a_margin_nothing_is_equivalent():
 def test_what_cannot_be_decided_is_refused():
     with pytest.raises(ValueError, match="asked is 'nil'"):
         decide(0.0, 0.1, 5, 0.05, asked="nil")
-    for wrong in ({"level": 0.5}, {"margin": -0.1}, {"se": 0.0}):
-        with pytest.raises(ValueError, match="give a level above"):
+    for wrong in ({"level": 0.4}, {"margin": -0.1}, {"se": 0.0}):
+        with pytest.raises(ValueError, match="give a level from"):
             decide(**{"effect": 0.0, "se": 0.1, "freedom": 5, "margin": 0.05} | wrong)

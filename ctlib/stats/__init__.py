@@ -16,13 +16,14 @@ from ctlib.stats.benefit import decision_curves
 from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these
 from ctlib.stats.decisions import Decision, decide
-from ctlib.stats.families import conclusion, holm, lies_inside
+from ctlib.stats.families import SEEDS_ASKED, holm, seeds_apart
 from ctlib.stats.intervals import Bootstrap, auroc_interval
 from ctlib.stats.learning import learning_curves, worth
 from ctlib.stats.pairs import DeLong, delong
 
 __all__ = [
     "MEAN_OF",
+    "SEEDS_ASKED",
     "Arm",
     "Bootstrap",
     "Contrast",
@@ -32,7 +33,6 @@ __all__ = [
     "arm_aurocs",
     "arms_of",
     "auroc_interval",
-    "conclusion",
     "contrasts",
     "decide",
     "decision_curves",
@@ -40,8 +40,8 @@ __all__ = [
     "effects",
     "holm",
     "learning_curves",
-    "lies_inside",
     "run_aurocs",
+    "seeds_apart",
     "worth",
 ]
 

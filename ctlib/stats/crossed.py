@@ -49,9 +49,9 @@ A family of comparisons is corrected far out in the tails, and there this t is t
 one of eight comparisons must reach, it rejects up to 3.2 times too often with three seeds and 1.4 times with
 five. So a p-value below `ANCHOR` takes its tail from the distribution of Behrens and Fisher, that of
 sqrt(c) Z + sqrt(b) T with T of Student on S - 1 degrees of freedom (Welch 1947,
-doi:10.1093/biomet/34.1-2.28, has the problem), scaled to meet the t at `ANCHOR`. By the same integration it then rejects at 0.6 % at most 1.5 times as often
-as it should with three seeds and 1.03 times with five, and mostly less than it should: with three seeds a
-family finds little, and five are asked for (`ctlib.stats.families.SEEDS_ASKED`).
+doi:10.1093/biomet/34.1-2.28, has the problem), scaled to meet the t at `ANCHOR`. By the same integration it
+then rejects at 0.6 % at most 1.5 times as often as it should with three seeds and 1.03 times with five, and
+mostly less: with three seeds a family finds little, and five are asked for (`families.SEEDS_ASKED`).
 
 Not taken into account: other video weights (each network was pretrained once), other cohorts, and that
 networks of different folds share training patients.

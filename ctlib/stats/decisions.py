@@ -46,6 +46,7 @@ class Decision:
         p_value: two-sided, of no difference from 0.
         p_equivalence: the larger of the two one-sided p-values.
         margin: a difference that would not matter.
+        level: of the interval.
     """
 
     word: str
@@ -57,6 +58,12 @@ class Decision:
     p_value: float
     p_equivalence: float
     margin: float
+    level: float
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether both one-sided tests exclude a difference as large as the margin."""
+        return self.p_equivalence < 1 - self.level
 
 
 def decide(
@@ -76,12 +83,12 @@ def decide(
         freedom: degrees of freedom of the standard error; infinite for a normal distribution.
         margin: a difference that would not matter, in the unit of the effect; 0 for none, and nothing is then
             equivalent.
-        level: of the interval, above 0.5 and below 1.
+        level: of the interval, from 0.5 to below 1.
         asked: "effect", "gain" or "null"; see the module.
         corrected: p-value of the difference after the correction of its family; its own where it is None.
 
     Raises:
-        ValueError: `asked` is unknown, the level is not above 0.5 and below 1, the margin is negative, or the
+        ValueError: `asked` is unknown, the level is not from 0.5 to below 1, the margin is negative, or the
             standard error is not above 0.
 
     >>> [decide(effect, 0.02, 20, 0.05).word for effect in (0.08, 0.01, 0.03)]
@@ -92,14 +99,14 @@ def decide(
     """
     if asked not in WORDS:
         raise ValueError(f"asked is {asked!r}; give one of {', '.join(WORDS)}.")
-    if not 0.5 < level < 1 or margin < 0 or se <= 0:
+    if not 0.5 <= level < 1 or margin < 0 or se <= 0:
         raise ValueError(
-            f"level {level:g}, margin {margin:g}, standard error {se:g}: give a level above 0.5 and below 1, "
+            f"level {level:g}, margin {margin:g}, standard error {se:g}: give a level from 0.5 to below 1, "
             "a margin of 0 or more and a standard error above 0."
         )
     if math.isnan(effect) or math.isnan(se):
         nan = math.nan
-        return Decision(NO_ANSWER, effect, nan, nan, nan, nan, nan, nan, margin)
+        return Decision(NO_ANSWER, effect, nan, nan, nan, nan, nan, nan, margin, level)
     estimate = Estimate(effect, se, freedom)
     wide, narrow = estimate.interval(level), estimate.interval(2 * level - 1)
     p_equivalence = max(below(freedom, -(effect + margin) / se), below(freedom, (effect - margin) / se))
@@ -107,7 +114,7 @@ def decide(
     differs = (p_value if corrected is None else corrected) < 1 - level
     word = _word(asked, effect, differs, p_equivalence < 1 - level)
     ends = (wide.low, wide.high, narrow.low, narrow.high)
-    return Decision(word, effect, *ends, p_value, p_equivalence, margin)
+    return Decision(word, effect, *ends, p_value, p_equivalence, margin, level)
 
 
 def _word(asked: str, effect: float, differs: bool, equivalent: bool) -> str:
