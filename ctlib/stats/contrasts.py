@@ -95,8 +95,8 @@ def contrasts(
         table; equivalent whether two one-sided tests show it within -+ margin (`decisions`). spread is the
         standard deviation of the effect between networks; low_mean and high_mean the interval of the mean
         over networks like these, p_mean its test; low_next and high_next where the effect of a next network
-        lies; p_next the probability that it is above 0. A missing, failed or unscored run leaves its row NaN and is
-        named in `reason`; `reason_next` says why nothing is said of other networks.
+        lies; p_next the probability that it is above 0. A missing, failed or unscored run leaves its row NaN
+        and is named in `reason`; `reason_next` says why nothing is said of other networks.
 
     Raises:
         ValueError: see `run_aurocs`.

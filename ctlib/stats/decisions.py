@@ -22,6 +22,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scipy.special import logit
+
 from ctlib.stats.crossed import Estimate, below
 
 SHOWN, REFUTED, GAIN, LOSS = "shown", "refuted", "gain", "loss"
@@ -115,6 +117,24 @@ def decide(
     word = _word(asked, effect, differs, p_equivalence < 1 - level)
     ends = (wide.low, wide.high, narrow.low, narrow.high)
     return Decision(word, effect, *ends, p_value, p_equivalence, margin, level)
+
+
+def decide_auroc(estimate: Estimate, margin: float, level: float = 0.95) -> str:
+    """Whether an AUROC is that of chance: the word of the null that it is 0.5, on the scale of log odds.
+
+    Args:
+        estimate: of the AUROC, whose `share_interval` then holds 0.5 where it is not different.
+        margin: a difference from 0.5 that would not matter, below 0.5; 0 for none.
+        level: of the interval.
+
+    >>> [decide_auroc(Estimate(0.51, se, 40), 0.05) for se in (0.02, 0.05)]
+    ['equivalent', 'not decided']
+    """
+    value = estimate.value
+    if estimate.reason or not 0 < value < 1:
+        return NO_ANSWER
+    se = estimate.se / (value * (1 - value))
+    return decide(float(logit(value)), se, estimate.freedom, float(logit(0.5 + margin)), level, "null").word
 
 
 def _word(asked: str, effect: float, differs: bool, equivalent: bool) -> str:
