@@ -60,8 +60,8 @@ def _apart(arms: pd.DataFrame, runs: pd.DataFrame, level: float) -> list[str]:
     more = f"; the widest are {listed(told)}" if len(found) > len(told) else f": {listed(told)}"
     return [
         f"In {len(found)} of {len(arms)} arms seeds differ more than their patients explain{more}. Some runs "
-        "may have learned and others not, and few seeds do not tell how often: intervals of single arms may be "
-        "too short, those of differences less so."
+        "may have learned and others not, and few seeds do not tell how often: intervals of single arms may "
+        "be too short, those of differences less so."
     ]
 
 
@@ -79,8 +79,8 @@ def _families(keys: list[str]) -> list[str]:
         return []
     tables = "1 table" if len(keys) == 1 else f"{len(keys)} tables"
     return [
-        f"{tables} with corrected p-values ({listed(keys)}): all comparisons of a table are one family (Holm), "
-        "as are those of a claim; between tables nothing is corrected."
+        f"{tables} with corrected p-values ({listed(keys)}): all comparisons of a table are one family "
+        "(Holm), as are those of a claim; between tables nothing is corrected."
     ]
 
 
