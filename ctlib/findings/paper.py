@@ -83,7 +83,9 @@ class Claim:
         found = set(self.conclusions)
         if "loss" in found:
             return NOT_SUPPORTED
-        return {("gain",): SUPPORTED, ("equivalent",): NO_DIFFERENCE}.get(tuple(found), NOT_DECIDED)
+        if found == {"gain"}:
+            return SUPPORTED
+        return NO_DIFFERENCE if found == {"equivalent"} else NOT_DECIDED
 
     @property
     def conclusions(self) -> list[str]:
