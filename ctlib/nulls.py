@@ -26,9 +26,11 @@ from ctlib.negative_controls import PERMUTED_LABELS
 from ctlib.quality.baseline import TOGETHER, metadata_baseline
 from ctlib.results import collect
 from ctlib.runs import Run, read_table
-from ctlib.stats import Bootstrap, Contrast, Interval, arms_of, contrasts
+from ctlib.stats import Bootstrap, Contrast, Interval, arms_of, contrasts, decide
 from ctlib.stats.arms import shown, tasks
 from ctlib.stats.crossed import for_these
+from ctlib.stats.decisions import DIFFERENT, NO_ANSWER, decide_auroc
+from ctlib.stats.permutations import beside_chance, exchanged_rows
 from ctlib.workspace import Workspace
 
 __all__ = [
@@ -43,7 +45,19 @@ __all__ = [
 CHANCE = 0.5
 """AUROC of scores that know nothing."""
 FOUND = ["task", "control", "init", "auroc", "low", "high", "auroc_plain", "change", "low_change"]
-FOUND += ["high_change", "n_patients", "n_seeds", "n_networks", "reason"]
+FOUND += ["high_change", "word", "word_change", "n_patients", "n_seeds", "n_networks", "reason"]
+LABELS = {
+    "equivalent": "shown to lie within the margin of 0.5",
+    "not decided": "not told apart from 0.5, nor shown to lie within the margin of it: not decided",
+}
+"""What is said of a null that is not different from chance."""
+ORDER = {
+    "loss": "counts",
+    "gain": "stands in the way",
+    "equivalent": "does not count: the difference is shown to lie within the margin",
+    "not decided": "is not decided",
+}
+"""What is said of the order of slices, by what runs without it lose."""
 
 
 def collected(workspace: Workspace, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
@@ -57,7 +71,12 @@ def collected(workspace: Workspace, runs: Sequence[Run]) -> dict[str, pd.DataFra
 
 
 def control_aurocs(
-    runs: pd.DataFrame, controls: pd.DataFrame, predictions: pd.DataFrame, how: Bootstrap, rule: str = "max"
+    runs: pd.DataFrame,
+    controls: pd.DataFrame,
+    predictions: pd.DataFrame,
+    how: Bootstrap,
+    rule: str = "max",
+    margin: float = 0.0,
 ) -> pd.DataFrame:
     """Test AUROC of runs with a control, mean over networks and seeds, beside that of the same without.
 
@@ -67,12 +86,13 @@ def control_aurocs(
         predictions: table `predictions` of both.
         how: replicates, seed and level.
         rule: of `metrics.study_scores`.
+        margin: a difference that would not matter, in AUROC; 0 for none, and nothing is then equivalent.
 
     Returns:
         A row for each task, control and init: auroc with low and high; auroc_plain of the same networks and
         seeds without the control; change, low_change, high_change of the difference, on the same patients;
-        n_patients, n_seeds, n_networks, reason. A run that is missing or failed leaves its row NaN, and is
-        named.
+        word of the null that auroc is 0.5, word_change of the change as a gain (`stats.decide`); n_patients,
+        n_seeds, n_networks, reason. A run that is missing or failed leaves its row NaN, and is named.
     """
     rows = []
     for (name, control, init), part in controls.groupby(["task", "control", "init"], sort=False):
@@ -84,24 +104,32 @@ def control_aurocs(
         one = tasks(both, predictions, rule, how)[str(name)]
         [fraction], seeds = set(part["fraction"]), one.seeds(part["fraction"].iloc[0])
         why = shown(one.problems(sides[0], fraction, seeds)) or one.exams.few
-        found = Interval(math.nan, math.nan, math.nan, why)
+        found, word = Interval(math.nan, math.nan, math.nan, why), NO_ANSWER
         if not why:
             drawn = one.replicates(sides[0], fraction, seeds)
-            estimate = for_these(one.values(sides[0], fraction, seeds), drawn, one.exams.freedom)
-            found = estimate.share_interval(how.level)
+            freedom = one.freedom(sides[0], fraction, seeds)
+            estimate = for_these(one.values(sides[0], fraction, seeds), drawn, freedom)
+            found, word = estimate.share_interval(how.level), decide_auroc(estimate, margin, how.level)
         row: dict[str, Any] = {"task": name, "control": control, "init": init}
         row |= {"auroc": found.value, "low": found.low, "high": found.high, "reason": found.reason}
+        row["word"] = word
         row |= one.counts(seeds) | {"n_networks": len(backbones)}
         for beside in contrasts(both, predictions, [Contrast(marked, *sides)], how, rule).to_dict("records"):
             row |= {"auroc_plain": beside["auroc_second"], "change": beside["effect"]}
             row |= {"low_change": beside["low"], "high_change": beside["high"]}
+            numbers = (beside["effect"], beside["se"], beside["freedom"])
+            row["word_change"] = decide(*numbers, margin, how.level, "gain").word
             row["reason"] = row["reason"] or beside["reason"]
         rows.append(row)
     return pd.DataFrame(rows, columns=FOUND)
 
 
 def exchanged_labels(
-    runs: pd.DataFrame, predictions: pd.DataFrame, how: Bootstrap, rule: str = "max"
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    how: Bootstrap,
+    rule: str = "max",
+    margin: float = 0.0,
 ) -> pd.DataFrame:
     """What AUROC chance gives for the scores of the finished runs: patients exchange their test labels.
 
@@ -114,10 +142,11 @@ def exchanged_labels(
         predictions: table `predictions`.
         how: exchanges, seed and level.
         rule: of `metrics.study_scores`.
+        margin: a difference from chance that would not matter, in AUROC; 0 for none.
 
     Returns:
-        A row for each task and init: n_runs, auroc (mean), chance (mean over exchanges), low and high (where
-        the level lies of them), p_value (share of exchanges with as high a mean, the truth counted), reason.
+        A row for each task and init: n_runs, auroc (mean), chance (mean over exchanges), low and high (the
+        band of chance), p_value (two-sided), word (`stats.permutations`), reason.
     """
     rows = []
     runs = runs[(runs["status"] == "finished")]
@@ -132,16 +161,16 @@ def exchanged_labels(
         row: dict[str, Any] = {"task": name, "init": init, "n_runs": wide.shape[1]}
         if not 0 < label.sum() < len(label) or not wide.shape[1]:
             empty = dict.fromkeys(("auroc", "chance", "low", "high", "p_value"), math.nan)
-            rows.append(row | empty | {"reason": "no run has scores of exams of both labels"})
+            row |= empty | {"word": NO_ANSWER}
+            rows.append(row | {"reason": "no run has scores of exams of both labels"})
             continue
         patients = pd.factorize(wide.index.get_level_values("patient_id"))[0]
-        drawn = _exchanges(patients, label, how.n_replicates, np.random.default_rng(how.seed))
+        drawn = label[exchanged_rows(patients, how.n_replicates, np.random.default_rng(how.seed))]
         ranks = rankdata(wide.to_numpy(np.float64), axis=0).mean(axis=1)
-        [truth], chance = _mean_auroc(label[None], ranks), _mean_auroc(drawn, ranks)
-        low, high = np.quantile(chance, [(1 - how.level) / 2, (1 + how.level) / 2])
-        row |= {"auroc": float(truth), "chance": float(chance.mean()), "low": float(low), "high": float(high)}
-        as_high = 1 + int((chance >= truth - 1e-12).sum())
-        rows.append(row | {"p_value": as_high / (1 + len(chance)), "reason": ""})
+        truth = float(_mean_auroc(label[None], ranks)[0])
+        found = beside_chance(truth, _mean_auroc(drawn, ranks), margin, how.level)
+        row |= {"auroc": truth, "chance": found.mean, "low": found.low, "high": found.high}
+        rows.append(row | {"p_value": found.p_value, "word": found.word, "reason": found.reason})
     return pd.DataFrame(rows)
 
 
@@ -155,36 +184,25 @@ def _mean_auroc(labels: NDArray[np.int64], ranks: NDArray[np.float64]) -> NDArra
     return (labels @ ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
-def _exchanges(
-    patients: NDArray[np.int64], label: NDArray[np.int64], n: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Labels `[n, exams]` after patients with as many exams have exchanged theirs."""
-    order = np.argsort(patients, kind="stable")
-    sizes = np.bincount(patients)
-    starts = np.cumsum(sizes) - sizes
-    drawn = np.empty((n, len(label)), np.int64)
-    for size in np.unique(sizes):
-        rows = order[starts[sizes == size][:, None] + np.arange(size)]  # [patients, exams of each]
-        donors = rng.permuted(np.tile(np.arange(len(rows)), (n, 1)), axis=1)
-        drawn[:, rows] = label[rows][donors]
-    return drawn
-
-
-def metadata_aurocs(workspace: Workspace, names: Sequence[str], seed: int = 0) -> pd.DataFrame:
+def metadata_aurocs(
+    workspace: Workspace, names: Sequence[str], seed: int = 0, margin: float = 0.0
+) -> pd.DataFrame:
     """The AUROC of the exam label that the files' metadata reach together, for each task.
 
     Args:
         workspace: where tables lie.
         names: of tasks.
-        seed: of folds and draws.
+        seed: of folds and exchanges.
+        margin: a difference from chance that would not matter, in AUROC; 0 for none.
 
     Returns:
-        task, auroc, low, high (95 %), n_exams, n_patients, n_positive, reason. Over all exams of the cohort,
-        each scored by a model that saw none of its patient's.
+        task, auroc, chance, low, high (the band of chance, 95 %), p_value, word, n_exams, n_patients,
+        n_positive, reason. Over all exams of the cohort, each scored by a model that saw none of its
+        patient's.
     """
     parts = []
     for name in names:
-        table = metadata_baseline(read_table(workspace, "series", task(name).cohort), seed)
+        table = metadata_baseline(read_table(workspace, "series", task(name).cohort), seed, margin)
         parts.append(table[table["feature"] == TOGETHER].drop(columns="feature").assign(task=name))
     made = pd.concat(parts, ignore_index=True)
     return made[["task", *(column for column in made if column != "task")]]
@@ -204,30 +222,27 @@ def sentences(found: pd.DataFrame, exchanged: pd.DataFrame, metadata: pd.DataFra
         if math.isnan(row["low"]):
             said.append(f"{about}: no answer: {row['reason']}.")
         elif row["control"] == PERMUTED_LABELS:
-            said.append(f"{about}: AUROC {_interval(row)}: {_holds(row)}.")
+            said.append(f"{about}: AUROC {_interval(row)}: {_told(row, row['low'] > CHANCE)}.")
+        elif row["word_change"] not in ORDER:
+            said.append(f"{about}: AUROC {_interval(row)}; no answer beside the order: {row['reason']}.")
         else:
             change, low, high = (signed(row[key], 3) for key in ("change", "low_change", "high_change"))
-            verdict = "is not decided"
-            if row["high_change"] < 0:
-                verdict = "counts"
-            elif row["low_change"] > 0:
-                verdict = "stands in the way"
             plain = f"{change} ({low} to {high}) beside {row['auroc_plain']:.3f} in order"
-            said.append(f"{about}: AUROC {_interval(row)}, {plain}: the order of slices {verdict}.")
+            said.append(
+                f"{about}: AUROC {_interval(row)}, {plain}: the order of slices {ORDER[row['word_change']]}."
+            )
     for row in exchanged.to_dict("records"):
         about = f"{row['task']}, test labels exchanged, {row['n_runs']} runs from {row['init']}"
         if row["reason"]:
             said.append(f"{about}: no answer: {row['reason']}.")
             continue
-        beyond = "beyond" if row["auroc"] > row["high"] else "within"
-        chance = f"chance gives {row['low']:.3f} to {row['high']:.3f}"
-        said.append(f"{about}: {chance}; their AUROC {row['auroc']:.3f} is {beyond} it.")
+        said.append(f"{about}: {_beside(row, 'their ')}, {_exchanged(row)}.")
     for row in metadata.to_dict("records"):
         about = f"{row['task']}, metadata alone, {row['n_patients']} patients"
         if math.isnan(row["low"]):
             said.append(f"{about}: no answer: {row['reason']}.")
         else:
-            said.append(f"{about}: AUROC {_interval(row)}: {_holds(row)}.")
+            said.append(f"{about}: {_beside(row)}, {_told(row, row['auroc'] > row['high'])}.")
     return said
 
 
@@ -235,10 +250,22 @@ def _interval(row: dict[str, Any]) -> str:
     return f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
-def _holds(row: dict[str, Any]) -> str:
-    """Whether an interval holds chance."""
-    if row["low"] > CHANCE:
-        return f"the interval lies above {CHANCE:g}: something tells the label that should not"
-    if row["high"] < CHANCE:
-        return f"the interval lies below {CHANCE:g}: what it learnt does not tell the label"
-    return f"the interval holds {CHANCE:g}"
+def _beside(row: dict[str, Any], whose: str = "") -> str:
+    chance = f"chance gives {row['low']:.3f} to {row['high']:.3f}"
+    return f"{chance}; {whose}AUROC {row['auroc']:.3f} (p = {row['p_value']:.3f})"
+
+
+def _exchanged(row: dict[str, Any]) -> str:
+    """What true labels tell beside exchanged ones."""
+    if row["word"] == DIFFERENT:
+        return f"is {'beyond' if row['auroc'] > row['high'] else 'below'} it"
+    return f"is {LABELS[row['word']]}"
+
+
+def _told(row: dict[str, Any], above: bool) -> str:
+    """What is said of scores that should know nothing."""
+    if row["word"] != DIFFERENT:
+        return LABELS[row["word"]]
+    if above:
+        return f"above {CHANCE:g}: something tells the label that should not"
+    return f"below {CHANCE:g}: what it learnt does not tell the label"

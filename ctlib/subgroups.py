@@ -146,10 +146,9 @@ def subgroup_effects(
             predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test"), "study"
         ]
         groups = traits(workspace, str(name), studies.unique())
-        made = [about | row for row in _groups(groups, scored, how.level, why)]
-        for row, p in zip(made, holm([float(row["p_value"]) for row in made]), strict=True):
-            row["p_holm"] = p
-        rows += made
+        rows += [about | row for row in _groups(groups, scored, how.level, why)]
+    for row, p in zip(rows, holm([float(row["p_value"]) for row in rows]), strict=True):
+        row["p_holm"] = p
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -199,7 +198,7 @@ class _Scored:
             return f"{n_ill} patients with disease and {n_well} without; {LEAST} of each are needed"
         return Exams(self.frame[rows]).one_class()
 
-    def effect(self, rows: NDArray[np.bool_]) -> tuple[list[Array], list[Array], int]:
+    def effect(self, rows: NDArray[np.bool_]) -> tuple[list[Array], list[Array], float]:
         """AUROCs of both inits among some exams: values, replicates, and degrees of freedom of patients.
 
         A draw that holds no exam of a class in the group has no AUROC: NaN.
@@ -219,7 +218,9 @@ class _Scored:
                 ]
                 for of in (exams.auroc, lambda score: exams.resampled(score, draws))
             )
-        return values, drawn, exams.freedom
+        scored = [np.mean([exams.influence(score[rows]) for score in np.concatenate(side)], axis=0)
+                  for side in self._sides]  # fmt: skip
+        return values, drawn, exams.freedom(scored[1] - scored[0])
 
 
 def _groups(groups: pd.DataFrame, scored: _Scored | None, level: float, why: str) -> list[dict[str, Any]]:
@@ -272,7 +273,7 @@ def _estimated(
     return row | {"p_value": change.p_value, "reason": found.reason or ends.reason}
 
 
-def _estimate(values: Array, drawn: Array, freedom: int) -> Estimate:
+def _estimate(values: Array, drawn: Array, freedom: float) -> Estimate:
     """`for_these` of the draws that have a value: those with exams of both classes in the groups."""
     return for_these(values, drawn[..., np.isfinite(drawn).all(axis=(0, 1))], freedom)
 

@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 
 from ctlib import figures, quality
 from ctlib.figures.display import svg
-from ctlib.figures.look import FAINT
+from ctlib.figures.look import FAINT, INK
 from ctlib.figures.quality import AIR, BODY
 from ctlib.store import Store
 from ctlib.volumes import Volume
@@ -15,7 +15,7 @@ FEATURES = ["all together", "slice count", "kernel"]
 
 def baseline(aurocs=(0.8, 0.5, np.nan), reason="not in the files"):
     table = pd.DataFrame({"feature": FEATURES, "auroc": aurocs}).assign(reason="")
-    table = table.assign(low=table["auroc"] - 0.1, high=table["auroc"] + 0.1, n_exams=40, n_patients=30)
+    table = table.assign(low=0.4, high=0.6, n_exams=40, n_patients=30)
     table.loc[table["auroc"].isna(), "reason"] = reason
     return table.assign(n_positive=20)
 
@@ -37,11 +37,13 @@ def test_a_baseline_shows_each_interval_and_marks_chance():
         line for line in left.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] in (0, 1, 2)
     ]
     ends = {int(line.get_ydata()[0]): tuple(np.round(line.get_xdata(), 3)) for line in intervals[:2]}
-    assert ends == {0: (0.7, 0.9), 1: (0.4, 0.6)}
-    assert [to_hex(line.get_color()) for line in intervals[:2]] == [BODY.lower(), FAINT]
+    assert ends == {0: (0.4, 0.6), 1: (0.4, 0.6)}
+    markers = [line for line in left.lines if len(line.get_xdata()) == 1]
+    assert [to_hex(line.get_color()) for line in intervals[:2]] == [FAINT, FAINT]
+    assert [to_hex(line.get_color()) for line in markers] == [BODY.lower(), INK.lower()]
     assert any(list(line.get_xdata()) == [0.5, 0.5] for line in left.lines)
     assert [label.get_text() for label in left.get_yticklabels()] == FEATURES
-    assert texts(left) == ["0.80  (0.70 to 0.90)", "0.50  (0.40 to 0.60)", "not in the files"]
+    assert texts(left) == ["0.80  (chance 0.40 to 0.60)", "0.50  (chance 0.40 to 0.60)", "not in the files"]
     assert left.get_xlim() == right.get_xlim() and sum(left.get_xlim()) == pytest.approx(1.0)
     assert left.get_ylim()[0] > left.get_ylim()[1]  # all together is on top
     assert "30 patients, 40 exams, 20 ill" in left.get_title(loc="left")

@@ -59,7 +59,7 @@ def test_another_table_gives_another_sentence(key):
     """Each column that is said is changed in turn; the sentence follows, and says what the table holds."""
     asked, table = findings.QUESTIONS[key], answered(key).table
     before, followed = asked.say(table), []
-    for name in table.select_dtypes("number").columns:
+    for name in table.select_dtypes("number").columns.drop("level", errors="ignore"):
         changed = table.copy()
         changed[name] = changed[name].astype(float) + (1 if name.startswith("n_") else 0.111)
         if asked.say(changed) != before:
@@ -147,14 +147,14 @@ def test_every_difference_that_is_said_is_in_the_table(key):
 
 
 def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
-    row = {"low": 0.01, "high": 0.2, "p_holm": 0.2, "margin": 0.05, "level": 0.95}
+    row = {"effect": 0.1, "se": 0.04, "freedom": 30.0, "p_holm": 0.2, "margin": 0.05, "level": 0.95}
     assert findings.words.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 not decided"
     assert findings.words.conclusions(pd.DataFrame([row | {"p_holm": 0.01}])) == "of 1 comparison, 1 gain"
-    lost = row | {"low": -0.2, "high": -0.1, "p_holm": 0.01}
-    nothing = row | {"low": -0.01, "high": 0.01, "p_holm": 1.0}
-    empty = row | {"low": np.nan, "high": np.nan, "p_holm": np.nan}
+    lost = row | {"effect": -0.15, "p_holm": 0.01}
+    nothing = row | {"effect": 0.001, "se": 0.01, "p_holm": 1.0}
+    empty = row | {"effect": np.nan, "se": np.nan, "p_holm": np.nan}
     assert findings.words.conclusions(pd.DataFrame([lost, lost, nothing, empty])) == (
-        "of 4 comparisons, 2 losses, 1 without a difference and 1 without an answer"
+        "of 4 comparisons, 2 losses, 1 equivalent within the margin and 1 without an answer"
     )
 
 

@@ -16,7 +16,15 @@ from ctlib.findings.study import NETWORK_COSTS
 PLAN = dataclasses.replace(prespecified.read("demo"), averaged=NETWORKS, two_d=TWO_D, seeds=[0, 1, 2])
 ROW = {
     **{"task": "lidc_nodule", "fraction": 0.25, "label": "mean of 7 networks", "effect": 0.151, "low": 0.103},
-    **{"high": 0.199, "p_value": 0.001, "auroc_first": 0.852, "auroc_second": 0.701, "low_mean": 0.09},
+    **{
+        "high": 0.199,
+        "se": 0.0235,
+        "freedom": 30.0,
+        "p_value": 0.001,
+        "auroc_first": 0.852,
+        "auroc_second": 0.701,
+        "low_mean": 0.09,
+    },
     **{"high_mean": 0.21, "p_next": 0.99, "n_patients": 88, "n_positive": 44, "n_seeds": 3, "n_networks": 7},
     **{"margin": 0.05, "level": 0.95, "reason": ""},
 }
@@ -25,13 +33,30 @@ NOTHING = ROW | {
     "effect": 0.004,
     "low": -0.021,
     "high": 0.029,
+    "se": 0.0122,
     "p_value": 0.7,
     "low_mean": -0.03,
     "p_next": 0.6,
 }
-OPEN = ROW | {"effect": 0.02, "low": -0.06, "high": 0.1, "p_value": 0.5, "low_mean": -0.09, "p_next": 0.6}
-LOSS = ROW | {"effect": -0.15, "low": -0.2, "high": -0.1, "p_value": 0.001, "low_mean": -0.3, "p_next": 0.01}
-EMPTY = ROW | dict.fromkeys(("effect", "low", "high", "p_value", "low_mean", "p_next"), math.nan)
+OPEN = ROW | {
+    "effect": 0.02,
+    "low": -0.06,
+    "high": 0.1,
+    "se": 0.039,
+    "p_value": 0.5,
+    "low_mean": -0.09,
+    "p_next": 0.6,
+}
+LOSS = ROW | {
+    "effect": -0.15,
+    "low": -0.2,
+    "high": -0.1,
+    "se": 0.0245,
+    "p_value": 0.001,
+    "low_mean": -0.3,
+    "p_next": 0.01,
+}
+EMPTY = ROW | dict.fromkeys(("effect", "low", "high", "se", "p_value", "low_mean", "p_next"), math.nan)
 EMPTY |= {"reason": "slow_r50 from video, seed 1: run ab12 is failed"}
 
 
@@ -48,8 +73,11 @@ def claim(*rows):
     [
         ([GAIN, GAIN], "supported"),
         ([GAIN, OPEN], "not decided here"),
-        ([GAIN, NOTHING], "not supported"),
-        ([NOTHING, NOTHING], "not supported"),
+        # equivalence refutes nothing by itself; that of all is said
+        ([GAIN, NOTHING], "not decided here"),
+        ([OPEN, NOTHING], "not decided here"),
+        ([NOTHING, NOTHING], "no difference that matters"),
+        ([NOTHING, EMPTY], "not decided here"),
         ([LOSS, GAIN], "not supported"),
         ([LOSS, EMPTY], "not supported"),
         ([GAIN, EMPTY], "not decided here"),
@@ -58,8 +86,11 @@ def claim(*rows):
         # one loss among twenty comparisons that is none after Holm's correction
         ([LOSS | {"p_value": 0.04}, *[OPEN] * 19], "not decided here"),
         ([LOSS | {"p_value": 0.04}], "not supported"),
+        # so with gains: the smallest p-value of three must be below a third of 5 %
+        ([GAIN | {"p_value": 0.02}] * 3, "not decided here"),
+        ([GAIN | {"p_value": 0.016}] * 3, "supported"),
         # an end at 0 does not leave 0 out; a margin of 0 never says that there is no difference
-        ([GAIN | {"low": 0.0}], "not decided here"),
+        ([GAIN | {"low": 0.0, "p_value": 0.051}], "not decided here"),
         ([NOTHING | {"margin": 0.0}], "not decided here"),
     ],
 )
@@ -117,10 +148,11 @@ def test_of_many_comparisons_the_hardest_are_said():
     assert "rival 4" not in sentence and "(of 6, gain in 6;" in sentence
 
 
-def test_a_loss_that_does_not_outlive_the_correction_is_said():
+def test_a_gain_or_loss_that_does_not_outlive_the_correction_is_said():
     rows = [LOSS | {"p_value": 0.04}, *[OPEN] * 3]
-    counted = "(of 4, not decided in 4, 1 of them a loss before Holm's correction;"
+    counted = "(of 4, not decided in 4, 1 of them a gain or loss before Holm's correction;"
     assert counted in claim(*rows).sentence()
+    assert counted in claim(GAIN | {"p_value": 0.04}, *rows[1:]).sentence()
     assert "Holm" not in claim(LOSS, OPEN, GAIN).sentence()
 
 
@@ -146,7 +178,7 @@ def told(story):
     ("story", "verdicts"),
     [
         ("a strong effect", ["supported", "supported", "supported"]),
-        ("none", ["not supported", "not supported", "not supported"]),
+        ("none", ["no difference that matters"] * 3),
         ("reversed", ["not supported", "not supported", "not supported"]),
         ("too little data", ["not decided here"] * 3),
         ("runs that failed", ["not decided here"] * 3),

@@ -9,9 +9,10 @@ from scored_grid import scored_grid
 from test_grid import SETTINGS
 
 from ctlib import metrics, nulls, tables
-from ctlib.nulls import _exchanges, _mean_auroc
+from ctlib.nulls import _mean_auroc
 from ctlib.runs import Run
 from ctlib.stats import Bootstrap, run_aurocs
+from ctlib.stats.permutations import beside_chance, exchanged_rows
 from ctlib.workspace import Workspace
 
 HOW = Bootstrap(400, seed=1)
@@ -31,6 +32,9 @@ def test_what_knows_nothing_holds_chance_and_what_knows_something_does_not():
         both = pd.concat([predictions, scores])
         [row] = nulls.control_aurocs(runs, controls, both, HOW).to_dict("records")
         assert (row["low"] <= 0.5 <= row["high"]) == holds
+        assert row["word"] == ("not decided" if holds else "different") and row["word_change"] == "loss"
+        wide = nulls.control_aurocs(runs, controls, both, HOW, margin=0.2)["word"].item()
+        assert wide == ("equivalent" if holds else "different")
         own = run_aurocs(controls.drop(columns="control"), scores)["auroc"].mean()
         plain = run_aurocs(runs, predictions)["auroc"].mean()
         assert row["auroc"] == pytest.approx(own) and row["auroc_plain"] == pytest.approx(plain)
@@ -71,7 +75,7 @@ def test_the_mean_auroc_of_runs_is_that_of_their_mean_rank():
 def test_patients_exchange_all_of_their_labels_with_those_of_as_many_exams():
     patients = np.array([0, 1, 1, 2, 2, 3, 4, 4])
     label = np.array([1, 0, 1, 0, 0, 0, 1, 1])
-    drawn = _exchanges(patients, label, 200, np.random.default_rng(0))
+    drawn = label[exchanged_rows(patients, 200, np.random.default_rng(0))]
     pairs = {tuple(row) for row in drawn[:, [1, 2]]}
     assert pairs == {(0, 1), (0, 0), (1, 1)} and set(drawn[:, 0]) == {0, 1}
     assert (drawn[:, [0, 5]].sum(axis=1) == 1).all() and (drawn.sum(axis=1) == label.sum()).all()
@@ -84,7 +88,12 @@ def test_chance_is_what_exchanged_labels_give():
     assert table["n_runs"].to_dict() == {"random": 5, "video": 6}
     assert (table["low"] < 0.5).all() and (table["high"] > 0.5).all()
     assert table["chance"].to_numpy() == pytest.approx([0.5, 0.5], abs=0.02)
-    assert table["p_value"]["video"] == 1 / 1001 and table["p_value"]["random"] > 0.05
+    assert table["p_value"]["video"] == 2 / 1001 and table["p_value"]["random"] > 0.05
+    assert table["word"].to_dict() == {"random": "not decided", "video": "different"}
+    assert nulls.exchanged_labels(runs, predictions, Bootstrap(500), margin=0.2)["word"].tolist() == [
+        "equivalent",
+        "different",
+    ]
     wanted = run_aurocs(runs, predictions).groupby("init")["auroc"].mean()
     assert table["auroc"]["video"] == pytest.approx(wanted["video"])
     one_class = predictions.assign(study_label=1)
@@ -133,7 +142,9 @@ def test_sentences_are_read_from_the_tables():
         "high": 0.6,
     }
     row |= {"auroc_plain": 0.9, "change": -0.38, "low_change": -0.5, "high_change": -0.2, "reason": ""}
-    metadata = pd.DataFrame([{"task": "t", "auroc": 0.7, "low": 0.6, "high": 0.8, "n_patients": 80}])
+    row |= {"word": "not decided", "word_change": "loss"}
+    metadata = pd.DataFrame([{"task": "t", "auroc": 0.7, "low": 0.4, "high": 0.6, "n_patients": 80}])
+    metadata = metadata.assign(p_value=0.01, word="different")
     exchanged = {
         "task": "t",
         "init": "video",
@@ -141,6 +152,8 @@ def test_sentences_are_read_from_the_tables():
         "auroc": 0.9,
         "low": 0.4,
         "high": 0.6,
+        "p_value": 0.002,
+        "word": "different",
         "reason": "",
     }
     shuffled = row | {"control": "shuffled_slices"}
@@ -150,12 +163,34 @@ def test_sentences_are_read_from_the_tables():
         return nulls.sentences(found, pd.DataFrame([exchanged | changes[2]]), metadata.assign(**changes[3]))
 
     first, second, third, fourth = said({}, {}, {}, {})
-    assert first == "t, permuted labels, from video: AUROC 0.520 (0.450 to 0.600): the interval holds 0.5."
+    open_ = "not told apart from 0.5, nor shown to lie within the margin of it: not decided."
+    assert first == f"t, permuted labels, from video: AUROC 0.520 (0.450 to 0.600): {open_}"
     assert second.endswith("−0.380 (−0.500 to −0.200) beside 0.900 in order: the order of slices counts.")
-    assert third.endswith("chance gives 0.400 to 0.600; their AUROC 0.900 is beyond it.")
-    assert "metadata alone, 80 patients: AUROC 0.700 (0.600 to 0.800): the interval lies above 0.5" in fourth
-    nan = {"low": np.nan, "reason": "run r is failed"}
-    first, second, third, fourth = said(nan, {"high_change": 0.1}, {"auroc": 0.5}, {"low": 0.3})
+    assert third.endswith("chance gives 0.400 to 0.600; their AUROC 0.900 (p = 0.002), is beyond it.")
+    assert "metadata alone, 80 patients: chance gives 0.400 to 0.600; AUROC 0.700 (p = 0.010)" in fourth
+    assert fourth.endswith("above 0.5: something tells the label that should not.")
+    nan, open_word = {"low": np.nan, "reason": "run r is failed"}, {"word": "not decided"}
+    first, second, third, fourth = said(nan, {"word_change": "not decided"}, open_word, open_word)
     assert first == "t, permuted labels, from video: no answer: run r is failed."
     assert second.endswith("the order of slices is not decided.")
-    assert third.endswith("is within it.") and fourth.endswith("holds 0.5.")
+    assert third.endswith(f"is {open_}") and fourth.endswith(open_)
+    same = {"word": "equivalent"}
+    first, second, third, fourth = said(same, {"word_change": "equivalent"}, same, same)
+    assert all(text.endswith("shown to lie within the margin of 0.5.") for text in (first, third, fourth))
+    assert second.endswith("does not count: the difference is shown to lie within the margin.")
+
+
+def test_a_value_is_outside_the_band_exactly_where_its_p_value_says_so():
+    drawn = np.random.default_rng(3).normal(0.5, 0.05, 499)
+    for value in np.linspace(0.35, 0.65, 121):
+        found = beside_chance(value, drawn)
+        outside = value < found.low or value > found.high
+        assert outside == (found.p_value <= 0.05) == (found.word == "different")
+    constant = beside_chance(0.5, np.full(99, 0.5))
+    assert constant.word == "no answer" and "no exchange" in constant.reason
+
+
+def test_of_values_that_are_chance_five_percent_lie_outside_its_band():
+    rng = np.random.default_rng(9)
+    words = [beside_chance(float(drawn[0]), drawn[1:]).word for drawn in rng.normal(0.5, 0.1, (2000, 100))]
+    assert words.count("different") / 2000 == pytest.approx(0.05, abs=0.015)

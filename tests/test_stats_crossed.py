@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import chdtri, ndtr, stdtrit
 
-from ctlib.stats.crossed import Estimate, _covariances, for_next, for_these, freedom_of
+from ctlib.stats.crossed import Estimate, _covariances, for_next, for_these, freedom_of, seeds_alike
 
 
 def crossed(rng, m, s, sds, n=4000):
@@ -140,3 +140,51 @@ def test_shares_stay_between_0_and_1():
     assert 0 < found.low < 0.97 < found.high < 1
     assert np.isnan(Estimate(1.0, 0.0, 2.0).share_interval().low)
     assert Estimate(0.97, 50.0, 1.0).share_interval().high == 1.0
+
+
+# ---- tails of a family -------------------------------------------------------------------
+
+
+def rejected(n_seeds, ratio, alpha):
+    """Share of true nulls with a p-value below alpha; b is `ratio` times the c that is known."""
+    f, quantiles = n_seeds - 1, (np.arange(60) + 0.5) / 60
+    shares = []
+    for b in ratio * chdtri(f, 1 - quantiles) / f:
+        se, freedom = math.sqrt(b + 1), freedom_of([(b, f)], 1.0)
+        low, high = 0.0, 1e4
+        for _ in range(40):
+            middle = (low + high) / 2
+            too_small = Estimate(middle, se, freedom, "", b, f).p_value > alpha
+            low, high = (middle, high) if too_small else (low, middle)
+        shares.append(2 * ndtr(-low / math.sqrt(ratio + 1)))
+    return float(np.mean(shares))
+
+
+def test_a_p_value_of_a_family_is_not_too_small_where_seeds_are_few():
+    """The figures of the module; the t alone rejects 3.2 times too often."""
+    assert max(rejected(3, ratio, 0.05 / 8) for ratio in (0.5, 2, 20)) < 1.6 * 0.05 / 8
+    assert max(rejected(5, ratio, 0.05 / 8) for ratio in (0.5, 20)) < 1.06 * 0.05 / 8
+
+
+def test_a_p_value_is_below_five_percent_exactly_where_the_interval_leaves_0_out():
+    rng = np.random.default_rng(2)
+    values = [
+        Estimate(x, 1.0, freedom_of([(0.6, 2)], 0.4, 80), "", 0.6, 2, 80) for x in rng.uniform(0, 6, 300)
+    ]
+    for one in values:
+        assert (one.p_value < 0.05) == (one.interval().low > 0)
+    ordered = [one.p_value for one in sorted(values, key=lambda one: one.value)]
+    assert (np.diff(ordered) <= 1e-12).all()
+
+
+def test_seeds_that_differ_by_their_patients_alone_are_alike():
+    rng = np.random.default_rng(6)
+    p_values = []
+    for _ in range(400):
+        values, drawn = 0.7 + rng.normal(0, 0.03, 5), rng.normal(0, 0.03, (5, 400))
+        shared = rng.normal(0, 0.1, 401)
+        p_values.append(seeds_alike(values + shared[0], drawn + shared[1:]))
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.033)  # three standard errors
+    apart = np.array([0.85, 0.84, 0.86, 0.5, 0.85])
+    assert seeds_alike(apart, drawn) < 1e-6
+    assert math.isnan(seeds_alike(apart[:1], drawn[:1])) and math.isnan(seeds_alike(apart, 0 * drawn))

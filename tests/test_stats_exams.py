@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ctlib.metrics import auroc
-from ctlib.stats import auroc_interval
+from ctlib.stats import auroc_interval, delong
 from ctlib.stats.exams import Exams
 
 
@@ -134,3 +134,42 @@ def test_the_auroc_of_one_run_has_an_interval_or_a_reason():
     assert few.value == 0.75 and np.isnan(few.low) and "two of each" in few.reason
     with pytest.raises(ValueError, match="one run"):
         auroc_interval(table.assign(run_id=list("abababab")), 500, seed=0)
+
+
+# ---- degrees of freedom by class ---------------------------------------------------------
+
+
+def test_parts_by_class_are_those_of_delong():
+    rng = np.random.default_rng(8)
+    label = np.r_[np.ones(7, int), np.zeros(60, int)]
+    score = rng.normal(size=67) + 1.3 * label
+    exams = Exams(pd.DataFrame({"patient_id": range(67), "label": label}))
+    ill, well = (exams.influence(score)[label == one] for one in (1, 0))
+    parts = [len(part) * part.var(ddof=1) for part in (ill, well)]
+    assert sum(parts) == pytest.approx(delong(label, score).covariance[0, 0], rel=1e-12)
+    wanted = sum(parts) ** 2 / (parts[0] ** 2 / 6 + parts[1] ** 2 / 59)
+    assert exams.freedom(exams.influence(score)) == pytest.approx(wanted, rel=1e-12)
+    assert 6 <= wanted < 15  # not 65: what is uncertain lies with the seven
+
+
+def test_exams_of_a_patient_and_folds_are_strata_of_the_draws():
+    table = exams_of(300, 90, folds=2)
+    score = np.random.default_rng(2).normal(size=300) + table["label"].to_numpy()
+    exams = Exams(table)
+    influence = exams.influence(score)
+    assert influence.sum() == pytest.approx(0, abs=1e-12) and len(influence) == len(exams.patient_label)
+    parts = []
+    for fold in (0, 1):
+        for one in (0, 1):
+            of_one = influence[(exams.patient_label == one) & (exams._patient_fold == fold)]
+            parts.append(len(of_one) * of_one.var(ddof=1))
+    drawn = exams.resampled(score, exams.draw(20_000, np.random.default_rng(3))).var(ddof=1)
+    assert sum(parts) == pytest.approx(drawn, rel=0.08)  # of a share, to first order
+
+
+def test_few_of_a_class_are_warned_of():
+    label = np.r_[np.ones(19, int), np.zeros(60, int)]
+    exams = Exams(pd.DataFrame({"patient_id": range(79), "label": label}))
+    assert exams.warning.startswith("19 test patients with disease and 60 without: below 20")
+    more = np.r_[np.ones(20, int), np.zeros(20, int)]
+    assert Exams(pd.DataFrame({"patient_id": range(40), "label": more})).warning == ""

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2
 
-from ctlib.stats import Bootstrap, conclusion, delong, holm
+from ctlib.stats import Bootstrap, delong, holm
 from ctlib.stats.exams import Exams
 
 OVARIAN = """
@@ -113,22 +113,6 @@ def test_holm_keeps_the_chance_of_any_false_alarm():
     p = np.random.default_rng(3).random((4000, 7))
     assert np.mean([holm(row).min() < 0.05 for row in p]) == pytest.approx(0.05, abs=0.012)
     assert np.mean(p.min(axis=1) < 0.05) > 0.25  # without
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (0.01, 0.05, "gain"),
-        (-0.05, -0.01, "loss"),
-        (-0.01, 0.01, "no difference"),
-        (-0.01, 0.03, "not decided"),
-        (0.001, 0.01, "gain"),
-        (math.nan, math.nan, "no answer"),
-    ],
-)
-def test_no_difference_is_said_only_where_it_is_shown(low, high, word):
-    assert conclusion(low, high, 0.02) == word
-    assert conclusion(-0.001, 0.001) == "not decided"  # without a margin nothing shows it
 
 
 def test_the_default_is_ten_thousand_draws():

@@ -29,7 +29,7 @@ MOST_VECTORS = 500
 
 @styled
 def metadata_baseline(baselines: Mapping[str, pd.DataFrame]) -> Figure:
-    """The AUROC that metadata reach, all together and each alone, with its interval; 0.5 is marked.
+    """The AUROC that metadata reach, all together and each alone, and a grey bar of what chance gives.
 
     Args:
         baselines: results of `quality.metadata_baseline` by cohort.
@@ -62,7 +62,7 @@ def _reach(table: pd.DataFrame) -> float:
 
 
 def _baseline_row(ax: Axes, row: Any, y: int) -> None:
-    """An interval with its numbers on the right, or why there is none."""
+    """A value beside the band of chance, with numbers on the right, or why there is none."""
     bold = row.feature == TOGETHER
     weight = "bold" if bold else "normal"
     if pd.isna(row.auroc):
@@ -70,11 +70,9 @@ def _baseline_row(ax: Axes, row: Any, y: int) -> None:
         own = bold or row.reason in (ABSENT, SAME)
         _words(ax, 0.03, y, row.reason if own else "", WARNING, "normal")
         return
-    ends = "no interval" if pd.isna(row.low) else f"{row.low:.2f} to {row.high:.2f}"
-    _words(ax, 1.02, y, f"{row.auroc:.2f}  ({ends})", INK, weight)
-    colour = BODY if row.low > 0.5 else FAINT
-    if not pd.isna(row.low):
-        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2.6 if bold else 1.6)
+    _words(ax, 1.02, y, f"{row.auroc:.2f}  (chance {row.low:.2f} to {row.high:.2f})", INK, weight)
+    colour = BODY if row.auroc > row.high else INK
+    ax.plot([row.low, row.high], [y, y], color=FAINT, linewidth=6 if bold else 4)
     ax.plot([row.auroc], [y], marker="D" if bold else "o", color=colour, markersize=8 if bold else 6)
 
 

@@ -7,6 +7,7 @@ table, `claims` the paper's claims with their verdicts.
 
 from ctlib.findings.answers import Answer, Question
 from ctlib.findings.calibrated import CALIBRATION
+from ctlib.findings.cautions import cautions
 from ctlib.findings.deviations import deviations, say_deviations
 from ctlib.findings.gains import FRACTIONS, HELP
 from ctlib.findings.ladder import LADDER, WHY_VIDEO
@@ -47,6 +48,7 @@ __all__ = [
     "Study",
     "answer",
     "arm_table",
+    "cautions",
     "claims",
     "deviations",
     "outcome",

@@ -126,7 +126,7 @@ def _no_why(study: Study) -> str:
 LOST = {
     "gain": "lose",
     "loss": "gain",
-    "no difference": "change nothing of consequence",
+    "equivalent": "change nothing of consequence",
     "not decided": "may lose or gain",
     "no answer": "have no answer",
 }

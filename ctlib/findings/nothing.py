@@ -15,8 +15,8 @@ from ctlib.negative_controls import CONTROLS, NONE
 RUNS, EXCHANGED, METADATA = "runs", "exchanged test labels", "metadata alone"
 """Kinds of control: runs that learned from something spoilt, scores that meet spoilt labels, no image."""
 COLUMNS = (
-    "task", "label", "auroc", "low", "high", "chance", "p_value", "auroc_plain", "change", "low_change",
-    "high_change", "n_patients", "reason",
+    "task", "label", "auroc", "low", "high", "chance", "p_value", "word", "auroc_plain", "change",
+    "low_change", "high_change", "word_change", "n_patients", "reason",
 )  # fmt: skip
 """Columns that are shown."""
 
@@ -32,18 +32,18 @@ def compute_nothing(study: Study) -> pd.DataFrame:
     controls, scores = _controls(study)
     if len(controls):
         both = pd.concat([study.predictions, scores], ignore_index=True)
-        found = nulls.control_aurocs(study.runs, controls, both, study.how, study.rule)
+        found = nulls.control_aurocs(study.runs, controls, both, study.how, study.rule, study.margin)
         label = found["control"].str.replace("_", " ") + ", from " + found["init"]
         parts.append(found.assign(kind=RUNS, label=label))
     two = study.runs[study.runs["init"].isin([study.baseline, study.compared])]
-    exchanged = nulls.exchanged_labels(two, study.predictions, study.how, study.rule)
+    exchanged = nulls.exchanged_labels(two, study.predictions, study.how, study.rule, study.margin)
     if len(exchanged):
         label = "test labels exchanged, from " + exchanged["init"]
         parts.append(exchanged.assign(kind=EXCHANGED, label=label))
     if study.work is not None:
         names = [name for name in dict.fromkeys(study.runs["task"]) if _has_series(study, name)]
         if names:
-            metadata = nulls.metadata_aurocs(study.work, names)
+            metadata = nulls.metadata_aurocs(study.work, names, margin=study.margin)
             parts.append(metadata.assign(kind=METADATA, label=METADATA))
     table = pd.concat(parts, ignore_index=True).assign(level=study.how.level)
     return table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns])))
@@ -104,6 +104,6 @@ NOTHING = Question(
     "AUROC of the negative controls with intervals, beside chance, by task",
     lambda table: (
         f"{percent(table['level'].iloc[0])} intervals; a wide grey bar is what chance gives when "
-        "patients exchange their test labels, and its marker the AUROC with the true ones."
+        "patients exchange their test labels, or their metadata, and its marker the AUROC as it is."
     ),
 )  # fmt: skip

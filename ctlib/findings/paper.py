@@ -3,18 +3,19 @@
 Ke et al. (MIDL 2023) claim, of seven 3D networks and two datasets, that video pretraining raises the
 average performance whatever the size of the finetuning set; that with it 3D networks outperform 2D
 baselines; and that out-of-domain video helps more than in-domain CT. A claim is a set of comparisons, one
-for each task and fraction and, of the second and third, each rival. By `stats.conclusion`, with the margin
-of the plan:
+for each task and fraction and, of the second and third, each rival. By `stats.decide`, with the margin of the
+plan; a gain and a loss both must outlive Holm's correction over the comparisons of the claim:
 
 | comparisons | verdict |
 |---|---|
 | every one is a gain | supported |
-| at least one is a loss that outlives Holm's correction, or no difference | not supported |
+| at least one is a loss | not supported |
+| every one is equivalent: two one-sided tests show it within the margin | no difference that matters |
 | anything else; a comparison without an answer; no run | not decided here |
 
-That all must be gains is an intersection-union test: it needs no correction. That one loss is enough is a
-union, so losses are corrected over the comparisons of the claim. "No difference" is said only where the whole
-interval lies within the margin.
+Equivalence refutes nothing by itself: among many comparisons one is small by chance. That every one is
+equivalent is an intersection-union test, each at its own level (Berger 1982,
+doi:10.1080/00401706.1982.10487790).
 
 The weakest point is the first of these that is true:
 
@@ -42,9 +43,10 @@ from ctlib.findings import rivals
 from ctlib.findings.gains import HELP
 from ctlib.findings.study import Study
 from ctlib.findings.verdicts import LEARNED
-from ctlib.findings.words import interval, listed, place, who
+from ctlib.findings.words import concluded, interval, listed, place, who
 
 SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided here"
+NO_DIFFERENCE = "no difference that matters"
 NEXT = 0.9
 """Probability that a next network gains below which that is the weakest point."""
 MOST_SHOWN = 4
@@ -60,9 +62,9 @@ class Claim:
         text: the claim.
         short: what is subtracted from what, in a few words.
         init: the init that is looked at.
-        comparisons: columns task, fraction, label, effect, low, high, p_value, auroc_first, auroc_second,
-            low_mean, high_mean, p_next, n_patients, n_positive, n_seeds, n_networks, margin, level, reason;
-            may be empty.
+        comparisons: columns task, fraction, label, effect, low, high, se, freedom, p_value, auroc_first,
+            auroc_second, low_mean, high_mean, p_next, n_patients, n_positive, n_seeds, n_networks, margin,
+            level, reason; may be empty.
         missing: why there is none, or ''.
         population: whom the results are about.
     """
@@ -77,24 +79,21 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Supported, not supported or not decided here, by the rule of the module."""
-        found = self.conclusions
-        if found and all(word == "gain" for word in found):
+        """Supported, not supported, no difference that matters or not decided here, by the module's rule."""
+        found = set(self.conclusions)
+        if "loss" in found:
+            return NOT_SUPPORTED
+        if found == {"gain"}:
             return SUPPORTED
-        return NOT_SUPPORTED if {"loss", "no difference"} & set(found) else NOT_DECIDED
+        return NO_DIFFERENCE if found == {"equivalent"} else NOT_DECIDED
 
     @property
     def conclusions(self) -> list[str]:
-        """`stats.conclusion` of each comparison; a loss that does not outlive Holm's correction is none."""
+        """What each comparison is, corrected over those of the claim."""
         if self.comparisons.empty:
             return []
-        table = self.comparisons
-        corrected = stats.holm(table["p_value"].to_numpy(np.float64))
-        words = []
-        for row, p_value in zip(table.to_dict("records"), corrected, strict=True):
-            word = stats.conclusion(row["low"], row["high"], row["margin"])
-            words.append("not decided" if word == "loss" and not p_value < 1 - row["level"] else word)
-        return words
+        corrected = stats.holm(self.comparisons["p_value"].to_numpy(np.float64))
+        return [concluded(row) for row in self.comparisons.assign(p_holm=corrected).to_dict("records")]
 
     @property
     def weakest(self) -> str:
@@ -151,8 +150,9 @@ class Claim:
         shown = rows if len(rows) <= MOST_SHOWN else rivals.hardest(table)
         effects = "; ".join(f"{_named(row, len(rows))} {interval(row)}" for row in shown)
         counts = listed(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
-        taken = sum(row["high"] < 0 and word == "not decided" for row, word in zip(rows, words, strict=True))
-        counts += f", {taken} of them a loss before Holm's correction" if taken else ""
+        taken = sum(row["low"] > 0 or row["high"] < 0 for row in rows)
+        taken -= sum(word in ("gain", "loss") for word in words)
+        counts += f", {taken} of them a gain or loss before Holm's correction" if taken else ""
         which = "" if len(rows) <= MOST_SHOWN else ", the hardest of each task and fraction"
         return (
             f"{head} Difference in AUROC{which}: {effects} (of {len(words)}, {counts}; {who(table)}). "

@@ -73,17 +73,17 @@ def who(table: pd.DataFrame) -> str:
 
 
 def conclusions(table: pd.DataFrame) -> str:
-    """How many comparisons are gains, losses, no difference, not decided and without answer.
+    """How many comparisons are gains, losses, equivalent, not decided and without answer.
 
     Args:
-        table: columns low, high, margin, level and p_holm; a gain or loss is one after Holm's correction.
+        table: columns effect, se, freedom, margin, level and p_holm.
 
-    >>> row = {"margin": 0.05, "level": 0.95}
-    >>> conclusions(pd.DataFrame([row | {"low": 0.01, "high": 0.2, "p_holm": 0.01}]))
+    >>> row = {"margin": 0.05, "level": 0.95, "freedom": 20.0, "se": 0.04}
+    >>> conclusions(pd.DataFrame([row | {"effect": 0.15, "p_holm": 0.01}]))
     'of 1 comparison, 1 gain'
     """
     found = [concluded(row) for row in table.to_dict("records")]
-    words = {"gain": "gain", "loss": "loss", "no difference": "without a difference",
+    words = {"gain": "gain", "loss": "loss", "equivalent": "equivalent within the margin",
              "not decided": "not decided", "no answer": "without an answer"}  # fmt: skip
     plural = {"gain": "gains", "loss": "losses"}
     parts = []
@@ -95,11 +95,9 @@ def conclusions(table: pd.DataFrame) -> str:
 
 
 def concluded(row: Row) -> str:
-    """`stats.conclusion` of a row, where a gain or a loss must outlive Holm's correction."""
-    word = stats.conclusion(row["low"], row["high"], row["margin"])
-    if word in ("gain", "loss") and not row["p_holm"] < 1 - row["level"]:
-        return "not decided"
-    return word
+    """`stats.decide` of a row: a gain or a loss must outlive Holm's correction over its table."""
+    numbers = (row["effect"], row["se"], row["freedom"], row["margin"], row["level"])
+    return stats.decide(*numbers, asked="gain", corrected=row["p_holm"]).word
 
 
 def capital(text: str) -> str:

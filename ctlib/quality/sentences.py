@@ -114,25 +114,20 @@ def _metadata(baseline: pd.DataFrame) -> str:
     who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams ill"
     if pd.isna(row["auroc"]):
         return f"Metadata alone: no AUROC, for {row['reason']} ({who})."
-    if pd.isna(row["low"]):
-        return f"Metadata alone: AUROC {row['auroc']:.2f} without an interval, for {row['reason']} ({who})."
-    text = f"Metadata alone reach AUROC {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f}; {who})"
-    alone = baseline[(baseline["feature"] != TOGETHER) & (baseline["low"] > 0.5)]
+    text = (
+        f"Metadata alone reach AUROC {row['auroc']:.2f}, chance {row['low']:.2f} to {row['high']:.2f} ({who})"
+    )
+    alone = baseline[(baseline["feature"] != TOGETHER) & (baseline["auroc"] > baseline["high"])]
     named = ", ".join(f"{one.feature} {one.auroc:.2f}" for one in alone.itertuples())
-    if row["low"] > 0.5:
+    if row["auroc"] > row["high"]:
         text += (
-            ": the interval lies above 0.5, so the files tell the classes apart without a look at disease, "
+            ": that is above chance, so the files tell the classes apart without a look at disease, "
             "and a network may score by the same"
         )
-    elif row["high"] < 0.5:
-        text += (
-            ": the interval lies below 0.5, as cross-validation gives where files say nothing, so nothing in "
-            "them was seen to tell the classes apart"
-        )
     else:
-        text += ": the interval holds 0.5, so nothing in them was seen to tell the classes apart"
+        text += ": nothing in them was seen to tell the classes apart"
     # one of six would by chance about once in seven cohorts
-    return f"{text}. Above 0.5 alone: {named or 'none'}."
+    return f"{text}. Above chance alone: {named or 'none'}."
 
 
 def _scale(faults: pd.DataFrame, checks: pd.DataFrame) -> str:

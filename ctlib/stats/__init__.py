@@ -14,31 +14,34 @@ import pandas as pd
 from ctlib.stats.arms import KEY, PLAIN, Arm, arms_of, shown, tasks
 from ctlib.stats.benefit import decision_curves
 from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
-from ctlib.stats.crossed import Interval, for_these
-from ctlib.stats.families import conclusion, holm, lies_inside
+from ctlib.stats.crossed import Interval, for_these, seeds_alike
+from ctlib.stats.decisions import Decision, decide
+from ctlib.stats.families import SEEDS_ASKED, holm, seeds_apart
 from ctlib.stats.intervals import Bootstrap, auroc_interval
 from ctlib.stats.learning import learning_curves, worth
 from ctlib.stats.pairs import DeLong, delong
 
 __all__ = [
     "MEAN_OF",
+    "SEEDS_ASKED",
     "Arm",
     "Bootstrap",
     "Contrast",
     "DeLong",
+    "Decision",
     "Interval",
     "arm_aurocs",
     "arms_of",
     "auroc_interval",
-    "conclusion",
     "contrasts",
+    "decide",
     "decision_curves",
     "delong",
     "effects",
     "holm",
     "learning_curves",
-    "lies_inside",
     "run_aurocs",
+    "seeds_apart",
     "worth",
 ]
 
@@ -83,7 +86,9 @@ def arm_aurocs(
 
     Returns:
         Columns task, fraction, backbone, init, auroc, low, high (made on the scale of log odds, inside 0
-        to 1), n_patients, n_positive, n_seeds, reason; one row an arm, NaN and named where a run is missing.
+        to 1), seed_sd (spread of the AUROC between seeds), p_seeds (of its being noise of the patients, see
+        `seeds_apart`), warning (that a class has few test patients, or ''), n_patients, n_positive, n_seeds,
+        reason; one row an arm, NaN and named where a run is missing.
 
     Raises:
         ValueError: see `run_aurocs`.
@@ -96,12 +101,20 @@ def arm_aurocs(
             if not found.reason:
                 values = task.values(arm, fraction, seeds)
                 found = Interval(float(values.mean()), math.nan, math.nan, task.exams.few)
+            apart = {"seed_sd": math.nan, "p_seeds": math.nan}
             if not found.reason:
-                replicates = task.replicates(arm, fraction, seeds)
-                found = for_these(values, replicates, task.exams.freedom).share_interval(how.level)
+                drawn = task.replicates(arm, fraction, seeds)
+                freedom = task.freedom(arm, fraction, seeds)
+                estimate = for_these(values, drawn, freedom)
+                found = estimate.share_interval(how.level)
+                if len(seeds) > 1:
+                    apart["seed_sd"] = float(values[0].std(ddof=1))
+                    apart["p_seeds"] = seeds_alike(values[0], drawn[0])
             rows.append(
                 {"task": name, "fraction": fraction, "backbone": backbone, "init": init}
                 | {"auroc": found.value, "low": found.low, "high": found.high}
+                | apart
+                | {"warning": task.exams.warning}
                 | task.counts(seeds)
                 | {"reason": found.reason}
             )

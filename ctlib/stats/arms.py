@@ -63,6 +63,7 @@ class Task:
         self.exams = Exams(self._studies[one_exam].drop_duplicates().sort_values(one_exam, ignore_index=True))
         self._draws: Draws | None = None
         self._replicates: dict[Name, Array] = {}
+        self._influence: dict[Name, Array] = {}
 
     def fractions(self) -> list[float]:
         """All fractions, in order."""
@@ -132,6 +133,22 @@ class Task:
     def replicates(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
         """The same on drawn patients, `[arms, seeds, n_replicates]`."""
         return np.stack([np.stack([self._drawn((*arm, fraction, seed)) for seed in seeds]) for arm in arms])
+
+    def freedom(
+        self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int], other: Sequence[Arm] = ()
+    ) -> float:
+        """Degrees of freedom over patients of the mean AUROC of arms, less that of others where given."""
+        influence = self._mean_influence(arms, fraction, seeds)
+        if other:
+            influence = influence - self._mean_influence(other, fraction, seeds)
+        return self.exams.freedom(influence)
+
+    def _mean_influence(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
+        names: list[Name] = [(*arm, fraction, seed) for arm in arms for seed in seeds]
+        for name in names:
+            if name not in self._influence:
+                self._influence[name] = self.exams.influence(self.scores(name))
+        return np.mean([self._influence[name] for name in names], axis=0)
 
     @property
     def draws(self) -> Draws:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ctlib.metrics import THRESHOLDS, decision_curve
 from ctlib.stats.arms import PLAIN, Arm, Task, shown, tasks
-from ctlib.stats.crossed import Array, for_these
+from ctlib.stats.crossed import Array, for_these, satterthwaite
 from ctlib.stats.intervals import Bootstrap
 
 
@@ -71,21 +71,30 @@ def _curve(task: Task, arm: Arm, fraction: float, thresholds: ArrayLike, level: 
     whys = [reason] * len(table)
     if not reason:
         at = table["threshold"].to_numpy()
-        drawn = np.stack([_on_draws(task, score, at) for score in scores])
+        parts = np.stack([_on_draws(task, score, at) for score in scores])  # [seeds, 2, thresholds, draws]
         for k, values in enumerate(np.transpose(curves)):
-            found = for_these(values[None], drawn[None, :, k], task.exams.freedom)
+            freedom = _freedom(task, parts[:, :, k].mean(axis=0))
+            found = for_these(values[None], parts[None, :, :, k].sum(axis=2), freedom)
             interval, whys[k] = found.interval(level), found.reason
             table.loc[k, ["low", "high"]] = [interval.low, interval.high]
     return table.assign(**task.counts(seeds), reason=whys)
 
 
 def _on_draws(task: Task, score: Array, thresholds: Array) -> Array:
-    """Net benefit on each draw, `[thresholds, n_replicates]`; each class has its share of the exams."""
-    found = np.zeros((len(thresholds), task.draws.n_replicates))
+    """What each class adds to the net benefit on each draw, `[2, thresholds, n_replicates]`."""
+    found = np.zeros((2, len(thresholds), task.draws.n_replicates))
     for label, price in ((1, np.ones_like(thresholds)), (0, -thresholds / (1 - thresholds))):
         members = np.flatnonzero(task.exams.label == label)
         times = task.draws.times[members].astype(np.float32)
         acted = (score[members] >= thresholds[:, None]).astype(np.float32)
         share = len(members) / len(score)
-        found += share * price[:, None] * (acted @ times) / times.sum(axis=0, dtype=np.float64)
+        found[label] = share * price[:, None] * (acted @ times) / times.sum(axis=0, dtype=np.float64)
     return found
+
+
+def _freedom(task: Task, parts: Array) -> float:
+    """Degrees of freedom over patients, of what each class adds on each draw `[2, n_replicates]`."""
+    ill = int(task.exams.patient_label.sum())
+    patients = (len(task.exams.patient_label) - ill, ill)
+    known = [max(n - len(task.exams.folds), 1) for n in patients]
+    return satterthwaite([(float(part.var(ddof=1)), n) for part, n in zip(parts, known, strict=True)])

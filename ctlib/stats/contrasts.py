@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ctlib import tables
 from ctlib.stats.arms import PLAIN, Arm, Task, arms_of, shown, tasks
 from ctlib.stats.crossed import Array, Estimate, Population, for_next, for_these
-from ctlib.stats.families import holm, lies_inside
+from ctlib.stats.decisions import decide
+from ctlib.stats.families import holm
 from ctlib.stats.intervals import Bootstrap
 
 MEAN_OF = "mean of "
@@ -91,12 +91,12 @@ def contrasts(
         n_seeds, n_networks (of the first side), reason, reason_next.
 
         effect is first - second; low and high its interval for these networks (seeds and patients random),
-        se and freedom its standard error, p_value the test of the same, p_holm by Holm over the rows of the
-        task and fraction; equivalent whether the interval lies inside -+ margin. spread is the standard
-        deviation of the effect between networks; low_mean and high_mean the interval of the mean over
-        networks like these, p_mean its test; low_next and high_next where the effect of a next network lies;
-        p_next the probability that it is above 0. A missing, failed or unscored run leaves its row NaN and is
-        named in `reason`; `reason_next` says why nothing is said of other networks.
+        se and freedom its standard error, p_value the test of the same, p_holm by Holm over all rows of the
+        table; equivalent whether two one-sided tests show it within -+ margin (`decisions`). spread is the
+        standard deviation of the effect between networks; low_mean and high_mean the interval of the mean
+        over networks like these, p_mean its test; low_next and high_next where the effect of a next network
+        lies; p_next the probability that it is above 0. A missing, failed or unscored run leaves its row NaN
+        and is named in `reason`; `reason_next` says why nothing is said of other networks.
 
     Raises:
         ValueError: see `run_aurocs`.
@@ -107,10 +107,9 @@ def contrasts(
             planned = {(backbone, init) for _, backbone, init in task.arms(fraction)}
             here = [c for c in wanted if planned & set(c.first) and planned & set(c.second)]
             place: dict[str, Any] = {"task": name, "fraction": fraction}
-            part = [place | _row(task, c, fraction, how, margin) for c in here]
-            for row, p in zip(part, holm([row["p_value"] for row in part]), strict=True):
-                row["p_holm"] = p
-            rows += part
+            rows += [place | _row(task, c, fraction, how, margin) for c in here]
+    for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        row["p_holm"] = p
     counts = ["n_patients", "n_positive", "n_seeds", "n_networks"]
     columns = ["task", "fraction", "contrast", "auroc_first", "auroc_second", *ESTIMATED, *counts]
     return pd.DataFrame(rows, columns=[*columns, "reason", "reason_next"])
@@ -134,8 +133,9 @@ def _row(task: Task, contrast: Contrast, fraction: float, how: Bootstrap, margin
         replicates = [task.replicates(side, fraction, seeds) for side in sides]
         paired, known = bool(contrast.partners), [found for found in values if found is not None]
         gain, drawn = _against(known[0], known[1], paired), _against(replicates[0], replicates[1], paired)
-        estimate = for_these(gain, drawn, task.exams.freedom)
-        population = for_next(gain, drawn, task.exams.freedom, how.level)
+        freedom = task.freedom(sides[0], fraction, seeds, sides[1])
+        estimate = for_these(gain, drawn, freedom)
+        population = for_next(gain, drawn, freedom, how.level)
     return (
         row
         | estimated(estimate, population, how.level, margin)
@@ -156,7 +156,7 @@ def estimated(estimate: Estimate, population: Population, level: float, margin: 
     return {
         **{"effect": here.value, "low": here.low, "high": here.high},
         **{"se": estimate.se, "freedom": estimate.freedom, "p_value": estimate.p_value},
-        "equivalent": lies_inside(here.low, here.high, margin),
+        "equivalent": decide(estimate.value, estimate.se, estimate.freedom, margin, level, "gain").equivalent,
         "spread": population.spread,
         **{"low_spread": population.low_spread, "high_spread": population.high_spread},
         **{"low_mean": mean.low, "high_mean": mean.high, "p_mean": population.mean.p_value},
@@ -188,9 +188,8 @@ def effects(
 
     Returns:
         Table `effects`: a row for each network that the grid holds from both inits, then one
-        'mean of N networks'; columns as those of `contrasts`. `p_holm` is over the networks of a task and
-        fraction, and for the means over all tasks and fractions. A missing, failed or unscored run leaves
-        its row and the mean NaN and is named in `reason`.
+        'mean of N networks'; columns as those of `contrasts`, `p_holm` too over all rows. A missing, failed
+        or unscored run leaves its row and the mean NaN and is named in `reason`.
 
     Raises:
         ValueError: see `run_aurocs`.
@@ -212,9 +211,5 @@ def effects(
         return tables.empty("effects")
     names = {"contrast": "backbone", "auroc_first": "auroc_init", "auroc_second": "auroc_baseline"}
     table = pd.DataFrame(rows).rename(columns=names)
-    means = table["backbone"].str.startswith(MEAN_OF)
-    table["p_holm"] = np.nan
-    table.loc[means, "p_holm"] = holm(table.loc[means, "p_value"])
-    for _, part in table[~means].groupby(["task", "fraction"]):
-        table.loc[part.index, "p_holm"] = holm(part["p_value"])
+    table["p_holm"] = holm(table["p_value"])
     return tables.check(table, "effects")

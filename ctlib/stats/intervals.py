@@ -57,6 +57,7 @@ def auroc_interval(scores: pd.DataFrame, n_replicates: int, seed: int, level: fl
     if reason:
         return Interval(metric.value, math.nan, math.nan, reason)
     draws = exams.draw(n_replicates, np.random.default_rng(seed))
-    se = float(np.std(exams.resampled(scores["score"].to_numpy(np.float64), draws), ddof=1))
+    score = scores["score"].to_numpy(np.float64)
+    se = float(np.std(exams.resampled(score, draws), ddof=1))
     still = "" if se else f"the AUROC is {metric.value:g} in every draw of the patients"
-    return Estimate(metric.value, se, exams.freedom, still).share_interval(level)
+    return Estimate(metric.value, se, exams.freedom(exams.influence(score)), still).share_interval(level)

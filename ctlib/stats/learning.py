@@ -110,6 +110,10 @@ class _Curve:
         """`[fractions, networks, seeds, n_replicates]`."""
         return np.stack([self._task.replicates(self._arms, f, self._seeds) for f in self._fractions])
 
+    def freedoms(self) -> list[float]:
+        """Degrees of freedom over patients at each fraction."""
+        return [self._task.freedom(self._arms, f, self._seeds) for f in self._fractions]
+
 
 def _fit(n: Array, auroc: Array) -> tuple[tuple[Array, Array, Array] | None, str]:
     """The power law of one curve, or why there is none."""
@@ -181,8 +185,8 @@ def _points(task: Task, curve: _Curve, fractions: list[float], level: float) -> 
             fitted[1:] = np.array(law)[:, None]
         found = [Interval(float(v.mean()), math.nan, math.nan, task.exams.few) for v in values]
         if not task.exams.few:
-            pairs = zip(values, curve.replicates(), strict=True)
-            found = [for_these(v, r, task.exams.freedom).share_interval(level) for v, r in pairs]
+            parts = zip(values, curve.replicates(), curve.freedoms(), strict=True)
+            found = [for_these(v, r, freedom).share_interval(level) for v, r, freedom in parts]
     return [
         {"fraction": f, "n_exams": n, "auroc": at.value, "low": at.low, "high": at.high}
         | dict(zip(("fitted", "a", "b", "c"), law, strict=True))

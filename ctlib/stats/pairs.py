@@ -48,6 +48,25 @@ class DeLong:
         return Estimate(value, math.nan if reason else math.sqrt(variance), math.inf, reason)
 
 
+def components(truth: ArrayLike, scores: Array) -> tuple[Array, Array]:
+    """Structural components of k score vectors: `[k, m]` of exams with disease and `[k, n]` of those without.
+
+    Args:
+        truth: `[m + n]`, 0 or 1, both of them present.
+        scores: `[k, m + n]`, finite.
+
+    >>> of_positive, of_negative = components([0, 0, 1, 1], np.array([[0.1, 0.4, 0.4, 0.8]]))
+    >>> of_positive.tolist(), of_negative.tolist()
+    ([[0.75, 1.0]], [[1.0, 0.75]])
+    """
+    ill = np.asarray(truth) == 1
+    positive, negative = scores[:, ill], scores[:, ~ill]
+    m, n = positive.shape[1], negative.shape[1]
+    both = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    of_positive = (both[:, :m] - rankdata(positive, axis=1)) / n
+    return of_positive, 1 - (both[:, m:] - rankdata(negative, axis=1)) / m
+
+
 def delong(labels: ArrayLike, scores: ArrayLike) -> DeLong:
     """AUROCs of k score vectors of the same exams, with their covariance.
 
@@ -67,12 +86,9 @@ def delong(labels: ArrayLike, scores: ArrayLike) -> DeLong:
         raise ValueError(f"{truth.shape} labels and {score.shape} scores; give one score a label.")
     if not np.isfinite(score).all() or not np.isin(truth, (0, 1)).all():
         raise ValueError("a score is not finite, or a label is neither 0 nor 1; leave such exams out first.")
-    positive, negative = score[:, truth == 1], score[:, truth == 0]
-    m, n = positive.shape[1], negative.shape[1]
+    m, n = int((truth == 1).sum()), int((truth == 0).sum())
     if min(m, n) < 2:
         raise ValueError(f"{m} exams with disease and {n} without; two of each are needed.")
-    both = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
-    of_positive = (both[:, :m] - rankdata(positive, axis=1)) / n
-    of_negative = 1 - (both[:, m:] - rankdata(negative, axis=1)) / m
+    of_positive, of_negative = components(truth, score)
     covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
     return DeLong(of_positive.mean(axis=1), covariance)
