@@ -78,6 +78,7 @@ SAID = {
     "cost": {"auroc", "low", "high", "multiply_adds_g", "seconds", "fraction"},
     "calibration": {"ece", "low_ece", "high_ece", "slope", "brier", "n_runs"},
     "nothing": {"auroc", "low", "high", "n_runs"},
+    "injected": {"shift", "seen", "all_seeds", "n_half", "n_seeds"},
 }
 """Columns of which each sentence speaks."""
 

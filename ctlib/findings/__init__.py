@@ -9,6 +9,7 @@ from ctlib.findings.answers import Answer, Question
 from ctlib.findings.calibrated import CALIBRATION
 from ctlib.findings.deviations import deviations, say_deviations
 from ctlib.findings.gains import FRACTIONS, HELP
+from ctlib.findings.injected import INJECTED
 from ctlib.findings.ladder import LADDER, WHY_VIDEO
 from ctlib.findings.looks import GROUPS, LOOKS, show_exams, show_sights
 from ctlib.findings.nothing import NOTHING
@@ -35,6 +36,7 @@ QUESTIONS = {
         LOOKS,
         GROUPS,
         NOTHING,
+        INJECTED,
     )
 }
 """The questions, in the order of the notebook."""

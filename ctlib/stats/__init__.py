@@ -16,6 +16,7 @@ from ctlib.stats.benefit import decision_curves
 from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these
 from ctlib.stats.families import conclusion, holm, lies_inside
+from ctlib.stats.halves import injected
 from ctlib.stats.intervals import Bootstrap, auroc_interval
 from ctlib.stats.learning import learning_curves, worth
 from ctlib.stats.pairs import DeLong, delong
@@ -36,6 +37,7 @@ __all__ = [
     "delong",
     "effects",
     "holm",
+    "injected",
     "learning_curves",
     "lies_inside",
     "run_aurocs",
