@@ -69,6 +69,7 @@ def test_another_table_gives_another_sentence(key):
 
 SAID = {
     "help": {"effect", "low", "high", "p_next", "p_holm"},
+    "unlearned": {"n_unlearned", "n_runs"},
     "fractions": {"effect", "low", "high", "fraction", "equal_exams", "ratio"},
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},
     "domain": {"effect", "low", "high", "fraction"},

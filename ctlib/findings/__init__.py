@@ -19,12 +19,14 @@ from ctlib.findings.rivals import DOMAIN, TWO_D
 from ctlib.findings.speed import COST, SPEED
 from ctlib.findings.study import Study
 from ctlib.findings.taught import taught
+from ctlib.findings.unlearned import UNLEARNED
 from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, verdicts
 
 QUESTIONS = {
     asked.key: asked
     for asked in (
         HELP,
+        UNLEARNED,
         FRACTIONS,
         TWO_D,
         DOMAIN,

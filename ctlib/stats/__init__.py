@@ -18,6 +18,7 @@ from ctlib.stats.crossed import Interval, for_these
 from ctlib.stats.families import conclusion, holm, lies_inside
 from ctlib.stats.halves import injected
 from ctlib.stats.intervals import Bootstrap, auroc_interval
+from ctlib.stats.learned import without_unlearned
 from ctlib.stats.learning import learning_curves, worth
 from ctlib.stats.pairs import DeLong, delong
 
@@ -41,6 +42,7 @@ __all__ = [
     "learning_curves",
     "lies_inside",
     "run_aurocs",
+    "without_unlearned",
     "worth",
 ]
 
