@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_results import made_up, plain
 from sklearn.metrics import roc_auc_score
 from test_stats import QUICK, change, grid
 
@@ -210,7 +211,7 @@ def test_a_fold_that_is_not_told_is_one_fold():
 
 def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
     runs, predictions = study(seeds=1, n=200)
-    table = decision_curves(runs, predictions, VIDEO[:1], [0.1, 0.5], Bootstrap(4000, 1))
+    table = decision_curves(runs, predictions, {"video": VIDEO[:1]}, [0.1, 0.5], Bootstrap(4000, 1))
     assert table["threshold"].tolist() == [0.1, 0.5] and set(table["reason"]) == {""}
     own = study_scores(predictions[predictions["run_id"] == "penet-video-0"])
     wanted = decision_curve(own["label"], own["score"], [0.1, 0.5])
@@ -220,14 +221,33 @@ def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
     spread = np.sqrt(sum(acted[c].var(ddof=1) / 100 for c in (sick, ~sick))) / 2
     assert (table["high"] - table["low"])[1] / 2 == pytest.approx(1.972 * spread, rel=0.05)
     runs, predictions = study()
-    three = decision_curves(runs, predictions, VIDEO, [0.3], QUICK)
+    three = decision_curves(runs, predictions, {arm[0]: [arm] for arm in VIDEO}, [0.3], QUICK)
     assert len(three) == 5 and (three["low"] < three["net_benefit"]).all() and (three["n_seeds"] == 3).all()
+    mean = decision_curves(runs, predictions, {"video": VIDEO}, [0.3], QUICK)
+    assert mean["net_benefit"].item() == pytest.approx(three["net_benefit"].mean(), abs=1e-12)
+    widths = three["high"] - three["low"]
+    assert 0 < (mean["high"] - mean["low"]).item() < widths.max()
+
+
+def test_the_interval_of_a_decision_curve_holds_what_seeds_do():
+    made = made_up(plain({}), ("random",), n_patients=300, tasks=["lidc_nodule"], fractions=[1.0])
+    seed = made.predictions["run_id"].map(made.runs.set_index("run_id")["seed"])
+    apart = made.predictions.assign(score=made.predictions["score"] ** (4.0 ** (seed - 1)))
+    alike, wide = (
+        decision_curves(made.runs, scores, {"slow": [("slow_r50", "random")]}, [0.4], QUICK).iloc[0]
+        for scores in (made.predictions, apart)
+    )
+    assert wide["high"] - wide["low"] > 2 * (alike["high"] - alike["low"])
 
 
 def test_a_decision_curve_with_a_missing_run_is_named():
     runs, predictions = study()
     table = decision_curves(
-        change(runs, "penet-video-1", status="failed"), predictions, VIDEO[:2], [0.3], QUICK
+        change(runs, "penet-video-1", status="failed"),
+        predictions,
+        {"a": VIDEO[:1], "b": VIDEO[1:2]},
+        [0.3],
+        QUICK,
     )
     assert table["net_benefit"].isna().tolist() == [True, False]
     assert "run penet-video-1 is failed" in table["reason"][0] and np.isfinite(table["treat_all"]).all()
