@@ -68,7 +68,7 @@ def test_another_table_gives_another_sentence(key):
 
 
 SAID = {
-    "help": {"effect", "low", "high", "p_next", "p_holm"},
+    "help": {"effect", "low", "high", "p_next", "low_p_next", "high_p_next", "n_networks", "p_holm"},
     "unlearned": {"n_unlearned", "n_runs"},
     "fractions": {"effect", "low", "high", "fraction", "low_ratio"},
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},

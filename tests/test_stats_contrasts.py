@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_results import made_up, plain
+from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 from test_stats import QUICK, change, grid
 
@@ -20,6 +21,8 @@ from ctlib.stats import (
     holm,
     run_aurocs,
 )
+from ctlib.stats.contrasts import chance_above
+from ctlib.stats.crossed import Population, for_next
 
 FIVE = ["penet", "mvit_b", "swin3d_t", "slow_r50", "csn_r101"]
 VIDEO, RANDOM = arms_of(FIVE, "video"), arms_of(FIVE, "random")
@@ -204,6 +207,31 @@ def test_a_fold_that_is_not_told_is_one_fold():
     plain = contrasts(runs, predictions, [GAIN], QUICK)
     empty = contrasts(runs.assign(fold=pd.array([pd.NA] * len(runs), "Int64")), predictions, [GAIN], QUICK)
     pd.testing.assert_frame_equal(plain, empty)
+
+
+# ---- a next network --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mean", "n_networks"), [(0.02, 7), (0.0, 4), (0.06, 7)])
+def test_the_chance_of_a_next_network_has_an_interval_that_holds_it(mean, n_networks):
+    rng, held, widths = np.random.default_rng(8), 0, []
+    truth = ndtr(mean / 0.04)
+    for _ in range(300):
+        of_network = mean + 0.04 * rng.normal(size=(n_networks, 1))
+        values = of_network + 0.001 * rng.normal(size=(n_networks, 3))
+        found = chance_above(for_next(values, np.zeros((n_networks, 3, 2))), 0.95)
+        held += found.low <= truth <= found.high
+        widths.append(found.high - found.low)
+        assert found.low <= found.value <= found.high
+    assert 0.92 <= held / 300 <= 0.98 and np.mean(widths) > 0.15
+
+
+def test_what_is_not_known_of_other_networks_has_no_chance():
+    found = chance_above(Population.unknown(0.1, "2 networks"), 0.95)
+    assert np.isnan([found.low, found.high]).all() and found.reason == "2 networks"
+    runs, predictions = study()
+    row = contrasts(runs, predictions, [GAIN], QUICK).iloc[0]
+    assert 0 <= row["low_p_next"] < row["p_next"] < row["high_p_next"] <= 1
 
 
 # ---- decision curves -------------------------------------------------------------------

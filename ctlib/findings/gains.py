@@ -15,6 +15,7 @@ from ctlib.findings.words import (
     interval,
     listed,
     place,
+    spanned,
     unanswered,
     who,
 )
@@ -54,8 +55,14 @@ def say_help(table: pd.DataFrame) -> str:
         lines.append(f"Single networks: {conclusions(single)}.")
     known = means[means["p_next"].notna()]
     if len(known):
-        chances = [f"{row.p_next:.2f} ({place(row._asdict())})" for row in known.itertuples()]
-        lines.append(f"A next network like these would gain with a probability of {listed(chances)}.")
+        chances = [
+            f"{row.p_next:.2f} ({row.low_p_next:.2f} to {row.high_p_next:.2f}, {place(row._asdict())})"
+            for row in known.itertuples()
+        ]
+        lines.append(
+            f"A next network would gain with a probability of {listed(chances)}, if its effect is drawn as "
+            f"those of these {spanned(known['n_networks'])} were: exchangeable, and normal between networks."
+        )
     return "\n".join(lines)
 
 

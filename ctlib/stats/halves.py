@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import nct, rankdata
+from scipy.stats import rankdata
 
 from ctlib.metrics import auroc
 from ctlib.stats.arms import PLAIN, Task, arms_of, shown, tasks
 from ctlib.stats.crossed import Array, Estimate, for_these, freedom_of, student
 from ctlib.stats.intervals import Bootstrap
+from ctlib.stats.noncentral import t_below
 
 SHIFTS = (0.0, 0.03, 0.06, 0.12)
 """Differences in AUROC that are injected."""
@@ -233,5 +234,5 @@ def _power(shift: float, between: float, n_seeds: int, level: float, patients: f
     variance = 2 * between / n_seeds
     freedom = freedom_of([(variance, n_seeds - 1)], 0.0, patients)
     least, moved = student(freedom, (1 + level) / 2), shift / math.sqrt(variance)
-    lower = nct.cdf(-least, freedom, moved) if shift == 0 else 0.0
-    return float(nct.sf(least, freedom, moved) + lower)
+    below = t_below(-least, freedom, moved) if shift == 0 else 0.0
+    return 1 - t_below(least, freedom, moved) + below
