@@ -31,7 +31,10 @@ sqrt(variance). With one seed the analysis knows nothing of seeds,
 and neither does this: `within` alone, and the figure holds for the networks as they were trained.
 
 What is assumed, and not known before the runs: A, r, e and s. A is that of shared/protocol.md ("Power"),
-whose ranges come out for r from 0.5 to 0.8; e and s are guesses of ours. Patients count once each, however
+whose ranges come out for r from 0.5 to 0.8; e is a guess of ours. s is sqrt(2) times the standard deviation
+of one run's test AUROC between seeds, as if the seeds of a pair shared nothing: that of the profile's own
+finished runs where there are enough (`measured_seeds`; what patients do to single runs is in it, so it is
+a little large), else one by the size of the networks (`ASSUMED`). Patients count once each, however
 many exams they have. With folds every patient is scored by the networks of one fold, and the AUROCs of the
 folds are averaged; that networks of different folds share training patients is left out.
 """
@@ -47,6 +50,55 @@ from scipy.special import ndtri, stdtrit
 
 CORRELATIONS = (0.8, 0.5)
 """Of paired AUROCs: shared/protocol.md, its best and worst case."""
+
+
+ENOUGH_FREEDOM = 10
+"""Degrees of freedom from which on a spread between seeds is taken from runs: it is known to 22 % then."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """How much the test AUROC of a run varies between seeds.
+
+    Args:
+        sd: standard deviation between the seeds of an arm.
+        source: where it is from, a few words.
+    """
+
+    sd: float
+    source: str
+
+
+ASSUMED = {
+    "tiny": Seeds(0.06, "assumed for tiny networks: 0.03 to 0.08 in development runs"),
+    "full": Seeds(0.02, "assumed for full-size networks: 0.01 to 0.03, for want of a public measurement"),
+}
+"""By size of the networks. Tiny: runs that learned, while the demo was made. Full: a guess; of 50 seeds of a
+network for chest radiographs AUCs varied less than scores did (Zech et al. 2019, arXiv:1912.03606)."""
+
+
+def measured_seeds(aurocs: pd.DataFrame) -> Seeds | None:
+    """The pooled standard deviation between the seeds of an arm.
+
+    Args:
+        aurocs: columns task, fraction, backbone, init, seed, auroc; several rows of a seed are its folds.
+
+    Returns:
+        None where fewer than `ENOUGH_FREEDOM` degrees of freedom are left.
+
+    >>> arm = {"task": "rspect_pe", "fraction": 1.0, "backbone": "penet", "init": "random"}
+    >>> found = measured_seeds(pd.DataFrame([arm | {"seed": s, "auroc": 0.7 + s / 100} for s in range(11)]))
+    >>> round(found.sd, 4), found.source
+    (0.0332, '11 finished runs of this profile')
+    """
+    arm = ["task", "fraction", "backbone", "init"]
+    by_seed = aurocs.dropna(subset="auroc").groupby([*arm, "seed"], sort=False)["auroc"].mean()
+    arms = by_seed.groupby(level=arm, sort=False)
+    freedom = int((arms.size() - 1).sum())
+    if freedom < ENOUGH_FREEDOM:
+        return None
+    squares = float(((by_seed - arms.transform("mean")) ** 2).sum())
+    return Seeds(math.sqrt(squares / freedom), f"{len(by_seed)} finished runs of this profile")
 
 
 @dataclass(frozen=True)
@@ -89,7 +141,7 @@ class Design:
         auroc: A, of both inits.
         correlation: r, of the AUROCs of a pair, in [0, 1).
         excess: e, in [0, 1 - r].
-        seed_sd: s, of the difference of a pair in AUROC.
+        of_seeds: of one run; s is sqrt(2) times its standard deviation.
         power: probability to see the difference.
         alpha: of the two-sided test.
 
@@ -102,7 +154,7 @@ class Design:
     auroc: float = 0.85
     correlation: float = 0.5
     excess: float = 0.05
-    seed_sd: float = 0.01
+    of_seeds: Seeds = ASSUMED["full"]
     power: float = 0.8
     alpha: float = 0.05
 
@@ -111,13 +163,19 @@ class Design:
             raise ValueError(f"networks is {self.networks}, seeds is {self.seeds}; give at least 1 of each.")
         if not 0.5 <= self.auroc < 1:
             raise ValueError(f"auroc is {self.auroc}; give a value from 0.5 to below 1.")
-        if not (0 <= self.correlation < 1 and 0 <= self.excess <= 1 - self.correlation and self.seed_sd >= 0):
+        shares = 0 <= self.correlation < 1 and 0 <= self.excess <= 1 - self.correlation
+        if not (shares and self.seed_sd >= 0):
             raise ValueError(
                 f"correlation is {self.correlation}, excess is {self.excess}, seed_sd is {self.seed_sd}; "
                 "give a correlation from 0 to below 1, an excess from 0 to 1 - correlation, a spread from 0."
             )
         if not (0.5 < self.power < 1 and 0 < self.alpha < 1):
             raise ValueError(f"power is {self.power}, alpha is {self.alpha}; give 0.5 to 1 and 0 to 1.")
+
+    @property
+    def seed_sd(self) -> float:
+        """s, the standard deviation of a pair's difference in AUROC between seeds."""
+        return math.sqrt(2) * self.of_seeds.sd
 
 
 def auroc_variance(auroc: float, scored: Scored) -> float:
@@ -162,7 +220,8 @@ def sheet(
         correlations: of paired AUROCs; a column each.
 
     Returns:
-        Columns task, patients, with disease, and for each correlation `pair, r=...` and `mean, r=...`.
+        Columns task, patients, with disease, for each correlation `pair, r=...` and `mean, r=...`, and SD of
+        seeds with where it is from.
     """
     rows = []
     for name, scored in tasks.items():
@@ -172,7 +231,7 @@ def sheet(
             for r in correlations:
                 found = smallest_difference(scored, replace(asked, correlation=r))
                 row[f"{title}, r={r:g}"] = found
-        rows.append(row)
+        rows.append(row | {"SD of seeds": design.of_seeds.sd, "SD from": design.of_seeds.source})
     return pd.DataFrame(rows)
 
 
@@ -183,6 +242,7 @@ def sentence(design: Design) -> str:
         f"two-sided {design.alpha:g} (Hanley and McNeil 1982, 1983), of a single pair of runs and of the "
         f"mean over {design.networks} networks and {design.seeds} seeds. Assumed: AUROC {design.auroc:g}; "
         f"paired AUROCs correlate with r over patients; two runs of one init correlate {design.excess:g} "
-        f"more than across inits, and seeds spread a pair's difference by {design.seed_sd:g} (both guesses; "
-        "the analysis estimates them)."
+        f"more than across inits (a guess); between seeds the AUROC of a run has a standard deviation of "
+        f"{design.of_seeds.sd:.3f} ({design.of_seeds.source}), a pair's difference {design.seed_sd:.3f}. The "
+        "analysis estimates all of these."
     )

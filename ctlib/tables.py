@@ -193,6 +193,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("low_next", "float64?", "lower end, effect of a next network"),
         ("high_next", "float64?", "upper end, effect of a next network"),
         ("p_next", "float64?", "probability that a next network benefits"),
+        ("low_p_next", "float64?", "lower end of that probability"),
+        ("high_p_next", "float64?", "upper end of that probability"),
         ("n_patients", "int64", "test patients"),
         ("n_positive", "int64", "test patients with disease"),
         ("n_seeds", "int64", "seeds"),

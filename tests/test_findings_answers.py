@@ -11,7 +11,7 @@ import pytest
 from made_up_results import made_up, plain
 from test_findings_claims import study_of
 
-from ctlib import findings, stats
+from ctlib import findings, metrics, stats
 from ctlib.figures.display import figure_html
 from ctlib.findings import calibrated, speed
 from ctlib.workspace import Workspace
@@ -68,16 +68,26 @@ def test_another_table_gives_another_sentence(key):
 
 
 SAID = {
-    "help": {"effect", "low", "high", "p_next", "p_holm"},
-    "fractions": {"effect", "low", "high", "fraction", "equal_exams", "ratio"},
+    "help": {"effect", "low", "high", "p_next", "low_p_next", "high_p_next", "n_networks", "p_holm"},
+    "unlearned": {"n_unlearned", "n_runs"},
+    "fractions": {"effect", "low", "high", "fraction", "low_ratio"},
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},
     "domain": {"effect", "low", "high", "fraction"},
     "ladder": {"effect", "low", "high", "fraction", "kept"},
     "why": {"effect", "low", "high", "fraction"},
     "speed": {"epoch", "target", "n_reached", "n_runs"},
     "cost": {"auroc", "low", "high", "multiply_adds_g", "seconds", "fraction"},
-    "calibration": {"ece", "low_ece", "high_ece", "slope", "brier", "n_runs"},
+    "calibration": {
+        "ece",
+        "lower_quartile_ece",
+        "upper_quartile_ece",
+        "ece_floor",
+        "slope",
+        "brier",
+        "n_runs",
+    },
     "nothing": {"auroc", "low", "high", "n_runs"},
+    "injected": {"shift", "seen", "all_seeds", "n_half", "n_seeds"},
 }
 """Columns of which each sentence speaks."""
 
@@ -230,6 +240,30 @@ def test_runs_that_never_reach_the_target_are_later_than_all():
         assert (np.isnan(row.epoch)) == (row.n_reached * 2 < row.n_runs)
 
 
+WORTH = {
+    **{"init": "video", "baseline": "random", "fraction": 0.25, "n_exams": 20.0, "extrapolated": False},
+    **{"equal_exams": 60.0, "ratio": 3.0, "low_ratio": 1.6, "high_ratio": 9.0, "reason_worth": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "video with 20 exams is as good as random with 60: 3.0 times as many (1.6 to 9.0)."),
+        ({"equal_exams": np.nan, "high_ratio": np.inf, "reason_worth": "it is flat"},
+         "video with 20 exams is as good as random with at least 1.6 times as many; how many at most is not "
+         "measurable: it is flat."),
+        ({"equal_exams": np.nan, "low_ratio": 0.0, "high_ratio": np.inf, "reason_worth": "it is flat"},
+         "What video is worth in exams at 25 % is not measurable: it is flat."),
+        ({"equal_exams": np.nan, "low_ratio": np.nan, "reason_worth": "one fraction"},
+         "What video is worth in exams at 25 % is not measurable: one fraction."),
+        ({"low_ratio": np.nan, "high_ratio": np.nan}, "3.0 times as many (no interval)."),
+    ],
+)  # fmt: skip
+def test_a_worth_without_an_upper_end_is_no_number(changes, said):
+    assert findings.gains._worth(WORTH | changes).endswith(said)
+
+
 def test_exams_to_a_target_are_those_of_the_fitted_curve():
     fit = pd.Series({"a": 2.0, "b": 0.4, "c": 0.05, "reason": ""})
     exams, why = speed.exams_to(0.8, fit)
@@ -238,19 +272,126 @@ def test_exams_to_a_target_are_those_of_the_fitted_curve():
     assert speed.exams_to(0.8, pd.Series({"a": np.nan, "b": np.nan, "c": 0.0, "reason": ""}))[1]
 
 
-def test_the_decision_curve_is_the_mean_of_those_of_the_runs():
-    from ctlib import metrics
+LUCK = {"n_positive_val": 12, "n_negative_val": 12, "n_epochs": 4, "by_luck": 0.047, "by_luck_ever": 0.18}
 
-    exams = calibrated._exams(whole())
-    table = calibrated.decision(exams)
+
+def test_a_target_is_told_beside_what_luck_reaches():
+    row = answered("speed").table.iloc[0].to_dict()
+    said = speed.say_speed(pd.DataFrame([row | LUCK]))
+    assert (
+        "With 12 validation exams with disease and 12 without, scores that know nothing reach it in 4.7 %"
+        in said
+    )
+    assert "a run of 4 epochs by luck alone with a probability of up to 18 %." in said
+    assert "not known: there are no validation scores of both classes" in answered("speed").sentence
+
+
+def test_luck_is_counted_from_the_validation_exams_of_a_run():
+    study = whole()
+    val = study.predictions[study.predictions["patient_id"] < "p0020"].assign(split="val")
+    table = speed.compute_speed(
+        dataclasses.replace(study, predictions=pd.concat([study.predictions, val], ignore_index=True))
+    )
+    assert (table["n_positive_val"] == 10).all() and (table["n_negative_val"] == 10).all()
+    assert (table["n_epochs"] == 4).all()
+    one = metrics.auroc_by_luck(0.7, 10, 10).value
+    assert table["by_luck"].to_numpy() == pytest.approx(one)
+    assert table["by_luck_ever"].to_numpy() == pytest.approx(1 - (1 - one) ** 4)
+
+
+def costed(**changes):
+    row = {
+        "task": "t",
+        "fraction": 1.0,
+        "init": "video",
+        "low": 0.8,
+        "high": 0.9,
+        "seconds": 9.0,
+        "margin": 0.05,
+    }
+    row |= {"backbone": "large", "auroc": 0.86, "multiply_adds_g": 9.0, "is_best": True}
+    cheap = {"backbone": "small", "auroc": 0.84, "multiply_adds_g": 1.0, "is_best": False}
+    cheap |= {"behind": -0.02, "low_behind": -0.04, "high_behind": 0.0}
+    return speed.say_cost(pd.DataFrame([row, row | cheap | changes]))
+
+
+def test_the_cheapest_is_as_good_by_a_comparison_with_the_best():
+    assert "as good within 0.05 on the same patients is 0.840 (0.800 to 0.900), small from video" in costed()
+    assert "−0.020 (−0.040 to +0.000) against the best" in costed()
+    # its own interval holds the best AUROC, and the paired one does not exclude a loss that matters
+    assert "No cheaper arm is shown to be as good within 0.05" in costed(low_behind=-0.06)
+    assert "No cheaper arm" in costed(multiply_adds_g=10.0)
+    assert "No cheaper arm" in costed(low_behind=np.nan)
+    row = {
+        "task": "t",
+        "fraction": 1.0,
+        "init": "video",
+        "backbone": "large",
+        "auroc": 0.86,
+        "low": 0.8,
+        "high": 0.9,
+    }
+    alone = pd.DataFrame([row | {"multiply_adds_g": np.nan, "seconds": 9.0, "margin": 0.0}])
+    assert "No plan names a margin, so no arm can be called as good." in speed.say_cost(alone)
+
+
+def test_each_arm_is_compared_with_the_best_of_its_task():
+    study, table = whole(), answered("cost").table
+    for task, part in table.groupby("task"):
+        best = part[part["is_best"].astype(bool)]
+        assert len(best) == 1 and best["auroc"].item() == part["auroc"].max()
+        others = part[~part["is_best"].astype(bool)]
+        assert others["behind"].to_numpy() == pytest.approx(others["auroc"] - part["auroc"].max(), abs=1e-12)
+        row, top = others.iloc[0], best.iloc[0]
+        sides = [((at["backbone"], at["init"]),) for at in (row, top)]
+        wanted = stats.contrasts(
+            study.runs[study.runs["fraction"] == 1.0],
+            study.predictions,
+            [stats.Contrast("pair", *sides)],
+            study.how,
+        )
+        wanted = wanted[wanted["task"] == task].iloc[0]
+        assert [row["low_behind"], row["high_behind"]] == pytest.approx([wanted["low"], wanted["high"]])
+
+
+def test_the_decision_curve_is_the_mean_of_those_of_the_runs():
+    exams, table = calibrated._exams(whole()), calibrated.decision(whole())
     for (task, init), part in exams.groupby(["task", "init"]):
+        found = table[(table["task"] == task) & (table["init"] == init)]
+        at = found["threshold"].to_numpy()
         single = [
-            metrics.decision_curve(run["label"], run["score"])["net_benefit"].to_numpy()
+            metrics.decision_curve(run["label"], run["score"], at)["net_benefit"].to_numpy()
             for _, run in part.groupby("run_id")
         ]
-        found = table[(table["task"] == task) & (table["init"] == init)]
         assert found["net_benefit"].to_numpy() == pytest.approx(np.mean(single, axis=0), abs=1e-12)
-        assert (found["low"] < found["net_benefit"]).any()
+        assert (found["low"] < found["net_benefit"]).any() and (found["n_seeds"] == 3).all()
+
+
+MEDIANS = {"ece": 0.15, "slope": 1.1, "brier": 0.2, "sensitivity": 0.61, "specificity": 0.87}
+CALIBRATED = {
+    **{"task": "lidc_nodule", "fraction": 1.0, "init": "video", "n_runs": 9, "ece_floor": 0.13},
+    **{"wanted": 0.9, "n_unchosen": 0, "reason_unchosen": ""},
+    **MEDIANS,
+    **{f"lower_quartile_{name}": value - 0.02 for name, value in MEDIANS.items()},
+    **{f"upper_quartile_{name}": value + 0.02 for name, value in MEDIANS.items()},
+}
+
+
+def test_a_calibration_error_stands_beside_its_floor_and_sensitivity_beside_its_specificity():
+    say = findings.QUESTIONS["calibration"].say
+    said = say(pd.DataFrame([CALIBRATED]))
+    assert "calibration error is 0.15 (0.13 to 0.17), where scores that are right would have 0.13" in said
+    assert "chosen on the validation exams for a specificity of 0.9: from video a sensitivity of 0.61" in said
+    assert "(0.59 to 0.63) with a specificity of 0.87 (0.85 to 0.89) in the test." in said
+    some = CALIBRATED | {"n_unchosen": 2, "reason_unchosen": "threshold: one class"}
+    assert "in the test; 2 of 9 runs have none (threshold: one class)." in say(pd.DataFrame([some]))
+    none = pd.DataFrame([some | {"n_unchosen": 9}])
+    assert "0.9: from video 9 of 9 runs have none (threshold: one class)." in say(none)
+
+
+def test_without_validation_scores_no_sensitivity_is_given():
+    assert "sensitivity: no validation score to choose the threshold on" in answered("calibration").sentence
+    assert answered("calibration").table["sensitivity"].isna().all()
 
 
 def test_what_is_kept_of_the_gain_is_a_share_of_the_whole():

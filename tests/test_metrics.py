@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,16 +13,20 @@ from ctlib import tables
 from ctlib.metrics import (
     auprc,
     auroc,
+    auroc_by_luck,
     brier,
     by_run,
     calibration_intercept,
     calibration_slope,
     decision_curve,
     ece,
+    ece_floor,
     prevalence,
     reliability,
-    sensitivity_at_specificity,
+    sensitivity,
+    specificity,
     study_scores,
+    threshold_at_specificity,
 )
 
 
@@ -55,7 +62,15 @@ def test_brier_equals_sklearn():
     assert brier([1, 1], [0.0, 1.0]).value == 0.5  # one class is enough
 
 
-ORDERED = [auroc, auprc, sensitivity_at_specificity]
+def sensitivity_at_half(labels, scores):
+    return sensitivity(labels, scores, 0.5)
+
+
+def specificity_at_half(labels, scores):
+    return specificity(labels, scores, 0.5)
+
+
+ORDERED = [auroc, auprc, threshold_at_specificity, sensitivity_at_half, specificity_at_half]
 CALIBRATED = [calibration_slope, calibration_intercept]
 
 
@@ -96,24 +111,50 @@ def test_what_is_no_probability_is_refused(metric):
         metric([0, 1], [0.5, 1.5])
 
 
+# ---- by luck ----
+
+
+@pytest.mark.parametrize(("n_positive", "n_negative"), [(4, 5), (3, 8), (6, 4)])
+def test_chance_is_the_share_of_all_orders(n_positive, n_negative):
+    n = n_positive + n_negative
+    found = [
+        auroc(np.isin(np.arange(n), sick).astype(int), np.arange(n)).value
+        for sick in itertools.combinations(range(n), n_positive)
+    ]
+    for target in (0.0, 0.2, 0.5, 0.7, 0.75, 1.0):
+        wanted = np.mean(np.array(found) >= target - 1e-12)
+        assert auroc_by_luck(target, n_positive, n_negative).value == pytest.approx(wanted, abs=1e-12)
+    assert auroc_by_luck(1.01, n_positive, n_negative).value == 0.0
+
+
+def test_many_cases_are_counted_nearly_as_few_are():
+    assert auroc_by_luck(0.55, 100, 400).value == pytest.approx(auroc_by_luck(0.55, 101, 400).value, abs=3e-3)
+    assert auroc_by_luck(0.7, 0, 12).reason == "0 cases with disease and 12 without"
+
+
 # ---- sensitivity -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("levels", [0, 1, 4], ids=["no ties", "many ties", "some ties"])
-@pytest.mark.parametrize("specificity", [0.0, 0.5, 0.9, 1.0])
-def test_sensitivity_is_the_highest_point_of_the_roc_curve(levels, specificity):
+@pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9, 1.0])
+def test_sensitivity_is_the_highest_point_of_the_roc_curve(levels, wanted):
     labels, scores = cases(7, levels)
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
-    wanted = true[1 - false >= specificity - 1e-12].max()
-    assert sensitivity_at_specificity(labels, scores, specificity).value == pytest.approx(wanted, abs=1e-12)
+    threshold = threshold_at_specificity(labels, scores, wanted).value
+    highest = true[1 - false >= wanted - 1e-12].max()
+    assert sensitivity(labels, scores, threshold).value == pytest.approx(highest, abs=1e-12)
+    assert specificity(labels, scores, threshold).value >= wanted - 1e-12
 
 
 def test_nine_of_ten_is_a_specificity_of_nine_tenths():
     labels, scores = [0] * 10 + [1], [*np.arange(10) / 10, 0.85]
-    assert sensitivity_at_specificity(labels, scores, 0.9).value == 1.0
-    assert sensitivity_at_specificity(labels, scores, 0.91).value == 0.0
+    assert threshold_at_specificity(labels, scores, 0.9).value == 0.85
+    assert threshold_at_specificity(labels, scores, 0.91).value == np.inf
+    assert (
+        sensitivity(labels, scores, np.inf).value == 0.0 and specificity(labels, scores, np.inf).value == 1.0
+    )
     with pytest.raises(ValueError, match=r"specificity is 1\.1"):
-        sensitivity_at_specificity(labels, scores, 1.1)
+        threshold_at_specificity(labels, scores, 1.1)
 
 
 # ---- calibration -----------------------------------------------------------------------
@@ -124,6 +165,27 @@ def forecasts(n=997, slope=1.0, shift=0.0, seed=0):
     rng = np.random.default_rng([13, seed])
     odds = 1.5 * rng.normal(size=n)
     return (rng.random(n) < expit(odds)).astype(int), expit((odds - shift) / slope)
+
+
+def test_the_floor_is_the_mean_error_of_scores_that_are_right():
+    rng = np.random.default_rng(4)
+    scores = rng.beta(0.7, 1.5, 88)
+    drawn = [ece(rng.random(88) < scores, scores).value for _ in range(400)]
+    assert ece_floor(scores).value == pytest.approx(np.mean(drawn), abs=0.005)
+    assert ece_floor(scores) == ece_floor(rng.permutation(scores)) != ece_floor(scores, seed=1)
+    assert ece_floor(scores, 5).value < ece_floor(scores, 20).value
+    assert ece_floor(np.repeat([0.0, 1.0], 20)).value == 0.0  # certain and right
+    assert ece_floor([0.5] * 16, n_draws=20_000).value == pytest.approx(
+        sum(math.comb(16, k) * abs(k / 16 - 0.5) for k in range(17)) / 2**16, abs=0.003
+    )
+
+
+def test_the_floor_refuses_what_is_no_score():
+    assert ece_floor([]).reason == "no case"
+    assert ece_floor([0.2, np.nan]).reason == "1 of 2 scores are not finite"
+    for wrong, said in (([1.5], "a score is 1.5"), ([0.5], "n_bins is 0")):
+        with pytest.raises(ValueError, match=said):
+            ece_floor(wrong, n_bins=0 if wrong == [0.5] else 10)
 
 
 def test_the_reliability_curve_equals_sklearn():
@@ -217,30 +279,47 @@ def test_every_metric_of_every_run_over_exams_and_over_clips():
         for i in range(20)
     ]
     table = pd.concat([*parts, clips([0.3], "c", patient="p0", study="s0"), clips([0.3], "d", split="val")])
-    exams, by_clip = by_run(table), by_run(table, level="clip", specificity=0.8, n_bins=4)
+    exams, by_clip = by_run(table), by_run(table, level="clip", n_bins=4)
     assert exams["run_id"].tolist() == by_clip["run_id"].tolist() == ["a", "b", "c"]
     assert exams["n"].tolist() == [20, 20, 1] and by_clip["n"].tolist() == [60, 60, 1]
     own = study_scores(table[(table["run_id"] == "b") & (table["split"] == "test")])
     args = own["label"].to_numpy(), own["score"].to_numpy()
-    wanted = [
-        prevalence(args[0]),
-        auroc(*args),
-        auprc(*args),
-        sensitivity_at_specificity(*args),
-        brier(*args),
-    ]
-    wanted += [ece(*args), calibration_slope(*args), calibration_intercept(*args)]
-    assert exams.loc[1].iloc[2:-1].tolist() == [m.value for m in wanted] and exams.loc[1, "reason"] == ""
+    wanted = [prevalence(args[0]), auroc(*args), auprc(*args)]
+    after = [brier(*args), ece(*args), ece_floor(args[1]), calibration_slope(*args)]
+    after += [calibration_intercept(*args)]
+    assert exams.loc[1].iloc[2:5].tolist() == [m.value for m in wanted]
+    assert exams.loc[1].iloc[8:-1].tolist() == [m.value for m in after]
     b = parts[20:]
     args = np.concatenate([p["label"] for p in b]), np.concatenate([p["score"] for p in b])
-    assert by_clip.loc[1, "sensitivity"] == sensitivity_at_specificity(*args, 0.8).value
-    assert by_clip.loc[1, "ece"] == ece(*args, 4).value
+    assert (
+        by_clip.loc[1, "ece"] == ece(*args, 4).value
+        and by_clip.loc[1, "ece_floor"] == ece_floor(args[1], 4).value
+    )
     assert "auroc: all 1 labels are 1; auprc: all 1" in exams.loc[2, "reason"] and np.isnan(
         exams.loc[2, "auroc"]
     )
     assert np.isfinite(exams.loc[2, "brier"])
     with pytest.raises(ValueError, match="level is 'patient'"):
         by_run(table, level="patient")
+
+
+def test_a_threshold_is_chosen_on_validation_and_used_in_the_test():
+    test = [
+        clips([score], patient=f"p{i}", study="s", label=i % 2)
+        for i, score in enumerate(np.linspace(0, 1, 20))
+    ]
+    val = [
+        clips([score], split="val", patient=f"v{i}", study="s", label=label)
+        for i, (score, label) in enumerate([(0.1, 0), (0.2, 0), (0.5, 0), (0.4, 1), (0.9, 1)])
+    ]
+    row = by_run(pd.concat([*test, *val]), wanted=0.6).loc[0]
+    assert row["threshold"] == 0.4 and row["reason"] == ""
+    assert (row["sensitivity"], row["specificity"]) == (0.6, 0.4)
+    alone = by_run(pd.concat(test)).loc[0]
+    assert alone[["threshold", "sensitivity", "specificity"]].isna().all()
+    assert "sensitivity: no validation score to choose the threshold on" in alone["reason"]
+    one_class = by_run(pd.concat([*test, *val[:3]])).loc[0]
+    assert "threshold: all 3 labels are 0" in one_class["reason"]
 
 
 def clips(scores, run="r", split="test", patient="p", study="s", label=1):

@@ -11,13 +11,14 @@ import click
 import pandas as pd
 import pytest
 import yaml
+from made_up_results import made_up, plain
 from noise_cohort import LENGTH, SIDE, write_cohort
 
 from ctlib import calibration, gridcommands, housekeeping, parameters, tables
 from ctlib.calibration import Timing, kind
 from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
-from ctlib.plan import Setting, against, batches, here, make, schedule, seconds, words
-from ctlib.power import smallest_difference
+from ctlib.plan import Setting, against, batches, design_of, here, make, schedule, seconds, words
+from ctlib.power import ASSUMED, smallest_difference
 from ctlib.runs import Run
 from ctlib.sizes import CohortSize
 from ctlib.workspace import PROJECT, Places, Workspace
@@ -171,6 +172,22 @@ def test_power_is_that_of_the_test_patients_of_all_folds():
     from ctlib.power import Scored
 
     assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525, 5), one.design)
+
+
+def test_the_spread_of_seeds_is_that_of_finished_runs_or_of_the_size(tmp_path):
+    runs, work = grid(), Workspace(tmp_path)
+    assert here.of_seeds(work) is None
+    assert make(setting(runs), runs, [MISSING] * 24).design.of_seeds == ASSUMED["tiny"]
+    assert design_of([dataclasses.replace(run, size="full") for run in runs]).of_seeds == ASSUMED["full"]
+    assert design_of([dataclasses.replace(runs[0], size="full"), *runs]).of_seeds == ASSUMED["tiny"]
+    results = made_up(plain({}), seed_sd=0.1, n_patients=300)
+    tables.write(results.runs, "runs", work.table("runs"))
+    tables.write(results.predictions, "predictions", work.table("predictions"))
+    found = here.of_seeds(work)
+    assert found.sd == pytest.approx(0.1, abs=0.03) and found.source == "96 finished runs of this profile"
+    made = make(setting(runs, of_seeds=found), runs, [MISSING] * 24)
+    assert made.design.of_seeds == found and made.power["SD of seeds"].tolist() == [found.sd]
+    assert "(96 finished runs of this profile)" in words.as_text(made).replace("\n", " ")
 
 
 def test_a_test_split_of_one_class_has_no_power_and_stops_no_plan():

@@ -4,11 +4,23 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from ctlib.power import CORRELATIONS, Design, Scored, auroc_variance, sentence, sheet, smallest_difference
+from ctlib.power import (
+    ASSUMED,
+    CORRELATIONS,
+    Design,
+    Scored,
+    Seeds,
+    auroc_variance,
+    measured_seeds,
+    sentence,
+    sheet,
+    smallest_difference,
+)
 
 RSPECT = Scored(328, 764)
 """1,092 exams at a prevalence of 0.30."""
@@ -48,9 +60,9 @@ def test_the_closed_formula_of_a_pair():
     sd = math.sqrt(2 * auroc_variance(0.8, RSPECT) * 0.7)
     assert smallest_difference(RSPECT, design) == pytest.approx((norm.ppf(0.995) + norm.ppf(0.9)) * sd)
     # with one seed, nothing of seeds or of other runs enters
-    assert smallest_difference(RSPECT, replace(design, excess=0.2, seed_sd=1.0)) == smallest_difference(
-        RSPECT, design
-    )
+    assert smallest_difference(
+        RSPECT, replace(design, excess=0.2, of_seeds=Seeds(1.0, ""))
+    ) == smallest_difference(RSPECT, design)
 
 
 def test_folds_pooled_see_a_little_more_than_their_mean():
@@ -72,7 +84,7 @@ def covariance_of_runs(scored, design):
 
 @pytest.mark.parametrize(("networks", "seeds"), [(1, 1), (7, 1), (1, 3), (7, 3), (4, 5)])
 def test_variance_of_the_mean_is_that_of_all_runs(networks, seeds):
-    design = Design(networks, seeds, correlation=0.6, excess=0.04, seed_sd=0.013)
+    design = Design(networks, seeds, correlation=0.6, excess=0.04, of_seeds=Seeds(0.013, ""))
     n = networks * seeds
     weight = np.r_[np.full(n, 1 / n), np.full(n, -1 / n)]
     variance = weight @ covariance_of_runs(RSPECT, design) @ weight
@@ -98,7 +110,7 @@ def test_runs_help_and_never_make_patients_needless():
 
 
 def test_where_seeds_share_all_that_varies_only_patients_count():
-    design = Design(1, 2, correlation=0.5, excess=0.5, seed_sd=0.0)  # all variance is shared
+    design = Design(1, 2, correlation=0.5, excess=0.5, of_seeds=Seeds(0.0, ""))  # all variance is shared
     alone = (norm.ppf(0.975) + norm.ppf(0.8)) * math.sqrt(2 * auroc_variance(0.85, RSPECT) * 0.5)
     assert smallest_difference(RSPECT, design) == pytest.approx(alone)
 
@@ -158,7 +170,7 @@ def test_how_much_the_shape_of_scores_matters(scored, share):
 
 def test_the_power_of_a_mean_over_networks_and_seeds_is_as_asked():
     """Differences of runs drawn with the assumed covariance, tested with the degrees of freedom of Hillis."""
-    design = Design(3, 4, correlation=0.5, excess=0.05, seed_sd=0.02)
+    design = Design(3, 4, correlation=0.5, excess=0.05, of_seeds=Seeds(0.02, ""))
     rng = np.random.default_rng(4)
     n, repeats = design.networks * design.seeds, 4000
     root = np.linalg.cholesky(covariance_of_runs(RSPECT, design) + 1e-15 * np.eye(2 * n))
@@ -180,6 +192,7 @@ def test_the_sheet_has_a_row_a_task():
     assert found.columns.tolist() == [
         *("task", "patients", "with disease"),
         *("pair, r=0.8", "pair, r=0.5", "mean, r=0.8", "mean, r=0.5"),
+        *("SD of seeds", "SD from"),
     ]
     assert found["patients"].tolist() == [1092, 152]
     assert found["pair, r=0.5"].round(3).tolist() == [0.040, 0.085]
@@ -187,17 +200,52 @@ def test_the_sheet_has_a_row_a_task():
     assert "7 networks and 3 seeds" in sentence(Design(7, 3))
 
 
+def test_the_sheet_says_where_the_spread_of_seeds_is_from():
+    known = Seeds(0.05, "40 finished runs of this profile")
+    design = Design(7, 3, of_seeds=known)
+    found = sheet({"rspect_pe": RSPECT}, design)
+    assert found.loc[0, ["SD of seeds", "SD from"]].tolist() == [0.05, "40 finished runs of this profile"]
+    assert "standard deviation of 0.050 (40 finished runs of this profile), a pair's difference 0.071" in (
+        sentence(design)
+    )
+    assert ASSUMED["tiny"].source in sentence(Design(7, 3, of_seeds=ASSUMED["tiny"]))
+    assert smallest_difference(RSPECT, design) > smallest_difference(RSPECT, Design(7, 3))
+
+
+def test_the_spread_of_seeds_is_pooled_within_arms():
+    rng = np.random.default_rng(2)
+    arms = pd.DataFrame({"backbone": list("abcdefgh"), "auroc": np.linspace(0.6, 0.9, 8)})
+    runs = pd.concat([arms.assign(seed=seed) for seed in range(40)])
+    runs = runs.assign(
+        task="t", fraction=1.0, init="random", auroc=runs["auroc"] + 0.03 * rng.normal(size=320)
+    )
+    found = measured_seeds(runs)
+    assert found.sd == pytest.approx(0.03, abs=0.003) and found.source == "320 finished runs of this profile"
+    lost = runs.assign(auroc=runs["auroc"].where(runs["seed"] > 0))
+    assert measured_seeds(lost).source.startswith("312")
+    # two folds of a seed are one AUROC, and few runs are not enough
+    folds = pd.concat([runs.assign(auroc=runs["auroc"] + shift) for shift in (-0.1, 0.1)])
+    assert measured_seeds(folds).sd == pytest.approx(found.sd)
+    assert measured_seeds(runs[runs["seed"] < 2]) is None
+    assert measured_seeds(runs[(runs["seed"] < 11) & (runs["backbone"] == "a")]) is not None
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         *({"networks": 0}, {"seeds": 0}, {"auroc": 1.0}, {"auroc": 0.4}, {"correlation": 1.0}),
-        *({"excess": 0.6}, {"excess": -0.1}, {"seed_sd": -1.0}, {"power": 0.5}, {"alpha": 0.0}),
+        *({"excess": 0.6}, {"excess": -0.1}, {"power": 0.5}, {"alpha": 0.0}),
     ],
 )
 def test_values_out_of_range_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is {wrong[name]}"):
         Design(**wrong)
+
+
+def test_a_spread_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"seed_sd is -1\.\d+; give a correlation .*, a spread from 0"):
+        Design(of_seeds=Seeds(-1.0, "made up"))
 
 
 @pytest.mark.parametrize("wrong", [(0, 5), (5, 0), (5, 4, 5), (5, 5, 0)])

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_results import made_up, plain
+from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 from test_stats import QUICK, change, grid
 
@@ -19,7 +21,8 @@ from ctlib.stats import (
     holm,
     run_aurocs,
 )
-from ctlib.stats.crossed import student
+from ctlib.stats.contrasts import chance_above
+from ctlib.stats.crossed import Population, for_next, student
 
 FIVE = ["penet", "mvit_b", "swin3d_t", "slow_r50", "csn_r101"]
 VIDEO, RANDOM = arms_of(FIVE, "video"), arms_of(FIVE, "random")
@@ -206,12 +209,37 @@ def test_a_fold_that_is_not_told_is_one_fold():
     pd.testing.assert_frame_equal(plain, empty)
 
 
+# ---- a next network --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mean", "n_networks"), [(0.02, 7), (0.0, 4), (0.06, 7)])
+def test_the_chance_of_a_next_network_has_an_interval_that_holds_it(mean, n_networks):
+    rng, held, widths = np.random.default_rng(8), 0, []
+    truth = ndtr(mean / 0.04)
+    for _ in range(300):
+        of_network = mean + 0.04 * rng.normal(size=(n_networks, 1))
+        values = of_network + 0.001 * rng.normal(size=(n_networks, 3))
+        found = chance_above(for_next(values, np.zeros((n_networks, 3, 2))), 0.95)
+        held += found.low <= truth <= found.high
+        widths.append(found.high - found.low)
+        assert found.low <= found.value <= found.high
+    assert 0.92 <= held / 300 <= 0.98 and np.mean(widths) > 0.15
+
+
+def test_what_is_not_known_of_other_networks_has_no_chance():
+    found = chance_above(Population.unknown(0.1, "2 networks"), 0.95)
+    assert np.isnan([found.low, found.high]).all() and found.reason == "2 networks"
+    runs, predictions = study()
+    row = contrasts(runs, predictions, [GAIN], QUICK).iloc[0]
+    assert 0 <= row["low_p_next"] < row["p_next"] < row["high_p_next"] <= 1
+
+
 # ---- decision curves -------------------------------------------------------------------
 
 
 def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
     runs, predictions = study(seeds=1, n=200)
-    table = decision_curves(runs, predictions, VIDEO[:1], [0.1, 0.5], Bootstrap(4000, 1))
+    table = decision_curves(runs, predictions, {"video": VIDEO[:1]}, [0.1, 0.5], Bootstrap(4000, 1))
     assert table["threshold"].tolist() == [0.1, 0.5] and set(table["reason"]) == {""}
     own = study_scores(predictions[predictions["run_id"] == "penet-video-0"])
     wanted = decision_curve(own["label"], own["score"], [0.1, 0.5])
@@ -221,14 +249,33 @@ def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
     spread = np.sqrt(sum(acted[c].var(ddof=1) / 100 for c in (sick, ~sick))) / 2
     assert (table["high"] - table["low"])[1] / 2 == pytest.approx(1.972 * spread, rel=0.05)
     runs, predictions = study()
-    three = decision_curves(runs, predictions, VIDEO, [0.3], QUICK)
+    three = decision_curves(runs, predictions, {arm[0]: [arm] for arm in VIDEO}, [0.3], QUICK)
     assert len(three) == 5 and (three["low"] < three["net_benefit"]).all() and (three["n_seeds"] == 3).all()
+    mean = decision_curves(runs, predictions, {"video": VIDEO}, [0.3], QUICK)
+    assert mean["net_benefit"].item() == pytest.approx(three["net_benefit"].mean(), abs=1e-12)
+    widths = three["high"] - three["low"]
+    assert 0 < (mean["high"] - mean["low"]).item() < widths.max()
+
+
+def test_the_interval_of_a_decision_curve_holds_what_seeds_do():
+    made = made_up(plain({}), ("random",), n_patients=300, tasks=["lidc_nodule"], fractions=[1.0])
+    seed = made.predictions["run_id"].map(made.runs.set_index("run_id")["seed"])
+    apart = made.predictions.assign(score=made.predictions["score"] ** (4.0 ** (seed - 1)))
+    alike, wide = (
+        decision_curves(made.runs, scores, {"slow": [("slow_r50", "random")]}, [0.4], QUICK).iloc[0]
+        for scores in (made.predictions, apart)
+    )
+    assert wide["high"] - wide["low"] > 2 * (alike["high"] - alike["low"])
 
 
 def test_a_decision_curve_with_a_missing_run_is_named():
     runs, predictions = study()
     table = decision_curves(
-        change(runs, "penet-video-1", status="failed"), predictions, VIDEO[:2], [0.3], QUICK
+        change(runs, "penet-video-1", status="failed"),
+        predictions,
+        {"a": VIDEO[:1], "b": VIDEO[1:2]},
+        [0.3],
+        QUICK,
     )
     assert table["net_benefit"].isna().tolist() == [True, False]
     assert "run penet-video-1 is failed" in table["reason"][0] and np.isfinite(table["treat_all"]).all()

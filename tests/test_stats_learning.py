@@ -74,6 +74,11 @@ def test_few_patients_leave_the_end_of_the_interval_open():
     runs = study(lambda init, n: 0.9 if init == "video" else 0.6 + n / 5e3, n=40, run_sd=0.5)
     table = worth(*runs, VIDEO, RANDOM, QUICK)
     assert np.isinf(table["high"]).any() and not np.isinf(table["low"]).any()
+    unbounded = table[np.isinf(table["high"])]
+    assert unbounded[["ratio", "equal_exams", "extra_exams"]].isna().all(axis=None)
+    assert unbounded["reason"].str.contains("no upper end|does not reach it").all()
+    bounded = table[np.isfinite(table["high"])]
+    assert bounded["ratio"].notna().all()
 
 
 def test_a_curve_that_does_not_rise_is_worth_no_number():

@@ -9,6 +9,7 @@ from ctlib.figures.display import say, show, table
 from ctlib.figures.exams import disagreed_exams, sample_exams, samples
 from ctlib.figures.forests import beside_chance, contrast_forest, effect_forest
 from ctlib.figures.gradcam import cam_scores, cam_slices
+from ctlib.figures.injected import injected
 from ctlib.figures.learning import learning_curves, pretraining_curves
 from ctlib.figures.look import style
 from ctlib.figures.moving import show_moving
@@ -50,6 +51,7 @@ __all__ = [
     "geometry",
     "hu_histogram",
     "hu_peaks",
+    "injected",
     "label_bands",
     "learning_curves",
     "metadata_baseline",

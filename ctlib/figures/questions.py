@@ -251,8 +251,8 @@ def calibration(reliability: pd.DataFrame, decision: pd.DataFrame) -> Figure:
         above.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="mean score of the bin")
         above.xaxis.set_tick_params(labelbottom=True)
         below.set_xlabel("threshold of the score")
-    top = float(decision["high"].max())
-    axes[1, 0].set_ylim(-0.35 * max(top, 0.1), 1.1 * max(top, 0.1))
+    top = float(np.nanmax([0.1, *decision["high"]]))
+    axes[1, 0].set_ylim(-0.35 * top, 1.1 * top)
     axes[0, 0].set_ylabel("share with disease")
     axes[1, 0].set_ylabel("net benefit")
     for k, init in enumerate(reliability["init"].unique()):

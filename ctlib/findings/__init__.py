@@ -10,6 +10,7 @@ from ctlib.findings.calibrated import CALIBRATION
 from ctlib.findings.cautions import cautions
 from ctlib.findings.deviations import deviations, say_deviations
 from ctlib.findings.gains import FRACTIONS, HELP
+from ctlib.findings.injected import INJECTED
 from ctlib.findings.ladder import LADDER, WHY_VIDEO
 from ctlib.findings.looks import GROUPS, LOOKS, show_exams, show_sights
 from ctlib.findings.nothing import NOTHING
@@ -19,12 +20,14 @@ from ctlib.findings.rivals import DOMAIN, TWO_D
 from ctlib.findings.speed import COST, SPEED
 from ctlib.findings.study import Study
 from ctlib.findings.taught import taught
+from ctlib.findings.unlearned import UNLEARNED
 from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, verdicts
 
 QUESTIONS = {
     asked.key: asked
     for asked in (
         HELP,
+        UNLEARNED,
         FRACTIONS,
         TWO_D,
         DOMAIN,
@@ -36,6 +39,7 @@ QUESTIONS = {
         LOOKS,
         GROUPS,
         NOTHING,
+        INJECTED,
     )
 }
 """The questions, in the order of the notebook."""

@@ -2,28 +2,28 @@
 
 Figures are those of single runs; a mean of scores over runs would be another, better calibrated model (an
 ensemble) that nobody trained. Medians over runs, since the slope of a run whose scores are all alike has no
-bounds.
+bounds. A calibration error stands beside its floor: what scores that are right would have, of as many exams.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.special import ndtri
 from scipy.stats import binomtest
 
-from ctlib import figures, metrics
+from ctlib import figures, metrics, stats
 from ctlib.figures.look import percent
 from ctlib.findings.answers import Question
 from ctlib.findings.gains import lacking
 from ctlib.findings.study import Study
 from ctlib.findings.words import place, spanned
 
-MEASURES = ("auprc", "sensitivity", "brier", "ece", "slope", "intercept")
+MEASURES = ("auprc", "sensitivity", "specificity", "brier", "ece", "ece_floor", "slope", "intercept")
 """Of `metrics.by_run`, whose medians are shown."""
 BINS = 5
 """Bins with about as many exams each."""
+SPECIFICITY = 0.9
+"""For which the threshold of a run is chosen, on its validation exams."""
 
 
 def _runs(study: Study) -> pd.DataFrame:
@@ -37,12 +37,13 @@ def compute_calibration(study: Study) -> pd.DataFrame:
     """Calibration of exam scores, median over runs.
 
     Returns:
-        A row for each task, fraction and init: n_runs, prevalence, and for each of `MEASURES` its median, and
-        its quartiles (`low_ece`, `high_ece`, ...).
+        A row for each task, fraction and init: n_runs, prevalence, for each of `MEASURES` its median and its
+        quartiles (`lower_quartile_ece`, `upper_quartile_ece`, ...), wanted (specificity for which thresholds
+        are chosen), n_unchosen (runs without a threshold) and reason_unchosen (of the first of them).
     """
     runs = _runs(study)
     chosen = study.predictions[study.predictions["run_id"].isin(runs["run_id"])]
-    by_run = metrics.by_run(chosen, rule=study.rule).drop(columns="auroc")
+    by_run = metrics.by_run(chosen, rule=study.rule, wanted=SPECIFICITY).drop(columns="auroc")
     rows = []
     merged = runs.drop(columns="reason").merge(by_run, on="run_id")
     for (task, fraction, init), part in merged.groupby(["task", "fraction", "init"], sort=False):
@@ -51,10 +52,12 @@ def compute_calibration(study: Study) -> pd.DataFrame:
         for name in MEASURES:
             row |= {
                 name: part[name].median(),
-                f"low_{name}": part[name].quantile(0.25),
-                f"high_{name}": part[name].quantile(0.75),
+                f"lower_quartile_{name}": part[name].quantile(0.25),
+                f"upper_quartile_{name}": part[name].quantile(0.75),
             }
-        rows.append(row)
+        unchosen = part.loc[part["sensitivity"].isna(), "reason"]
+        row |= {"wanted": SPECIFICITY, "n_unchosen": len(unchosen)}
+        rows.append(row | {"reason_unchosen": unchosen.iloc[0] if len(unchosen) else ""})
     return pd.DataFrame(rows)
 
 
@@ -68,17 +71,36 @@ def say_calibration(table: pd.DataFrame) -> str:
     for _, part in table[table["fraction"] == table["fraction"].max()].groupby("task", sort=False):
         first = part.iloc[0].to_dict()
         inits = [
-            f"from {row['init']} the calibration error is {_ranged(row, 'ece')}, the slope "
-            f"{_ranged(row, 'slope')} and the Brier score {_ranged(row, 'brier')}"
+            f"from {row['init']} the calibration error is {_ranged(row, 'ece')}, where scores that are right "
+            f"would have {row['ece_floor']:.2f}, the slope {_ranged(row, 'slope')} and the Brier score "
+            f"{_ranged(row, 'brier')}"
             for row in part.to_dict("records")
         ]
         about = f"median of {spanned(part['n_runs'])} runs an init, quartiles in brackets"
         lines.append(f"{place(first)} ({about}): {'; '.join(inits)}.")
+        called = "; ".join(_called_ill(row) for row in part.to_dict("records"))
+        lines.append(
+            "At thresholds that were chosen on the validation exams for a specificity of "
+            f"{first['wanted']:g}: {called}."
+        )
     return "\n".join(lines)
 
 
+def _called_ill(row: dict) -> str:
+    """Sensitivity and specificity of an init in the test, or why there is none."""
+    lost = f"{row['n_unchosen']} of {row['n_runs']} runs have none ({row['reason_unchosen']})"
+    if row["n_unchosen"] == row["n_runs"]:
+        return f"from {row['init']} {lost}"
+    found = (
+        f"from {row['init']} a sensitivity of {_ranged(row, 'sensitivity')} with a specificity of "
+        f"{_ranged(row, 'specificity')} in the test"
+    )
+    return f"{found}; {lost}" if row["n_unchosen"] else found
+
+
 def _ranged(row: dict, name: str) -> str:
-    return f"{row[name]:.2f} ({row[f'low_{name}']:.2f} to {row[f'high_{name}']:.2f})".replace("-", "−")
+    ends = f"{row[f'lower_quartile_{name}']:.2f} to {row[f'upper_quartile_{name}']:.2f}"
+    return f"{row[name]:.2f} ({ends})".replace("-", "−")
 
 
 def _exams(study: Study) -> pd.DataFrame:
@@ -112,35 +134,19 @@ def reliability(exams: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "init", "score", "observed", "low", "high"])
 
 
-def decision(exams: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Net benefit by threshold, mean over runs, with its interval over patients.
-
-    Net benefit is a mean over exams (Vickers and Elkin 2006, doi:10.1177/0272989X06295361), so that of a mean
-    over runs is a mean of each exam's mean; its standard error is that of sums over patients.
+def decision(study: Study) -> pd.DataFrame:
+    """`stats.decision_curves` of both inits over the averaged networks, with the most training patients.
 
     Args:
-        exams: columns task, init, run_id, patient_id, study, score, label.
-        level: of the interval.
+        study: its tables.
 
     Returns:
-        task, init, threshold, net_benefit, low, high, treat_all.
+        As `stats.decision_curves`, with init for the side.
     """
-    thresholds, rows = np.asarray(metrics.THRESHOLDS, np.float64), []
-    odds = thresholds / (1 - thresholds)
-    for (task, init), part in exams.groupby(["task", "init"], sort=False):
-        label = part["label"].to_numpy(np.float64)[:, None]
-        worth = label - (1 - label) * odds
-        given = (part["score"].to_numpy(np.float64)[:, None] >= thresholds) * worth
-        names = part[["patient_id", "study"]].reset_index(drop=True)
-        by_exam = pd.concat([names, pd.DataFrame(given)], axis=1).groupby(["patient_id", "study"]).mean()
-        n, mean = len(by_exam), by_exam.mean().to_numpy()
-        sums = (by_exam - mean).groupby(level="patient_id").sum().to_numpy()
-        half = float(ndtri((1 + level) / 2)) * np.sqrt((sums**2).sum(axis=0)) / n
-        treat_all = worth.mean(axis=0)
-        for row in zip(thresholds, mean, mean - half, mean + half, treat_all, strict=True):
-            rows.append((task, init, *row))
-    columns = ["task", "init", "threshold", "net_benefit", "low", "high", "treat_all"]
-    return pd.DataFrame(rows, columns=columns)
+    most = study.runs["fraction"] == study.runs.groupby("task")["fraction"].transform("max")
+    sides = {init: stats.arms_of(study.averaged, init) for init in (study.baseline, study.compared)}
+    found = stats.decision_curves(study.runs[most], study.predictions, sides, how=study.how, rule=study.rule)
+    return found.rename(columns={"side": "init"})
 
 
 def _missing(study: Study) -> str:
@@ -151,14 +157,13 @@ def _missing(study: Study) -> str:
 
 
 def _draw(study: Study, table: pd.DataFrame) -> Figure:
-    exams = _exams(study)
-    return figures.calibration(reliability(exams), decision(exams, study.how.level))
+    return figures.calibration(reliability(_exams(study)), decision(study))
 
 
 CALIBRATION = Question(
     "calibration",
     "Calibration of exam scores, median over runs",
-    ("task", "fraction", "init", "n_runs", "prevalence", *MEASURES),
+    ("task", "fraction", "init", "n_runs", "prevalence", *MEASURES, "reason_unchosen"),
     compute_calibration,
     _missing,
     say_calibration,
@@ -166,7 +171,7 @@ CALIBRATION = Question(
     "Above: share of exams with disease by mean score; below: net benefit by threshold; by task and init",
     lambda table: (
         f"Runs with {percent(table['fraction'].max())} of the training patients. Above: bins with as many "
-        "exams each and Wilson's intervals; the diagonal is right. Below: net benefit, mean over runs, with "
-        "intervals over patients; dashed: everybody is called ill."
+        "exams each and Wilson's intervals; the diagonal is right. Below: net benefit, mean over networks, "
+        "with intervals over patients and seeds; dashed: everybody is called ill."
     ),
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from ctlib import figures, stats
@@ -16,6 +15,7 @@ from ctlib.findings.words import (
     interval,
     listed,
     place,
+    spanned,
     unanswered,
     who,
 )
@@ -55,8 +55,14 @@ def say_help(table: pd.DataFrame) -> str:
         lines.append(f"Single networks: {conclusions(single)}.")
     known = means[means["p_next"].notna()]
     if len(known):
-        chances = [f"{row.p_next:.2f} ({place(row._asdict())})" for row in known.itertuples()]
-        lines.append(f"A next network like these would gain with a probability of {listed(chances)}.")
+        chances = [
+            f"{row.p_next:.2f} ({row.low_p_next:.2f} to {row.high_p_next:.2f}, {place(row._asdict())})"
+            for row in known.itertuples()
+        ]
+        lines.append(
+            f"A next network would gain with a probability of {listed(chances)}, if its effect is drawn as "
+            f"those of these {spanned(known['n_networks'])} were: exchangeable, and normal between networks."
+        )
     return "\n".join(lines)
 
 
@@ -99,15 +105,19 @@ def _exams(row: dict) -> str:
 
 
 def _worth(row: dict) -> str:
+    low, side = row["low_ratio"], f"{row['init']} with {_exams(row)}"
     if pd.isna(row["equal_exams"]):
+        if round(low, 1) > 0:
+            return (
+                f"{side} is as good as {row['baseline']} with at least {low:.1f} times as many; how many at "
+                f"most is not measurable: {row['reason_worth']}."
+            )
         where = f"{row['init']} is worth in exams at {percent(row['fraction'])}"
-        return f"What {where} is not known: {row['reason_worth']}."
-    ends = f"{row['low_ratio']:.1f} to {row['high_ratio']:.1f}" if np.isfinite(row["high_ratio"]) else (
-        f"{row['low_ratio']:.1f} or more"
-    )  # fmt: skip
+        return f"What {where} is not measurable: {row['reason_worth']}."
     beyond = ", beyond the fractions that were run" if row["extrapolated"] else ""
+    ends = "no interval" if pd.isna(low) else f"{low:.1f} to {row['high_ratio']:.1f}"
     return (
-        f"{row['init']} with {_exams(row)} is as good as {row['baseline']} with {row['equal_exams']:,.0f}: "
+        f"{side} is as good as {row['baseline']} with {row['equal_exams']:,.0f}: "
         f"{row['ratio']:.1f} times as many ({ends}){beyond}."
     )
 

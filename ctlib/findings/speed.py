@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 
-from ctlib import figures, stats
+from ctlib import figures, metrics, stats
 from ctlib.figures.look import percent
 from ctlib.findings.answers import Question
 from ctlib.findings.gains import lacking
 from ctlib.findings.study import GRID, Study
-from ctlib.findings.words import place
+from ctlib.findings.words import interval, place
 from ctlib.summaries import counted
 
 NOTHING = f"No answer: no run is finished; see {GRID}."
@@ -27,7 +27,10 @@ def compute_speed(study: Study) -> pd.DataFrame:
         A row for each task, fraction and init: target, n_runs (with a curve), n_reached, epoch (median of the
         first epoch at the target, runs that never get there being later than all; NaN where half do not),
         exams (training exams at which the fitted test AUROC of the init reaches the target; NaN where it
-        never does, or is not known), reason_exams.
+        never does, or is not known), reason_exams; n_positive_val, n_negative_val (validation exams of a
+        run, 0 where there are no scores of them), n_epochs (median), by_luck (probability that scores which
+        know nothing reach the target in an epoch) and by_luck_ever (in one of n_epochs, taken as
+        independent: those of a run resemble each other, so it is less).
     """
     inits = [study.baseline, study.compared]
     sides = {init: stats.arms_of(study.averaged, init) for init in inits}
@@ -43,8 +46,21 @@ def compute_speed(study: Study) -> pd.DataFrame:
             {"task": task, "fraction": fraction, "init": init, "target": study.target, "n_runs": len(part)}
             | {"n_reached": int(part["epoch"].notna().sum())}
             | {"epoch": median if math.isfinite(median) else math.nan, "exams": exams, "reason_exams": why}
+            | _by_luck(study, part["run_id"])
         )
     return pd.DataFrame(rows)
+
+
+def _by_luck(study: Study, run_ids: pd.Series) -> dict[str, float]:
+    """The columns of `compute_speed` that say what luck does."""
+    own = study.predictions[study.predictions["run_id"].isin(run_ids) & (study.predictions["split"] == "val")]
+    exams = own[own["run_id"] == own["run_id"].iloc[0]].drop_duplicates("study") if len(own) else own
+    sick = int(exams["study_label"].sum())
+    curves = study.curves[study.curves["run_id"].isin(run_ids)]
+    n_epochs = int(curves.groupby("run_id")["epoch"].max().median())
+    found = metrics.auroc_by_luck(study.target, sick, len(exams) - sick)
+    counts = {"n_positive_val": sick, "n_negative_val": len(exams) - sick, "n_epochs": n_epochs}
+    return counts | {"by_luck": found.value, "by_luck_ever": 1 - (1 - found.value) ** n_epochs}
 
 
 def first_epochs(curves: pd.DataFrame, runs: pd.DataFrame, target: float) -> pd.DataFrame:
@@ -108,6 +124,7 @@ def say_speed(table: pd.DataFrame) -> str:
         lines.append(
             f"{place(first)}, a validation AUROC of {first['target']:g} is reached: {'; '.join(inits)}."
         )
+        lines.append(_luck(first))
     for task, part in table.groupby("task", sort=False):
         rows = part.drop_duplicates("init").to_dict("records")
         exams = [
@@ -119,6 +136,18 @@ def say_speed(table: pd.DataFrame) -> str:
             f"{task}, training exams to a test AUROC of {rows[0]['target']:g}, fitted: {'; '.join(exams)}."
         )
     return "\n".join(lines)
+
+
+def _luck(row: dict) -> str:
+    """What luck does, of a row of `compute_speed`."""
+    if pd.isna(row["by_luck"]):
+        return "How often luck alone does that is not known: there are no validation scores of both classes."
+    exams = f"{row['n_positive_val']} validation exams with disease and {row['n_negative_val']} without"
+    return (
+        f"With {exams}, scores that know nothing reach it in {row['by_luck']:.1%} of epochs, and a run of "
+        f"{counted(row['n_epochs'], 'epoch')} by luck alone with a probability of up to "
+        f"{row['by_luck_ever']:.0%}."
+    ).replace("%", " %")
 
 
 def _no_speed(study: Study) -> str:
@@ -136,7 +165,8 @@ def compute_cost(study: Study) -> pd.DataFrame:
     Returns:
         task, fraction, backbone, init, auroc, low, high, multiply_adds_g (10^9 a clip), seconds (median of
         a run), kept_mb (of a clip in training), n_parameters, n_patients, n_positive, n_seeds, level, by_seed
-        (AUROCs joined by blanks), reason.
+        (AUROCs joined by blanks), reason; is_best (of its task), and of the others behind (AUROC less that
+        of the best arm, on the same patients and seeds), low_behind, high_behind, reason_behind; margin.
     """
     arms = study.arm_aurocs
     arms = arms[arms["fraction"] == arms["fraction"].max()]
@@ -154,11 +184,31 @@ def compute_cost(study: Study) -> pd.DataFrame:
     seeds = runs.agg(lambda aurocs: " ".join(f"{value:.4f}" for value in aurocs))
     named = seeds.rename("by_seed").reset_index() if len(seeds) else pd.DataFrame(columns=[*arm, "by_seed"])
     table = table.merge(named.astype({"by_seed": object}), on=arm, how="left")
-    return table.assign(level=study.how.level, by_seed=table["by_seed"].fillna(""))
+    table = table.assign(level=study.how.level, margin=study.margin, by_seed=table["by_seed"].fillna(""))
+    return table.merge(_behind(study, table), on=arm, how="left")
+
+
+def _behind(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Each arm with an AUROC against the best of its task."""
+    arm, found = ["task", "fraction", "backbone", "init"], []
+    for task, part in table[table["auroc"].notna()].groupby("task", sort=False):
+        one, best = part.drop(columns="reason"), part.loc[part["auroc"].idxmax()]
+        sides = [((row.backbone, row.init),) for row in one.itertuples()]
+        top = ((best["backbone"], best["init"]),)
+        wanted = [stats.Contrast(str(side[0]), side, top) for side in sides if side != top]
+        runs = study.runs[(study.runs["task"] == task) & (study.runs["fraction"] == best["fraction"])]
+        gaps = stats.contrasts(runs, study.predictions, wanted, study.how, study.rule, study.margin)
+        gaps = gaps.rename(columns={"effect": "behind", "low": "low_behind", "high": "high_behind"})
+        gaps = gaps.rename(columns={"reason": "reason_behind"}).set_index("contrast")
+        columns = ["behind", "low_behind", "high_behind", "reason_behind"]
+        beside = gaps[columns].reindex([str(side[0]) for side in sides]).set_index(one.index)
+        found.append(one[arm].join(beside).assign(is_best=[side == top for side in sides]))
+    columns = [*arm, "behind", "low_behind", "high_behind", "reason_behind", "is_best"]
+    return pd.concat(found) if found else pd.DataFrame(columns=columns)
 
 
 def say_cost(table: pd.DataFrame) -> str:
-    """The best arm of each task, and the cheapest whose interval reaches its AUROC.
+    """The best arm of each task, and the cheapest that is as good within the margin on the same patients.
 
     Args:
         table: from `compute_cost`.
@@ -170,16 +220,24 @@ def say_cost(table: pd.DataFrame) -> str:
             lines.append(f"{task}: no arm has an AUROC.")
             continue
         best = known.loc[known["auroc"].idxmax()]
-        near = known[(known["high"] >= best["auroc"]) & known[_measure(known)].notna()]
         lines.append(f"{place(best)}: the highest AUROC is {_arm(best)}.")
-        if len(near):
-            cheap = near.loc[near[_measure(known)].idxmin()]
-            is_best = cheap.name == best.name
-            reaches = "No cheaper arm's interval reaches it" if is_best else (
-                f"The cheapest whose interval reaches it is {_arm(cheap)}"
-            )  # fmt: skip
-            lines.append(f"{reaches}.")
+        lines.append(_cheapest(known, best))
     return "\n".join(lines)
+
+
+def _cheapest(known: pd.DataFrame, best: pd.Series) -> str:
+    """The cheapest arm that is as good as the best: its interval against it lies above -margin."""
+    margin, costs = float(best["margin"]), known[_measure(known)]
+    if not margin:
+        return "No plan names a margin, so no arm can be called as good."
+    near = known[(known["low_behind"] > -margin) & (costs < costs[best.name])]
+    if near.empty:
+        return f"No cheaper arm is shown to be as good within {margin:g} on the same patients."
+    cheap = near.loc[near[_measure(known)].idxmin()]
+    return (
+        f"The cheapest that is as good within {margin:g} on the same patients is {_arm(cheap)}: "
+        f"{interval(cheap, 'behind', 'low_behind', 'high_behind')} against the best."
+    )
 
 
 def _measure(table: pd.DataFrame) -> str:
@@ -203,7 +261,10 @@ def _no_cost(study: Study) -> str:
 SPEED = Question(
     "speed",
     "Epochs and exams to a given AUROC",
-    ("task", "fraction", "init", "target", "n_runs", "n_reached", "epoch", "exams", "reason_exams"),
+    (
+        "task", "fraction", "init", "target", "n_runs", "n_reached", "epoch", "by_luck", "by_luck_ever",
+        "exams", "reason_exams",
+    ),
     compute_speed,
     _no_speed,
     say_speed,
@@ -221,8 +282,8 @@ COST = Question(
     "cost",
     "AUROC and what it costs",
     (
-        "task", "backbone", "init", "auroc", "low", "high", "multiply_adds_g", "seconds", "kept_mb",
-        "n_parameters", "reason",
+        "task", "backbone", "init", "auroc", "low", "high", "behind", "low_behind", "high_behind",
+        "multiply_adds_g", "seconds", "kept_mb", "n_parameters", "reason",
     ),
     compute_cost,
     _no_cost,

@@ -12,9 +12,18 @@ from ctlib.metrics.probability import (
     calibration_slope,
     decision_curve,
     ece,
+    ece_floor,
     reliability,
 )
-from ctlib.metrics.ranking import auprc, auroc, prevalence, sensitivity_at_specificity
+from ctlib.metrics.ranking import (
+    auprc,
+    auroc,
+    auroc_by_luck,
+    prevalence,
+    sensitivity,
+    specificity,
+    threshold_at_specificity,
+)
 from ctlib.metrics.summary import by_run
 from ctlib.metrics.values import Metric
 
@@ -23,14 +32,18 @@ __all__ = [
     "Metric",
     "auprc",
     "auroc",
+    "auroc_by_luck",
     "brier",
     "by_run",
     "calibration_intercept",
     "calibration_slope",
     "decision_curve",
     "ece",
+    "ece_floor",
     "prevalence",
     "reliability",
-    "sensitivity_at_specificity",
+    "sensitivity",
+    "specificity",
     "study_scores",
+    "threshold_at_specificity",
 ]

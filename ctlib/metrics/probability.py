@@ -77,8 +77,7 @@ def reliability(labels: ArrayLike, scores: ArrayLike, n_bins: int = 10) -> pd.Da
     probabilities(score, "reliability curve")
     order = np.argsort(score, kind="stable")
     truth, score = truth[order], score[order]
-    wanted = np.arange(1, n_bins) * len(score) // n_bins
-    cuts = np.unique(np.r_[0, np.searchsorted(score, score[wanted], side="left")])
+    cuts = _cuts(score, n_bins)
     n = np.diff(np.r_[cuts, len(score)])
     share = np.add.reduceat(truth, cuts) / n
     z2 = float(ndtri(0.975)) ** 2
@@ -88,11 +87,17 @@ def reliability(labels: ArrayLike, scores: ArrayLike, n_bins: int = 10) -> pd.Da
     return pd.DataFrame(dict(zip(columns, values, strict=True)))
 
 
+def _cuts(score: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
+    """Where bins of about as many cases begin, of scores in order; equal scores stay in one."""
+    wanted = np.arange(1, n_bins) * len(score) // n_bins
+    return np.unique(np.r_[0, np.searchsorted(score, score[wanted], side="left")])
+
+
 def ece(labels: ArrayLike, scores: ArrayLike, n_bins: int = 10) -> Metric:
     """Expected calibration error: mean distance of score and share of disease over the bins of `reliability`.
 
     Bins are weighted by their cases (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602). Scores that are right
-    have a value above 0 too, by chance, the more so the fewer cases a bin has.
+    have a value above 0 too, by chance, the more so the fewer cases a bin has: see `ece_floor`.
 
     Args:
         labels: `[n]`, 0 or 1.
@@ -113,6 +118,37 @@ def ece(labels: ArrayLike, scores: ArrayLike, n_bins: int = 10) -> Metric:
         return Metric(math.nan, reason)
     bins = reliability(labels, scores, n_bins)
     return Metric(float(np.average((bins["score"] - bins["observed"]).abs(), weights=bins["n"])))
+
+
+def ece_floor(scores: ArrayLike, n_bins: int = 10, n_draws: int = 1000, seed: int = 0) -> Metric:
+    """The mean `ece` of scores that are right: of labels drawn with the scores as their probabilities.
+
+    Args:
+        scores: `[n]`, probabilities in [0, 1].
+        n_bins: number of bins of equal mass.
+        n_draws: draws of all labels.
+        seed: of the draws.
+
+    Returns:
+        A value in [0, 1]; NaN with a reason where there is no case or a score is not finite.
+
+    Raises:
+        ValueError: a score is outside [0, 1], or n_bins is below 1.
+
+    >>> rng = np.random.default_rng(0)
+    >>> [round(ece_floor(rng.random(n)).value, 2) for n in (88, 880, 8800)]
+    [0.11, 0.03, 0.01]
+    """
+    score = np.sort(np.asarray(scores, dtype=np.float64))
+    reason = undefined(*checked(np.zeros(len(score)), score))
+    if reason:
+        return Metric(math.nan, reason)
+    if n_bins < 1:
+        raise ValueError(f"n_bins is {n_bins}; give at least 1.")
+    probabilities(score, "calibration error")
+    drawn = np.random.default_rng(seed).random((n_draws, len(score))) < score
+    apart = np.add.reduceat(score - drawn, _cuts(score, n_bins), axis=1)
+    return Metric(float(np.abs(apart).sum(axis=1).mean() / len(score)))
 
 
 def calibration_slope(labels: ArrayLike, scores: ArrayLike) -> Metric:

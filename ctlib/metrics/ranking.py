@@ -6,9 +6,13 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score
 
 from ctlib.metrics.values import Metric, checked, one_class, undefined
+
+EXACT = 100
+"""Cases of the smaller class up to which chance is counted; beyond, the normal value is right to 1e-4."""
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> Metric:
@@ -41,6 +45,36 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> Metric:
     below = int(np.searchsorted(negatives, positives, side="left").sum())
     up_to = int(np.searchsorted(negatives, positives, side="right").sum())
     return Metric((below + up_to) / (2 * len(negatives) * len(positives)))
+
+
+def auroc_by_luck(target: float, n_positive: int, n_negative: int) -> Metric:
+    """Probability that scores which know nothing reach an AUROC.
+
+    The exact distribution of Mann and Whitney's U where a class has at most `EXACT` cases, else the normal
+    one with a correction for continuity; scores are taken to have no ties.
+
+    Args:
+        target: the AUROC.
+        n_positive: cases with disease.
+        n_negative: cases without.
+
+    Returns:
+        A value in [0, 1]; NaN with a reason where a class is empty.
+
+    >>> round(auroc_by_luck(0.7, 12, 12).value, 3)
+    0.05
+    """
+    if min(n_positive, n_negative) < 1:
+        return Metric(math.nan, f"{n_positive} cases with disease and {n_negative} without")
+    pairs = math.ceil(round(target * n_positive * n_negative, 9))
+    if pairs <= 0 or pairs > n_positive * n_negative:
+        return Metric(float(pairs <= 0))
+    above, some = divmod(pairs, n_negative)  # cases with disease above all others, and above some of them
+    places = [*np.arange(above) + n_negative, *([some - 0.5] if some else [])]
+    places = [*places, *(-1.0 - np.arange(n_positive - len(places)))]
+    method = "exact" if min(n_positive, n_negative) <= EXACT else "asymptotic"
+    found = mannwhitneyu(places, np.arange(n_negative), alternative="greater", method=method)
+    return Metric(float(found.pvalue))
 
 
 def auprc(labels: ArrayLike, scores: ArrayLike) -> Metric:
@@ -78,11 +112,11 @@ def prevalence(labels: ArrayLike) -> Metric:
     return Metric(float(truth.mean())) if len(truth) else Metric(math.nan, "no case")
 
 
-def sensitivity_at_specificity(labels: ArrayLike, scores: ArrayLike, specificity: float = 0.9) -> Metric:
-    """Share of disease above the lowest threshold that leaves enough of the others below it.
+def threshold_at_specificity(labels: ArrayLike, scores: ArrayLike, specificity: float = 0.9) -> Metric:
+    """The lowest threshold that leaves enough of the exams without disease below it.
 
-    A score at the threshold counts as disease, and equal scores are never parted; the threshold is chosen on
-    the same cases, so with few of them the value flatters.
+    A score at the threshold counts as disease, and equal scores are never parted. Choose it on other cases
+    than those whose sensitivity it is for: on the same, with few of them, the value flatters.
 
     Args:
         labels: `[n]`, 0 or 1.
@@ -90,13 +124,13 @@ def sensitivity_at_specificity(labels: ArrayLike, scores: ArrayLike, specificity
         specificity: share of label 0 that must lie below the threshold, in [0, 1].
 
     Returns:
-        A value in [0, 1]; NaN with a reason as for `auroc`.
+        A score, infinite where no score will do; NaN with a reason as for `auroc`.
 
     Raises:
         ValueError: lengths differ, a label is neither 0 nor 1, or the specificity is outside [0, 1].
 
-    >>> sensitivity_at_specificity([0, 0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.2, 0.5, 0.7], 0.75).value
-    0.6666666666666666
+    >>> threshold_at_specificity([0, 0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.2, 0.5, 0.7], 0.75).value
+    0.5
     """
     if not 0 <= specificity <= 1:
         raise ValueError(f"specificity is {specificity:g}; give a share from 0 to 1.")
@@ -109,4 +143,27 @@ def sensitivity_at_specificity(labels: ArrayLike, scores: ArrayLike, specificity
     below = np.searchsorted(negatives, thresholds, side="left")
     # counts and not shares: 0.9 of 10 cases is 9 of them, whatever the last bit of 9 / 10
     enough = thresholds[below >= math.ceil(round(specificity * len(negatives), 9))][0]
-    return Metric(float((score[truth == 1] >= enough).mean()))
+    return Metric(float(enough))
+
+
+def sensitivity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Metric:
+    """Share of disease at or above a threshold; NaN with a reason as for `auroc`.
+
+    >>> labels, scores = [0, 0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.2, 0.5, 0.7]
+    >>> sensitivity(labels, scores, 0.5).value, specificity(labels, scores, 0.5).value
+    (0.6666666666666666, 0.75)
+    """
+    return _called_ill(labels, scores, threshold, 1)
+
+
+def specificity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Metric:
+    """Share of the others below a threshold; see `sensitivity`."""
+    found = _called_ill(labels, scores, threshold, 0)
+    return Metric(1 - found.value, found.reason)
+
+
+def _called_ill(labels: ArrayLike, scores: ArrayLike, threshold: float, label: int) -> Metric:
+    """Share of a class at or above a threshold."""
+    truth, score = checked(labels, scores)
+    reason = undefined(truth, score) or one_class(truth)
+    return Metric(math.nan, reason) if reason else Metric(float((score[truth == label] >= threshold).mean()))

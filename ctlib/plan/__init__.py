@@ -100,6 +100,7 @@ class Setting:
         store_codec: of the stored volumes.
         memory_mb: of this machine, for runs that compute on its CPU.
         notes: sentences that the plan is to carry on.
+        of_seeds: what runs of this profile say of the spread between seeds; None assumes one by size.
     """
 
     profile: str
@@ -110,6 +111,7 @@ class Setting:
     store_codec: str = "none"
     memory_mb: float = math.inf
     notes: Sequence[str] = ()
+    of_seeds: power.Seeds | None = None
 
 
 def batches(run: Run, size: CohortSize) -> int:
@@ -187,7 +189,7 @@ def make(
     return Plan(
         *(setting.profile, setting.workers, _counts(table), costs, _disk(setting, all_runs, all_states)),
         _power(setting, runs),
-        design_of(runs),
+        design_of(runs, setting.of_seeds),
         sum(todo),
         schedule(todo, setting.workers),
         tuple(_notes(setting, all_runs, costs)),
@@ -250,12 +252,14 @@ def _power(setting: Setting, runs: Sequence[Run]) -> pd.DataFrame:
         n_negative = folds * size.patients["test"] - n_positive
         if min(n_positive, n_negative) > 0:
             scored[name] = power.Scored(n_positive, n_negative, folds)
-    return power.sheet(scored, design_of(runs)) if scored else pd.DataFrame()
+    return power.sheet(scored, design_of(runs, setting.of_seeds)) if scored else pd.DataFrame()
 
 
-def design_of(runs: Sequence[Run]) -> power.Design:
-    """Networks and seeds of a grid, with what is assumed by default."""
-    return power.Design(len({run.backbone for run in runs}), len({run.seed for run in runs}))
+def design_of(runs: Sequence[Run], of_seeds: power.Seeds | None = None) -> power.Design:
+    """Networks and seeds of a grid, with what is assumed by default; of several sizes the widest spread."""
+    assumed = max((power.ASSUMED[size] for size in {run.size for run in runs}), key=attrgetter("sd"))
+    networks, seeds = len({run.backbone for run in runs}), len({run.seed for run in runs})
+    return power.Design(networks, seeds, of_seeds=of_seeds or assumed)
 
 
 def _notes(setting: Setting, runs: Sequence[Run], costs: pd.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ctlib import calibration, housekeeping, rates, tables
+from ctlib import calibration, housekeeping, power, rates, stats, tables
 from ctlib.arms import arms, single, skipped, turns
 from ctlib.calibration import GPU_MULTIPLY_ADDS
 from ctlib.cohorts import task
@@ -70,6 +70,7 @@ def plan_of(
         loader_workers,
         memory_mb=calibration.memory_mb(),
         notes=notes,
+        of_seeds=of_seeds(workspace),
     )
     return make(setting, runs, states)
 
@@ -118,10 +119,20 @@ def plan_of_profile(
         values.get("store_codec", "none"),
         calibration.memory_mb(),
         [*ids, *_left_out(workspace, values)],
+        of_seeds(workspace),
     )
     states = _states(workspace, found.runs, found.unknown)
     searched = zip(search, _states(workspace, search, found.search_unknown), strict=True)
     return make(setting, found.runs, states, list(searched))
+
+
+def of_seeds(workspace: Workspace) -> power.Seeds | None:
+    """How much finished runs of a workspace differ between seeds; None where there are too few."""
+    paths = workspace.table("runs"), workspace.table("predictions")
+    if not all(path.is_file() for path in paths):
+        return None
+    runs, predictions = tables.read("runs", paths[0]), tables.read("predictions", paths[1])
+    return power.measured_seeds(stats.run_aurocs(runs, predictions))
 
 
 # ---- the runs of a profile ---------------------------------------------------------------

@@ -17,7 +17,9 @@ from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these, seeds_alike
 from ctlib.stats.decisions import Decision, decide
 from ctlib.stats.families import SEEDS_ASKED, holm, seeds_apart
+from ctlib.stats.halves import injected
 from ctlib.stats.intervals import Bootstrap, auroc_interval
+from ctlib.stats.learned import without_unlearned
 from ctlib.stats.learning import learning_curves, worth
 from ctlib.stats.pairs import DeLong, delong
 
@@ -39,9 +41,11 @@ __all__ = [
     "delong",
     "effects",
     "holm",
+    "injected",
     "learning_curves",
     "run_aurocs",
     "seeds_apart",
+    "without_unlearned",
     "worth",
 ]
 

@@ -11,21 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from ctlib import tables
 from ctlib.stats.arms import PLAIN, Arm, Task, arms_of, shown, tasks
-from ctlib.stats.crossed import Array, Estimate, Population, for_next, for_these
+from ctlib.stats.crossed import Array, Estimate, Interval, Population, for_next, for_these
 from ctlib.stats.decisions import decide
 from ctlib.stats.families import holm
 from ctlib.stats.intervals import Bootstrap
+from ctlib.stats.noncentral import moved_at
 
 MEAN_OF = "mean of "
 """How the name of a row that averages networks begins."""
 ESTIMATED = [
     *("effect", "low", "high", "se", "freedom", "p_value", "p_holm", "equivalent"),
     *("spread", "low_spread", "high_spread", "low_mean", "high_mean", "p_mean"),
-    *("low_next", "high_next", "p_next"),
+    *("low_next", "high_next", "p_next", "low_p_next", "high_p_next"),
 ]
 """Columns of a difference, in order."""
 
@@ -95,8 +98,9 @@ def contrasts(
         table; equivalent whether two one-sided tests show it within -+ margin (`decisions`). spread is the
         standard deviation of the effect between networks; low_mean and high_mean the interval of the mean
         over networks like these, p_mean its test; low_next and high_next where the effect of a next network
-        lies; p_next the probability that it is above 0. A missing, failed or unscored run leaves its row NaN
-        and is named in `reason`; `reason_next` says why nothing is said of other networks.
+        lies; p_next the probability that it is above 0, and low_p_next and high_p_next the interval of that
+        probability (see `chance_above`). A missing, failed or unscored run leaves its row NaN and is named in
+        `reason`; `reason_next` says why nothing is said of other networks.
 
     Raises:
         ValueError: see `run_aurocs`.
@@ -153,6 +157,7 @@ def _against(first: Array, second: Array, paired: bool) -> Array:
 def estimated(estimate: Estimate, population: Population, level: float, margin: float) -> dict[str, Any]:
     """The columns `ESTIMATED`, without p_holm."""
     here, mean, following = (e.interval(level) for e in (estimate, population.mean, population.next))
+    chance = chance_above(population, level)
     return {
         **{"effect": here.value, "low": here.low, "high": here.high},
         **{"se": estimate.se, "freedom": estimate.freedom, "p_value": estimate.p_value},
@@ -161,7 +166,28 @@ def estimated(estimate: Estimate, population: Population, level: float, margin: 
         **{"low_spread": population.low_spread, "high_spread": population.high_spread},
         **{"low_mean": mean.low, "high_mean": mean.high, "p_mean": population.mean.p_value},
         **{"low_next": following.low, "high_next": following.high, "p_next": population.next.p_above},
+        **{"low_p_next": chance.low, "high_p_next": chance.high},
     }
+
+
+def chance_above(population: Population, level: float) -> Interval:
+    """The probability that a next network's effect is above 0, with its interval.
+
+    The effects of networks are taken as normal and exchangeable: the next is drawn as those that were run.
+    The interval inverts the noncentral t distribution of mean / standard error (as that of a standardized
+    mean, Hedges and Olkin 1985); how much wider a next network spreads than the mean is taken as known.
+
+    Args:
+        population: what is known of networks like these.
+        level: of the interval.
+    """
+    mean, further = population.mean, population.next
+    if population.reason:
+        return Interval(math.nan, math.nan, math.nan, population.reason)
+    tails = ((1 + level) / 2, (1 - level) / 2)
+    ends = [moved_at(mean.value / mean.se, mean.freedom, tail) for tail in tails]
+    low, high = ndtr(np.array(ends) * mean.se / further.se)
+    return Interval(further.p_above, float(low), float(high))
 
 
 def effects(

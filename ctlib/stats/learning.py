@@ -12,7 +12,8 @@ The interval of r is made of draws of all AUROCs of both sides at once: what the
 with the covariance that runs of two seeds share over the draws of patients) plus what the seeds do (Student's
 t with S - 1 degrees of freedom in the directions in which seeds differ). In a draw whose curve never gets
 there, r is infinite; where the curve does not rise and lies above all along, 0. So an interval may end at
-infinity: then the data do not say how much it is worth at most.
+infinity: then the data do not say how much it is worth at most, the curve is too flat to read a number from,
+and only the lower end is given.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ FURTHEST = 1000.0
 """Ratios beyond are given as infinite: no curve of a few fractions reaches so far."""
 WITHIN = f"with {FURTHEST:g} times as many exams"
 FLAT = "its AUROC does not rise with the number of exams"
+OPEN = "its interval has no upper end: the second side's curve is too flat to say how much at most"
 PERFECT = "it orders all exams rightly at some fraction, and has no error to fall"
 
 
@@ -216,7 +218,8 @@ def worth(
     Returns:
         One row for each task and fraction that the grid holds from both sides: task, fraction, n_exams (of
         the first), auroc_first, auroc_second, equal_exams (of the second's curve), ratio (equal_exams /
-        n_exams), low, high (of the ratio; may be 0 or infinite), extra_exams (equal_exams - n_exams),
+        n_exams; NaN where high is infinite), low, high (of the ratio; may be 0 or infinite), extra_exams
+        (equal_exams - n_exams),
         low_extra, high_extra, extrapolated (equal_exams lies outside the second's fractions), reason (why
         the ratio or its interval is NaN, or '').
 
@@ -255,14 +258,15 @@ def _worth(task: Task, curves: list[_Curve], how: Bootstrap) -> list[dict[str, A
     for k, n in enumerate(one.n):
         equal = float(exams_for(1 - mean[0, k], *law)) if law else math.nan
         far = law is not None and equal > FURTHEST * n
-        why = reason or (f"the second side's curve does not reach it {WITHIN}" if far else task.exams.few)
-        equal = math.nan if far else equal
         low, high = ends[:, k]
+        unbounded = OPEN if math.isinf(high) else ""
+        why = f"the second side's curve does not reach it {WITHIN}" if far else task.exams.few or unbounded
+        equal = math.nan if far or unbounded else equal
         rows.append(
             {"n_exams": n, "auroc_first": mean[0, k], "auroc_second": mean[1, k], "equal_exams": equal}
             | {"ratio": equal / n, "low": low, "high": high, "extra_exams": equal - n}
             | {"low_extra": n * (low - 1), "high_extra": n * (high - 1)}
-            | {"extrapolated": bool(equal < two.n.min() or equal > two.n.max()), "reason": why}
+            | {"extrapolated": bool(equal < two.n.min() or equal > two.n.max()), "reason": reason or why}
         )
     return rows
 
