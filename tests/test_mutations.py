@@ -128,7 +128,7 @@ def test_a_fault_is_noticed_by_a_fast_test_a_slow_one_or_none(mutations, project
 
 @judging
 def test_a_test_that_fails_anyway_notices_nothing(mutations, project, unchanged):
-    with pytest.raises(mutations.FaultError, match="'a fault': .*::test_broken fails without a fault too"):
+    with pytest.raises(mutations.FaultError, match=r"'a fault': .*::test_broken fails without a fault too"):
         judged(mutations, project, unchanged, "2 * x", "3 * x", "::test_broken")
 
 
