@@ -149,7 +149,7 @@ PATIENTS = (
         'torn = table[splits.transform("nunique") > 1]',
         'torn = table[splits.transform("nunique") > 3]',
         "the same, where splits are those of others",
-        ("tests/test_splits.py",),
+        ("tests/test_splits.py::test_bad_files_are_named_without_a_patient",),
     ),
     Fault(
         "training on validation patients",
@@ -204,6 +204,10 @@ PATIENTS = (
     ),
 )
 
+ARMS_OF_A_SEED = (
+    "tests/test_grid.py::test_the_arms_of_a_seed_see_the_same_batches_and_test_patients_are_not_measured"
+)
+
 TRAINING = (
     Fault(
         "unseeded order",
@@ -235,7 +239,7 @@ TRAINING = (
         "n_batches * run.batch_size, run.seed)",
         "n_batches * run.batch_size, run.seed + len(run.init))",
         "two arms of a seed differ by luck and not by their weights alone",
-        ("tests/test_grid.py",),
+        (ARMS_OF_A_SEED,),
     ),
     Fault(
         "the head depends on the backbone",
@@ -283,7 +287,7 @@ TRAINING = (
         'intensity(store, in_split["train"], cut)',
         "intensity(store, rows, cut)",
         "test patients are known before the test",
-        ("tests/test_grid.py",),
+        (ARMS_OF_A_SEED,),
     ),
     Fault(
         "the weights of the last epoch instead of the best",
@@ -299,7 +303,7 @@ TRAINING = (
         "    network.eval()\n",
         "",
         "scores depend on dropout and on the other clips of the batch",
-        ("tests/test_training.py", "tests/test_grid.py"),
+        ("tests/test_training.py::test_a_prediction_does_not_depend_on_dropout_or_on_the_batch",),
     ),
     Fault(
         "permuted labels not permuted",
@@ -307,7 +311,10 @@ TRAINING = (
         "if run.control == PERMUTED_LABELS:",
         "if run.control == PERMUTED_LABELS.upper():",
         "the negative control finds what the runs find",
-        ("tests/test_negative_controls.py",),
+        (
+            "tests/test_negative_controls.py"
+            "::test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones",
+        ),
     ),
 )
 
@@ -318,7 +325,7 @@ RESULTS = (
         "logits.append(network(clip).float().cpu())",
         "logits.append(network(clip).float().cpu().round(decimals=2))",
         "scores tie: AUROCs move by chance",
-        ("tests/test_training.py", "tests/test_cli.py"),
+        ("tests/test_training.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
     ),
     Fault(
         "scores rounded to 1",
@@ -326,7 +333,7 @@ RESULTS = (
         "scores = expit(logits[:, 0].astype(np.float64))",
         "scores = expit(logits[:, 0].astype(np.float32))",
         "of two high logits nobody knows which is higher",
-        ("tests/test_grid.py::test_the_validation_metric_is_the_auroc_of_the_highest_clip_scores",),
+        ("tests/test_grid.py::test_high_logits_give_scores_that_differ",),
     ),
     Fault(
         "lowest instead of highest clip score",
@@ -350,7 +357,7 @@ RESULTS = (
         "return _estimate(values, [(between, n_seeds - 1)], shared, patients)",
         "return _estimate(values, [(between, n_seeds)], shared, patients)",
         "with three seeds an interval at 95 % is a quarter too short",
-        ("ctlib/stats/crossed.py", "tests/test_stats_crossed.py"),
+        ("tests/test_stats_crossed.py",),
     ),
     Fault(
         "unpaired bootstrap",
@@ -368,7 +375,10 @@ RESULTS = (
         'pd.factorize(scores["patient_id"], sort=True)',
         "pd.factorize(np.arange(len(scores)), sort=True)",
         "exams of a patient count as independent: intervals are too short",
-        ("tests/test_stats_exams.py",),
+        (
+            "tests/test_stats_exams.py"
+            "::test_all_exams_of_a_patient_are_drawn_together_and_classes_keep_their_size",
+        ),
     ),
     Fault(
         "exams of different folds ranked together",
@@ -384,7 +394,7 @@ RESULTS = (
         "np.maximum.accumulate(left * p[order])",
         "np.maximum.accumulate(p[order])",
         "of seven networks without an effect one is called better in a third of the studies",
-        ("ctlib/stats/families.py", "tests/test_stats_contrasts.py"),
+        ("ctlib/stats/families.py",),
     ),
     Fault(
         "arms exchanged in a difference",
@@ -400,7 +410,7 @@ RESULTS = (
         "for k, (init, look) in enumerate(looks.items()):",
         "for k, (init, look) in enumerate(zip(looks, reversed(looks.values()), strict=True)):",
         "the legend gives the dots of one arm to the other",
-        ("tests/test_figures.py::test_every_run_and_every_mean_is_in_its_panel",),
+        ("tests/test_figures.py::test_dots_means_and_intervals_have_the_colour_of_their_init",),
     ),
     Fault(
         "a forest's axis with exchanged arms",
@@ -419,7 +429,7 @@ FILES = (
         'temporary.write_text(text, encoding="utf-8")',
         'path.write_text(text, encoding="utf-8")\n        temporary.write_text(text, encoding="utf-8")',
         "a process that is killed leaves half a result, which is read as a whole one",
-        ("tests/test_workspace.py::test_a_text_file_is_never_half_written",),
+        ("tests/test_workspace.py::test_a_write_that_is_interrupted_leaves_the_old_text",),
     ),
     Fault(
         "a half-written volume",
@@ -435,15 +445,15 @@ FILES = (
         "self._path(uid, ending).unlink(missing_ok=True)",
         "pass",
         "a volume that was being replaced is read under the record of the one before",
-        ("tests/test_store.py",),
+        ("tests/test_store.py::test_a_failed_write_leaves_nothing_behind_but_voxels_without_a_record",),
     ),
     Fault(
         "a claim ignored",
         "ctlib/claims.py",
         "if before is not None and not _stale(before, token, stale_s):",
-        "if before is None and _stale(folder, token, stale_s):",
+        "if before is not None and not folder.is_dir():",
         "two processes compute one run and write over each other",
-        ("tests/test_claims.py::test_a_claim_is_made_told_and_removed",),
+        ("tests/test_grid.py::test_a_run_of_another_process_is_left_to_it", "tests/test_claims.py"),
     ),
     Fault(
         "a lost claim not noticed",
@@ -451,7 +461,7 @@ FILES = (
         'return _read(self.path).get("token") == self.token and _highest(self.path.parent) == self.path',
         "return True",
         "a process that was stopped wakes up and writes over the result of another",
-        ("tests/test_claims.py",),
+        ("tests/test_grid.py::test_a_run_of_another_process_is_left_to_it", "tests/test_claims.py"),
     ),
     Fault(
         "a finished run computed again",
@@ -520,7 +530,7 @@ READERS = (
         'return self._hashed("path", part, PART_DIGITS) + ending.lower()',
         "return part",
         "folders are called after patients",
-        ("tests/test_identity.py", "tests/test_privacy.py"),
+        ("tests/test_identity.py", "tests/test_privacy.py::test_prepare_tells_no_name"),
     ),
     Fault(
         "pseudonyms without the key",
