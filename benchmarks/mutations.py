@@ -6,8 +6,8 @@ The faults stand in benchmarks/faults.py. Each is written into a copy of its own
 files only, so that tests of real files are skipped), and pytest runs there, one process a fault, until the
 first test fails: the tests that the fault names and, where none of those fails, all others. Fast tests come
 before the rest of `make test`. A test that fails in an unchanged copy too notices nothing: it is an error
-that names the fault, as is an old text that is not there. With `--quick` only the named tests run: about
-10 s a fault. Without, a fault that no fast test notices takes the time of the whole suite in one process.
+that names the fault, as is an old text that is not there. With `--quick` only the named tests run. Without,
+a fault that no fast test notices takes the time of the whole suite in one process.
 
 Prints a line a fault with what noticed it and the time it took, then the totals; ends with 1 unless every
 fault was noticed.
@@ -75,62 +75,67 @@ def copied(project: Path, target: Path) -> Path:
     return target
 
 
-def first_failing(copy: Path, tests: Sequence[str], marks: str) -> str:
-    """The first test of a copy that fails, without its parameters; '' where none does.
+def failing(copy: Path, tests: Sequence[str], marks: str, first: bool = True) -> list[str]:
+    """The tests of a copy that fail, without their parameters.
 
     Args:
-        copy: from `copied`.
+        copy: of the project.
         tests: arguments of pytest; () for all.
-        marks: of the tests that run, as pytest's -m takes them.
+        marks: of the tests that run, as pytest's -m takes them; '' for all.
+        first: stop at the first that fails.
 
     Raises:
         FaultError: the tests did not run: one is missing, or the code cannot be imported.
     """
-    words = ["-q", "-x", "-m", marks, "-p", "no:cacheprovider", "--tb=no", f"--ignore={OWN_TEST}", *tests]
+    words = ["-q", "-m", marks, "-p", "no:cacheprovider", "--tb=no", f"--ignore={OWN_TEST}", *tests]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words],
+        [sys.executable, "-m", "pytest", *words, *(["-x"] if first else [])],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(copy)},
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode in (PASSED, NONE_SELECTED):
-        return ""
-    found = _FAILING.search(done.stdout)
-    if done.returncode != FAILED or not found:
-        raise FaultError(f"its tests did not run:\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
-    return found[1]
+    found = list(dict.fromkeys(_FAILING.findall(done.stdout)))
+    if done.returncode not in (PASSED, NONE_SELECTED) and not (done.returncode == FAILED and found):
+        raise FaultError(f"the tests did not run:\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
+    return found
 
 
-def judge(fault: Fault, project: Path, unchanged: Path, quick: bool) -> Verdict:
+def judge(fault: Fault, unchanged: Path, quick: bool) -> Verdict:
     """Apply a fault to a copy, and look which test notices it.
 
     Args:
         fault: the fault.
-        project: what is copied.
-        unchanged: a copy without a fault.
+        unchanged: a copy without a fault, from `copied`.
         quick: only the tests that the fault names.
 
     Raises:
-        FaultError: it cannot be applied, or no test can judge it; the sentence names it.
+        FaultError: it cannot be applied, or its tests do not run; the sentence names it.
     """
     began = time.monotonic()
     asked = (fault.tests,) if quick else (fault.tests, ())
-    test, fast = "", True
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        copy = copied(project, Path(folder))
+        copy = Path(shutil.copytree(unchanged, folder, dirs_exist_ok=True))
         fault.apply(copy)
         try:
             for marks, tests in product((FAST, REST), asked):
-                if test := first_failing(copy, tests, marks):
-                    fast = marks == FAST
-                    break
-            if test and first_failing(unchanged, [test], FAST if fast else REST):
-                raise FaultError(f"{test} fails without a fault too; repair it first")
+                if found := failing(copy, tests, marks):
+                    return Verdict(fault, found[0], marks == FAST, time.monotonic() - began)
         except FaultError as error:
             raise FaultError(f"fault {fault.name!r}: {error}") from error
-    return Verdict(fault, test, fast, time.monotonic() - began)
+    return Verdict(fault, "", False, time.monotonic() - began)
+
+
+def unfounded(verdicts: Sequence[Verdict], unchanged: Path) -> list[str]:
+    """A sentence for each fault that was noticed by a test that fails without a fault too."""
+    tests = list(dict.fromkeys(verdict.test for verdict in verdicts if verdict.test))
+    broken = failing(unchanged, tests, marks="", first=False) if tests else []
+    return [
+        f"fault {verdict.fault.name!r}: {verdict.test} fails without a fault too; repair it first"
+        for verdict in verdicts
+        if verdict.test in broken
+    ]
 
 
 def totals(verdicts: Sequence[Verdict], quick: bool) -> list[str]:
@@ -161,17 +166,18 @@ def chosen(names: Sequence[str]) -> list[Fault]:
 @click.option("--quick", is_flag=True, help="Only the tests that a fault names.")
 def main(names: tuple[str, ...], jobs: int, quick: bool) -> None:
     """Judge the faults, and say what was not noticed."""
-    faults, verdicts, errors = chosen(names), [], []
+    verdicts: list[Verdict] = []
+    errors: list[str] = []
     with tempfile.TemporaryDirectory(prefix="unchanged-") as folder, ThreadPoolExecutor(jobs) as pool:
         unchanged = copied(PROJECT, Path(folder))
-        for work in as_completed([pool.submit(judge, fault, PROJECT, unchanged, quick) for fault in faults]):
+        for work in as_completed([pool.submit(judge, fault, unchanged, quick) for fault in chosen(names)]):
             try:
                 verdicts.append(work.result())
                 click.echo(verdicts[-1])
             except FaultError as error:
                 errors.append(str(error))
-                click.echo(error, err=True)
-    click.echo("\n".join(totals(verdicts, quick)))
+        errors += unfounded(verdicts, unchanged)
+    click.echo("\n".join([*errors, *totals(verdicts, quick)]))
     raise SystemExit(bool(errors) or not all(verdict.test for verdict in verdicts))
 
 

@@ -102,9 +102,9 @@ def unchanged(project, mutations, tmp_path_factory):
     return mutations.copied(project, tmp_path_factory.mktemp("unchanged"))
 
 
-def judged(mutations, project, unchanged, old, new, named, quick=True):
+def judged(mutations, unchanged, old, new, named, quick=True):
     fault = mutations.Fault("a fault", "thing.py", old, new, "", (f"test_thing.py{named}",))
-    return mutations.judge(fault, project, unchanged, quick)
+    return mutations.judge(fault, unchanged, quick)
 
 
 def test_a_copy_holds_what_is_tracked_in_a_repository_of_its_own(project, unchanged):
@@ -113,13 +113,14 @@ def test_a_copy_holds_what_is_tracked_in_a_repository_of_its_own(project, unchan
 
 
 @judging
-def test_a_fault_is_noticed_by_a_fast_test_a_slow_one_or_none(mutations, project, unchanged):
-    fast = judged(mutations, project, unchanged, "2 * x", "3 * x", "::test_double")
-    slow = judged(mutations, project, unchanged, "x / 2", "x / 4", "::test_half")
-    none = judged(mutations, project, unchanged, "x / 3", "x / 4", "::test_double")
+def test_a_fault_is_noticed_by_a_fast_test_a_slow_one_or_none(mutations, unchanged):
+    fast = judged(mutations, unchanged, "2 * x", "3 * x", "::test_double")
+    slow = judged(mutations, unchanged, "x / 2", "x / 4", "::test_half")
+    none = judged(mutations, unchanged, "x / 3", "x / 4", "::test_double")
     assert (fast.test, fast.fast) == ("test_thing.py::test_double", True)
     assert (slow.test, slow.fast) == ("test_thing.py::test_half", False)
-    assert none.test == "" and "NOT NOTICED" in str(none) and (project / "thing.py").read_text() == CODE
+    assert none.test == "" and "NOT NOTICED" in str(none) and (unchanged / "thing.py").read_text() == CODE
+    assert mutations.unfounded([fast, slow, none], unchanged) == []
     assert mutations.totals([fast, slow, none], quick=False) == [
         "fast set notices 1 of 3, whole suite 2 of 3",
         "not noticed: a fault",
@@ -127,19 +128,22 @@ def test_a_fault_is_noticed_by_a_fast_test_a_slow_one_or_none(mutations, project
 
 
 @judging
-def test_a_test_that_fails_anyway_notices_nothing(mutations, project, unchanged):
-    with pytest.raises(mutations.FaultError, match=r"'a fault': .*::test_broken fails without a fault too"):
-        judged(mutations, project, unchanged, "2 * x", "3 * x", "::test_broken")
+def test_a_test_that_fails_anyway_notices_nothing(mutations, unchanged):
+    verdict = judged(mutations, unchanged, "2 * x", "3 * x", "::test_broken")
+    assert verdict.test == "test_thing.py::test_broken"
+    assert mutations.unfounded([verdict], unchanged) == [
+        "fault 'a fault': test_thing.py::test_broken fails without a fault too; repair it first"
+    ]
 
 
 @judging
-def test_other_tests_are_asked_where_the_named_ones_notice_nothing(mutations, project, unchanged):
-    found = judged(mutations, project, unchanged, "2 * x", "3 * x", "::test_half", quick=False)
+def test_other_tests_are_asked_where_the_named_ones_notice_nothing(mutations, unchanged):
+    found = judged(mutations, unchanged, "2 * x", "3 * x", "::test_half", quick=False)
     assert (found.test, found.fast) == ("test_thing.py::test_double", True)
 
 
 @judging
-def test_a_fault_whose_tests_cannot_run_is_named(mutations, project, unchanged):
+def test_a_fault_whose_tests_cannot_run_is_named(mutations, unchanged):
     for new, named in (("3 *", "::test_double"), ("3 * x", "::test_gone")):
-        with pytest.raises(mutations.FaultError, match="fault 'a fault': its tests did not run"):
-            judged(mutations, project, unchanged, "2 * x", new, named)
+        with pytest.raises(mutations.FaultError, match="fault 'a fault': the tests did not run"):
+            judged(mutations, unchanged, "2 * x", new, named)
