@@ -242,12 +242,12 @@ TRAINING = (
         (ARMS_OF_A_SEED,),
     ),
     Fault(
-        "the head depends on the backbone",
+        "another head for another init",
         "ctlib/inits.py",
         "generator = torch.Generator().manual_seed(_stream(seed, _HEAD_STREAM))",
-        "generator = torch.Generator().manual_seed(_stream(seed + len(backbone_key), _HEAD_STREAM))",
-        "networks of a seed begin with other heads",
-        ("tests/test_inits.py::test_the_head_does_not_depend_on_what_the_backbone_draws",),
+        "generator = torch.Generator().manual_seed(_stream(seed + len(init.name), _HEAD_STREAM))",
+        "two arms of a seed differ by luck and not by their weights alone",
+        ("tests/test_inits.py::test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new",),
     ),
     Fault(
         "a missing tensor accepted",
