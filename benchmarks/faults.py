@@ -200,7 +200,7 @@ PATIENTS = (
         'rows.groupby("study")[source].transform("max")',
         'rows.groupby("study")[source].transform("last")',
         "an exam whose disease lies elsewhere is called well",
-        ("tests/test_grid.py::test_the_published_study_label_is_that_of_the_clips",),
+        ("tests/test_grid.py::test_clips_are_counted_within_the_study_and_labels_are_the_studys",),
     ),
 )
 
@@ -535,7 +535,7 @@ READERS = (
 """,
         "        with warnings.catch_warnings():\n",
         "pydicom's warnings repeat values of headers: they stand in the output of a notebook",
-        ("tests/test_volumes.py::test_hashed_uids_raise_no_warnings",),
+        ("tests/test_privacy.py::test_values_that_pydicom_would_repeat_are_not_heard",),
     ),
     Fault(
         "a file's name as it is",
