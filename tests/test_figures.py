@@ -396,6 +396,22 @@ def test_every_run_and_every_mean_is_in_its_panel():
     assert ends == pytest.approx(wanted.sort_values("fraction")[["low", "high"]].to_numpy())
 
 
+def test_dots_means_and_intervals_have_the_colour_of_their_init():
+    runs, _, predictions = results()
+    dots, means = run_aurocs(runs, predictions), arm_aurocs(runs, predictions, Bootstrap(50))
+    panel = figures.auroc_by_fraction(dots, means).axes[0]  # first task, first network
+    for table, marker in ((dots, "."), (means, "None")):
+        here = table[(table["task"] == TASKS[0]) & (table["backbone"] == NETWORKS[0])]
+        drawn = {
+            to_hex(line.get_color()): sorted(line.get_ydata())
+            for line in panel.lines
+            if line.get_marker() == marker
+        }
+        for init in INITS_USED:
+            wanted = sorted(here.loc[here["init"] == init, "auroc"])
+            assert drawn[INITS[init].colour.lower()] == pytest.approx(wanted)
+
+
 def test_missing_runs_are_shown_as_missing():
     scores = FIGURES["auroc_by_fraction, missing runs"]()
     assert [ax.texts[0].get_text() if ax.texts else "" for ax in scores.axes[:3]] == [
@@ -415,6 +431,7 @@ def test_the_forest_says_what_the_table_says():
     ].get_title(loc="left")
     first = next(line for line in figure.axes[0].lines if list(line.get_xdata()) == [-0.2, 0.04])
     assert list(first.get_ydata()) == [1, 1]
+    assert figure.get_supxlabel() == "difference in test AUROC: video − random"
     with pytest.raises(ValueError, match="2 pairs of inits"):
         figures.effect_forest(pd.concat([table, table.assign(init="imagenet")]))
 

@@ -15,13 +15,14 @@ from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
 from ctlib import finetuning, housekeeping, metrics, tables
+from ctlib.claims import Busy, claimed
 from ctlib.engine import Engine, Outcome
 from ctlib.finetuning import execute
 from ctlib.grid import expand, run_grid
 from ctlib.inits import Init, network, save_weights
 from ctlib.results import collect, finished
 from ctlib.runs import LATER, PROTOCOL_VERSION, Run, digest, fingerprint, labelled_clips
-from ctlib.scores import study_auroc
+from ctlib.scores import predictions, study_auroc
 from ctlib.store import Store
 from ctlib.training import FitError
 from ctlib.volumes import Volume
@@ -277,6 +278,13 @@ def test_the_validation_metric_is_the_auroc_of_the_highest_clip_scores(workspace
     assert 0 < expected < 1
 
 
+def test_high_logits_give_scores_that_differ(workspace):
+    """In float32 both would be 1: a tie, which counts one half."""
+    rows = labelled_clips(workspace, "lidc").head(2)
+    lower, higher = predictions("run", rows, np.array([[20.0], [21.0]], np.float32))["score"]
+    assert lower < higher < 1
+
+
 # runs
 
 
@@ -382,6 +390,42 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     lines: list[str] = []
     run_grid(workspace, [run], Engine(0), echo=lines.append)
     assert lines == ["1 of 1 runs were finished before; 0 to compute."]
+
+
+def test_a_run_of_another_process_is_left_to_it(workspace, monkeypatch):
+    [run] = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1)
+    folder = workspace.runs / run.run_id
+    with claimed(folder, lambda: False), pytest.raises(Busy, match="is computed by process"):
+        execute(str(workspace.root), run)
+    assert list(folder.iterdir()) == []
+
+    def taken_over(clips):
+        (folder / "claim.1").write_text("{}")
+        return study_auroc(clips)
+
+    monkeypatch.setattr(finetuning, "study_auroc", taken_over)
+    with pytest.raises(Busy, match="was taken over by"):
+        execute(str(workspace.root), run)
+    assert not (folder / "weights.safetensors").exists() and not finished(workspace, run)
+
+
+def test_the_arms_of_a_seed_see_the_same_batches_and_test_patients_are_not_measured(workspace, monkeypatch):
+    seen, measured = [], []
+    fit, measure = finetuning.fit, finetuning.intensity
+
+    def spied(network, train, sampler, *rest):
+        sampler.set_epoch(1)
+        seen.append(([(int(row), row.position) for row in sampler], train.seed, train.table))
+        return fit(network, train, sampler, *rest)
+
+    monkeypatch.setattr(finetuning, "fit", spied)
+    monkeypatch.setattr(finetuning, "intensity", lambda *a: measured.append(a[1]) or measure(*a))
+    for run in runs_of(workspace, tasks=["lidc_nodule"], epochs=1):
+        execute(str(workspace.root), run)
+    (random, random_seed, random_clips), (video, video_seed, video_clips) = seen
+    assert random == video and random_seed == video_seed
+    pd.testing.assert_frame_equal(random_clips, video_clips)
+    assert [set(clips["split"]) for clips in measured] == [{"train"}]
 
 
 def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again_when_asked(workspace, monkeypatch):

@@ -6,6 +6,7 @@ values), what the commands printed, and the executed notebook with its report.
 """
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from ctlib import summaries
+from ctlib.elements import hushed
 from ctlib.identity import Identity
 from ctlib.maps import in_order
 from ctlib.prepare import Preparation
@@ -148,6 +150,16 @@ def test_one_hash_that_is_off_is_noticed(source, tmp_path, monkeypatch, hash_of)
     work = tmp_path / "work"
     prepared(source, work)
     assert found_in(work) != []
+
+
+def test_values_that_pydicom_would_repeat_are_not_heard(recwarn, caplog):
+    header = pydicom.Dataset()
+    with hushed():
+        header.StudyInstanceUID = SECRET
+        logging.getLogger("pydicom").warning(SECRET)
+    assert not recwarn.list and SECRET not in caplog.text
+    header.SeriesInstanceUID = SECRET
+    assert SECRET in str(recwarn.pop().message)
 
 
 def test_scan_tells_no_name_unless_it_is_asked(source):

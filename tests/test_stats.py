@@ -4,7 +4,8 @@ import pytest
 from scipy.stats import norm
 
 from ctlib import tables
-from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
+from ctlib.metrics import study_scores
+from ctlib.stats import Bootstrap, arm_aurocs, auroc_interval, effects, run_aurocs
 
 QUICK = Bootstrap(n_replicates=300, seed=1)
 NETWORKS = ["slow_r50", "x3d_m"]
@@ -77,6 +78,16 @@ def test_the_interval_pairs_patients_between_arms():
     alone = arm_aurocs(runs, same, how=QUICK).dropna(subset="auroc")
     assert ((alone["high"] - alone["low"]) > 0.1).all()
     assert ((table["high"] - table["low"]) < 0.02).all()
+
+
+def test_seeds_that_agree_leave_the_uncertainty_of_the_patients():
+    """Three seeds that score alike are no three looks at the patients."""
+    runs, predictions = grid(gain=0.0, networks=["x3d_m"])
+    first = predictions[predictions["run_id"] == "x3d_m-random-0"]
+    alike = [first.assign(run_id=f"x3d_m-random-{seed}") for seed in range(3)]
+    arm = arm_aurocs(runs[runs["init"] == "random"], pd.concat(alike), QUICK).iloc[0]
+    alone = auroc_interval(study_scores(first), QUICK.n_replicates, QUICK.seed)
+    assert arm["high"] - arm["low"] == pytest.approx(alone.high - alone.low, rel=0.02)
 
 
 def test_the_same_seed_gives_the_same_table():

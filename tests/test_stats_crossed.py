@@ -58,6 +58,12 @@ def test_seeds_that_agree_by_chance_do_not_bring_the_patients_variance_down():
     assert found.interval().half_width == pytest.approx(1.96 * 0.03, rel=0.05)
 
 
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+def test_where_seeds_alone_vary_they_less_one_are_the_degrees_of_freedom(n_seeds):
+    values = np.arange(2.0 * n_seeds).reshape(2, n_seeds)
+    assert for_these(values, np.zeros((2, n_seeds, 100))).freedom == pytest.approx(n_seeds - 1)
+
+
 def test_one_seed_gives_the_interval_over_patients():
     replicates = 0.2 + 0.05 * np.random.default_rng(3).normal(size=(1, 1, 5000))
     found = for_these(np.array([[0.2]]), replicates).interval()

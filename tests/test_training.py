@@ -152,6 +152,12 @@ def test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie(tmp_path):
     assert (tmp_path / WEIGHTS).is_file()
 
 
+def test_a_prediction_does_not_depend_on_dropout_or_on_the_batch():
+    net, clips = small().train(), Cubes(10, train=False)
+    alone = predict(net, clips, 1, CPU)
+    np.testing.assert_allclose(predict(net.train(), clips, 4, CPU), alone, atol=1e-6)
+
+
 def test_it_stops_after_patience_and_is_not_trained_further_when_called_again(tmp_path):
     values = iter([0.5, 0.7, 0.7, 0.6, 0.9, 0.9])
     result = run(small(), tmp_path, metric=lambda logits: next(values), epochs=6, patience=2)

@@ -25,6 +25,18 @@ def test_a_text_file_is_never_half_written(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
+def test_a_write_that_is_interrupted_leaves_the_old_text(tmp_path, monkeypatch):
+    path = workspace.write_text(tmp_path / "a.txt", "old")
+
+    def interrupted(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workspace.write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
 def test_progress_leaves_the_kernel_only_when_asked(tmp_path, monkeypatch):
     path = tmp_path / "progress.json"
     monkeypatch.delenv(progress.VARIABLE, raising=False)
