@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import average_precision_score
 
 from ctlib.metrics.values import Metric, checked, one_class, undefined
 
@@ -65,6 +64,8 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> Metric:
     reason = undefined(truth, score) or one_class(truth)
     if reason:
         return Metric(math.nan, reason)
+    from sklearn.metrics import average_precision_score  # here: a viewer's first volume need not wait for it
+
     return Metric(float(average_precision_score(truth, score)))
 
 

@@ -25,8 +25,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 
 from ctlib.quality.overview import ABSENT
 from ctlib.stats import Interval, auroc_interval
@@ -135,6 +133,9 @@ def _one_a_value(column: pd.Series) -> tuple[Array, str]:
 
 def _score(labelled: pd.DataFrame, parts: Sequence[Array], seed: int, n_replicates: int) -> Interval:
     """AUROC of scores that no model gave to a patient it saw."""
+    from sklearn.linear_model import LogisticRegression  # here: a viewer's first volume need not wait for it
+    from sklearn.model_selection import StratifiedGroupKFold
+
     design, label = np.column_stack(parts), labelled["label"].to_numpy(np.int64)
     patient = pd.factorize(labelled["patient_id"])[0]
     folds = StratifiedGroupKFold(min(FOLDS, *_patients(labelled)), shuffle=True, random_state=seed)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from ctlib.stats.crossed import Array, Estimate, Interval
 
@@ -71,6 +70,8 @@ def delong(labels: ArrayLike, scores: ArrayLike) -> DeLong:
     m, n = positive.shape[1], negative.shape[1]
     if min(m, n) < 2:
         raise ValueError(f"{m} exams with disease and {n} without; two of each are needed.")
+    from scipy.stats import rankdata  # here: a viewer's first volume need not wait for it
+
     both = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
     of_positive = (both[:, :m] - rankdata(positive, axis=1)) / n
     of_negative = 1 - (both[:, m:] - rankdata(negative, axis=1)) / m
