@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from readme_parts import README
 from torch import nn
 
 from ctlib.backbones import REGISTRY, spec
@@ -46,10 +47,12 @@ def test_a_good_network_passes_with_all_that_was_seen(key):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", REGISTRY)
-def test_every_network_passes_at_full_size(key):
+def test_every_network_passes_at_full_size_and_costs_what_the_readme_says(key):
+    """In one test, for a full-size network is built for it."""
     seen = check(spec(key), "full")
     assert seen.problem == "" and seen.order_changes == spec(key).sees_order
     assert seen.clip == spec(key).clip
+    assert row(seen) in README.splitlines()
 
 
 def test_what_is_behind_a_normalization_that_begins_at_0_is_seen():
