@@ -28,16 +28,18 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## run the whole study on phantoms (half an hour to 45 minutes), then read reports/demo/index.html
 	@$(BIN)/python -m ctlib run demo
 
-test: $(STAMP) lint ## lint, types, fast and slow tests, then whole studies end to end
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"
-	@$(BIN)/python -m pytest -q -n 2 -m slow
-	@$(BIN)/python -m pytest -q -m "e2e and not nightly"
+# One run of pytest: to find the tests and import what they use takes each of its processes a minute. Three for two
+# cores, for many tests wait for processes. Files with few tests, whole studies among them, come last.
+TESTS := $(BIN)/python -m pytest -q --durations=30
+TOGETHER := $(TESTS) -n 3 --dist loadfile
+test: $(STAMP) lint ## lint, types, all tests, whole studies among them (25 minutes at most on two cores)
+	@$(TOGETHER) -m "not nightly"
 
-test-all: test ## make test, then what takes too long for each change: the whole demo, killed and resumed
-	@$(BIN)/python -m pytest -q -m nightly
+test-all: test ## make test, then what takes too long for each change: the whole demo, all browser sizes, more fuzz
+	@$(TESTS) -m nightly
 
 test-fast: $(STAMP) ## the fast tests only (about three minutes on two cores)
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not e2e and not slow"
+	@$(TOGETHER) -m "not e2e and not slow and not nightly"
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -45,8 +45,13 @@ def test_a_good_network_passes_with_all_that_was_seen(key):
     assert seen.n_features == spec(key).build("tiny", 1).n_features
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("key", REGISTRY)
+def nightly(key):
+    """The largest takes as long as five others, which hold both its parts."""
+    return pytest.param(key, marks=pytest.mark.nightly) if key == "lrcn_resnext101" else key
+
+
+@pytest.mark.slow  # 1 to 10 s each: full size
+@pytest.mark.parametrize("key", [nightly(key) for key in REGISTRY])
 def test_every_network_passes_at_full_size_and_costs_what_the_readme_says(key):
     """In one test, for a full-size network is built for it."""
     seen = check(spec(key), "full")
