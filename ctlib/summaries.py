@@ -6,17 +6,19 @@ Every function takes tables; the columns and sentences it gives are what people 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib import splits as split_rules
-from ctlib.backbones import Size, spec
-from ctlib.backbones.cost import cost as cost_of_network
 from ctlib.cohorts import Cohort, load_tables, task
-from ctlib.videos import VideoClips
 from ctlib.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ctlib.backbones import Size
+    from ctlib.videos import VideoClips
 
 
 def refusals(cohorts: Mapping[str, Cohort]) -> pd.DataFrame:
@@ -197,6 +199,9 @@ def networks(keys: Sequence[str], size: Size, clip: tuple[int, int, int], channe
         clip: (D, H, W) of a clip.
         channels: C of a clip.
     """
+    from ctlib.backbones import spec  # here, for figures and the viewer import this module, without torch
+    from ctlib.backbones.cost import cost as cost_of_network
+
     rows = []
     for key in keys:
         known, costs = spec(key), cost_of_network(key, size, clip, channels)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from readme_parts import README
 from torch import nn
 
 from ctlib.backbones import REGISTRY, spec
@@ -44,12 +45,19 @@ def test_a_good_network_passes_with_all_that_was_seen(key):
     assert seen.n_features == spec(key).build("tiny", 1).n_features
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("key", REGISTRY)
-def test_every_network_passes_at_full_size(key):
+def nightly(key):
+    """The largest takes as long as five others, which hold both its parts."""
+    return pytest.param(key, marks=pytest.mark.nightly) if key == "lrcn_resnext101" else key
+
+
+@pytest.mark.slow  # 1 to 10 s each: full size
+@pytest.mark.parametrize("key", [nightly(key) for key in REGISTRY])
+def test_every_network_passes_at_full_size_and_costs_what_the_readme_says(key):
+    """In one test, for a full-size network is built for it."""
     seen = check(spec(key), "full")
     assert seen.problem == "" and seen.order_changes == spec(key).sees_order
     assert seen.clip == spec(key).clip
+    assert row(seen) in README.splitlines()
 
 
 def test_what_is_behind_a_normalization_that_begins_at_0_is_seen():

@@ -1,10 +1,13 @@
-"""The whole demo, end to end: killed in the middle of the grid, run again, and looked at.
+"""All four notebooks, end to end: killed in the middle of the grid, run again, and looked at.
 
-Minutes. `CTLIB_DEMO_TIMES=FILE` keeps the times that were taken.
+The profile `smoke` for each change, which takes two minutes; the demo, nightly, for its figures too.
+`CTLIB_DEMO_TIMES=FILE` keeps the times that were taken.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,21 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import papermill
 import pytest
-import yaml
+from lab_page import CHROMIUM, NO_CHROMIUM, LabPage, chromium, jupyterlab
 
 from ctlib import tables
+from ctlib.commands import load
 from ctlib.reports import remote_addresses
 from ctlib.results import finished
 from ctlib.runs import Run
-from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
+from ctlib.workspace import HOME, NOTEBOOKS, PROJECT, Workspace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(3 * 3600)]
-RUNS_BEFORE_KILL = 12
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3 * 3600)]
+RUNS_BEFORE_KILL = {"smoke": 4, "demo": 12}
+PROFILES = ["smoke", pytest.param("demo", marks=pytest.mark.nightly)]
 
 
 @dataclass
 class Demo:
+    profile: str
+    settings: dict[str, dict]  # parameters of each notebook, in the test's folder
     work: Workspace
     reports: Path
     seconds: dict[str, float]
@@ -35,17 +43,17 @@ class Demo:
     in_flight: list[str]  # runs that were under way
 
 
-def command(folder: Path) -> list[str]:
-    """`python -m ctlib run demo`, with its work and its reports in a folder of the test."""
-    work = folder / "demo"
-    settings = {
-        "work_dir": work,
-        "rspect_root": work / "dicom" / "rspect",
-        "lidc_root": work / "dicom" / "lidc",
-        "lidc_annotations": work / "dicom" / "lidc" / "annotations.sqlite",
-        "videos_root": work / "videos",
-    }
-    arguments = ["run", "demo"] + [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
+def moved(profile: str, folder: Path) -> list[str]:
+    """Settings for `--set` that let all that a profile writes lie in a folder of the test."""
+    inside, found = f"work/{profile}", {}
+    for values in load(profile, (), HOME).values():
+        found |= {k: v.replace(inside, str(folder / profile)) for k, v in values.items() if inside in str(v)}
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def command(profile: str, folder: Path) -> list[str]:
+    """`python -m ctlib run PROFILE`, with its work and its reports in a folder of the test."""
+    arguments = ["run", profile] + [part for one in moved(profile, folder) for part in ("--set", one)]
     code = (
         "from pathlib import Path; from ctlib.__main__ import main; from ctlib.workspace import Places; "
         f"main({arguments!r}, Places(reports=Path({str(folder / 'reports')!r})))"
@@ -69,16 +77,22 @@ def processes_naming(text: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("e2e")
-    work, seconds = Workspace(folder / "demo"), {}
+def under_way(work: Workspace) -> list[str]:
+    """Runs that were begun and are not finished."""
+    begun = (path.parent for path in work.runs.glob("*/run.json"))
+    return sorted(run.name for run in begun if not (run / "result.json").exists())
+
+
+@pytest.fixture(scope="module", params=PROFILES)
+def demo(request, tmp_path_factory):
+    profile, folder = request.param, tmp_path_factory.mktemp("e2e")
+    work, seconds = Workspace(folder / profile), {}
     environment = {**os.environ, "CTLIB_TEST_MARK": str(folder)}
     started = time.monotonic()
-    first = subprocess.Popen(command(folder), cwd=folder, env=environment)
-    while len(results(work)) < RUNS_BEFORE_KILL:
-        assert first.poll() is None, "the demo ended before the grid was under way"
-        time.sleep(0.2)
+    first = subprocess.Popen(command(profile, folder), cwd=folder, env=environment)
+    while len(results(work)) < RUNS_BEFORE_KILL[profile] or not under_way(work):
+        assert first.poll() is None, "it ended before the grid was under way"
+        time.sleep(0.05)
     before = results(work)
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -88,25 +102,24 @@ def demo(tmp_path_factory):
         assert time.monotonic() < deadline, processes_naming(str(folder))
         time.sleep(0.2)
     before |= results(work)
-    in_flight = sorted(
-        path.parent.name for path in work.runs.glob("*/run.json") if path.parent.name not in before
-    )
+    in_flight = under_way(work)
     started = time.monotonic()
-    subprocess.run(command(folder), cwd=folder, check=True, timeout=2 * 3600)
+    subprocess.run(command(profile, folder), cwd=folder, check=True, timeout=2 * 3600)
     seconds["resumed"] = time.monotonic() - started
-    yield Demo(work, folder / "reports" / "demo", seconds, before, in_flight)
+    settings = load(profile, moved(profile, folder), HOME)
+    yield Demo(profile, settings, work, folder / "reports" / profile, seconds, before, in_flight)
     if path := os.environ.get("CTLIB_DEMO_TIMES"):
         Path(path).write_text(json.dumps(seconds))
 
 
 def test_what_was_finished_before_the_kill_was_kept(demo):
-    assert len(demo.before_kill) >= RUNS_BEFORE_KILL
+    assert len(demo.before_kill) >= RUNS_BEFORE_KILL[demo.profile]
     assert demo.before_kill.items() <= results(demo.work).items()
 
 
 def test_every_run_is_finished(demo):
     runs = tables.read("runs", demo.work.table("runs"))
-    settings = yaml.safe_load((PROJECT / "params" / "demo" / "03_finetune_grid.yaml").read_text())
+    settings = demo.settings["03_finetune_grid"]
     arms = [settings[name] for name in ("tasks", "backbones", "inits", "fractions", "seeds")]
     assert len(runs) == pd.MultiIndex.from_product(arms).size
     controls = tables.read("controls", demo.work.table("controls"))
@@ -147,13 +160,14 @@ def test_four_reports_and_an_index_without_errors_or_remote_addresses(demo):
         assert "Traceback" not in text
 
 
-def test_the_analysis_states_both_planted_truths(demo):
+def test_the_analysis_states_the_effect_on_each_task(demo):
     text = (demo.reports / "04_analyze.html").read_text(encoding="utf-8")
     effects = tables.read("effects", demo.work.table("effects"))
     means = effects[effects["backbone"].str.startswith("mean of")]
-    assert set(means["task"]) == {"lidc_nodule", "rspect_pe"} and (means["reason"] == "").all()
+    grid = demo.settings["03_finetune_grid"]
+    assert set(means["task"]) == set(grid["tasks"]) and (means["reason"] == "").all()
     for row in means.itertuples():
-        assert row.low < row.effect < row.high and row.n_seeds == 5 and row.n_patients > 60
+        assert row.low < row.effect < row.high and row.n_seeds == len(grid["seeds"]) and row.n_patients > 10
         assert f"{row.effect:+.3f}".replace("-", "\N{MINUS SIGN}") in text
 
 
@@ -172,12 +186,43 @@ def test_reports_open_in_a_browser_without_a_network(demo, browser):
 def test_a_second_run_is_quick_and_computes_nothing_again(demo, tmp_path):
     before = results(demo.work)
     started = time.monotonic()
-    subprocess.run(command(demo.work.root.parent), check=True, timeout=900)
+    subprocess.run(command(demo.profile, demo.work.root.parent), check=True, timeout=900)
     demo.seconds["again"] = time.monotonic() - started
     assert results(demo.work) == before
     assert demo.seconds["again"] < 300  # 105 s were measured: 04 analyzes anew, Grad-CAM included
 
 
-def test_the_demo_is_small(demo):
+def test_it_is_small(demo):
     size = sum(path.stat().st_size for path in demo.work.root.rglob("*") if path.is_file())
-    assert size < 1.5e9, f"work/demo holds {size / 1e9:.2f} GB"
+    assert size < 1.5e9, f"its work holds {size / 1e9:.2f} GB"
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)
+def test_every_notebook_runs_by_run_all_in_jupyterlab(demo, tmp_path):
+    """With the network cut; what is computed already is not computed again; 01 shows a volume.
+
+    The page saves notebooks by itself, so it is given copies.
+    """
+    before = results(demo.work)
+    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks")
+    for name in NOTEBOOKS:
+        book = papermill.iorw.load_notebook_node(str(PROJECT / "notebooks" / f"{name}.ipynb"))
+        book = papermill.parameterize.parameterize_notebook(book, demo.settings[name])
+        papermill.iorw.write_ipynb(book, str(tmp_path / "notebooks" / f"{name}.ipynb"))
+    with jupyterlab(tmp_path) as address, chromium() as browser:
+        with contextlib.closing(LabPage(browser, address)) as page:
+            page.open("notebooks/start.md")
+            links = page.tab.locator(".jp-RenderedMarkdown a[href*='.ipynb']")
+            links.first.wait_for()
+            assert [link.inner_text() for link in links.all()] == list(NOTEBOOKS)
+            links.nth(3).click()
+            page.tab.locator("h1", has_text="Analyze: does video pretraining help?").first.wait_for()
+        for name in NOTEBOOKS:
+            with contextlib.closing(LabPage(browser, address)) as page:
+                page.open(f"notebooks/{name}.ipynb")
+                page.run_all(timeout_ms=1_200_000)
+                if name.startswith("01"):
+                    assert page.until(lambda pixels: pixels.max() > 100).std() > 10
+                assert page.asked == [] and page.errors == []
+                page.tab.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    assert results(demo.work) == before

@@ -37,6 +37,7 @@ def test_damaged_files_made_here_are_refused_or_read_right(made, tmp_path):
     assert faults(mutants(made, len(made) * len(dicom_fuzz.KINDS), seed=1), tmp_path) == []
 
 
+@pytest.mark.nightly
 def test_damaged_real_files_are_refused_or_read_right(shared_data, tmp_path):
     sources = list(dicom_fuzz.zoo_sources(shared_data / "codec-zoo-chest-slice", tmp_path))
     assert {source.name.split("/")[1] for source in sources} == set(SYNTAXES.values())

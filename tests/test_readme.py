@@ -76,17 +76,7 @@ def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "tiny"], ids=lambda row: row[0])
 def test_tiny_networks_cost_what_the_table_says(row):
-    costs_what_it_says(row)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "full"], ids=lambda row: row[0])
-def test_full_networks_cost_what_the_table_says(row):
-    costs_what_it_says(row)
-
-
-def costs_what_it_says(row):
-    """To the three digits that are shown."""
+    """To the three digits that are shown; those of full size are in tests/test_backbones_check.py."""
     from ctlib.backbones.cost import cost
 
     key, size, _, clip, *shown = row[:7]

@@ -119,8 +119,8 @@ def test_nothing_fails_and_nothing_sticks_out(folder, browser, size):
     ("size", "scheme"),
     [
         ("desktop", "light"),
-        pytest.param("desktop", "dark", marks=pytest.mark.slow),
-        pytest.param("phone", "light", marks=pytest.mark.slow),
+        pytest.param("desktop", "dark", marks=pytest.mark.nightly),
+        pytest.param("phone", "light", marks=pytest.mark.nightly),
         ("phone", "dark"),
     ],
 )

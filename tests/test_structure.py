@@ -5,10 +5,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 import types
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from ctlib.workspace import NOTEBOOKS, PROJECT
 
@@ -222,7 +225,8 @@ def pins():
 
 
 def test_every_package_is_pinned_for_both_machines():
-    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.+]+(; platform_machine == '\w+')?", pin) for pin in pins())
+    marker = r"(; (platform_machine|python_version) == '[\w.]+')?"
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.+]+" + marker, pin) for pin in pins())
     for package in ("torch", "torchvision"):
         found = [pin for pin in pins() if pin.startswith(f"{package}==")]
         assert sorted(re.findall(r"'(\w+)'", " ".join(found))) == ["aarch64", "x86_64"]
@@ -235,10 +239,6 @@ def test_conda_users_get_the_same_pins():
 
 
 def test_what_is_declared_is_pinned():
-    import tomllib
-
-    from packaging.requirements import Requirement
-
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     declared = project["dependencies"] + project["optional-dependencies"]["dev"]
     pinned = {pin.split("==")[0]: pin.split("==")[1].split(";")[0] for pin in pins()}
@@ -248,6 +248,18 @@ def test_what_is_declared_is_pinned():
         assert name in pinned, f"{name} is not in requirements.lock: make lock"
         if requirement.marker is None:
             assert requirement.specifier.contains(pinned[name]), f"{line}, but the lock has {pinned[name]}"
+
+
+def test_the_lock_is_of_the_pythons_that_are_accepted():
+    """One list in three places: what make looks for, what pip accepts, what the pins were resolved for."""
+    pythons = ("3.11", "3.12", "3.13")
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    makefile = (PROJECT / "Makefile").read_text()
+    accepted = SpecifierSet(project["requires-python"])
+    assert tuple(f"3.{minor}" for minor in range(20) if f"3.{minor}" in accepted) == pythons
+    assert all(f"python{python}" in makefile for python in pythons)
+    assert "(3, 11) <= sys.version_info < (3, 14)" in makefile
+    assert "Python 3.11 to 3.13" in (PROJECT / "requirements.lock").read_text().splitlines()[0]
 
 
 def test_no_package_host_is_named():

@@ -1,6 +1,8 @@
 import io
 import re
+import subprocess
 import sys
+import time
 import types
 import urllib.error
 import urllib.request
@@ -72,6 +74,21 @@ def test_the_script_of_the_pinned_version_holds_what_is_changed(change):
     theirs = str(ipyniivue.NiiVue._esm)
     assert len(re.findall(change.old, theirs)) == change.count
     assert re.sub(change.old, change.new, theirs) != theirs and change.why
+
+
+def test_the_script_is_changed_quickly():
+    """A pattern that begins anew in each letter of a long name takes 6 to 15 s for each process."""
+    theirs, started = str(ipyniivue.NiiVue._esm), time.process_time()
+    changes.changed(theirs)
+    assert time.process_time() - started < 2  # 0.1 s were measured
+
+
+def test_the_viewer_is_imported_without_what_trains_and_judges():
+    """Each costs a first volume one to ten seconds (6 s of 10 in all were measured)."""
+    heavy = ("torch", "torchvision", "sklearn", "scipy.stats", "seaborn", "lightning")
+    code = f"import sys, ctlib.viewer, ctlib.viewer.canvas; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_what_the_changes_rely_on_is_in_the_script():

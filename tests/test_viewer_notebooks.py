@@ -1,9 +1,7 @@
-"""Where nobody sits at a page the viewer leaves a figure; and the notebooks in JupyterLab on the demo."""
+"""Where nobody sits at a page the viewer leaves a figure; itk-vtk-viewer in JupyterLab."""
 
-import contextlib
 import io
 import os
-import shutil
 import subprocess
 import sys
 
@@ -13,7 +11,7 @@ import pytest
 from lab_page import CHROMIUM, NO_CHROMIUM, WAIT_MS, LabPage, chromium, jupyterlab, notebook
 from PIL import Image
 
-from ctlib.workspace import NOTEBOOKS, PROJECT
+from ctlib.workspace import PROJECT
 
 pytestmark = pytest.mark.slow
 
@@ -48,37 +46,6 @@ def test_an_executed_notebook_holds_a_figure_wherever_it_was_started(tmp_path, h
 
 def _module(command):
     return command if command[0] == "papermill" else ["jupyter", *command]
-
-
-DEMO = PROJECT / "work" / "demo"
-NO_DEMO = f"THE NOTEBOOKS ARE NOT TESTED IN JUPYTERLAB: the demo is not in {DEMO}; run make demo"
-
-
-@pytest.mark.e2e
-@pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)
-@pytest.mark.skipif(not (DEMO / "tables" / "predictions.parquet").exists(), reason=NO_DEMO)
-def test_every_notebook_runs_by_run_all_in_jupyterlab_on_the_demo(tmp_path):
-    """With the network cut; what is computed already is not computed again; 01 shows a volume.
-
-    The page saves notebooks by itself, so it is given copies.
-    """
-    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks")
-    with jupyterlab(tmp_path) as address, chromium() as browser:
-        with contextlib.closing(LabPage(browser, address)) as page:
-            page.open("notebooks/start.md")
-            links = page.tab.locator(".jp-RenderedMarkdown a[href*='.ipynb']")
-            links.first.wait_for()
-            assert [link.inner_text() for link in links.all()] == list(NOTEBOOKS)
-            links.nth(3).click()
-            page.tab.locator("h1", has_text="Analyze: does video pretraining help?").first.wait_for()
-        for name in NOTEBOOKS:
-            with contextlib.closing(LabPage(browser, address)) as page:
-                page.open(f"notebooks/{name}.ipynb")
-                page.run_all(timeout_ms=1_200_000)
-                if name.startswith("01"):
-                    assert page.until(lambda pixels: pixels.max() > 100).std() > 10
-                assert page.asked == [] and page.errors == []
-                page.tab.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)

@@ -1,11 +1,13 @@
 """Write requirements.lock and environment.yml from pyproject.toml (`make lock`).
 
-uv resolves for every platform at once; of its answer we keep what Python 3.11 on
-Linux needs, with a marker only where x86_64 and aarch64 differ.
+uv resolves for every platform at once, with one version of each package for all
+Pythons; of its answer we keep what Linux needs, with a marker only where x86_64
+and aarch64, or the Pythons, differ.
 """
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,24 +16,27 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINES = ("x86_64", "aarch64")
-PYTHON = "3.11.7"
+PYTHONS = ("3.11", "3.12", "3.13")
 
 
 def resolve() -> list[str]:
     """All pins with uv's own markers, one requirement a line."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--universal", "--quiet"]
-    command += ["--python-version", "3.11", "--extra", "dev", "--no-header", "--no-annotate"]
-    command += [str(ROOT / "pyproject.toml")]
+    command += ["--fork-strategy", "fewest", "--python-version", PYTHONS[0]]
+    command += ["--extra", "dev", "--no-header", "--no-annotate", str(ROOT / "pyproject.toml")]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def machines_of(requirement: Requirement) -> list[str]:
-    """The machines on which a requirement is installed."""
+def needed(requirement: Requirement) -> list[tuple[str, str]]:
+    """Machine and Python, where a requirement is installed.
+
+    >>> needed(Requirement("zipp==4.1.2; python_full_version < '3.12' and platform_machine == 'x86_64'"))
+    [('x86_64', '3.11')]
+    """
+    cells = list(itertools.product(MACHINES, PYTHONS))
     if requirement.marker is None:
-        return list(MACHINES)
-    environment = {
-        "python_version": "3.11",
-        "python_full_version": PYTHON,
+        return cells
+    linux = {
         "sys_platform": "linux",
         "os_name": "posix",
         "platform_system": "Linux",
@@ -39,36 +44,61 @@ def machines_of(requirement: Requirement) -> list[str]:
         "platform_python_implementation": "CPython",
     }
     return [
-        machine
-        for machine in MACHINES
-        if requirement.marker.evaluate({**environment, "platform_machine": machine})
+        (machine, python)
+        for machine, python in cells
+        if requirement.marker.evaluate(
+            {
+                **linux,
+                "platform_machine": machine,
+                "python_version": python,
+                "python_full_version": f"{python}.0",
+            }
+        )
     ]
 
 
+def marker(variable: str, values: set[str], known: tuple[str, ...]) -> list[str]:
+    """The condition that a variable is one of some values; none where they are all that are known.
+
+    >>> marker("python_version", {"3.11"}, PYTHONS), marker("python_version", set(PYTHONS), PYTHONS)
+    (["python_version == '3.11'"], [])
+    """
+    if values == set(known):
+        return []
+    either = [f"{variable} == '{value}'" for value in known if value in values]
+    return either if len(either) == 1 else [f"({' or '.join(either)})"]
+
+
 def pins(lines: list[str]) -> list[str]:
-    """`name==version`, with a marker where only one machine needs it."""
+    """`name==version`, with a marker where only one machine, or not every Python, needs it.
+
+    >>> pins(["a==1", "b==2 ; python_full_version < '3.13'", "c==3 ; sys_platform == 'win32'"])
+    ['a==1', "b==2; (python_version == '3.11' or python_version == '3.12')"]
+    """
     kept = []
     for line in lines:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         requirement = Requirement(line)
-        machines = machines_of(requirement)
+        cells = needed(requirement)
+        if not cells:
+            continue
+        markers = marker("platform_machine", {machine for machine, _ in cells}, MACHINES)
+        markers += marker("python_version", {python for _, python in cells}, PYTHONS)
         pin = f"{requirement.name}{requirement.specifier}"
-        if len(machines) == 1:
-            pin += f"; platform_machine == '{machines[0]}'"
-        if machines:
-            kept.append(pin)
+        kept.append(f"{pin}; {' and '.join(markers)}" if markers else pin)
     return kept
 
 
 def main() -> None:
     """Resolve and write both files."""
     kept = pins(resolve())
-    head = "# Written by `make lock` from pyproject.toml. Python 3.11, Linux, x86_64 and aarch64.\n"
+    head = "# Written by `make lock` from pyproject.toml. Python 3.11 to 3.13, Linux, x86_64 and aarch64.\n"
     (ROOT / "requirements.lock").write_text(head + "\n".join(kept) + "\n")
     (ROOT / "environment.yml").write_text(
         head
-        + "name: ctlib\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
+        + "name: ctlib\nchannels:\n  - conda-forge\n"
+        + "dependencies:\n  - python>=3.11,<3.14\n  - pip\n  - pip:\n"
         + "".join(f'      - "{pin}"\n' for pin in kept)
         + "      - --no-deps --editable .\n"
     )

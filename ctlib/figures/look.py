@@ -17,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -113,6 +112,8 @@ def init_looks(inits: Iterable[str]) -> dict[str, InitLook]:
 
 
 def _parameters() -> dict[Any, Any]:
+    import seaborn  # here: it brings all of scipy.stats, which the viewer in a page does not need
+
     return {
         **seaborn.axes_style("whitegrid"),
         "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere

@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import mannwhitneyu
-from sklearn.metrics import average_precision_score
 
 from ctlib.metrics.values import Metric, checked, one_class, undefined
 
@@ -73,6 +71,8 @@ def auroc_by_luck(target: float, n_positive: int, n_negative: int) -> Metric:
     places = [*np.arange(above) + n_negative, *([some - 0.5] if some else [])]
     places = [*places, *(-1.0 - np.arange(n_positive - len(places)))]
     method = "exact" if min(n_positive, n_negative) <= EXACT else "asymptotic"
+    from scipy.stats import mannwhitneyu  # here: a viewer's first volume need not wait for it
+
     found = mannwhitneyu(places, np.arange(n_negative), alternative="greater", method=method)
     return Metric(float(found.pvalue))
 
@@ -99,6 +99,8 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> Metric:
     reason = undefined(truth, score) or one_class(truth)
     if reason:
         return Metric(math.nan, reason)
+    from sklearn.metrics import average_precision_score  # here: a viewer's first volume need not wait for it
+
     return Metric(float(average_precision_score(truth, score)))
 
 

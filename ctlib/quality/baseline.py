@@ -28,8 +28,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import rankdata
-from sklearn.model_selection import StratifiedGroupKFold
 
 from ctlib.quality.overview import ABSENT
 from ctlib.stats.decisions import NO_ANSWER
@@ -145,6 +143,10 @@ def _one_a_value(column: pd.Series) -> tuple[Array, str]:
 
 def _scored(labelled: pd.DataFrame, parts: Sequence[Array], seed: int, margin: float) -> dict[str, Any]:
     """AUROC of scores that no model gave to a patient it saw, beside what chance gives."""
+    from sklearn.model_selection import (
+        StratifiedGroupKFold,
+    )  # here: a viewer's first volume need not wait for it
+
     design, label = np.column_stack(parts), labelled["label"].to_numpy(np.int64)
     patient = pd.factorize(labelled["patient_id"])[0]
     chosen = StratifiedGroupKFold(min(FOLDS, *_patients(labelled)), shuffle=True, random_state=seed)
@@ -168,6 +170,8 @@ def _aurocs(designs: Array, label: NDArray[np.int64], folds: Sequence[tuple[Any,
         weights = ridge_logistic(designs[:, train], label[train])
         middle = (designs[:, train] @ weights[..., None]).mean(axis=1)
         scores[:, rest] = (designs[:, rest] @ weights[..., None])[..., 0] - middle
+    from scipy.stats import rankdata  # here: as above
+
     # rounded: equal exams get equal scores within a fold, whatever the order of sums
     ranks = rankdata(scores.round(9), axis=1)
     ill = int(label.sum())

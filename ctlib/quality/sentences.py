@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2_contingency
 
 from ctlib.cohorts import Cohort
 from ctlib.quality.baseline import TOGETHER, metadata_baseline
@@ -100,6 +99,8 @@ def _prevalence(series: pd.DataFrame, splits: pd.DataFrame) -> str:
         return f"{text}; there are no two splits to compare."
     if (table.sum() == 0).any():
         return f"{text}; all {len(labels)} patients have label {labels.iloc[0]}: nothing can be learned."
+    from scipy.stats import chi2_contingency  # here: a viewer's first volume need not wait for it
+
     p = float(chi2_contingency(table.to_numpy(), correction=False).pvalue)
     if p >= ALIKE_P:
         return f"{text}: alike (chi-square p = {p:.2f})."

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from ctlib.stats.crossed import Array, Estimate, Interval
 
@@ -59,6 +58,8 @@ def components(truth: ArrayLike, scores: Array) -> tuple[Array, Array]:
     >>> of_positive.tolist(), of_negative.tolist()
     ([[0.75, 1.0]], [[1.0, 0.75]])
     """
+    from scipy.stats import rankdata  # here: a viewer's first volume need not wait for it
+
     ill = np.asarray(truth) == 1
     positive, negative = scores[:, ill], scores[:, ~ill]
     m, n = positive.shape[1], negative.shape[1]

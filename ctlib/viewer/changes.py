@@ -82,7 +82,7 @@ CHANGES = (
     ),
     Change(
         "a shader is compiled when it is first used (without a GPU each takes 0.05 to 0.2 s)",
-        r'([\w$]+)=class\{(constructor\(\w+,\w+,\w+\)\{\w+\(this,"program"\))',
+        r'(?<![\w$])([\w$]+)=class\{(constructor\(\w+,\w+,\w+\)\{\w+\(this,"program"\))',
         r"\1=class{constructor(...given){let made,make=()=>made??=new \1_now(...given);return new Proxy({},{"
         r"get:(_,name)=>{let found=make()[name];return typeof found=='function'?found.bind(made):found},"
         r"set:(_,name,value)=>{make()[name]=value;return true}})}},\1_now=class{\2",
