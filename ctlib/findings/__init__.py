@@ -6,6 +6,7 @@ table, `claims` the paper's claims with their verdicts.
 """
 
 from ctlib.findings.answers import Answer, Question
+from ctlib.findings.arms import arm_table, score_caption
 from ctlib.findings.calibrated import CALIBRATION
 from ctlib.findings.cautions import cautions
 from ctlib.findings.deviations import deviations, say_deviations
@@ -13,15 +14,14 @@ from ctlib.findings.gains import FRACTIONS, HELP
 from ctlib.findings.injected import INJECTED
 from ctlib.findings.ladder import LADDER, WHY_VIDEO
 from ctlib.findings.looks import GROUPS, LOOKS, show_exams, show_sights
+from ctlib.findings.method import ASKED, method, passes, say_method, show_method
 from ctlib.findings.nothing import NOTHING
 from ctlib.findings.pages import show_claims, show_plan
 from ctlib.findings.paper import Claim, claims, overview
 from ctlib.findings.rivals import DOMAIN, TWO_D
 from ctlib.findings.speed import COST, SPEED
 from ctlib.findings.study import Study
-from ctlib.findings.taught import taught
 from ctlib.findings.unlearned import UNLEARNED
-from ctlib.findings.verdicts import arm_table, outcome, score_caption, verdict, verdicts
 
 QUESTIONS = {
     asked.key: asked
@@ -45,6 +45,7 @@ QUESTIONS = {
 """The questions, in the order of the notebook."""
 
 __all__ = [
+    "ASKED",
     "QUESTIONS",
     "Answer",
     "Claim",
@@ -55,17 +56,17 @@ __all__ = [
     "cautions",
     "claims",
     "deviations",
-    "outcome",
+    "method",
     "overview",
+    "passes",
     "say_deviations",
+    "say_method",
     "score_caption",
     "show_claims",
     "show_exams",
+    "show_method",
     "show_plan",
     "show_sights",
-    "taught",
-    "verdict",
-    "verdicts",
 ]
 
 

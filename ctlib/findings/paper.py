@@ -23,7 +23,7 @@ The weakest point is the first of these that is true:
 |---|---|
 | runs that are missing | a comparison has no answer, or no interval |
 | one seed | some comparison has one seed only |
-| arms that learned nothing | in some comparison neither side reaches an AUROC of `verdicts.LEARNED` |
+| arms that learned nothing | in some comparison neither side reaches an AUROC of `arms.LEARNED` |
 | too few patients and seeds | the widest interval that holds 0 is wider than the margin on both sides |
 | other networks | the interval for the mean over networks like these holds 0 |
 | a next network | it would gain with a probability below `NEXT` |
@@ -40,9 +40,9 @@ import pandas as pd
 
 from ctlib import stats
 from ctlib.findings import rivals
+from ctlib.findings.arms import LEARNED
 from ctlib.findings.gains import HELP
 from ctlib.findings.study import Study
-from ctlib.findings.verdicts import LEARNED
 from ctlib.findings.words import concluded, interval, listed, place, who
 
 SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided here"

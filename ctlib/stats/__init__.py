@@ -13,6 +13,7 @@ import pandas as pd
 
 from ctlib.stats.arms import KEY, PLAIN, Arm, arms_of, shown, tasks
 from ctlib.stats.benefit import decision_curves
+from ctlib.stats.combinations import Combination, combination
 from ctlib.stats.contrasts import MEAN_OF, Contrast, contrasts, effects
 from ctlib.stats.crossed import Interval, for_these, seeds_alike
 from ctlib.stats.decisions import Decision, decide
@@ -28,6 +29,7 @@ __all__ = [
     "SEEDS_ASKED",
     "Arm",
     "Bootstrap",
+    "Combination",
     "Contrast",
     "DeLong",
     "Decision",
@@ -35,6 +37,7 @@ __all__ = [
     "arm_aurocs",
     "arms_of",
     "auroc_interval",
+    "combination",
     "contrasts",
     "decide",
     "decision_curves",

@@ -12,6 +12,7 @@ first:
 |---|---|---|---|---|---|
 | `effect` | shown | refuted | refuted | not decided | no answer |
 | `gain` | gain | loss | equivalent | not decided | no answer |
+| `trend` | rising | falling | not decided | not decided | no answer |
 | `null` | different | different | equivalent (first) | not decided | no answer |
 
 An effect that differs from 0 by less than the margin is shown; a null that does so is equivalent.
@@ -27,10 +28,12 @@ from scipy.special import logit
 from ctlib.stats.crossed import Estimate, below
 
 SHOWN, REFUTED, GAIN, LOSS = "shown", "refuted", "gain", "loss"
+RISING, FALLING = "rising", "falling"
 EQUIVALENT, DIFFERENT, NOT_DECIDED, NO_ANSWER = "equivalent", "different", "not decided", "no answer"
 WORDS = {
     "effect": (SHOWN, REFUTED, REFUTED),
     "gain": (GAIN, LOSS, EQUIVALENT),
+    "trend": (RISING, FALLING, NOT_DECIDED),
     "null": (DIFFERENT, DIFFERENT, EQUIVALENT),
 }
 """By what is asked: words for above 0, below 0, equivalent."""
@@ -86,7 +89,7 @@ def decide(
         margin: a difference that would not matter, in the unit of the effect; 0 for none, and nothing is then
             equivalent.
         level: of the interval, from 0.5 to below 1.
-        asked: "effect", "gain" or "null"; see the module.
+        asked: "effect", "gain", "trend" or "null"; see the module.
         corrected: p-value of the difference after the correction of its family; its own where it is None.
 
     Raises:
