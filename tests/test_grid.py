@@ -135,6 +135,17 @@ def test_a_network_may_have_settings_of_its_own(workspace):
             runs_of(workspace, **asked, exceptions=[wrong])
 
 
+def test_a_network_may_have_a_learning_rate_of_its_own(workspace):
+    """Whether the others have one rate, or a search has found one for each arm."""
+    asked = {"tasks": ["lidc_nodule"], "backbones": ["resnet18", "slow_r50"]}
+    given = ["slow_r50.lr=0.02"]
+    searched = {("lidc_nodule", "resnet18", "video"): 0.1, ("lidc_nodule", "slow_r50", "video"): 0.2}
+    for lr, of_others in ((1e-3, 1e-3), (searched, 0.1)):
+        runs = runs_of(workspace, **asked, lr=lr, exceptions=given)
+        assert {(run.backbone, run.lr) for run in runs} == {("resnet18", of_others), ("slow_r50", 0.02)}
+    assert {run.init for run in runs} == {"video"}  # an arm that has no rate yet gets no run by an exception
+
+
 @pytest.mark.parametrize(("setting", "known"), [("loss", "bce, focal"), ("sampling", "balanced, shuffled")])
 def test_a_choice_that_is_none_is_refused(workspace, setting, known):
     with pytest.raises(ValueError, match=f"{setting} is 'vicreg'; known are {known}"):

@@ -323,8 +323,15 @@ def test_checksums_do_not_depend_on_the_memory_format():
         ("ct_astra+video", Origin("ct_astra", "video", False)),
         ("kinetics400+ct_lidc+video", Origin("kinetics400+ct_lidc", "video", False)),
         ("hospital.v2+video", Origin("hospital.v2", "video", False)),
+        ("video_placebo", Origin("random", "video", False, "placebo")),
+        ("video_part", Origin("random", "video", False, "part")),
+        ("video_ssl_b", Origin("random", "video", True, "b")),
+        ("ct_lidc_placebo", Origin("random", "ct_lidc", False, "placebo")),
+        ("kinetics400+ct_big_b", Origin("kinetics400", "ct_big", False, "b")),
+        ("video_part+ct_lidc_b", Origin("video_part", "ct_lidc", False, "b")),
         *((name, None) for name in ("random", "ct_astra", "imagenet", "hospital", "shuffled:video", "ct_")),
         *((name, None) for name in ("videos", "hospital_ssl", "frozen:video+ct_lidc", "", "..")),
+        *((name, None) for name in ("video_c", "video_placebo_b", "video_b_ssl", "hospital_b", "_placebo")),
     ],
 )
 def test_a_name_says_how_its_weights_are_made(name, expected):
@@ -341,6 +348,9 @@ def test_a_name_says_how_its_weights_are_made(name, expected):
         ("random+ct_lidc", "without another start its name is ct_lidc"),
         ("../x+video", "'../x' before the plus is no name"),
         ("video+imagenet+video", "behind the plus stands 'imagenet'"),
+        ("video+video_c", "behind the plus stands 'video_c'; .* each also with _ssl, _placebo, _part or _b"),
+        ("video_ssl_placebo", r"without labels \(_ssl\) there are none to exchange"),
+        ("kinetics400+ct_lidc_ssl_placebo", r"without labels \(_ssl\) there are none to exchange"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(name, message, workspace):

@@ -213,6 +213,87 @@ def test_what_is_made_here_says_so_and_nothing_else_is_taken(workspace):
         pretrain_all(workspace, ["ct_lidc"], ["resnet18"], plan(workspace), Engine(0))
 
 
+# ---- arms of the control of the method ---------------------------------------------------
+
+
+def test_a_variant_has_fewer_steps_or_the_second_seed_and_a_network_what_is_its_own(workspace):
+    own = ("slow_r50.lr=0.5", "slow_r50.steps_per_epoch=30", "resnet18.epochs=7")
+    how = Plan(SETTINGS, videos(workspace), exceptions=own)
+
+    def of(init: str, backbone: str) -> dict[str, object]:
+        settings = dataclasses.asdict(how.settings_of(made_here(init), backbone))
+        return {name: value for name, value in settings.items() if value != getattr(SETTINGS, name)}
+
+    assert of("video", "x3d_m") == of("video_placebo", "x3d_m") == {}
+    assert of("video_part", "x3d_m") == {"steps_per_epoch": 1}
+    assert of("video_b", "x3d_m") == {"seed": 1, "second_seed": 0}
+    assert of("video", "slow_r50") == {"lr": 0.5, "steps_per_epoch": 30}
+    assert of("video_part", "slow_r50") == {"lr": 0.5, "steps_per_epoch": 10}
+    assert of("video_b", "resnet18") == {"epochs": 7, "seed": 1, "second_seed": 0}
+
+
+@pytest.mark.parametrize(
+    "text", ["slow_r50.crop_px=8", "slow_r50.batch_size=2", "slow_r50.seed=3", "slow_r50", "lr=1"]
+)
+def test_what_networks_share_is_no_exception(workspace, text):
+    how = Plan(SETTINGS, videos(workspace), exceptions=(text,))
+    with pytest.raises(ValueError, match=f"exceptions has '{text}'; give network.setting=value"):
+        how.settings_of(made_here("video"), "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 4, "second_seed": 4}, "pretrain_second_seed is 4, as the first; give another"),
+        ({"part_share": 0.0}, "pretrain_part_share is 0; give a share between 0 and 1"),
+        ({"part_share": 1.0}, "pretrain_part_share is 1; give"),
+        ({"part_share": -0.5}, "pretrain_part_share is -0.5; give"),
+        ({"part_share": float("nan")}, "pretrain_part_share is nan; give"),
+    ],
+)
+def test_a_second_draw_that_is_the_first_and_a_share_that_is_none_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
+
+
+def test_a_placebo_learns_exchanged_labels_and_is_judged_by_true_ones(workspace):
+    how = plan(workspace)
+    true, exchanged = (how.lessons(workspace, made_here(init)) for init in ("video", "video_placebo"))
+    for lessons, same in ((true, True), (exchanged, False)):
+        taught = [lessons.train[i]["label"] for i in range(len(lessons.train))]
+        of_videos = lessons.train.table["label"].tolist()
+        assert taught == lessons.labels  # what the sampler balances is what is learnt
+        assert sorted(taught) == sorted(of_videos) and (taught == of_videos) == same
+        assert lessons.heldout.labels == lessons.heldout.table["label"].tolist()
+        assert lessons.metric(np.eye(3)[lessons.heldout.table["label"]]) == 1.0
+    assert exchanged.train.table.equals(true.train.table)
+    assert exchanged.about == true.about | {"source": "bright and dark noise, labels exchanged"}
+
+
+def test_a_second_draw_is_of_other_weights_and_of_other_held_out_videos(workspace):
+    how = plan(workspace)
+    first, second = (how.lessons(workspace, made_here(init)) for init in ("video", "video_b"))
+    assert first.heldout.table["path"].tolist() != second.heldout.table["path"].tolist()
+    made(workspace, how)
+    record = made(workspace, how, "video_b")
+    assert record["settings"]["seed"] == how.settings.second_seed
+    assert not torch.equal(
+        *(weights(workspace, init)["backbone.conv1.weight"] for init in ("video", "video_b"))
+    )
+    same = dataclasses.replace(SETTINGS, seed=how.settings.second_seed, second_seed=5)
+    made(workspace, Plan(same, videos(workspace)))
+    found, expected = weights(workspace), weights(workspace, "video_b")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())  # nothing else differs
+
+
+def test_a_part_of_the_steps_is_all_that_a_part_differs_in(workspace):
+    record = made(workspace, plan(workspace, steps_per_epoch=6, part_share=0.5), "video_part")
+    made(workspace, plan(workspace, steps_per_epoch=3))
+    assert record["settings"]["steps_per_epoch"] == 3
+    found, expected = weights(workspace), weights(workspace, "video_part")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 # ---- without labels ----------------------------------------------------------------------
 
 
@@ -334,6 +415,17 @@ def test_a_cohort_without_labels_teaches_by_views(cohort):
     )
     with pytest.raises(ValueError, match=r"cohort lidc: series lidc\.0\.0, clip 0 has no clip"):
         made(cohort, Plan(SETTINGS, ct=CT), "ct_lidc")
+
+
+def test_a_placebo_of_a_cohort_exchanges_the_labels_of_training_patients_alone(cohort):
+    how = Plan(SETTINGS, ct=CT)
+    true, exchanged = (how.lessons(cohort, made_here(init)) for init in ("ct_lidc", "ct_lidc_placebo"))
+    assert exchanged.labels == exchanged.train.table["label"].tolist() != true.labels
+    assert exchanged.train.table[["series_uid", "clip"]].equals(true.train.table[["series_uid", "clip"]])
+    assert exchanged.heldout.table.equals(true.heldout.table)
+    assert exchanged.about["source"] == true.about["source"].removesuffix("labelled") + "labels exchanged"
+    ill = [lessons.train.table.groupby("series_uid")["label"].max().sum() for lessons in (true, exchanged)]
+    assert ill[0] == ill[1] > 0
 
 
 def test_a_cohort_that_is_none_or_empty_is_named(cohort):

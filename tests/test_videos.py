@@ -101,8 +101,7 @@ def inner_difference(a, b):
 
 
 @pytest.mark.parametrize("name", motions.MOTIONS)
-def test_each_class_moves_as_its_name_says(name, photos, monkeypatch):
-    monkeypatch.setattr(motions, "DISCS_SHARE", 0.0)
+def test_each_class_moves_as_its_name_says(name, photos):
     x, y, grow, turn = motions.MOTIONS[name]
     expected = {
         "pan_left": (-1, 0, 0, 0),
@@ -132,8 +131,7 @@ def test_each_class_moves_as_its_name_says(name, photos, monkeypatch):
             assert min(differences, key=differences.get) == "static", (seed, differences)
 
 
-def test_discs_move_over_a_still_background(photos, monkeypatch):
-    monkeypatch.setattr(motions, "DISCS_SHARE", 1.0)
+def test_bright_discs_move_over_a_still_background(photos):
     for seed in range(4):
         frames = motions.frames_of("pan_right", photos, 16, SIZE, np.random.default_rng(seed)).astype(float)
         still = np.abs(frames - np.median(frames, 0)).max(0) < 15
@@ -141,6 +139,9 @@ def test_discs_move_over_a_still_background(photos, monkeypatch):
         changes = np.abs(np.diff(frames, axis=0)) > 25
         columns = [np.nonzero(change)[1].mean() for change in changes]
         assert columns[-1] - columns[0] > 6
+        standing = motions.frames_of("static", photos, 2, SIZE, np.random.default_rng(seed)).astype(float)
+        discs = standing[0] > np.median(standing) + 60
+        assert 0.05 < discs.mean() < 0.4 and np.abs(np.diff(standing, axis=0)).max() < 30
 
 
 def test_a_single_frame_says_nothing_about_the_class(photos):
@@ -213,6 +214,19 @@ def test_held_out_videos_are_others_and_of_every_class(source):
     assert len(train) == 4 * 9 and len(heldout) == 9 and sorted(heldout.labels) == list(range(9))
     assert train.classes == heldout.classes == sorted(motions.MOTIONS)
     assert set(clips(source, heldout=True, seed=1).table["path"]) != set(heldout.table["path"])
+
+
+def test_videos_exchange_their_classes(source):
+    """As many of each class as before, as the seed says; the pictures stay in their places."""
+    true, train = clips(source), clips(source)
+    train.exchange_labels()
+    assert train.labels != true.labels and sorted(train.labels) == sorted(true.labels)
+    assert train[5]["label"] == train.labels[5]
+    assert torch.equal(train[5]["clip"], true[5]["clip"])
+    for seed, same in ((0, True), (1, False)):
+        other = clips(source, seed=seed)
+        other.exchange_labels()
+        assert (other.labels == train.labels) == same
 
 
 def test_items_are_crops_that_depend_on_seed_epoch_and_position(source):
