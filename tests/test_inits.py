@@ -328,10 +328,11 @@ def test_checksums_do_not_depend_on_the_memory_format():
         ("video_ssl_b", Origin("random", "video", True, "b")),
         ("ct_lidc_placebo", Origin("random", "ct_lidc", False, "placebo")),
         ("kinetics400+ct_big_b", Origin("kinetics400", "ct_big", False, "b")),
+        ("ct_part", Origin("random", "ct_part", False)),
         ("video_part+ct_lidc_b", Origin("video_part", "ct_lidc", False, "b")),
         *((name, None) for name in ("random", "ct_astra", "imagenet", "hospital", "shuffled:video", "ct_")),
         *((name, None) for name in ("videos", "hospital_ssl", "frozen:video+ct_lidc", "", "..")),
-        *((name, None) for name in ("video_c", "video_placebo_b", "video_b_ssl", "hospital_b", "_placebo")),
+        *((name, None) for name in ("video_c", "video_placebo_b", "video_b_ssl", "videob", "hospital_b")),
     ],
 )
 def test_a_name_says_how_its_weights_are_made(name, expected):
