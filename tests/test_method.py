@@ -1,4 +1,4 @@
-"""The method's own questions: each outcome that can be planted is read with its word; a plan that cannot be meant."""
+"""The method's own questions: each outcome that is planted is read with its word; what the hash covers."""
 
 import dataclasses
 
