@@ -65,8 +65,8 @@ def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
             '    rule: "slope"',
             "question more: rule is 'slope'; known are superiority, trend",
         ),
-        ("    margin: 0.1", "", "question 3: margin is missing; give it a float"),
-        ("    margin: 0.1", "    margin: 2.0", "question draws: margin is 2; give a number between 0 and 1"),
+        ("    margin: 0.15", "", "question 3: margin is missing; give it a float"),
+        ("    margin: 0.15", "    margin: 2.0", "question draws: margin is 2; give a number between 0 and 1"),
         ('    inits: ["video", "video_b"]', "", "question 3: inits is missing; give it a list[str]"),
         (
             '    wanted: "rising"',

@@ -14,10 +14,10 @@ patients to find this rule than one that starts at random. A 2D network, which s
 by one, loses by construction: no slice of a nodule differs from a slice of a vessel.
 
 **`rspect_pe`, where video has nothing to give.** No verdict rests on it. Every exam holds filling
-defects in the pulmonary arteries, drawn alike, whether there is disease or not. What tells is how much all organs enhance, the same in all
-slices: less in an ill exam, so little against the spread between patients that nobody can do better
-than an AUROC of 0.86. No shape, edge or motion tells, and a network with random weights
-measures the level within the few steps of the demo, so pretraining on video has nothing to give.
+defects in the pulmonary arteries, drawn alike, whether there is disease or not. What tells is how much
+all organs enhance, the same in all slices: less in an ill exam, so little against the spread between
+patients that nobody can do better than an AUROC of 0.86. No shape, edge or motion tells, and a network
+with random weights measures the level within few steps, so pretraining on video has nothing to give.
 
 The label is the exam's, and so is the level: a clip of an ill exam that holds too few slices of a defect is
 negative and looks ill. That noise is the same whatever a network began with.
