@@ -161,9 +161,13 @@ class Prespecified:
     @cached_property
     def hash(self) -> str:
         """First hex digits of the SHA-256 of all that is fixed, rules and generators included."""
-        fixed = dataclasses.asdict(self) | {"rules": RULES, "generators": GENERATORS}
-        text = json.dumps(fixed, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.said(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+    def said(self) -> dict[str, Any]:
+        """All that is fixed, by name, as JSON has it; rules and generators included."""
+        said = dataclasses.asdict(self) | {"rules": RULES, "generators": GENERATORS}
+        return dict(json.loads(json.dumps(said)))
 
 
 def path_of(profile: str, places: Places = HOME) -> Path:
@@ -331,13 +335,14 @@ def remember(workspace: Workspace, plan: Prespecified) -> list[dict[str, Any]]:
         plan: the plan that is followed now.
 
     Returns:
-        hash, first_met (UTC) and n_finished (runs with a result by then), in the order they were met.
+        hash, first_met (UTC), n_finished (runs with a result by then) and said (`Prespecified.said`), in the
+        order they were met.
     """
     path = workspace.root / "plans.json"
     met = read_json(path) if path.is_file() else []
     if plan.hash not in [entry["hash"] for entry in met]:
         n_finished = sum(1 for _ in workspace.runs.glob("*/result.json"))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        met.append({"hash": plan.hash, "first_met": now, "n_finished": n_finished})
+        met.append({"hash": plan.hash, "first_met": now, "n_finished": n_finished, "said": plan.said()})
         write_json(path, met)
     return met

@@ -7,13 +7,23 @@ import re
 
 import pandas as pd
 import pytest
-from made_up_results import NETWORKS, STORIES, TWO_D, made_up, plain
+from made_up_results import FRACTIONS, NETWORKS, STORIES, TASKS, TWO_D, made_up, plain
 
 from ctlib import findings, prespecified, stats
 from ctlib.findings.paper import Claim
 from ctlib.findings.study import NETWORK_COSTS
 
-PLAN = dataclasses.replace(prespecified.read("demo"), averaged=NETWORKS, two_d=TWO_D, seeds=[0, 1, 2])
+PLAN = dataclasses.replace(
+    prespecified.read("demo"),
+    averaged=NETWORKS,
+    two_d=TWO_D,
+    in_domain=["ct_lidc", "ct_rspect"],
+    tasks=TASKS,
+    fractions=FRACTIONS,
+    seeds=[0, 1, 2],
+    questions=[],
+    fixed=[],
+)
 ROW = {
     **{"task": "lidc_nodule", "fraction": 0.25, "label": "mean of 7 networks", "effect": 0.151, "low": 0.103},
     **{

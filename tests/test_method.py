@@ -1,4 +1,4 @@
-"""The method's own questions: each outcome that can be planted is read with its word; a plan that cannot be meant."""
+"""The method's own questions: each outcome that is planted is read with its word; what the hash covers."""
 
 import dataclasses
 
@@ -20,6 +20,7 @@ MORE = Asked("more", "Is more better?", "trend", "lidc_nodule", 1.0, ["random", 
 DRAWS = Asked("draws", "Are draws alike?", "equivalence", "lidc_nodule", 1.0, ["video", "video_b"], [], 0.05,
               "equivalent")  # fmt: skip
 OPTIMISATION = dataclasses.replace(DRAWS, key="optimisation", inits=["video_placebo", "random"], wanted="")
+HEAD = "Method check (phantoms, not patients)"
 NOTHING = {"video_placebo": 0.0, "video_part": 0.05, "video": 0.15, "video_b": 0.15}
 
 
@@ -61,10 +62,10 @@ def test_what_is_planted_is_read_with_its_word(question, gains, apart, word):
 def test_the_method_passes_by_all_wanted_words_and_by_nothing_else():
     good = answered(NOTHING, KNOWLEDGE, MORE, DRAWS, OPTIMISATION)
     assert findings.passes(good) and list(good["verdict"])[-1] == "told only"
-    assert findings.say_method(good)[0] == "Method check: passed; 3 questions ended as the plan wants."
+    assert findings.say_method(good)[0] == f"{HEAD}: passed; 3 questions ended as the plan wants."
     bad = answered(NOTHING | {"video_b": 0.0}, KNOWLEDGE, MORE, DRAWS, OPTIMISATION)
     assert not findings.passes(bad)
-    assert findings.say_method(bad)[0] == "Method check: not passed; draws is different, not equivalent."
+    assert findings.say_method(bad)[0] == f"{HEAD}: not passed; draws is different, not equivalent."
     assert not findings.passes(answered(NOTHING, OPTIMISATION))
     assert "asks nothing of the method" in findings.say_method(pd.DataFrame())[0]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -39,25 +40,46 @@ def test_every_profile_that_is_analyzed_has_a_plan_that_fits_its_parameters(prof
 
 def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
     first = prespecified.read("demo").hash
-    lines = [line for line in TEXT.splitlines() if line and not line.startswith("#")]
-    other = "# another comment\n" + "\n".join(reversed(lines)) + "\n"
+    reordered = dict(reversed(yaml.safe_load(TEXT).items()))
+    other = "# another comment\n" + yaml.safe_dump(reordered, sort_keys=False)
     assert prespecified.read("mine", places_with(tmp_path / "a", other)).hash == first
     assert re.fullmatch("[0-9a-f]{12}", first)
-    for old, new in (("margin: 0.05", "margin: 0.06"), ("seeds: [3, 4, 5, 6, 7]", "seeds: [3, 4]")):
-        changed = places_with(tmp_path / new[:5], TEXT.replace(old, new))
+    for old, new in (("\nmargin: 0.05", "\nmargin: 0.06"), ("seeds: [60, 61, 62]", "seeds: [60, 61]")):
+        changed = places_with(tmp_path / new.strip()[:5], TEXT.replace(old, new))
         assert prespecified.read("mine", changed).hash != first
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("margin: 0.05", "margn: 0.05", "margn is not known; the nearest name is 'margin'"),
-        ("margin: 0.05", "", "margin is missing; give it a float"),
-        ("margin: 0.05", "margin: 5.0", "margin is 5; give a number between 0 and 1"),
+        ("\nmargin: 0.05", "\nmargn: 0.05", "margn is not known; the nearest name is 'margin'"),
+        ("\nmargin: 0.05", "", "margin is missing; give it a float"),
+        ("\nmargin: 0.05", "\nmargin: 5.0", "margin is 5; give a number between 0 and 1"),
         ("level: 0.95", "level: high", "level: it is 'high', which is str, but must be float"),
         ('metric: "auroc"', 'metric: "f1"', "metric is 'f1'; known are auroc"),
-        ("seeds: [3, 4, 5, 6, 7]", "seeds: []", "seeds is empty"),
+        ("seeds: [60, 61, 62]", "seeds: []", "seeds is empty"),
         ("level: 0.95", "level: [", "is no YAML"),
+        ('    rule: "trend"', "", "question 2: rule is missing; give it a str"),
+        (
+            '    rule: "trend"',
+            '    rule: "slope"',
+            "question more: rule is 'slope'; known are superiority, trend",
+        ),
+        ("    margin: 0.1", "", "question 3: margin is missing; give it a float"),
+        ("    margin: 0.1", "    margin: 2.0", "question draws: margin is 2; give a number between 0 and 1"),
+        ('    inits: ["video", "video_b"]', "", "question 3: inits is missing; give it a list[str]"),
+        (
+            '    wanted: "rising"',
+            '    wanted: "shown"',
+            "question more: wanted is 'shown'; rule trend gives rising",
+        ),
+        ("doses: [0.0, 0.333, 1.0]", "doses: [0.0, 1.0]", "rule trend needs three inits or more"),
+        (
+            'averaged: ["slow_r50", ',
+            'averaged: ["slow_r50"] # ',
+            "averaged names 1 networks; questions need 3",
+        ),
+        ("questions:", "questions: none #", "questions is 'none'; give a list of questions"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused(tmp_path, old, new, said):
@@ -74,7 +96,7 @@ def test_a_profile_without_a_plan_says_so(tmp_path):
 def test_a_workspace_remembers_when_it_met_a_plan(tmp_path):
     work = Workspace(tmp_path)
     first = prespecified.read("demo")
-    other = prespecified.read("mine", places_with(tmp_path, TEXT.replace("margin: 0.05", "margin: 0.06")))
+    other = prespecified.read("mine", places_with(tmp_path, TEXT.replace("\nmargin: 0.05", "\nmargin: 0.06")))
     assert [e["n_finished"] for e in prespecified.remember(work, first)] == [0]
     (work.runs / "ab12").mkdir(parents=True)
     (work.runs / "ab12" / "result.json").write_text("{}")
@@ -98,3 +120,43 @@ def test_plans_are_flat_and_commented():
     for path in (PROJECT / "params").glob("*/plan.yaml"):
         assert path.read_text().startswith("# "), path
         assert all(not isinstance(value, dict) for value in yaml.safe_load(path.read_text()).values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"penet"', '"astra"', "astra is not among backbones of 03_finetune_grid"),
+        ('["video", "video_b"]', '["video", "video_c"]', "video_c is not among inits of 03_finetune_grid"),
+        (
+            "phantom_seed=300",
+            "phantom_sed=300",
+            "fixed names phantom_sed, which no notebook has; the nearest name",
+        ),
+        (
+            "phantom_seed=300",
+            "phantom_seed=1",
+            "fixed has 'phantom_seed=1', but 01_explore_data.phantom_seed is 300",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_its_parameters_is_refused_before_anything_runs(tmp_path, old, new, said):
+    folder = tmp_path / "params" / "demo"
+    shutil.copytree(PROJECT / "params" / "demo", folder)
+    (folder / "plan.yaml").write_text(TEXT.replace(old, new))
+    with pytest.raises(ParameterError, match=re.escape(said)):
+        prespecified.require("demo", Places(params=tmp_path / "params"))
+
+
+def test_the_plans_of_all_profiles_fit_their_parameters():
+    for profile in PROFILES:
+        prespecified.require(profile)
+
+
+def test_the_register_has_its_columns_and_each_attempt_a_plan(tmp_path):
+    rows = prespecified.attempts("demo")
+    assert len(rows) >= 3 and all(re.fullmatch("[0-9a-f]{12}", row["plan"]) for row in rows)
+    assert prespecified.attempts("lidc") == []
+    folder = places_with(tmp_path, TEXT)
+    (folder.params / "mine" / "attempts.csv").write_text("day,plan\n")
+    with pytest.raises(ParameterError, match="has columns"):
+        prespecified.attempts("mine", folder)

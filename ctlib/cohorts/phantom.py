@@ -1,7 +1,8 @@
 """Phantom cohorts: seeded chests as DICOM, in the layouts of RSPECT and LIDC-IDRI.
 
-They are a positive and a negative control of the whole method: we know what ought to come out.
-They say nothing about patients.
+`lidc_nodule` is a positive control of the whole method: we know what ought to come out. They say
+nothing about patients. What must not come out is asked of two draws of the same weights
+(`ctlib.prespecified`), for which no task is needed.
 
 **`lidc_nodule`, the planted effect.** Every exam holds the same number of round objects, drawn
 alike: size, attenuation, outline, place, how many slices, how the radius changes over these. In
@@ -12,8 +13,8 @@ stand, or move, and where to). A network that knows motion from video needs fewe
 patients to find this rule than one that starts at random. A 2D network, which sees slices one
 by one, loses by construction: no slice of a nodule differs from a slice of a vessel.
 
-**`rspect_pe`, the planted null.** Every exam holds filling defects in the pulmonary arteries, drawn
-alike, whether there is disease or not. What tells is how much all organs enhance, the same in all
+**`rspect_pe`, where video has nothing to give.** No verdict rests on it. Every exam holds filling
+defects in the pulmonary arteries, drawn alike, whether there is disease or not. What tells is how much all organs enhance, the same in all
 slices: less in an ill exam, so little against the spread between patients that nobody can do better
 than an AUROC of 0.86. No shape, edge or motion tells, and a network with random weights
 measures the level within the few steps of the demo, so pretraining on video has nothing to give.

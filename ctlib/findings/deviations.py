@@ -16,8 +16,9 @@ import pandas as pd
 
 from ctlib.findings.study import Study
 from ctlib.findings.words import listed
-from ctlib.prespecified import Prespecified
+from ctlib.prespecified import Prespecified, fixed
 from ctlib.summaries import counted
+from ctlib.workspace import read_json
 
 CHANGED, INCOMPLETE, ADDED = "changed", "incomplete", "added"
 COLUMNS = ["kind", "what", "planned", "done"]
@@ -43,7 +44,8 @@ def deviations(study: Study, met: Sequence[Mapping[str, Any]] = ()) -> pd.DataFr
             "there is none: all is exploratory",
         )
         return pd.DataFrame([row], columns=COLUMNS)
-    rows = [*_late(plan, met), *_settings(plan, study), *_grid(plan, study), *_incomplete(study)]
+    rows = [*_late(plan, met), *_settings(plan, study), *_unfixed(plan, study)]
+    rows += [*_grid(plan, study), *_incomplete(study)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -56,7 +58,14 @@ def _late(plan: Prespecified, met: Sequence[Mapping[str, Any]]) -> list[tuple[st
             done = f"{entry['hash']} on {entry['first_met']}, when {n_finished} had a result"
             planned = "before the first result" if i == 0 else f"{met[i - 1]['hash']}, not to be changed"
             rows.append((CHANGED, "when the plan was fixed", planned, done))
+            rows += _changed(met[i - 1].get("said", {}), entry.get("said", {})) if i else []
     return rows
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What a plan says otherwise than the one before it, by name."""
+    names = [name for name in before if name in after and before[name] != after[name]]
+    return [(CHANGED, f"{name} of the plan", _text(before[name]), _text(after[name])) for name in names]
 
 
 def _settings(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str]]:
@@ -75,11 +84,28 @@ def _settings(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str
     ]
 
 
+def _unfixed(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str]]:
+    """Fixed parameters that a notebook of this workspace was executed with another value of."""
+    rows = []
+    for name, value in map(fixed, plan.fixed):
+        for notebook, given in _executed(study).items():
+            if name in given and given[name] != value:
+                rows.append((CHANGED, f"{name} of {notebook}", _text(value), _text(given[name])))
+    return rows
+
+
+def _executed(study: Study) -> dict[str, dict[str, Any]]:
+    """Parameters of the executed copies that are there, by notebook."""
+    paths = sorted(study.work.notebooks.glob("*.ipynb")) if study.work else []
+    return {p.stem: read_json(p)["metadata"].get("papermill", {}).get("parameters", {}) for p in paths}
+
+
 def _grid(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str]]:
     """What the grid lacks of the plan, and what it has beside it."""
     runs, rows = study.runs, []
-    planned_inits = [plan.baseline_init, plan.compared_init, *plan.in_domain]
-    needed_inits = [plan.baseline_init, plan.compared_init]
+    asked = [init for question in plan.questions for init in question.inits]
+    needed_inits = [*dict.fromkeys([plan.baseline_init, plan.compared_init, *asked])]
+    planned_inits = [*dict.fromkeys([*needed_inits, *plan.in_domain])]
     parts: dict[str, tuple[str, Sequence[Any], Sequence[Any]]] = {
         "tasks": ("task", plan.tasks, plan.tasks),
         "fractions": ("fraction", plan.fractions, plan.fractions),
@@ -148,5 +174,11 @@ def plan_table(plan: Prespecified) -> pd.DataFrame:
         "of no consequence": f"differences below {_text(plan.margin)}",
         "left out": "; ".join(plan.exclusions),
         "ends when": plan.stopping,
+        "development": plan.development or "none",
+        "fixed parameters": ", ".join(plan.fixed) or "none",
     }
+    for asked in plan.questions:
+        wanted = f"wanted: {asked.wanted}" if asked.wanted else "told only"
+        of = f"{asked.task} at {asked.fraction:g}, {_text(asked.inits)}"
+        names[f"question {asked.key}"] = f"{asked.text} {asked.rule}, {of}, margin {asked.margin:g}; {wanted}"
     return pd.DataFrame({"what": names.keys(), "fixed": names.values()})

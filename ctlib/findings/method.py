@@ -32,8 +32,8 @@ def method(study: Study) -> pd.DataFrame:
     Returns:
         A row a question: key, text, rule, task, fraction, statistic (its arms), effect, low, high (at the
         plan's level), low_equivalence, high_equivalence, p_value, p_equivalence, margin, word, wanted,
-        verdict (`MEETS`, `FAILS` or `TOLD`), level, networks (sums by network), n_networks, n_patients,
-        n_positive, n_seeds, reason. Without rows where there is no plan or it asks nothing.
+        verdict (`MEETS`, `FAILS` or `TOLD`), level, networks (sums by network), n_networks, population,
+        n_patients, n_positive, n_seeds, reason. Without rows where there is no plan or it asks nothing.
     """
     asked = study.plan.questions if study.plan else []
     return pd.DataFrame([_row(study, question) for question in asked])
@@ -57,7 +57,7 @@ def _row(study: Study, asked: Asked) -> dict[str, Any]:
     row |= {name: getattr(decision, name) for name in names}
     row |= {"word": decision.word, "wanted": asked.wanted, "verdict": verdict, "level": plan.level}
     by_network = ", ".join(f"{name} {signed(value, 3)}" for name, value in found.by_network.items())
-    row |= {"networks": by_network, "n_networks": len(plan.averaged)}
+    row |= {"networks": by_network, "n_networks": len(plan.averaged), "population": plan.population}
     return row | found.counts | {"reason": estimate.reason}
 
 
@@ -85,11 +85,12 @@ def say_method(table: pd.DataFrame) -> list[str]:
         return ["This profile asks nothing of the method itself: the truth about its patients is not known."]
     failed = table[table["verdict"] == FAILS]
     judged = table[table["wanted"] != ""]
+    head = f"Method check ({table['population'].iloc[0]})"
     if passes(table):
-        lines = [f"Method check: passed; {counted(len(judged), 'question')} ended as the plan wants."]
+        lines = [f"{head}: passed; {counted(len(judged), 'question')} ended as the plan wants."]
     else:
         wrong = listed(f"{row.key} is {row.word}, not {row.wanted}" for row in failed.itertuples())
-        lines = [f"Method check: not passed; {wrong}."]
+        lines = [f"{head}: not passed; {wrong}."]
     return lines + [_sentence(row) for row in table.to_dict("records")]
 
 

@@ -20,7 +20,7 @@ _REMOTE = re.compile(
     r"""|(?:url\(\s*["']?|@import\s+["'])((?:https?:)?//[^"')\s]+)""",
     re.IGNORECASE,
 )
-_VERDICT = re.compile(r"^Claim \d.*?: [a-z ]+\.|(?:Planted (?:effect|null)|Gain) (?:not )?[a-z]+(?=: )")
+_VERDICT = re.compile(r"^Claim \d.*?: [a-z ]+\.|^Method check.*?: (?:not )?passed|(?<=\? )[A-Z][a-z ]+(?=: )")
 
 
 def judged(line: str) -> str:
@@ -28,8 +28,8 @@ def judged(line: str) -> str:
 
     >>> judged("Claim 1, it helps: not decided here. +0.1 < 0.2")
     '<strong>Claim 1, it helps: not decided here.</strong> +0.1 &lt; 0.2'
-    >>> judged("a difference of +0.1. Planted null not kept: the interval")
-    'a difference of +0.1. <strong>Planted null not kept</strong>: the interval'
+    >>> judged("Does it help? Not decided: video − random is")
+    'Does it help? <strong>Not decided</strong>: video − random is'
     """
     return _VERDICT.sub(r"<strong>\g<0></strong>", html.escape(line, quote=False), count=1)
 
