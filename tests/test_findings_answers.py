@@ -213,7 +213,7 @@ def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
 
 
 def test_a_question_that_is_unknown_is_named():
-    with pytest.raises(ValueError, match="no question is called 'hlep'; known are help, fractions"):
+    with pytest.raises(ValueError, match="is called 'hlep'; known are help, unlearned, fractions"):
         findings.answer("hlep", whole())
 
 

@@ -51,7 +51,8 @@ def as_text(made: Plan) -> str:
     disk = made.disk.assign(n_bytes=made.disk["n_bytes"].map(size)).rename(columns={"n_bytes": "size"})
     parts.append(("Disk, when all runs are done", _table(disk)))
     if len(made.power):
-        sheet = made.power.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+        told = made.power.drop(columns="SD from")  # the sentence below has it
+        sheet = told.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
         parts.append(("Power", f"{_table(sheet)}\n\n{wrapped(power.sentence(made.design))}"))
     if made.notes:
         parts.append(("Notes", "\n".join(wrapped(note, "- ") for note in made.notes)))

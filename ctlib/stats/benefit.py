@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctlib.metrics import THRESHOLDS, decision_curve
 from ctlib.stats.arms import PLAIN, Arm, Task, shown, tasks
-from ctlib.stats.crossed import Array, for_these, satterthwaite
+from ctlib.stats.crossed import Array, for_these
+from ctlib.stats.freedom import satterthwaite
 from ctlib.stats.intervals import Bootstrap
 
 

@@ -60,7 +60,6 @@ networks of different folds share training patients.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -68,13 +67,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, chdtri, expit, logit, ndtr, ndtri, stdtr, stdtrit
 
+from ctlib.stats.freedom import freedom_of
+
 Array = NDArray[np.float64]
 STILL = "no draw of patients or seeds changes the value"
 """Why a value that never varies has no interval: that is no certainty."""
-DAMPING = 5.0
-"""From about which share c / B of the patients on Satterthwaite's rule is followed; see the module."""
-
-
 ANCHOR = 0.05
 """P-value below which the tail is that of Behrens and Fisher; see the module."""
 VARIANCES = np.exp(np.linspace(math.log(1e-12), math.log(100.0), 800))
@@ -178,41 +175,6 @@ def student(freedom: float, p: float) -> float:
 def below(freedom: float, t: float) -> float:
     """Probability of Student's t below t."""
     return float(ndtr(t) if math.isinf(freedom) else stdtr(freedom, t))
-
-
-def freedom_of(parts: Sequence[tuple[float, int]], shared: float, patients: float = math.inf) -> float:
-    """Degrees of freedom of a variance; see the module.
-
-    Args:
-        parts: b_i and f_i: parts of the variance, and the degrees of freedom of their estimates.
-        shared: c, the patients' part.
-        patients: P, degrees of freedom of c.
-
-    >>> freedom_of([(1.0, 2)], 0.0), round(freedom_of([(1.0, 2)], 1.0), 2), freedom_of([], 1.0, 40)
-    (2.0, 4.67, 40.0)
-    """
-    varied = sum(part for part, _ in parts)
-    total = varied + shared
-    inverse = (shared / total) ** 2 / patients
-    if varied > 0:
-        share = shared / varied
-        inverse += sum(b / f for b, f in parts) / total / (1 + share**2 / (share + DAMPING))
-    return 1 / inverse if inverse > 0 else math.inf
-
-
-def satterthwaite(parts: Sequence[tuple[float, int]]) -> float:
-    """Degrees of freedom of a sum of independent variances (1946, doi:10.2307/3002019).
-
-    Args:
-        parts: variances and their degrees of freedom; where all are 0, the latter are summed.
-
-    >>> satterthwaite([(1.0, 9), (1.0, 9)]), satterthwaite([(1.0, 9), (0.0, 99)])
-    (18.0, 9.0)
-    """
-    total = sum(part for part, _ in parts)
-    if not total > 0:
-        return float(sum(freedom for _, freedom in parts))
-    return 1 / sum((part / total) ** 2 / freedom for part, freedom in parts)
 
 
 def for_these(values: Array, replicates: Array, patients: float = math.inf) -> Estimate:

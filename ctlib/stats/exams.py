@@ -35,7 +35,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.metrics import auroc
-from ctlib.stats.crossed import satterthwaite
+from ctlib.stats.freedom import satterthwaite
 from ctlib.stats.pairs import components
 
 Array = NDArray[np.float64]

@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from ctlib.metrics import auroc
 from ctlib.stats.arms import PLAIN, Task, arms_of, shown, tasks
-from ctlib.stats.crossed import Array, Estimate, for_these, freedom_of, student
+from ctlib.stats.crossed import Array, Estimate, for_these, student
+from ctlib.stats.freedom import freedom_of
 from ctlib.stats.intervals import Bootstrap
 from ctlib.stats.noncentral import t_below
 
@@ -68,6 +68,8 @@ def shifted(labels: Array, scores: Array, shift: float) -> Array:
     >>> auroc(labels, scores).value, auroc(labels, shifted(labels, scores, 0.25)).value
     (0.75, 1.0)
     """
+    from scipy.stats import rankdata  # here: a viewer's first volume need not wait for it
+
     normal = ndtri((rankdata(scores) - 0.5) / len(scores))
     target = min(auroc(labels, scores).value + shift, 1.0)
 
