@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import pytest
 from made_up_results import made_up, plain
@@ -117,3 +118,29 @@ def test_the_sentence_counts_what_the_table_lists():
     table = findings.deviations(study)
     assert findings.say_deviations(PLAN, table).endswith(": 2 deviations (2 changed).")
     assert findings.say_deviations(PLAN, table[:1]).endswith(": 1 deviation (1 changed).")
+
+
+def test_a_plan_that_was_changed_is_named_field_by_field():
+    other = dataclasses.replace(PLAN, margin=0.02, seeds=[0, 1])
+    met = [
+        {"hash": other.hash, "first_met": "2026-11-27", "n_finished": 0, "said": other.said()},
+        {"hash": PLAN.hash, "first_met": "2026-11-28", "n_finished": 12, "said": PLAN.said()},
+    ]
+    found = listed(followed(), met)
+    assert found["margin of the plan"] == ("changed", "0.02", "0.05")
+    assert found["seeds of the plan"] == ("changed", "0, 1", "0, 1, 2")
+    assert [what for what in found if what.endswith("of the plan")] == [
+        "seeds of the plan",
+        "margin of the plan",
+    ]
+
+
+def test_a_fixed_parameter_with_another_value_is_a_change(tmp_path):
+    work = Workspace(tmp_path)
+    work.notebooks.mkdir()
+    for name, given in (("01_explore_data", {"phantom_seed": 7}), ("03_finetune_grid", {"epochs": 4})):
+        copy = {"metadata": {"papermill": {"parameters": given}}}
+        (work.notebooks / f"{name}.ipynb").write_text(json.dumps(copy))
+    plan = dataclasses.replace(PLAN, fixed=["phantom_seed=300", "epochs=4", "lr='0.1'"])
+    found = listed(dataclasses.replace(followed(), plan=plan, work=work))
+    assert found == {"phantom_seed of 01_explore_data": ("changed", "300", "7")}

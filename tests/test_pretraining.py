@@ -238,7 +238,7 @@ def test_a_variant_has_fewer_steps_or_the_second_seed_and_a_network_what_is_its_
 def test_what_networks_share_is_no_exception(workspace, text):
     how = Plan(SETTINGS, videos(workspace), exceptions=(text,))
     with pytest.raises(ValueError, match=f"exceptions has '{text}'; give network.setting=value"):
-        how.settings_of(made_here("video"), "resnet18")
+        how.require(["resnet18", "slow_r50"])
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,10 @@ def pretrain_all(
 
     Raises:
         RuntimeError: a network failed; the message has its traceback. The others are finished.
-        ValueError: an init is not made here, or begins from one that comes after it.
+        ValueError: an init is not made here, or begins from one that comes after it; or an exception is of
+            no network.
     """
+    plan.require(backbones)
     data = {}
     for name in inits:
         made = made_here(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,15 +111,22 @@ class Plan:
     ct: CtSource | None = None
     exceptions: tuple[str, ...] = ()
 
+    def require(self, backbones: Sequence[str]) -> None:
+        """Refuse exceptions that are not of these networks, or of a setting that all networks share.
+
+        Raises:
+            ValueError: the sentence names the exception, the networks and the settings.
+        """
+        exceptions_of(self.exceptions, [], backbones, OWN)
+
     def settings_of(self, made: Origin, backbone: str) -> PretrainSettings:
         """How an init of a network is made: what the network has for itself, then what its variant asks.
 
         Raises:
             ValueError: an exception is not of that form, or names a setting that networks share.
         """
-        named = [text.partition(".")[0] for text in self.exceptions]
-        alone = exceptions_of(self.exceptions, [], [*dict.fromkeys([*named, backbone])], OWN)
-        own = own_settings(alone, ("", backbone, ""))
+        mine = [text for text in self.exceptions if text.startswith(f"{backbone}.")]
+        own = own_settings(exceptions_of(mine, [], [backbone], OWN), ("", backbone, ""))
         return dataclasses.replace(self.settings, **own).of_variant(made.variant)
 
     def source_of(self, made: Origin) -> VideoSource | CtSource:
