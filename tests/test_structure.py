@@ -47,7 +47,7 @@ ORDER = [
     (4, "grid"),
     (4, "plan"),
     (5, "parameters"),
-    (5, "figures prespecified"),
+    (5, "figures prespecified attempts"),
     (5, "gradcam nulls subgroups"),
     (5, "seen"),
     (5, "localization"),

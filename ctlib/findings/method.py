@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from ctlib import figures, stats
+from ctlib.attempts import attempts
 from ctlib.figures.look import percent, signed
 from ctlib.findings.study import Study
 from ctlib.findings.words import listed
-from ctlib.prespecified import Asked, attempts
+from ctlib.prespecified import Asked
 from ctlib.summaries import counted
 
 ASKED = {"superiority": "effect", "trend": "trend", "equivalence": "null"}
