@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## run the whole study on phantoms (half an hour to 45 minutes), then read reports/demo/index.html
+demo: $(STAMP) ## run the whole study on phantoms (about twenty minutes), then read reports/demo/index.html
 	@$(BIN)/python -m ctlib run demo
 
 # One run of pytest: to find the tests and import what they use takes each of its processes a minute. Three for two
