@@ -118,16 +118,16 @@ def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
     known = table[table["low"].notna()] if len(table) else table
     if len(known):
         level = percent(known["level"].iloc[0])
-        lines = known.assign(label=known["statistic"], init=known["key"])
+        lines = known.assign(label=known["key"], init=known["key"])
+        named = "; ".join(f"{row.key}: {row.statistic}, margin {row.margin:g}" for row in known.itertuples())
         figures.show(
-            figures.contrast_forest(lines, "as named on the left", float(known["margin"].max())),
-            alt="Answers to the questions about the method, with intervals, beside the margin",
+            figures.contrast_forest(lines, "as said below", 0.0),
+            alt="Answers to the questions about the method, with intervals",
             caption=f"Mean over {known['n_networks'].iloc[0]} networks with {level} intervals over networks "
-            "like these, seeds and patients; the grey band is the margin.",
+            f"like these, seeds and patients. {named}.",
         )
     if len(table):
-        shown = ["text", "statistic", "effect", "low", "high", "low_equivalence", "high_equivalence"]
-        shown += ["margin", "word", "wanted", "verdict", "networks"]
+        shown = ["key", "effect", "low", "high", "margin", "word", "wanted", "networks"]
         figures.table(table[shown], "The questions about the method, by the plan's rules")
     if study.plan and study.plan.questions:
         rows = pd.DataFrame(attempts(profile))
