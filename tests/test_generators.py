@@ -12,10 +12,10 @@ from ctlib.generators import GENERATORS
 
 DRAWN = {
     ("videos", 3): [
-        *(172.797, 37.666, 0.31, 9.395, 5.715, 9.216, -4.48, 9.087),  # pan_right
-        *(173.978, 38.529, -0.223, 13.41, 1.902, 10.094, 1.583, 9.887),  # pan_down
-        *(149.891, 42.472, 1.724, 4.399, 8.629, 8.721, 5.916, 10.128),  # zoom_in
-        *(132.141, 37.403, 0.034, 7.273, 1.435, 10.011, 0.965, 8.819),  # rotate_left
+        *(126.977, 28.386, 0.259, 6.213, 5.485, 6.009, -4.892, 5.689),  # pan_right
+        *(85.821, 40.204, -1.193, 11.084, 10.835, 8.723, -5.669, 8.332),  # pan_down
+        *(115.678, 30.568, 0.564, 6.079, 7.633, 7.606, 4.356, 8.657),  # zoom_in
+        *(89.044, 33.333, -0.676, 8.127, -8.516, 8.308, 1.688, 7.527),  # rotate_left
     ],
     ("phantoms", 6): [
         *(-738.343, 163.437, -4.721, 24.974, 6.084, 23.063, 5.099, 18.99),  # lidc, ill
@@ -75,7 +75,10 @@ CHANGES = [
     ("videos", motions, "PACES", 1.1),
     ("videos", motions, "N_DISCS", 2),
     ("videos", motions, "DISC_RADIUS", 1.1),
-    ("videos", motions, "DISC_CONTRAST", 1.1),
+    ("videos", motions, "DISC_FRAMES", 1.1),
+    ("videos", motions, "DISC_BRIGHT", 1.1),
+    ("videos", motions, "GROUND", 1.1),
+    ("videos", motions, "GROUND_SPREAD", 1.1),
     ("videos", motions, "FOCUS", 1.1),
     ("phantoms", phantom_anatomy, "CONTRAST_HU", 1.1),
     ("phantoms", phantom_anatomy, "ARTERY", 1.1),

@@ -100,8 +100,14 @@ def inner_difference(a, b):
     return np.abs(a.astype(float) - b)[14:-14, 14:-14].mean()
 
 
+@pytest.fixture
+def lasting(monkeypatch):
+    """Discs that are there in every frame, largest in the middle one."""
+    monkeypatch.setattr(motions, "DISC_FRAMES", (1.0, 1.0))
+
+
 @pytest.mark.parametrize("name", motions.MOTIONS)
-def test_each_class_moves_as_its_name_says(name, photos):
+def test_each_class_moves_as_its_name_says(name, photos, lasting):
     x, y, grow, turn = motions.MOTIONS[name]
     expected = {
         "pan_left": (-1, 0, 0, 0),
@@ -131,7 +137,7 @@ def test_each_class_moves_as_its_name_says(name, photos):
             assert min(differences, key=differences.get) == "static", (seed, differences)
 
 
-def test_bright_discs_move_over_a_still_background(photos):
+def test_bright_discs_move_over_a_still_background(photos, lasting):
     for seed in range(4):
         frames = motions.frames_of("pan_right", photos, 16, SIZE, np.random.default_rng(seed)).astype(float)
         still = np.abs(frames - np.median(frames, 0)).max(0) < 15
@@ -141,10 +147,16 @@ def test_bright_discs_move_over_a_still_background(photos):
         assert columns[-1] - columns[0] > 6
         standing = motions.frames_of("static", photos, 2, SIZE, np.random.default_rng(seed)).astype(float)
         discs = standing[0] > np.median(standing) + 60
-        assert 0.05 < discs.mean() < 0.4 and np.abs(np.diff(standing, axis=0)).max() < 30
+        assert 0.01 < discs.mean() < 0.2 and np.abs(np.diff(standing, axis=0)).max() < 30
 
 
-def test_a_single_frame_says_nothing_about_the_class(photos):
+def test_discs_come_and_go(photos):
+    frames = motions.frames_of("static", photos, 16, SIZE, np.random.default_rng(0)).astype(float)
+    shown = (frames > np.median(frames) + 60).mean(axis=(1, 2))
+    assert shown.max() > 2 * max(shown[0], shown[-1])
+
+
+def test_a_single_frame_says_nothing_about_the_class(photos, lasting):
     # the middle of a clip of an odd length is the photograph as placed, whatever the class
     middle = [
         motions.frames_of(name, photos, 5, SIZE, np.random.default_rng(7))[2].astype(int)
