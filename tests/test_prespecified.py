@@ -79,12 +79,17 @@ def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
             'averaged: ["slow_r50"] # ',
             "averaged names 1 networks; questions need 3",
         ),
-        ("questions:", "questions: none #", "questions is 'none'; give a list of questions"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused(tmp_path, old, new, said):
     with pytest.raises(ParameterError, match=re.escape(said)):
         prespecified.read("mine", places_with(tmp_path, TEXT.replace(old, new)))
+
+
+def test_questions_are_a_list(tmp_path):
+    text = yaml.safe_dump(yaml.safe_load(TEXT) | {"questions": "none"})
+    with pytest.raises(ParameterError, match="questions is 'none'; give a list of questions"):
+        prespecified.read("mine", places_with(tmp_path, text))
 
 
 def test_a_profile_without_a_plan_says_so(tmp_path):
