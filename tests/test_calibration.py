@@ -94,11 +94,14 @@ def test_what_changes_no_step_is_of_the_same_kind(field, value):
 def test_a_step_is_that_of_its_batch(path):
     """Four times the clips take longer, and need more memory."""
     large = dataclasses.replace(RUN, crop_px=64, matrix_px=72, clip_length=16, batch_size=8)
-    small, big = (calibrate([run], path)[kind(run)] for run in (RUN, large))
-    assert big.train_s > 4 * small.train_s
-    assert big.train_s > 1.8 * big.predict_s  # the way back takes about twice the way there
-    assert big.peak_mb > small.peak_mb
-    assert big.cut_train_s > small.cut_train_s
+    for attempt in range(3):  # other tests run beside this one and may slow one of two measurements
+        there = path.with_name(f"{attempt}-{path.name}")
+        small, big = (calibrate([run], there)[kind(run)] for run in (RUN, large))
+        assert big.peak_mb > small.peak_mb
+        longer = big.train_s > 4 * small.train_s and big.cut_train_s > small.cut_train_s
+        if longer and big.train_s > 1.8 * big.predict_s:  # the way back takes about twice the way there
+            return
+    pytest.fail(f"in three attempts a step was not as its batch: {small}, {big}")
 
 
 def test_nothing_is_measured_unless_asked(path, counted):
