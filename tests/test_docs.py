@@ -42,8 +42,10 @@ def test_the_first_screen_asks_answers_and_says_what_to_do():
 
 def test_the_answer_comes_with_intervals_and_seeds():
     findings = README.split("<!-- findings")[1].split("<!-- /findings -->")[0]
-    for line in (line for line in findings.splitlines() if line.startswith("- ")):
-        assert re.search(r"\(.\d\.\d+ to .\d\.\d+;.* \d+ seeds\)", line), line
+    check, *answers = [line for line in findings.splitlines() if line.startswith("- ")]
+    assert check.startswith("- Method check (phantoms, not patients): ")
+    for line in answers:
+        assert re.search(r"\(.\d\.\d+ to .\d\.\d+\).* \d+ seeds, \d+ test patients", line), line
 
 
 def test_pictures_are_small_and_told_in_words():
