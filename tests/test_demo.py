@@ -198,6 +198,7 @@ def test_it_is_small(demo):
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)
+@pytest.mark.nightly  # minutes in a browser; seen to fail once beside other work, why is not known yet
 def test_every_notebook_runs_by_run_all_in_jupyterlab(demo, tmp_path):
     """With the network cut; what is computed already is not computed again; 01 shows a volume.
 
