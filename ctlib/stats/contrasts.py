@@ -190,6 +190,16 @@ def chance_above(population: Population, level: float) -> Interval:
     return Interval(further.p_above, float(low), float(high))
 
 
+def groups_of(
+    task: Task, fraction: float, baseline: str, init: str, averaged: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """Rows of `effects` of a task and fraction: each network that has both inits, then the averaged ones."""
+    arms = task.arms(fraction)
+    single = [b for _, b, i in arms if i == init and (fraction, b, baseline) in arms]
+    mean = [(f"{MEAN_OF}{len(averaged)} networks", list(averaged))] if averaged else []
+    return [(b, [b]) for b in single] + mean
+
+
 def effects(
     runs: pd.DataFrame,
     predictions: pd.DataFrame,
@@ -223,11 +233,7 @@ def effects(
     rows = []
     for name, task in tasks(runs, predictions, rule, how).items():
         for fraction in task.fractions():
-            arms = task.arms(fraction)
-            both = [b for _, b, i in arms if i == init and (fraction, b, baseline) in arms]
-            groups = [(b, [b]) for b in both]
-            groups += [(f"{MEAN_OF}{len(averaged)} networks", list(averaged))] if averaged else []
-            for title, members in groups:
+            for title, members in groups_of(task, fraction, baseline, init, averaged):
                 contrast = Contrast(title, arms_of(members, init), arms_of(members, baseline))
                 rows.append(
                     {"task": name, "fraction": fraction, "baseline": baseline, "init": init}

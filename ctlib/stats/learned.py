@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.stats.arms import PLAIN, Arm, Name, Task, arms_of, shown, tasks
-from ctlib.stats.contrasts import MEAN_OF
+from ctlib.stats.contrasts import groups_of
 from ctlib.stats.crossed import Estimate, Interval, for_these
 from ctlib.stats.intervals import Bootstrap
 
@@ -83,14 +83,10 @@ def without_unlearned(
     rows: list[dict[str, Any]] = []
     for name, task in tasks(runs, predictions, rule, how).items():
         for fraction in task.fractions():
-            arms = task.arms(fraction)
-            both = [b for _, b, i in arms if i == init and (fraction, b, baseline) in arms]
-            groups = [(b, [b]) for b in both]
-            groups += [(f"{MEAN_OF}{len(averaged)} networks", list(averaged))] if averaged else []
             rows += [
                 {"task": name, "fraction": fraction, "backbone": title}
                 | _left(task, members, (init, baseline), fraction, how.level)
-                for title, members in groups
+                for title, members in groups_of(task, fraction, baseline, init, averaged)
             ]
     columns = ["task", "fraction", "backbone", "n_pairs", "n_left", "n_runs", "n_unlearned", "unlearned"]
     return pd.DataFrame(rows, columns=[*columns, "effect_left", "low_left", "high_left", "reason_left"])
