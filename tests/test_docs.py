@@ -25,7 +25,9 @@ from ctlib.parameters import declared
 from ctlib.workspace import HOME, NOTEBOOKS, PROJECT
 
 FIRST_SCREEN_LINES = 36
-"""Lines above the findings: what is asked, found, to be typed. Theirs are 700 px; a laptop shows 900."""
+"""Lines above the first figure: what is asked, to be typed, found."""
+WORDS_BEFORE_A_COMMAND = 120
+"""Words above the first command."""
 PICTURE_BYTES = 300_000
 
 
@@ -33,19 +35,19 @@ PICTURE_BYTES = 300_000
 
 
 def test_the_first_screen_asks_answers_and_says_what_to_do():
-    before = README.split("<!-- findings")[0]
+    before = README.split("![")[0]
     assert len(before.splitlines()) <= FIRST_SCREEN_LINES
-    order = ["The question.", "PHANTOMS, NOT PATIENTS", "make demo", "make lab", "reports/demo/index.html"]
+    order = ["The question.", "make demo", "make lab", "PHANTOMS, NOT PATIENTS", "reports/demo/index.html"]
     places = [before.index(part) for part in order]
     assert places == sorted(places)
+    assert len(before.split("make demo")[0].split()) <= WORDS_BEFORE_A_COMMAND
 
 
-def test_the_answer_comes_with_intervals_and_seeds():
-    findings = README.split("<!-- findings")[1].split("<!-- /findings -->")[0]
-    check, *answers = [line for line in findings.splitlines() if line.startswith("- ")]
-    assert check.startswith("- Method check (phantoms, not patients): ")
-    for line in answers:
-        assert re.search(r"\(.\d\.\d+ to .\d\.\d+\).* \d+ seeds, \d+ test patients", line), line
+def test_the_answer_comes_with_intervals_networks_seeds_and_patients():
+    said, table = README.split("![")[0].split("PHANTOMS, NOT PATIENTS")[1].split("| question |")
+    assert re.search(r"\d+ networks, \d+ seeds, \d+ test patients, \d+ with disease", said)
+    for line in table.split("\n\n")[0].splitlines()[2:]:
+        assert re.search(r"\| .\d\.\d+ \(.\d\.\d+ to .\d\.\d+\) \|", line), line
 
 
 def test_pictures_are_small_and_told_in_words():
