@@ -36,7 +36,6 @@ DASK_CONFIG = {
     "distributed.admin.low-level-log-length": 0,
     "distributed.comm.timeouts.connect": "60s",  # importing torch on a busy machine
     "distributed.scheduler.allowed-failures": 0,  # items are tried again by the engine
-    "distributed.deploy.lost-worker-timeout": "60s",  # a worker that its nanny starts anew is not lost
     # no spilling, no pausing: results are small, and the nanny below ends what holds too much
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

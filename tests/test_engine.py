@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import dask
 import pytest
 
+from ctlib import engine as engines
 from ctlib import progress
 from ctlib.engine import Engine, EngineError, Outcome, dispatch
 
@@ -97,6 +99,13 @@ def test_a_worker_that_dies_is_an_outcome_and_no_other_item_is_blamed(two_worker
 
 def test_an_item_whose_worker_died_once_is_tried_again(two_workers, tmp_path):
     assert values(two_workers.run(dies_the_first_time, [str(tmp_path / "been here")])) == ["alive"]
+
+
+def test_workers_that_dask_has_given_up_are_started_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "RESTORE_S", 0.5)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "0s"}), Engine(2) as engine:
+        items = [str(tmp_path / f"{i}") for i in range(4)]
+        assert values(engine.run(dies_the_first_time, items)) == ["alive"] * 4
 
 
 def test_a_result_that_cannot_travel_is_an_outcome(two_workers):

@@ -23,7 +23,7 @@ from ctlib.threads import pinned_threads
 __all__ = ["Engine", "EngineError", "Outcome"]
 
 RESTORE_S = 30.0
-"""Jobs that a queue ended are submitted again this often, s."""
+"""Workers that are missing for good are started again this often, s."""
 
 
 class Engine:
@@ -149,12 +149,16 @@ class Engine:
         return self._client
 
     def restore(self, there: int) -> None:
-        """Submit again, now and then, the jobs of a queue that ended while there is work."""
-        if self.here or self.address or there >= self.workers:
+        """Start again, now and then, workers that are missing while there is work.
+
+        A queue's jobs end. Workers here are started anew by their nannies, but Dask gives up a nanny whose
+        worker is not back within its `lost-worker-timeout` (15 s), which a busy machine may take.
+        """
+        if self.address or there >= self.workers:
             return
         if self._client is not None and time.monotonic() - self._restored > RESTORE_S:
             self._restored = time.monotonic()
-            self._client.cluster.scale(jobs=self.workers)
+            self._client.cluster.scale(**{"n" if self.here else "jobs": self.workers})
 
     def reconnect(self) -> None:
         """Wait for the scheduler to come back at its address.
