@@ -39,9 +39,9 @@ sys.path.insert(0, str(PROJECT / "tests"))  # the site and the cohort are shared
 from chaos_grid import FINISHES, content, prepare, runs_of, untimed  # noqa: E402
 from dask_site import Site, computing, kill, wait_for  # noqa: E402
 
-from ctlib.results import RESULT, finished  # noqa: E402
-from ctlib.runs import Run  # noqa: E402
-from ctlib.workspace import Workspace  # noqa: E402
+from ctlib.core.workspace import Workspace  # noqa: E402
+from ctlib.training.results import RESULT, finished  # noqa: E402
+from ctlib.training.run import Run  # noqa: E402
 
 WORKERS = 3
 

@@ -3,7 +3,7 @@
     python benchmarks/data_wait.py [--networks slow_r50,penet] [--steps 8] [--workers 2] [--threads 2]
 
 Clips of 32 x 224 x 224 (PENet: 24 slices), turned and cropped, come from a store through the loader of
-`ctlib.training`; the network computes where and how `precision.choose` says, on a GPU if there is one. A
+`ctlib.training.loop`; the network computes where and how `precision.choose` says, on a GPU if there is one. A
 step is: wait for the next batch, copy it, forward, backward, AdamW. What `next` takes is the wait, the
 rest is the work; the first step, which starts the processes and fills their queues, is left out.
 Medians, and the sum of all waits over the sum of all steps. Ends with 1 unless that share is below 5 % for
@@ -27,14 +27,14 @@ import torch
 from environment import begin_anew
 from training_step import SEVEN, Trained, clip_of
 
-from ctlib.backbones import spec
-from ctlib.clips import ClipDataset, clip_table
-from ctlib.cutting import ClipSettings
-from ctlib.loaders import loader, set_epoch
-from ctlib.precision import choose
-from ctlib.sampling import BalancedSampler
-from ctlib.store import Store
-from ctlib.volumes import Volume
+from ctlib.datasets.clips import ClipDataset, clip_table
+from ctlib.datasets.samplers import BalancedSampler
+from ctlib.datasets.store import Store
+from ctlib.datasets.transforms import ClipSettings
+from ctlib.io.volume import Volume
+from ctlib.models.registry import spec
+from ctlib.training.device import choose
+from ctlib.training.loaders import loader, set_epoch
 
 N_SERIES, N_SLICES = 8, 128
 

@@ -53,7 +53,7 @@ class Fault:
 VOLUMES = (
     Fault(
         "volume flipped in z",
-        "ctlib/volumes.py",
+        "ctlib/io/volume.py",
         "hu = np.ascontiguousarray(upright(hu, self.grid.orientation))",
         "hu = np.ascontiguousarray(upright(hu[::-1], self.grid.orientation))",
         "head and feet are exchanged: slices get the labels of others",
@@ -61,7 +61,7 @@ VOLUMES = (
     ),
     Fault(
         "volume transposed",
-        "ctlib/geometry.py",
+        "ctlib/io/geometry.py",
         'if orientation[0] in "AP":\n        planes = planes.swapaxes(-1, -2)',
         'if orientation[0] in "LR":\n        planes = planes.swapaxes(-1, -2)',
         "rows and columns are exchanged: the patient lies on the side",
@@ -69,7 +69,7 @@ VOLUMES = (
     ),
     Fault(
         "left and right exchanged in NIfTI",
-        "ctlib/affines.py",
+        "ctlib/io/nifti_affine.py",
         "np.array([[1], [-1], [-1]])",
         "np.array([[1], [-1], [1]])",
         "the heart lies to the right in the volumes of one format",
@@ -77,7 +77,7 @@ VOLUMES = (
     ),
     Fault(
         "rescaled twice",
-        "ctlib/pixels.py",
+        "ctlib/io/dicom_pixels.py",
         "    _rescale(raw, out, found.slope, found.intercept)",
         "    _rescale(raw, out, found.slope, found.intercept)\n"
         "    _rescale(out, out, found.slope, found.intercept)",
@@ -86,7 +86,7 @@ VOLUMES = (
     ),
     Fault(
         "wrong spacing",
-        "ctlib/geometry.py",
+        "ctlib/io/geometry.py",
         "spacing_mm=(step, dx, dy) if turned else (step, dy, dx)",
         "spacing_mm=(step, dx, dy)",
         "y and x are exchanged: lengths and areas are wrong where pixels are not square",
@@ -94,7 +94,7 @@ VOLUMES = (
     ),
     Fault(
         "spacing not scaled with the matrix",
-        "ctlib/store/__init__.py",
+        "ctlib/datasets/store/__init__.py",
         '"spacing_mm": [z, y * scale, x * scale]',
         '"spacing_mm": [z, y, x]',
         "a stored volume claims the spacing of the scanner's matrix: all sizes in mm are too small",
@@ -102,7 +102,7 @@ VOLUMES = (
     ),
     Fault(
         "padding that is not air",
-        "ctlib/cutting.py",
+        "ctlib/datasets/transforms.py",
         "planes[:begin] = planes[end:] = table[hu.HU_MIN]",
         "planes[:begin] = planes[end:] = 0",
         "in the lung's HU window 0 is below air: the network sees where a volume ends",
@@ -110,7 +110,7 @@ VOLUMES = (
     ),
     Fault(
         "tail slices dropped",
-        "ctlib/clips.py",
+        "ctlib/datasets/clips.py",
         "for start in range(0, n_slices, length)]",
         "for start in range(0, max(n_slices - length, 0) + 1, length)]",
         "the last slices of a chest are never looked at, nor what is ill in them",
@@ -118,7 +118,7 @@ VOLUMES = (
     ),
     Fault(
         "stored slices not compared with their checksum",
-        "ctlib/store/codecs.py",
+        "ctlib/datasets/store/codecs.py",
         "check(self._plain[i].data, self._slices, i)",
         "pass",
         "damage of a disk becomes a result",
@@ -126,7 +126,7 @@ VOLUMES = (
     ),
     Fault(
         "picture mirrored",
-        "ctlib/figures/pictures.py",
+        "ctlib/visualization/figures/slices.py",
         "np.round(unit * (GREYS - 1)),",
         "np.round(unit[:, ::-1] * (GREYS - 1)),",
         "a reader looks for the finding on the wrong side",
@@ -137,7 +137,7 @@ VOLUMES = (
 PATIENTS = (
     Fault(
         "a patient in two splits",
-        "ctlib/splits.py",
+        "ctlib/datasets/splits.py",
         "for patient in patients[start:stop]]",
         "for patient in patients[start : stop + 1]]",
         "what is learnt of a patient helps to recognize the same patient in the test",
@@ -145,7 +145,7 @@ PATIENTS = (
     ),
     Fault(
         "a patient in two splits of a file accepted",
-        "ctlib/splits.py",
+        "ctlib/datasets/splits.py",
         'torn = table[splits.transform("nunique") > 1]',
         'torn = table[splits.transform("nunique") > 3]',
         "the same, where splits are those of others",
@@ -153,7 +153,7 @@ PATIENTS = (
     ),
     Fault(
         "training on validation patients",
-        "ctlib/splits.py",
+        "ctlib/datasets/splits.py",
         'train = splits.loc[splits["split"] == "train", "patient_id"]\n    labels = labels',
         'train = splits.loc[splits["split"] != "test", "patient_id"]\n    labels = labels',
         "the patients who choose the epoch are counted among those who are learnt from",
@@ -161,7 +161,7 @@ PATIENTS = (
     ),
     Fault(
         "fractions not nested",
-        "ctlib/splits.py",
+        "ctlib/datasets/splits.py",
         "rng = np.random.default_rng(seed)\n    chosen: list[str] = []",
         "rng = np.random.default_rng([seed, round(1000 * fraction)])\n    chosen: list[str] = []",
         "a step from 10 to 50 % exchanges patients too: the curve over fractions has their noise",
@@ -169,7 +169,7 @@ PATIENTS = (
     ),
     Fault(
         "folds in one order for every turn",
-        "ctlib/turns.py",
+        "ctlib/datasets/cross_validation.py",
         "(of_patient - tested[0] - turn) % n_folds",
         "(of_patient - tested[0]) % n_folds",
         "a cross-validation tests the same patients in each turn",
@@ -177,7 +177,7 @@ PATIENTS = (
     ),
     Fault(
         "videos of one recording on both sides",
-        "ctlib/videos/heldout.py",
+        "ctlib/datasets/video/heldout.py",
         'groups = table["group"].astype(str)\n    if',
         "groups = pd.Series([str(i) for i in range(len(table))], index=table.index)\n    if",
         "held-out accuracy measures the recognition of a recording",
@@ -185,7 +185,7 @@ PATIENTS = (
     ),
     Fault(
         "labels inverted",
-        "ctlib/cohorts/rspect_labels.py",
+        "ctlib/datasets/rspect_labels.py",
         'label = (1 - exams["negative"]).astype("Int64")',
         'label = exams["negative"].astype("Int64")',
         "every AUROC is one minus what it should be",
@@ -196,7 +196,7 @@ PATIENTS = (
     ),
     Fault(
         "the exam's label from its last clip",
-        "ctlib/runs.py",
+        "ctlib/training/run.py",
         'rows.groupby("study")[source].transform("max")',
         'rows.groupby("study")[source].transform("last")',
         "an exam whose disease lies elsewhere is called well",
@@ -211,7 +211,7 @@ ARMS_OF_A_SEED = (
 TRAINING = (
     Fault(
         "unseeded order",
-        "ctlib/sampling.py",
+        "ctlib/datasets/samplers.py",
         "rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])\n        for position",
         "rng = np.random.default_rng()\n        for position",
         "a run cannot be repeated, and arms of a seed see other batches",
@@ -219,7 +219,7 @@ TRAINING = (
     ),
     Fault(
         "the same order in every epoch",
-        "ctlib/sampling.py",
+        "ctlib/datasets/samplers.py",
         "rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])\n        for position",
         "rng = np.random.default_rng([self.seed, _SAMPLE])\n        for position",
         "clips that the first epoch does not draw are never learnt from",
@@ -227,7 +227,7 @@ TRAINING = (
     ),
     Fault(
         "the same augmentation in every epoch",
-        "ctlib/clips.py",
+        "ctlib/datasets/clips.py",
         "[self.seed, _AUGMENT, int(self._epoch), position]",
         "[self.seed, _AUGMENT, position]",
         "crops and rotations repeat: a network learns them by heart",
@@ -235,7 +235,7 @@ TRAINING = (
     ),
     Fault(
         "other batches for another init",
-        "ctlib/finetuning.py",
+        "ctlib/training/finetune.py",
         "n_batches * run.batch_size, run.seed)",
         "n_batches * run.batch_size, run.seed + len(run.init))",
         "two arms of a seed differ by luck and not by their weights alone",
@@ -243,7 +243,7 @@ TRAINING = (
     ),
     Fault(
         "another head for another init",
-        "ctlib/inits.py",
+        "ctlib/models/weights/load.py",
         "generator = torch.Generator().manual_seed(_stream(seed, _HEAD_STREAM))",
         "generator = torch.Generator().manual_seed(_stream(seed + len(init.name), _HEAD_STREAM))",
         "two arms of a seed differ by luck and not by their weights alone",
@@ -251,7 +251,7 @@ TRAINING = (
     ),
     Fault(
         "a missing tensor accepted",
-        "ctlib/ledger.py",
+        "ctlib/models/weights/ledger.py",
         'names = {"missing": wanted.keys() - given.keys(),',
         'names = {"missing": set(),',
         "part of a pretrained network is random, and nobody knows",
@@ -259,7 +259,7 @@ TRAINING = (
     ),
     Fault(
         "a tensor silently skipped",
-        "ctlib/inits.py",
+        "ctlib/models/weights/load.py",
         "made.load_state_dict(adapted, strict=False)",
         "made.load_state_dict(dict(list(adapted.items())[1:]), strict=False)",
         "part of a pretrained network is random, and nobody knows",
@@ -267,7 +267,7 @@ TRAINING = (
     ),
     Fault(
         "the loss inverted",
-        "ctlib/objectives.py",
+        "ctlib/training/losses.py",
         "binary_cross_entropy_with_logits(logits.float().squeeze(1), labels.float())",
         "binary_cross_entropy_with_logits(logits.float().squeeze(1), 1 - labels.float())",
         "a network learns to call the ill well",
@@ -275,7 +275,7 @@ TRAINING = (
     ),
     Fault(
         "the epoch chosen on test patients",
-        "ctlib/finetuning.py",
+        "ctlib/training/finetune.py",
         'chosen_by = in_split["val"]',
         'chosen_by = in_split["test"]',
         "the test flatters every arm",
@@ -283,7 +283,7 @@ TRAINING = (
     ),
     Fault(
         "mean and std of all splits",
-        "ctlib/finetuning.py",
+        "ctlib/training/finetune.py",
         'intensity(store, in_split["train"], cut)',
         "intensity(store, rows, cut)",
         "test patients are known before the test",
@@ -291,7 +291,7 @@ TRAINING = (
     ),
     Fault(
         "the weights of the last epoch instead of the best",
-        "ctlib/training.py",
+        "ctlib/training/loop.py",
         "    load_weights(network, folder / WEIGHTS)\n",
         "",
         "test scores are of another epoch than the one that was chosen",
@@ -299,7 +299,7 @@ TRAINING = (
     ),
     Fault(
         "prediction in training mode",
-        "ctlib/training.py",
+        "ctlib/training/loop.py",
         "    network.eval()\n",
         "",
         "scores depend on dropout and on the other clips of the batch",
@@ -307,7 +307,7 @@ TRAINING = (
     ),
     Fault(
         "permuted labels not permuted",
-        "ctlib/finetuning.py",
+        "ctlib/training/finetune.py",
         "if run.control == PERMUTED_LABELS:",
         "if run.control == PERMUTED_LABELS.upper():",
         "the negative control finds what the runs find",
@@ -321,7 +321,7 @@ TRAINING = (
 RESULTS = (
     Fault(
         "logits rounded",
-        "ctlib/training.py",
+        "ctlib/training/loop.py",
         "logits.append(network(clip).float().cpu())",
         "logits.append(network(clip).float().cpu().round(decimals=2))",
         "scores tie: AUROCs move by chance",
@@ -329,7 +329,7 @@ RESULTS = (
     ),
     Fault(
         "scores rounded to 1",
-        "ctlib/scores.py",
+        "ctlib/training/predictions.py",
         "scores = expit(logits[:, 0].astype(np.float64))",
         "scores = expit(logits[:, 0].astype(np.float32))",
         "of two high logits nobody knows which is higher",
@@ -337,7 +337,7 @@ RESULTS = (
     ),
     Fault(
         "lowest instead of highest clip score",
-        "ctlib/metrics/exams.py",
+        "ctlib/metrics/exam_scores.py",
         "return np.maximum.reduceat(score, starts)",
         "return np.minimum.reduceat(score, starts)",
         "an exam is as ill as its healthiest clip",
@@ -345,7 +345,7 @@ RESULTS = (
     ),
     Fault(
         "equal scores in favour of the network",
-        "ctlib/metrics/ranking.py",
+        "ctlib/metrics/auroc.py",
         'below = int(np.searchsorted(negatives, positives, side="left").sum())',
         'below = int(np.searchsorted(negatives, positives, side="right").sum())',
         "a network that says nothing has an AUROC of 1",
@@ -353,7 +353,7 @@ RESULTS = (
     ),
     Fault(
         "wrong degrees of freedom",
-        "ctlib/stats/crossed.py",
+        "ctlib/metrics/stats/crossed_ci.py",
         "return _estimate(values, [(between, n_seeds - 1)], shared, patients)",
         "return _estimate(values, [(between, n_seeds)], shared, patients)",
         "with three seeds an interval at 95 % is a quarter too short",
@@ -364,7 +364,7 @@ RESULTS = (
     ),
     Fault(
         "unpaired bootstrap",
-        "ctlib/stats/arms.py",
+        "ctlib/metrics/stats/runs_table.py",
         "self.exams.resampled(self.scores(name), self.draws)",
         "self.exams.resampled(\n                self.scores(name), "
         "self.exams.draw(self._how.n_replicates, np.random.default_rng(len(name[1])))"
@@ -374,7 +374,7 @@ RESULTS = (
     ),
     Fault(
         "draws of its own for each run",
-        "ctlib/stats/arms.py",
+        "ctlib/metrics/stats/runs_table.py",
         "self.exams.resampled(self.scores(name), self.draws)",
         "self.exams.resampled(\n                self.scores(name), "
         "self.exams.draw(self._how.n_replicates, np.random.default_rng(len(self._replicates)))"
@@ -384,7 +384,7 @@ RESULTS = (
     ),
     Fault(
         "rows for patients",
-        "ctlib/stats/exams.py",
+        "ctlib/metrics/stats/bootstrap.py",
         'pd.factorize(scores["patient_id"], sort=True)',
         "pd.factorize(np.arange(len(scores)), sort=True)",
         "exams of a patient count as independent: intervals are too short",
@@ -395,7 +395,7 @@ RESULTS = (
     ),
     Fault(
         "exams of different folds ranked together",
-        "ctlib/stats/exams.py",
+        "ctlib/metrics/stats/bootstrap.py",
         "[(int(name), np.flatnonzero(fold == name)) for name in np.unique(fold)]",
         "[(int(fold[0]), np.arange(len(fold)))]",
         "a shift between folds counts as errors of the network",
@@ -403,15 +403,15 @@ RESULTS = (
     ),
     Fault(
         "correction for many comparisons left out",
-        "ctlib/stats/families.py",
+        "ctlib/metrics/stats/multiple_testing.py",
         "np.maximum.accumulate(left * p[order])",
         "np.maximum.accumulate(p[order])",
         "of seven networks without an effect one is called better in a third of the studies",
-        ("ctlib/stats/families.py",),
+        ("ctlib/metrics/stats/multiple_testing.py",),
     ),
     Fault(
         "arms exchanged in a difference",
-        "ctlib/stats/contrasts.py",
+        "ctlib/metrics/stats/contrasts.py",
         "return first - (second if paired else second.mean(axis=0, keepdims=True))",
         "return (second if paired else second.mean(axis=0, keepdims=True)) - first",
         "a gain is told as a loss",
@@ -419,7 +419,7 @@ RESULTS = (
     ),
     Fault(
         "a figure with exchanged arms",
-        "ctlib/figures/results.py",
+        "ctlib/visualization/figures/scores.py",
         "for k, (init, look) in enumerate(looks.items()):",
         "for k, (init, look) in enumerate(zip(looks, reversed(looks.values()), strict=True)):",
         "the legend gives the dots of one arm to the other",
@@ -427,7 +427,7 @@ RESULTS = (
     ),
     Fault(
         "a forest's axis with exchanged arms",
-        "ctlib/figures/forests.py",
+        "ctlib/visualization/figures/forest.py",
         'f"{init} − {baseline}"',
         'f"{baseline} − {init}"',
         "a gain is read as a loss",
@@ -438,7 +438,7 @@ RESULTS = (
 FILES = (
     Fault(
         "a half-written text file",
-        "ctlib/workspace.py",
+        "ctlib/core/workspace.py",
         'temporary.write_text(text, encoding="utf-8")',
         'path.write_text(text, encoding="utf-8")\n        temporary.write_text(text, encoding="utf-8")',
         "a process that is killed leaves half a result, which is read as a whole one",
@@ -446,7 +446,7 @@ FILES = (
     ),
     Fault(
         "a half-written volume",
-        "ctlib/store/files.py",
+        "ctlib/datasets/store/files.py",
         'with replacing(path) as temporary, temporary.open("wb") as file:',
         'with path.open("wb") as file:',
         "the same for the volumes of a store",
@@ -454,7 +454,7 @@ FILES = (
     ),
     Fault(
         "the old record beside new voxels",
-        "ctlib/store/__init__.py",
+        "ctlib/datasets/store/__init__.py",
         "self._path(uid, ending).unlink(missing_ok=True)",
         "pass",
         "a volume that was being replaced is read under the record of the one before",
@@ -462,7 +462,7 @@ FILES = (
     ),
     Fault(
         "a claim ignored",
-        "ctlib/claims.py",
+        "ctlib/core/locks.py",
         "if before is not None and not _stale(before, token, stale_s):",
         "if before is not None and not folder.is_dir():",
         "two processes compute one run and write over each other",
@@ -470,7 +470,7 @@ FILES = (
     ),
     Fault(
         "a lost claim not noticed",
-        "ctlib/claims.py",
+        "ctlib/core/locks.py",
         'return _read(self.path).get("token") == self.token and _highest(self.path.parent) == self.path',
         "return True",
         "a process that was stopped wakes up and writes over the result of another",
@@ -478,7 +478,7 @@ FILES = (
     ),
     Fault(
         "a finished run computed again",
-        "ctlib/finetuning.py",
+        "ctlib/training/finetune.py",
         "with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:",
         "with claimed(folder, lambda: False, wait_s=0) as claim:",
         "hours are spent twice, and results change under a reader",
@@ -486,7 +486,7 @@ FILES = (
     ),
     Fault(
         "a setting that is no part of the id",
-        "ctlib/runs.py",
+        "ctlib/training/run.py",
         "if (name, value) not in LATER.items()}",
         "if name not in LATER}",
         "a result is taken for that of another experiment",
@@ -494,7 +494,7 @@ FILES = (
     ),
     Fault(
         "changed data not noticed",
-        "ctlib/runs.py",
+        "ctlib/training/run.py",
         '"volumes": volumes})',
         '"volumes": sorted(volumes)})',
         "a result of old volumes is shown beside new ones",
@@ -502,7 +502,7 @@ FILES = (
     ),
     Fault(
         "a misspelt parameter accepted",
-        "ctlib/parameters.py",
+        "ctlib/core/parameters.py",
         "unknown = [key for key in given if key not in known[name]]",
         "unknown: list[str] = []",
         "a value that somebody set is never used",
@@ -510,7 +510,7 @@ FILES = (
     ),
     Fault(
         "a value of another type accepted",
-        "ctlib/parameters.py",
+        "ctlib/core/parameters.py",
         "case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:",
         "case ast.Name(id=name) if name in _SIMPLE:",
         "the text 'False' is true",
@@ -521,7 +521,7 @@ FILES = (
 READERS = (
     Fault(
         "a name in a reason",
-        "ctlib/reasons.py",
+        "ctlib/io/errors.py",
         """return f"a text of {len(value)} character{'s' * (len(value) != 1)}\"""",
         "return repr(value)",
         "free text of a header, which may be somebody's name, stands in a table and a report",
@@ -529,7 +529,7 @@ READERS = (
     ),
     Fault(
         "a name in a log",
-        "ctlib/elements.py",
+        "ctlib/io/dicom_bytes.py",
         """        with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
 """,
@@ -539,7 +539,7 @@ READERS = (
     ),
     Fault(
         "a file's name as it is",
-        "ctlib/identity.py",
+        "ctlib/core/pseudonyms.py",
         'return self._hashed("path", part, PART_DIGITS) + ending.lower()',
         "return part",
         "folders are called after patients",
@@ -547,7 +547,7 @@ READERS = (
     ),
     Fault(
         "pseudonyms without the key",
-        "ctlib/identity.py",
+        "ctlib/core/pseudonyms.py",
         "hmac.digest(self.key, ",
         'hmac.digest(b"", ',
         "whoever tries out names finds the patient of a pseudonym",
@@ -555,7 +555,7 @@ READERS = (
     ),
     Fault(
         "a network address in a report",
-        "ctlib/reports/pages.py",
+        "ctlib/cli/reports/page.py",
         "found = remote_addresses(text)",
         "found: list[str] = []",
         "opening a report tells another computer that it is read",
@@ -563,11 +563,11 @@ READERS = (
     ),
     Fault(
         "text shown as markup",
-        "ctlib/reports/pages.py",
+        "ctlib/cli/reports/page.py",
         "html.escape(line, quote=False)",
         "line",
         "what a finding says is not what is shown",
-        ("ctlib/reports/pages.py",),
+        ("ctlib/cli/reports/page.py",),
     ),
 )
 

@@ -4,7 +4,7 @@
 
 One chest CT at 256 px in each format. Writes and reads take turns, so that a busy machine is busy
 for all; prints medians, nothing is verified. Files were written just before, so no side waits for
-the disk. `ctlib.store` says what was chosen. About a minute.
+the disk. `ctlib.datasets.store` says what was chosen. About a minute.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 import recipe
 from numpy.typing import NDArray
 
-from ctlib.store import shrink
-from ctlib.volumes import read_series
+from ctlib.datasets.store import shrink
+from ctlib.io.volume import read_series
 
 RUN = 32
 SHUFFLE, BITSHUFFLE, BYTEDELTA = blosc2.Filter.SHUFFLE, blosc2.Filter.BITSHUFFLE, blosc2.Filter.BYTEDELTA

@@ -29,16 +29,16 @@ import click
 import psutil
 from environment import begin_anew
 
-from ctlib import calibration, housekeeping
-from ctlib.commands import load
-from ctlib.engine import Engine
-from ctlib.grid import expand, run_grid
-from ctlib.plan import Setting, make, words
-from ctlib.plan.here import expected
-from ctlib.results import collect
-from ctlib.runs import Run
-from ctlib.sizes import counted
-from ctlib.workspace import PROJECT, Places, Workspace
+from ctlib.cli.data import load
+from ctlib.core.workspace import PROJECT, Places, Workspace
+from ctlib.grid import maintenance
+from ctlib.grid.engine import Engine
+from ctlib.grid.estimate import Setting, make, step_timing, text
+from ctlib.grid.estimate.cohort_sizes import counted
+from ctlib.grid.estimate.profile import expected
+from ctlib.grid.execute import expand, run_grid
+from ctlib.training.results import collect
+from ctlib.training.run import Run
 
 sys.path.insert(0, str(PROJECT / "tests"))  # the cohort of noise is shared with the tests
 
@@ -90,12 +90,12 @@ def plan_many(runs: int) -> None:
         expanded, wall_1, cpu_1 = timed(lambda: many(workspace, runs // 400, 50))
         assert len(expanded) == runs
         path = workspace.root / "calibration.json"
-        timings = calibration.calibrate(expanded[:800], path, measuring=False)  # once, whatever the number
+        timings = step_timing.calibrate(expanded[:800], path, measuring=False)  # once, whatever the number
         sizes = {name: counted(workspace, name) for name in ("lidc", "rspect")}
 
         def planned() -> str:
-            states = housekeeping.states(workspace.runs, [run.run_id for run in expanded])
-            return words.as_text(make(Setting("many", sizes, timings, 64), expanded, states))
+            states = maintenance.states(workspace.runs, [run.run_id for run in expanded])
+            return text.as_text(make(Setting("many", sizes, timings, 64), expanded, states))
 
         _, wall_2, cpu_2 = timed(planned)
     click.echo(f"expand {wall_1:.1f} s (CPU {cpu_1:.1f} s), plan {wall_2:.1f} s (CPU {cpu_2:.1f} s)")
@@ -116,8 +116,8 @@ def list_many(runs: int) -> None:
                 (path / name).touch()
             (path / "run.json").write_text(json.dumps({**SETTINGS, **arm, "seed": seed}))
             (path / "result.json").write_text(json.dumps({"val_auroc": 0.5, "seconds": 1.0}))
-        table, wall, cpu = timed(lambda: housekeeping.listed(workspace))
-    assert len(table) == runs and (table["status"] == housekeeping.FINISHED).all()
+        table, wall, cpu = timed(lambda: maintenance.listed(workspace))
+    assert len(table) == runs and (table["status"] == maintenance.FINISHED).all()
     click.echo(f"wall time {wall:.1f} s")
     check(f"listing {runs:,} finished runs, CPU time", cpu, 5, "s")
 

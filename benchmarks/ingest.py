@@ -26,10 +26,10 @@ import click
 import pydicom
 import recipe
 
-from ctlib.checks import examine
-from ctlib.store import CODECS, Store, shrink
-from ctlib.store.codecs import digests
-from ctlib.volumes import open_series, read_series
+from ctlib.datasets.store import CODECS, Store, shrink
+from ctlib.datasets.store.codecs import digests
+from ctlib.datasets.store.volume_checks import examine
+from ctlib.io.volume import open_series, read_series
 
 CODEC_NAMES = ("none", "blosc2")
 

@@ -25,8 +25,8 @@ import numpy as np
 import recipe
 from numpy.typing import NDArray
 
-from ctlib.store import Store
-from ctlib.volumes import read_series
+from ctlib.datasets.store import Store
+from ctlib.io.volume import read_series
 
 RUN = 32
 PAGE = 2_048

@@ -39,7 +39,7 @@ def child(side: str, path: str) -> None:
     """One side, in a process that does nothing else; prints what it cost as JSON."""
     import pandas as pd
 
-    from ctlib.cohorts import rspect
+    from ctlib.datasets import rspect
 
     imports_gb, began = peak_gb(), time.perf_counter()
     if side == "rspect.labels":

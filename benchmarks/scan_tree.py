@@ -30,7 +30,7 @@ MAX_GROWTH = 0.3
 
 def write(series: int, root: Path, first: int = 0) -> None:
     """Write series of small slices, as the phantom scanner does."""
-    from ctlib.cohorts.phantom_dicom import KERNELS, scanner, write_series
+    from ctlib.datasets.synthetic.dicom import KERNELS, scanner, write_series
 
     hu = np.zeros((PER_SERIES, 8, 8), np.int16)
     for number in range(first, first + series):
@@ -44,8 +44,8 @@ def write(series: int, root: Path, first: int = 0) -> None:
 
 def scan(root: Path) -> None:
     """One side, in a process of its own: prints its figures as JSON."""
-    from ctlib.engine import Engine
-    from ctlib.volumes import scan as scan_tree
+    from ctlib.grid.engine import Engine
+    from ctlib.io.volume import scan as scan_tree
 
     with Engine(2) as engine:
         engine.client()

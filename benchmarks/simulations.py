@@ -1,4 +1,4 @@
-"""Coverage of the intervals of `ctlib.stats` on simulated experiments whose truth is known.
+"""Coverage of the intervals of `ctlib.metrics.stats` on simulated experiments whose truth is known.
 
     python benchmarks/simulations.py [--experiments 700] [--seed 0] [--processes 2] [--kind WORDS]
 
@@ -30,7 +30,7 @@ Asked of each kind, and printed as one line:
 A share is off where chance does not explain it: two standard errors, of a share of 5 % in as many
 experiments, are granted.
 
-Everything is `ctlib.stats` as the analysis uses it; only tables of runs are left out. Few draws of the
+Everything is `ctlib.metrics.stats` as the analysis uses it; only tables of runs are left out. Few draws of the
 patients (400) do: their chance error adds little to that of a variance of 32 patients.
 """
 
@@ -55,10 +55,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from ctlib.stats import delong, holm
-from ctlib.stats.crossed import Estimate, Interval, for_next, for_these, seeds_alike
-from ctlib.stats.exams import Exams
-from ctlib.stats.families import seeds_apart
+from ctlib.metrics.stats import delong, holm
+from ctlib.metrics.stats.bootstrap import Exams
+from ctlib.metrics.stats.crossed_ci import Estimate, Interval, for_next, for_these, seeds_alike
+from ctlib.metrics.stats.multiple_testing import seeds_apart
 
 NETWORKS, DRAWS, LEVEL = 7, 400, 0.95
 SPREADS = {"patient": 0.6, "init x patient": 0.3, "network x patient": 0.35, "exam": 0.4, "run": 0.4}

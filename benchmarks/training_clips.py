@@ -39,12 +39,12 @@ from environment import begin_anew
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, rotate
 
-from ctlib import hu
-from ctlib.clips import ClipDataset, clip_table
-from ctlib.cutting import CHANNELS, ClipSettings, affine, cut, levels
-from ctlib.sampling import Draw
-from ctlib.store import Store
-from ctlib.volumes import read_series
+from ctlib.core import hu
+from ctlib.datasets.clips import ClipDataset, clip_table
+from ctlib.datasets.samplers import Draw
+from ctlib.datasets.store import Store
+from ctlib.datasets.transforms import CHANNELS, ClipSettings, affine, cut, levels
+from ctlib.io.volume import read_series
 
 LENGTH, CROP_PX, ROTATION_DEG, HU_WINDOW = 32, 224, 20, "pe"
 SPARE_PX = recipe.MATRIX_PX - CROP_PX
@@ -152,7 +152,7 @@ def sides(folder: Path, files: list[Path]) -> tuple[dict[str, Side], ClipDataset
 
 
 def parts(data: ClipDataset) -> dict[str, Side]:
-    """Reading a clip's slices, and mapping them four at a time as `ctlib.cutting` does."""
+    """Reading a clip's slices, and mapping them four at a time as `ctlib.datasets.transforms` does."""
     uid = data.table["series_uid"].iloc[0]
     table = levels(HU_WINDOW)
     voxels = np.empty((recipe.MATRIX_PX, recipe.MATRIX_PX, 4), np.int16)

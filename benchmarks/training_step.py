@@ -9,7 +9,7 @@ geometric mean of the ratios is at least 2.5. About 20 minutes for all seven on 
 
     python benchmarks/training_step.py --every-way [--networks penet]
 
-measures both precisions in both memory formats and says whether the network's record in `ctlib.backbones`
+measures both precisions in both memory formats and says whether the network's record in `ctlib.models.registry`
 names the fastest; a difference under 10 % is a tie.
 
     python benchmarks/training_step.py --curves FOLDER [--clip 16,112,112] [--steps 50]
@@ -36,10 +36,10 @@ import torch
 from environment import begin_anew
 from torch.nn import functional
 
-from ctlib.backbones import spec
-from ctlib.networks import Network
-from ctlib.optimization import FitSettings, optimizer_of
-from ctlib.precision import Compute, choose
+from ctlib.models.network import Network
+from ctlib.models.registry import spec
+from ctlib.training.device import Compute, choose
+from ctlib.training.optimizer import FitSettings, optimizer_of
 
 SEVEN = ("slow_r50", "slowfast_r50", "r2plus1d_r50", "csn_r101", "mvit_b", "swin3d_t", "penet")
 PLAIN = Compute("cpu", "32-true")

@@ -1,17 +1,19 @@
-"""ctlib: the work behind the four notebooks; import its modules by name.
+"""ctlib: the work behind the notebooks, in ten rooms on six floors. A room imports from lower floors only.
 
-Where to begin, in the order in which one thing builds on another:
+| floor | room | for |
+|---|---|---|
+| 6 | `ctlib.cli` | the command line, notebooks as it executes them, reports |
+| 5 | `ctlib.analysis` | the questions of a report, the claims, the plan that was fixed beforehand |
+| 5 | `ctlib.grid` | many runs: which there are, what they will take, where they execute |
+| 4 | `ctlib.training` | one finetuning or pretraining |
+| 4 | `ctlib.visualization` | figures, small tables, the viewer |
+| 3 | `ctlib.datasets` | cohorts and videos: stored, split by patient, cut into clips; made-up ones |
+| 2 | `ctlib.io` | DICOM and NIfTI files to volumes in HU |
+| 2 | `ctlib.models` | networks by key, and the weights that they begin from |
+| 2 | `ctlib.metrics` | scores, effects and intervals |
+| 1 | `ctlib.core` | HU windows, schemas of tables, places of files, parameters, locks |
 
-| does | modules |
-|---|---|
-| HU, schemas of tables, places of files | `ctlib.hu`, `ctlib.tables`, `ctlib.workspace` |
-| files to volumes, and volumes on disk | `ctlib.volumes`, `ctlib.store`, `ctlib.cohorts` |
-| volumes and videos to clips; who is trained on | `ctlib.clips`, `ctlib.videos`, `ctlib.splits` |
-| networks and their weights | `ctlib.backbones`, `ctlib.inits`, `ctlib.zoo`, `ctlib.controls` |
-| scores, effects and intervals | `ctlib.metrics`, `ctlib.stats`, `ctlib.power` |
-| fits, grids of them, and where they run | `ctlib.training`, `ctlib.grid`, `ctlib.plan`, `ctlib.engine` |
-| what people look at | `ctlib.figures`, `ctlib.viewer`, `ctlib.findings` |
-| notebooks, reports, commands | `ctlib.notebooks`, `ctlib.reports`, `ctlib.commands` |
+`ctlib.volumes` (`Volume`, `read_series`, `scan`) and `ctlib.viewer` (`show`, `compare`, `browse`) are short names.
 """
 
 __version__ = "0.1.0"

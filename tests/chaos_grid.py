@@ -17,12 +17,12 @@ import pandas as pd
 from noise_cohort import SETTINGS as SHORT
 from noise_cohort import write_cohort
 
-from ctlib import finetuning
-from ctlib.engine import Engine
-from ctlib.grid import expand
-from ctlib.results import RESULT, collect, finished
-from ctlib.runs import Run
-from ctlib.workspace import Workspace, write_json
+from ctlib.core.workspace import Workspace, write_json
+from ctlib.grid.engine import Engine
+from ctlib.grid.execute import expand
+from ctlib.training import finetune
+from ctlib.training.results import RESULT, collect, finished
+from ctlib.training.run import Run
 
 FINISHES = "finishes"
 """File that gets the id of a run whenever its `result.json` is written; appends of a line are atomic."""
@@ -63,9 +63,9 @@ def untimed(found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def execute(work_dir: str, run: Run) -> dict[str, Any]:
-    """`ctlib.finetuning.execute`, slower by a second: so there is time to hurt it."""
+    """`ctlib.training.finetune.execute`, slower by a second: so there is time to hurt it."""
     time.sleep(1)
-    return finetuning.execute(work_dir, run)
+    return finetune.execute(work_dir, run)
 
 
 def noted(path: Path, value: Any) -> Path:
@@ -78,7 +78,7 @@ def noted(path: Path, value: Any) -> Path:
     return write_json(path, value)
 
 
-finetuning.write_json = noted
+finetune.write_json = noted
 
 
 def main(work_dir: str, seeds: str, where: str) -> None:

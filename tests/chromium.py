@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 PATH = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]

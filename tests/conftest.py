@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from chromium import opened
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 SHARED = PROJECT.parent / "shared" / "data"
 

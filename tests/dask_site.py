@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 
 def wait_for(what: Callable[[], object], timeout_s: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""What `ctlib.volumes` makes of damaged series, in a process that may crash, hang or run out of memory."""
+"""What `ctlib.io.volume` makes of damaged series, in a process that may crash, hang or run out of memory."""
 
 import multiprocessing
 import os
@@ -40,7 +40,7 @@ class Verdict:
 
 def judge_folder(folder, truth):
     """Scan and read a folder; runs in the child."""
-    from ctlib.volumes import SeriesError, read_series, scan
+    from ctlib.io.volume import SeriesError, read_series, scan
 
     n_files = sum(1 for _ in Path(folder).iterdir())
     series, problems = scan(folder)
@@ -71,7 +71,7 @@ def _child(pipe, judge, memory_bytes):
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)  # decoders write there
-    import ctlib.volumes  # noqa: F401
+    import ctlib.io.volume  # noqa: F401
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + memory_bytes
@@ -139,7 +139,7 @@ class Reader:
         """A folder with the whole slices of a source, and its geometry as read there."""
         folder = self.folder / source.name.replace("/", "-")
         if source.name not in self.truths:
-            from ctlib.volumes import read_series
+            from ctlib.io.volume import read_series
 
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)

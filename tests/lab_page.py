@@ -21,7 +21,7 @@ from chromium import opened
 from nbformat import v4
 from PIL import Image
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 FLAGS = [
     *PLAIN_FLAGS, "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -187,7 +187,7 @@ class LabPage:
     def until(self, holds, number=0, seconds=120):
         """Pixels of a viewer when something holds of them and they are still; else those at the end.
 
-        Still, because a burst of changes is drawn a little after it (`ctlib.viewer.canvas`).
+        Still, because a burst of changes is drawn a little after it (`ctlib.visualization.viewer.niivue`).
         """
         end, before = time.time() + seconds, np.zeros(0)
         while True:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
-from ctlib import tables
+from ctlib.core import tables
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "swin3d_t"]
 TWO_D = ["resnet18"]

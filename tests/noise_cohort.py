@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from ctlib import tables
-from ctlib.clips import clip_table
-from ctlib.splits import split_patients
-from ctlib.store import Store
-from ctlib.volumes import Volume
-from ctlib.workspace import Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.clips import clip_table
+from ctlib.datasets.splits import split_patients
+from ctlib.datasets.store import Store
+from ctlib.io.volume import Volume
 
 SIDE, LENGTH, N_SLICES = 16, 4, 10
 

@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ctlib.workspace import Places
+from ctlib.core.workspace import Places
 
 OPENING = "# Step {n}\n\n**Question** Does step {n} work?\n\n**Reads** `nothing`.\n\n**Writes** nothing."
 PARAMETERS = """\
@@ -53,7 +53,7 @@ def project(root: Path, *bodies) -> Places:
     places = Places(root / "notebooks", root / "params", root / "reports", names)
     for folder in (places.notebooks, places.params / "small"):
         folder.mkdir(parents=True)
-    imports = "from pathlib import Path\nfrom ctlib import notebooks\nfrom ctlib.workspace import Places"
+    imports = "from pathlib import Path\nfrom ctlib import notebooks\nfrom ctlib.core.workspace import Places"
     for n, (name, body) in enumerate(zip(names, bodies, strict=True), start=1):
         header = f"notebooks.header({name!r}, globals(), Places(notebooks=Path({str(places.notebooks)!r})))"
         cells = [markdown(OPENING.format(n=n)), code(imports)]

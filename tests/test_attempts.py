@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from ctlib.attempts import attempts
-from ctlib.parameters import ParameterError
-from ctlib.workspace import Places
+from ctlib.analysis.attempts import attempts
+from ctlib.core.parameters import ParameterError
+from ctlib.core.workspace import Places
 
 
 def test_the_register_has_its_columns_and_each_attempt_a_plan(tmp_path):

@@ -6,9 +6,9 @@ from pytorchvideo.models.hub import r2plus1d_r50, slow_r50, x3d_m
 from torch import nn
 from torchvision.models import resnet18
 
-from ctlib.backbones import REGISTRY, build, code_of, file_name, spec
-from ctlib.backbones.slices import SliceResNet
-from ctlib.backbones.video import Fp32GroupedConv3d
+from ctlib.models.pytorchvideo import Fp32GroupedConv3d
+from ctlib.models.registry import REGISTRY, build, code_of, file_name, spec
+from ctlib.models.slicewise import SliceResNet
 
 KEYS = list(REGISTRY)
 KEYS_3D = [key for key, entry in REGISTRY.items() if entry.dims == 3]

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
-from ctlib.backbones.recurrent import Lrcn, lrcn_resnet18, lrcn_resnext101, with_differences
-from ctlib.backbones.slices import SliceResNet, resnet18, resnext101
+from ctlib.models.lrcn import Lrcn, lrcn_resnet18, lrcn_resnext101, with_differences
+from ctlib.models.slicewise import SliceResNet, resnet18, resnext101
 
 PUBLISHED = {resnet18: models.resnet18, resnext101: models.resnext101_32x8d}
 RECURRENT = {lrcn_resnet18: models.resnet18, lrcn_resnext101: models.resnext101_32x8d}

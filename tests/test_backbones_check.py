@@ -7,9 +7,9 @@ import torch
 from readme_parts import README
 from torch import nn
 
-from ctlib.backbones import REGISTRY, spec
-from ctlib.backbones.check import HEADER, Seen, check, check_all, row
-from ctlib.backbones.cost import cost
+from ctlib.models.check import HEADER, Seen, check, check_all, row
+from ctlib.models.cost import cost
+from ctlib.models.registry import REGISTRY, spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ctlib.backbones import build, spec
-from ctlib.backbones.efficient import LITE0, Inverted, SameConv2d, SliceEfficientNet
-from ctlib.backbones.recurrent import Lrcn
-from ctlib.backbones.slices import Slices
+from ctlib.models.efficientnet import LITE0, Inverted, SameConv2d, SliceEfficientNet
+from ctlib.models.lrcn import Lrcn
+from ctlib.models.registry import build, spec
+from ctlib.models.slicewise import Slices
 
 KEY = "efficientnet_lite0"
 

@@ -14,9 +14,9 @@ from torch import nn
 from torchvision.models.video import mvit_v2_s, r3d_18, s3d, swin3d_t
 from torchvision.models.video.mvit import MViT
 
-from ctlib.backbones import REGISTRY, build
-from ctlib.backbones.transformers import TINY_BLOCKS, _tiny_blocks
-from ctlib.backbones.video import Fp32GroupedConv3d
+from ctlib.models.pytorchvideo import Fp32GroupedConv3d
+from ctlib.models.registry import REGISTRY, build
+from ctlib.models.transformers import TINY_BLOCKS, _tiny_blocks
 
 
 class Published(NamedTuple):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctlib.backbones import REGISTRY, OwnNetworkError, build, code_of, file_name, own, spec
-from ctlib.inits import Init, network
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
+from ctlib.models import custom
+from ctlib.models.registry import REGISTRY, OwnNetworkError, build, code_of, file_name, spec
+from ctlib.models.weights.load import Init, network
 
 NETS = """
 import torch
@@ -86,12 +87,12 @@ def folder(tmp_path, monkeypatch, request):
     """A working directory with a module of a name of its own, that is not yet in sys.path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(PROJECT))])
-    own._loaded.cache_clear()
+    custom._loaded.cache_clear()
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
-    own._loaded.cache_clear()
+    custom._loaded.cache_clear()
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_the_folder_is_the_last_of_the_path_and_hides_nothing(nets):
 
 
 def test_the_projects_folder_is_looked_in_too(nets, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(own, "PROJECT", nets)
+    monkeypatch.setattr(custom, "PROJECT", nets)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert spec("my_nets:unet").title == "unet of my_nets"
 
@@ -168,7 +169,7 @@ def test_a_process_that_does_not_hold_the_folder_finds_it(nets):
     """As a notebook's kernel or a worker: the path of the process is only what is installed."""
     code = (
         "import sys; sys.path = [p for p in sys.path if p not in ('', sys.argv[1])] + [sys.argv[2]];"
-        "from ctlib.backbones import build; print(build('my_nets:unet').n_features)"
+        "from ctlib.models.registry import build; print(build('my_nets:unet').n_features)"
     )
     arguments = [sys.executable, "-c", code, str(nets), str(PROJECT)]
     done = subprocess.run(arguments, cwd=nets, capture_output=True, text=True, check=True)
@@ -245,7 +246,7 @@ def test_the_code_is_that_of_the_file_as_it_was_imported(nets):
     assert code_of("my_nets:unet") == code_of("my_nets:told") == before
     file.write_text(NETS + "\n# another")
     assert code_of("my_nets:unet") == before  # what is in memory is the old one
-    own._loaded.cache_clear()
+    custom._loaded.cache_clear()
     del sys.modules["my_nets"]
     assert code_of("my_nets:unet") == hashlib.sha256(file.read_bytes()).hexdigest() != before
 

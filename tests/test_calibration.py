@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from ctlib import calibration
-from ctlib.backbones.cost import Cost
-from ctlib.calibration import CalibrationError, assume, calibrate, is_measurable, kind
-from ctlib.precision import Compute
-from ctlib.runs import Run
-from ctlib.workspace import read_json
+from ctlib.core.workspace import read_json
+from ctlib.grid.estimate import step_timing
+from ctlib.grid.estimate.step_timing import CalibrationError, assume, calibrate, is_measurable, kind
+from ctlib.models.cost import Cost
+from ctlib.training.device import Compute
+from ctlib.training.run import Run
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -48,9 +48,9 @@ def path(tmp_path):
 def counted(monkeypatch):
     """Networks that were measured, in order."""
     seen = []
-    measure = calibration.measure
+    measure = step_timing.measure
     monkeypatch.setattr(
-        calibration, "measure", lambda run, costs: seen.append(run.backbone) or measure(run, costs)
+        step_timing, "measure", lambda run, costs: seen.append(run.backbone) or measure(run, costs)
     )
     return seen
 
@@ -78,7 +78,7 @@ def test_what_was_measured_is_kept(path, counted, monkeypatch):
     assert path.read_text() == written
     calibrate([dataclasses.replace(RUN, batch_size=2)], path)
     assert counted == ["resnet18"] * 2  # another batch is another kind
-    monkeypatch.setattr(calibration, "device_name", lambda compute: "CPU, another")
+    monkeypatch.setattr(step_timing, "device_name", lambda compute: "CPU, another")
     assert calibrate([RUN], path)[kind(RUN)] != first[kind(RUN)]
     assert counted == ["resnet18"] * 3  # and so is another device
     assert len(read_json(path)["timings"]) == 3
@@ -136,7 +136,7 @@ def test_what_is_too_large_is_not_tried(change, fits):
 
 
 def test_half_of_the_bits_are_half_of_the_memory(monkeypatch):
-    monkeypatch.setattr(calibration, "memory_mb", lambda: 300.0)
+    monkeypatch.setattr(step_timing, "memory_mb", lambda: 300.0)
     costs = dataclasses.replace(SMALL, parameters=0, saved_mb=200.0)
     assert not is_measurable(costs, 1, CPU)
     assert is_measurable(costs, 1, Compute("cpu", "bf16-mixed"))
@@ -155,7 +155,7 @@ def test_a_network_that_does_not_compute_is_named(path, monkeypatch):
     def refuse(*_):
         raise RuntimeError("Kernel size can't be greater than actual input size\nand more")
 
-    monkeypatch.setattr(calibration, "build", refuse)
+    monkeypatch.setattr(step_timing, "build", refuse)
     told = (
         r"^resnet18 \(tiny\) does not compute 4 clips \[1, 8, 16, 16\]: Kernel size .* size; change crop_px"
     )

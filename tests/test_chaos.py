@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ctlib import claims
-from ctlib.claims import Busy, ClaimLost, claimed, describe
-from ctlib.workspace import PROJECT
+from ctlib.core import locks
+from ctlib.core.locks import Busy, ClaimLost, claimed, describe
+from ctlib.core.workspace import PROJECT
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -48,7 +48,7 @@ with claimed(folder, result.is_file, beat_s=beat_s, stale_s=stale_s) as claim:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(claims, "POLL_S", 0.05)
+    monkeypatch.setattr(locks, "POLL_S", 0.05)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def owner(tmp_path):
     """Starts processes that own the folder for a while; ends them."""
     script, begun = tmp_path / "owner.py", []
     script.write_text(
-        OWNER.replace("import os,", "import ctlib.claims; ctlib.claims.POLL_S = 0.05\nimport os,")
+        OWNER.replace("import os,", "import ctlib.core.locks; ctlib.core.locks.POLL_S = 0.05\nimport os,")
     )
 
     def start(hold_s: float, beat_s: float = 0.1, stale_s: float = 60.0) -> subprocess.Popen:
@@ -134,7 +134,7 @@ def test_of_many_threads_that_find_a_stale_claim_one_takes_it(tmp_path):
 
         def take(folder=folder, together=together, taken=taken):
             together.wait()
-            claim = claims._take(folder, 60)
+            claim = locks._take(folder, 60)
             taken.append(claim) if claim else None
 
         threads = [threading.Thread(target=take) for _ in range(8)]
@@ -142,9 +142,9 @@ def test_of_many_threads_that_find_a_stale_claim_one_takes_it(tmp_path):
         [thread.join() for thread in threads]
         assert len(taken) <= 1  # none where two met and both stood back
         if not taken:
-            taken = [claims._take(folder, 60)]
+            taken = [locks._take(folder, 60)]
         assert taken[0].path.name == f"claim.{trial % 3 + 1}" and taken[0].still_mine()
-        claims._release(taken[0])
+        locks._release(taken[0])
         assert list(folder.iterdir()) == []
 
 
@@ -162,7 +162,7 @@ def test_a_killed_owner_on_this_machine_is_noticed_at_once(tmp_path, owner):
 def test_a_killed_owner_elsewhere_is_noticed_when_its_claim_is_stale(tmp_path, owner, monkeypatch):
     first = owner(60)
     wait_for(lambda: told(tmp_path, "owns"))
-    monkeypatch.setattr(claims, "_machine", lambda: "another")
+    monkeypatch.setattr(locks, "_machine", lambda: "another")
     begun, lines = time.monotonic(), []
     with pytest.raises(Busy), claimed(tmp_path / "run", never, wait_s=1.5, stale_s=1):
         pass  # it is alive: its heartbeat counts, wherever it is
@@ -215,7 +215,7 @@ def test_a_clock_that_is_wrong_here_changes_nothing(tmp_path, owner, monkeypatch
     owner(60)
     wait_for(lambda: told(tmp_path, "owns"))
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    monkeypatch.setattr(claims, "_machine", lambda: "another")
+    monkeypatch.setattr(locks, "_machine", lambda: "another")
     with pytest.raises(Busy), claimed(tmp_path / "run", never, wait_s=0.5, stale_s=5):
         pass
 

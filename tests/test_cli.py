@@ -11,10 +11,10 @@ import psutil
 import pytest
 from sample_project import code, markdown, project
 
-from ctlib import __main__ as cli
-from ctlib import console, progress
-from ctlib.identity import DEFAULT_KEY, Identity
-from ctlib.workspace import PROJECT, write_json, write_text
+from ctlib.cli import __main__ as cli
+from ctlib.core import console, progress
+from ctlib.core.pseudonyms import DEFAULT_KEY, Identity
+from ctlib.core.workspace import PROJECT, write_json, write_text
 
 
 def ctlib(*arguments):
@@ -26,7 +26,7 @@ def started(places, *arguments):
     """`python -m ctlib` on other places, as a process of its own."""
     names = ", ".join(f"Path({str(p)!r})" for p in (places.notebooks, places.params, places.reports))
     source = (
-        "from pathlib import Path; from ctlib.__main__ import main; from ctlib.workspace import Places; "
+        "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
         f"main({list(arguments)!r}, Places({names}, {places.names!r}))"
     )
     command = [sys.executable, "-c", source]
@@ -63,7 +63,7 @@ def test_a_misspelt_parameter_is_refused_before_anything_heavy_is_imported():
 
 def test_the_command_line_imports_nothing_heavy():
     heavy = "{'torch', 'pandas', 'numpy', 'papermill', 'nbconvert', 'nbformat', 'IPython'}"
-    source = f"import sys, ctlib.__main__; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    source = f"import sys, ctlib.cli.__main__; sys.exit(str({heavy} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True)
     assert done.stderr.strip() == ""
 
@@ -216,7 +216,7 @@ def test_the_bar_tells_notebook_run_and_time_left(tmp_path, stream, monkeypatch)
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """One series of a phantom patient, and a file that is none."""
-    from ctlib.cohorts.phantom import write_patient
+    from ctlib.datasets.synthetic.ct import write_patient
 
     root = tmp_path_factory.mktemp("dicom")
     write_patient("lidc", str(root), 0, 0)
@@ -242,10 +242,10 @@ def test_scan_accounts_for_every_file(series, capsys, places):
 @pytest.fixture
 def finished(places):
     """A finished run of the profile `small`, with weights that were never trained."""
-    from ctlib.inits import Init, network, save_weights
-    from ctlib.parameters import load
-    from ctlib.runs import Run
-    from ctlib.workspace import Workspace
+    from ctlib.core.parameters import load
+    from ctlib.core.workspace import Workspace
+    from ctlib.models.weights.load import Init, network, save_weights
+    from ctlib.training.run import Run
 
     run = Run(
         task="lidc_nodule", backbone="slow_r50", init="random", fraction=1.0, seed=0, lr=0.001, size="tiny",
@@ -271,9 +271,9 @@ def home(tmp_path, monkeypatch):
 def test_predict_scores_every_clip_with_the_weights_of_the_run(series, finished, places, capsys):
     import torch
 
-    from ctlib.clips import ClipSettings, cut
-    from ctlib.store import shrink
-    from ctlib.volumes import read_series
+    from ctlib.datasets.clips import ClipSettings, cut
+    from ctlib.datasets.store import shrink
+    from ctlib.io.volume import read_series
 
     workspace, run, made = finished
     assert called(places, "predict", run.run_id, str(series), "--profile", "small") == 0

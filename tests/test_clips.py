@@ -10,17 +10,9 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch.utils.data import DataLoader
 
-from ctlib import hu, tables
-from ctlib.clips import (
-    ClipDataset,
-    ClipSettings,
-    affine,
-    clip_table,
-    cut,
-    intensity,
-    tile,
-)
-from ctlib.sampling import BalancedSampler, Draw
+from ctlib.core import hu, tables
+from ctlib.datasets.clips import ClipDataset, ClipSettings, affine, clip_table, cut, intensity, tile
+from ctlib.datasets.samplers import BalancedSampler, Draw
 
 PE = ClipSettings(length=16, crop_px=48, hu_window="pe", rotation_deg=20)
 LUNG = ClipSettings(length=16, crop_px=48, hu_window="lung", rotation_deg=20)

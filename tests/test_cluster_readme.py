@@ -10,8 +10,8 @@ import yaml
 from noise_cohort import LENGTH, SIDE, write_cohort
 from test_clusters import queue  # noqa: F401  (a fixture)
 
-from ctlib import parameters, tables
-from ctlib.workspace import PROJECT, Workspace
+from ctlib.core import parameters, tables
+from ctlib.core.workspace import PROJECT, Workspace
 
 pytestmark = pytest.mark.slow
 

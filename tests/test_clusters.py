@@ -14,10 +14,10 @@ from pathlib import Path
 import dask
 import pytest
 
-from ctlib import clusters, nannies
-from ctlib.clusters import Cluster, ClusterError
-from ctlib.engine import Engine
-from ctlib.nannies import own_memory_mb, visible_gpus
+from ctlib.grid.engine import Engine, clusters
+from ctlib.grid.engine import worker as nannies
+from ctlib.grid.engine.clusters import Cluster, ClusterError
+from ctlib.grid.engine.worker import own_memory_mb, visible_gpus
 
 OPTIONS = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00"]
 
@@ -219,7 +219,7 @@ def test_what_a_queue_is_asked_for(kind):
     assert "--death-timeout 60" in command and "\nmodule load cuda\n" in script
     from click.testing import CliRunner
 
-    from ctlib.commands import worker
+    from ctlib.cli.data import worker
 
     refused = CliRunner().invoke(worker, [*shlex.split(command)[4:], "--gpus", "99"], standalone_mode=False)
     assert "--gpus is 99" in str(refused.exception)  # all the other words were understood
@@ -239,7 +239,7 @@ def where(_: int) -> tuple[int, int]:
 @pytest.mark.slow
 def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch):
     """With the parameters of the README's section; only the memory and the interface are this machine's."""
-    monkeypatch.setattr("ctlib.engine.RESTORE_S", 1.0)
+    monkeypatch.setattr("ctlib.grid.engine.RESTORE_S", 1.0)
     monkeypatch.setitem(nannies.DASK_CONFIG, "distributed.deploy.lost-worker-timeout", "2s")
     options = ["queue=main", "cores=1", "memory=4GB", "walltime=12:00:00", "interface=lo"]
     with dask.config.set(nannies.DASK_CONFIG), Engine(2, cluster="slurm", cluster_options=options) as engine:

@@ -9,11 +9,12 @@ import pandas as pd
 import pydicom
 import pytest
 
-from ctlib import tables
-from ctlib.cohorts import TABLES, TASKS, Cohort, CohortError, load_tables, rspect, store_series, task
-from ctlib.identity import Identity
-from ctlib.store import Store, shrink
-from ctlib.workspace import MissingInput, Workspace
+from ctlib.core import tables
+from ctlib.core.pseudonyms import Identity
+from ctlib.core.workspace import MissingInput, Workspace
+from ctlib.datasets import rspect
+from ctlib.datasets.cohort import TABLES, TASKS, Cohort, CohortError, load_tables, store_series, task
+from ctlib.datasets.store import Store, shrink
 
 COLUMNS = [
     *(
@@ -180,7 +181,7 @@ def test_series_are_stored_once_from_the_same_files(tmp_path, monkeypatch):
     path = tmp_path / "store" / "e1s.npy"
     before = path.stat().st_mtime_ns
     with monkeypatch.context() as patch:  # not even read again
-        patch.setattr("ctlib.cohorts.read_series", None)
+        patch.setattr("ctlib.datasets.cohort.read_series", None)
         assert function(item(cohort, "e1s")) == "" and path.stat().st_mtime_ns == before
     os.utime(cohort.files["e1s"][2], ns=(0, 0))
     again = rspect.load(tmp_path / "data")

@@ -5,10 +5,11 @@ import re
 import pytest
 import torch
 
-from ctlib import backbones, controls
-from ctlib.controls import ADAPTED, ControlError, adapt, split, stage
-from ctlib.inits import Init, InitError, find, network, save_weights
-from ctlib.workspace import Workspace
+from ctlib.core.workspace import Workspace
+from ctlib.models import registry
+from ctlib.models.weights import ablations
+from ctlib.models.weights.ablations import ADAPTED, ControlError, adapt, split, stage
+from ctlib.models.weights.load import Init, InitError, find, network, save_weights
 
 RANDOM = Init("random", "drawn from the seed", "none needed", (0.3,), (0.2,))
 COHORT = ((0.3,), (0.2,))
@@ -98,7 +99,7 @@ def test_first_k_keeps_whole_stages(workspace):
 )
 def test_first_k_counts_the_stages_of_networks_with_names_of_their_own(key, k, kept):
     """What comes behind all stages, a last convolution or norm, is no part of the stem."""
-    names = [f"backbone.{name}" for name in backbones.build(key, "tiny").state_dict()]
+    names = [f"backbone.{name}" for name in registry.build(key, "tiny").state_dict()]
     left = adapt(f"first_{k}", dict.fromkeys(names, torch.zeros(1)), generator())
     begins = {re.match(r"backbone\.(\w+(?:\.\d+)?)", name)[1] for name in left}
     assert begins == kept
@@ -212,11 +213,11 @@ def test_random_weights_have_nothing_to_take_but_may_be_frozen(workspace):
 
 def test_a_damaged_file_is_still_refused(workspace, monkeypatch):
     init = find("shuffled:video", "slow_r50", workspace, COHORT)
-    monkeypatch.setattr("ctlib.inits._tensors", lambda path: {})
+    monkeypatch.setattr("ctlib.models.weights.load._tensors", lambda path: {})
     with pytest.raises(InitError, match="missing"):
         network("slow_r50", "tiny", init, 0)
 
 
 def test_every_control_stands_in_the_docstring():
-    for name in (*ADAPTED, "first_K", controls.FROZEN):
-        assert f"`{name}`" in controls.__doc__
+    for name in (*ADAPTED, "first_K", ablations.FROZEN):
+        assert f"`{name}`" in ablations.__doc__

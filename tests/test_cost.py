@@ -8,9 +8,9 @@ from torch.nn import functional
 from torchvision import models
 from torchvision.models import video
 
-from ctlib.backbones import REGISTRY, build
-from ctlib.backbones.cost import cost, cost_of
-from ctlib.backbones.slices import SliceResNet
+from ctlib.models.cost import cost, cost_of
+from ctlib.models.registry import REGISTRY, build
+from ctlib.models.slicewise import SliceResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

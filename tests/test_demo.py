@@ -20,12 +20,12 @@ import papermill
 import pytest
 from lab_page import CHROMIUM, NO_CHROMIUM, LabPage, chromium, jupyterlab
 
-from ctlib import tables
-from ctlib.commands import load
-from ctlib.reports import remote_addresses
-from ctlib.results import finished
-from ctlib.runs import Run
-from ctlib.workspace import HOME, NOTEBOOKS, PROJECT, Workspace
+from ctlib.cli.data import load
+from ctlib.cli.reports import remote_addresses
+from ctlib.core import tables
+from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT, Workspace
+from ctlib.training.results import finished
+from ctlib.training.run import Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3 * 3600)]
 RUNS_BEFORE_KILL = {"smoke": 4, "demo": 12}
@@ -55,7 +55,7 @@ def command(profile: str, folder: Path) -> list[str]:
     """`python -m ctlib run PROFILE`, with its work and its reports in a folder of the test."""
     arguments = ["run", profile] + [part for one in moved(profile, folder) for part in ("--set", one)]
     code = (
-        "from pathlib import Path; from ctlib.__main__ import main; from ctlib.workspace import Places; "
+        "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
         f"main({arguments!r}, Places(reports=Path({str(folder / 'reports')!r})))"
     )
     return [sys.executable, "-c", code]

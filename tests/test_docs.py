@@ -20,9 +20,9 @@ import yaml
 from readme_parts import README, blocks, commands, commands_in_prose, files, own_commands, section
 
 import ctlib
-from ctlib.__main__ import cli
-from ctlib.parameters import declared
-from ctlib.workspace import HOME, NOTEBOOKS, PROJECT
+from ctlib.cli.__main__ import cli
+from ctlib.core.parameters import declared
+from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 FIRST_SCREEN_LINES = 36
 """Lines above the first figure: what is asked, to be typed, found."""
@@ -84,7 +84,7 @@ def test_commands_have_these_arguments(arguments):
 
 
 def test_overrides_and_profiles_are_those_of_the_parameters():
-    from ctlib import parameters
+    from ctlib.core import parameters
 
     for arguments in commands():
         if arguments[:4] == ["python", "-m", "ctlib", "run"] and arguments[4] != "PROFILE":
@@ -118,14 +118,14 @@ def test_extras_that_the_readme_installs_exist():
 
 
 def test_inits_that_the_readme_lists_are_known():
-    from ctlib import controls, zoo
+    from ctlib.models.weights import ablations, catalog
 
     table = section("Your own weights")
     named = set(re.findall(r"`([a-z]+\w*)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.M)[1:])))
     here = {"random", "video", "video_ssl", "efficientnet_lite0"}
-    assert zoo.PUBLIC.keys() == named - here
+    assert catalog.PUBLIC.keys() == named - here
     for prefix in re.findall(r"`(\w+):`", table):
-        controls.split(f"{prefix}:video")
+        ablations.split(f"{prefix}:video")
 
 
 # ---- help pages --------------------------------------------------------------------------
@@ -187,23 +187,23 @@ def test_the_first_page_leads_to_modules_that_exist():
 
 
 def test_the_reference_has_sections_and_examples(tmp_path):
-    reference(tmp_path, "ctlib.splits")
-    page = (tmp_path / "ctlib" / "splits.html").read_text()
+    reference(tmp_path, "ctlib.datasets.splits")
+    page = (tmp_path / "ctlib" / "datasets" / "splits.html").read_text()
     assert ">Arguments:<" in page and "Args:" not in page
     assert "&gt;&gt;&gt;" in page
 
 
 @pytest.mark.slow
 def test_the_reference_has_every_module_and_needs_no_network(tmp_path):
-    from ctlib.reports import remote_addresses
+    from ctlib.cli.reports import remote_addresses
 
     done = reference(tmp_path)
     # pdoc tells that it kept the standard library from asking `uname`
     assert [line for line in done.stderr.splitlines() if "Suppressed execution" not in line] == []
-    names = {path.stem for path in (PROJECT / "ctlib").glob("[!_]*.py")}
-    names |= {path.parent.name for path in (PROJECT / "ctlib").glob("*/__init__.py")}
+    names = {path.stem for path in (PROJECT / "ctlib").rglob("[!_]*.py")}
+    names |= {path.parent.name for path in (PROJECT / "ctlib").rglob("*/__init__.py")}
     pages = sorted(tmp_path.rglob("*.html"))
-    assert names - {"nannies"} <= {page.stem for page in pages}
+    assert names - {"worker"} <= {page.stem for page in pages}
     for page in pages:
         assert remote_addresses(page.read_text()) == [], page
 
@@ -236,9 +236,9 @@ def test_a_network_of_ones_own_is_tried(tmp_path):
 
 @pytest.mark.slow
 def test_a_dataset_more_is_read_as_any_other(tmp_path):
-    from ctlib import tables
-    from ctlib.cohorts.phantom import write_patient
-    from ctlib.workspace import Workspace
+    from ctlib.core import tables
+    from ctlib.core.workspace import Workspace
+    from ctlib.datasets.synthetic.ct import write_patient
 
     project = tmp_path / "project"
     for name in ("ctlib", "notebooks", "params"):
@@ -246,7 +246,7 @@ def test_a_dataset_more_is_read_as_any_other(tmp_path):
     given = files("Grows by", "python")
     (line,) = [text for text in given.values() if text.startswith("clinic_root")]
     for first, text in given.items():
-        if first.startswith("ctlib/cohorts/"):
+        if first.startswith("ctlib/datasets/"):
             with (project / first.split(",")[0]).open("a") as file:  # a new file, or more of an old one
                 file.write(text)
     notebook = project / "notebooks" / "01_explore_data.ipynb"
@@ -276,7 +276,9 @@ def test_a_dataset_more_is_read_as_any_other(tmp_path):
     n_files = sum(1 for path in (project / "data").rglob("*") if path.is_file())
     assert read["n_files"].sum() + refused["n_files"].sum() == n_files - 1  # the labels are no data
     told = typed(
-        ["-c", "from ctlib.cohorts import task; print(task('clinic_nodule').cohort)"], project, project
+        ["-c", "from ctlib.datasets.cohort import task; print(task('clinic_nodule').cohort)"],
+        project,
+        project,
     )
     assert told.stdout.strip() == "clinic"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import dask
 import pytest
 
-from ctlib import engine as engines
-from ctlib import progress
-from ctlib.engine import Engine, EngineError, Outcome, dispatch
+from ctlib.core import progress
+from ctlib.grid import engine as engines
+from ctlib.grid.engine import Engine, EngineError, Outcome, dispatch
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from dask_site import Site, computing, kill, wait_for
 
-from ctlib.claims import Busy, claimed
-from ctlib.engine import Engine, EngineError, Outcome
+from ctlib.core.locks import Busy, claimed
+from ctlib.grid.engine import Engine, EngineError, Outcome
 
 pytestmark = [
     pytest.mark.slow,
@@ -187,7 +187,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(site, tmp_path):
     workers(site, 2)
     script = tmp_path / "driver.py"
     script.write_text(
-        "import sys\nfrom test_engine_failures import step\nfrom ctlib.engine import Engine\n"
+        "import sys\nfrom test_engine_failures import step\nfrom ctlib.grid.engine import Engine\n"
         f"items = [({str(tmp_path)!r}, f'item {{i}}', 0.5) for i in range(8)]\n"
         f"with Engine(2, cluster={site.address!r}) as engine:\n"
         "    print([outcome.value for outcome in engine.run(step, items)])\n"
@@ -206,7 +206,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(site, tmp_path):
 
 
 def once(item: tuple[str, str]) -> str:
-    """What `ctlib.grid.execute` does: claims its folder, or asks to be called later."""
+    """What `ctlib.grid.execute.execute` does: claims its folder, or asks to be called later."""
     folder = Path(item[0]) / item[1]
     result = folder / "result"
     with claimed(folder, result.is_file, wait_s=0) as claim:
@@ -224,7 +224,7 @@ def test_two_engines_share_the_work_and_compute_nothing_twice(tmp_path, n_worker
     items = [(str(tmp_path), f"item{i}") for i in range(8)]
     script = tmp_path / "other.py"
     script.write_text(
-        "from test_engine_failures import once\nfrom ctlib.engine import Engine\n\n"
+        "from test_engine_failures import once\nfrom ctlib.grid.engine import Engine\n\n"
         "if __name__ == '__main__':\n"
         f"    with Engine({n_workers}) as engine:\n"
         f"        print([outcome.value for outcome in engine.run(once, {items!r})])\n"

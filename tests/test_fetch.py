@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ctlib import __main__ as cli
-from ctlib import fetch as fetching
-from ctlib.fetch import FetchError, FetchRefused, account, idc, lidc, meter, rspect
-from ctlib.workspace import PROJECT
+from ctlib.cli import __main__ as cli
+from ctlib.core.workspace import PROJECT
+from ctlib.datasets import download as fetching
+from ctlib.datasets.download import FetchError, FetchRefused, idc, kaggle, lidc, meter, rspect
 
 UIDS = sorted(lidc.annotated_series())[:6]
 PATIENTS = ["LIDC-IDRI-0003", "LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0001"]
@@ -393,7 +393,7 @@ def small(monkeypatch):
 
 
 def downloaded(folder):
-    write_archive(folder / f"{account.COMPETITION}.zip")
+    write_archive(folder / f"{kaggle.COMPETITION}.zip")
 
 
 def test_rspect_tells_the_published_figures_and_what_is_missing(tmp_path, monkeypatch):
@@ -435,7 +435,7 @@ def test_credentials_are_found_where_kaggles_client_looks(tmp_path, environ, fil
     if file:
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text("secret")
-    assert account.credentials({"HOME": str(tmp_path), **environ}) == found
+    assert kaggle.credentials({"HOME": str(tmp_path), **environ}) == found
 
 
 def test_rspect_is_fetched_unpacked_and_its_archive_deleted(tmp_path, small):
@@ -527,6 +527,6 @@ def test_unpacking_does_not_start_when_the_disk_is_too_small(tmp_path, small, mo
 
 
 def test_what_kaggle_refuses_is_said_with_what_to_do():
-    assert "make a new token" in account.refusal(401)
-    assert "accept the competition's rules" in account.refusal(403)
-    assert account.refusal(500) == "Kaggle answers with HTTP status 500"
+    assert "make a new token" in kaggle.refusal(401)
+    assert "accept the competition's rules" in kaggle.refusal(403)
+    assert kaggle.refusal(500) == "Kaggle answers with HTTP status 500"

@@ -14,12 +14,13 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from test_findings_claims import study_of
 
-from ctlib import figures, findings
-from ctlib.figures.display import figure_html, png, svg, table_html
-from ctlib.figures.look import INITS, init_look, init_looks, style
-from ctlib.stats import Bootstrap, arm_aurocs, effects, run_aurocs
-from ctlib.store import Store
-from ctlib.volumes import Volume
+from ctlib import analysis
+from ctlib.datasets.store import Store
+from ctlib.io.volume import Volume
+from ctlib.metrics.stats import Bootstrap, arm_aurocs, effects, run_aurocs
+from ctlib.visualization import figures
+from ctlib.visualization.figures.html import figure_html, png, svg, table_html
+from ctlib.visualization.figures.style import INITS, init_look, init_looks, style
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "x3d_m"]
 TASKS = ["lidc_nodule", "rspect_pe"]
@@ -146,7 +147,7 @@ def drawn():
 def asked(key, options):
     """The figure of a question, of made-up results."""
     runs = made_up(plain({"video": 0.1}), n_patients=24, **options)
-    found = findings.answer(key, study_of(runs))
+    found = analysis.answer(key, study_of(runs))
     return found.question.draw(found.study, found.table)
 
 

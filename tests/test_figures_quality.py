@@ -3,12 +3,13 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from ctlib import figures, quality
-from ctlib.figures.display import svg
-from ctlib.figures.look import FAINT, INK
-from ctlib.figures.quality import AIR, BODY
-from ctlib.store import Store
-from ctlib.volumes import Volume
+from ctlib.datasets import quality
+from ctlib.datasets.store import Store
+from ctlib.io.volume import Volume
+from ctlib.visualization import figures
+from ctlib.visualization.figures.html import svg
+from ctlib.visualization.figures.quality import AIR, BODY
+from ctlib.visualization.figures.style import FAINT, INK
 
 FEATURES = ["all together", "slice count", "kernel"]
 

@@ -11,10 +11,11 @@ import pytest
 from made_up_results import made_up, plain
 from test_findings_claims import study_of
 
-from ctlib import findings, metrics, stats
-from ctlib.figures.display import figure_html
-from ctlib.findings import calibrated, speed
-from ctlib.workspace import Workspace
+from ctlib import analysis, metrics
+from ctlib.analysis.questions import calibration, speed_and_cost
+from ctlib.core.workspace import Workspace
+from ctlib.metrics import stats
+from ctlib.visualization.figures.html import figure_html
 
 CONTROLS = ["shuffled:video", "first_2:video", "flat:video", "reversed:video", "frozen:video"]
 GAINS = {"video": 0.14, "ct_lidc": 0.04, "video+ct_lidc": 0.16, "flat:video": 0.05, "reversed:video": 0.13}
@@ -30,10 +31,10 @@ def whole():
 
 @functools.cache
 def answered(key):
-    return findings.answer(key, whole())
+    return analysis.answer(key, whole())
 
 
-ANSWERED = [key for key in findings.QUESTIONS if key not in ("looks", "groups")]
+ANSWERED = [key for key in analysis.QUESTIONS if key not in ("looks", "groups")]
 """Questions that need no exam, so that made-up tables are enough."""
 
 
@@ -57,7 +58,7 @@ def test_a_question_has_a_sentence_a_table_and_a_figure(key):
 @pytest.mark.parametrize("key", ANSWERED)
 def test_another_table_gives_another_sentence(key):
     """Each column that is said is changed in turn; the sentence follows, and says what the table holds."""
-    asked, table = findings.QUESTIONS[key], answered(key).table
+    asked, table = analysis.QUESTIONS[key], answered(key).table
     before, followed = asked.say(table), []
     for name in table.select_dtypes("number").columns.drop("level", errors="ignore"):
         changed = table.copy()
@@ -115,12 +116,12 @@ GROUP = {"task": "lidc_nodule", "by": "kernel", "group": "B30f", "p_holm": 0.5}
     ],
 )
 def test_what_is_said_of_exams_is_in_the_table(key, row, changes):
-    said = findings.QUESTIONS[key].say(pd.DataFrame([row]))
+    said = analysis.QUESTIONS[key].say(pd.DataFrame([row]))
     assert row["task"] in said and row["reason" if key == "looks" else "task"] in said
     for name in changes:
-        assert findings.QUESTIONS[key].say(pd.DataFrame([row | {name: row[name] + 1}])) != said, name
+        assert analysis.QUESTIONS[key].say(pd.DataFrame([row | {name: row[name] + 1}])) != said, name
     if key == "groups":
-        assert findings.QUESTIONS[key].say(pd.DataFrame([row | {"p_holm": 0.01}])) != said
+        assert analysis.QUESTIONS[key].say(pd.DataFrame([row | {"p_holm": 0.01}])) != said
 
 
 def test_controls_that_were_not_run_are_named():
@@ -130,7 +131,7 @@ def test_controls_that_were_not_run_are_named():
 
 
 def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
-    from ctlib import tables
+    from ctlib.core import tables
 
     work = Workspace(tmp_path)
     study = dataclasses.replace(whole(), work=work)
@@ -141,7 +142,7 @@ def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
     tables.write(renamed, "controls", work.table("controls"))
     scores = scores.assign(run_id="c" + scores["run_id"])
     tables.write(scores, "predictions", work.table("control_predictions"))
-    found = findings.answer("nothing", study)
+    found = analysis.answer("nothing", study)
     own = found.table[found.table["kind"] == "runs"]
     assert set(own["init"]) == {"random", "video"} and own["change"].abs().max() < 1e-12
     assert "permuted labels, from video: AUROC 0." in found.sentence
@@ -158,12 +159,12 @@ def test_every_difference_that_is_said_is_in_the_table(key):
 
 def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
     row = {"effect": 0.1, "se": 0.04, "freedom": 30.0, "p_holm": 0.2, "margin": 0.05, "level": 0.95}
-    assert findings.words.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 not decided"
-    assert findings.words.conclusions(pd.DataFrame([row | {"p_holm": 0.01}])) == "of 1 comparison, 1 gain"
+    assert analysis.words.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 not decided"
+    assert analysis.words.conclusions(pd.DataFrame([row | {"p_holm": 0.01}])) == "of 1 comparison, 1 gain"
     lost = row | {"effect": -0.15, "p_holm": 0.01}
     nothing = row | {"effect": 0.001, "se": 0.01, "p_holm": 1.0}
     empty = row | {"effect": np.nan, "se": np.nan, "p_holm": np.nan}
-    assert findings.words.conclusions(pd.DataFrame([lost, lost, nothing, empty])) == (
+    assert analysis.words.conclusions(pd.DataFrame([lost, lost, nothing, empty])) == (
         "of 4 comparisons, 2 losses, 1 equivalent within the margin and 1 without an answer"
     )
 
@@ -188,7 +189,7 @@ def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
 )
 def test_what_the_grid_lacks_is_one_sentence_and_no_error(key, said, tmp_path, capsys):
     study = study_of(made_up(plain({}), n_patients=16, backbones=["slow_r50", "r2plus1d_r50", "swin3d_t"]))
-    found, work = findings.answer(key, study), Workspace(tmp_path)
+    found, work = analysis.answer(key, study), Workspace(tmp_path)
     old = tmp_path / "answers" / f"{key}.csv"
     old.parent.mkdir()
     old.write_text("of an earlier grid")
@@ -200,7 +201,7 @@ def test_what_the_grid_lacks_is_one_sentence_and_no_error(key, said, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", findings.QUESTIONS)
+@pytest.mark.parametrize("key", analysis.QUESTIONS)
 @pytest.mark.parametrize("why", ["nothing finished", "one class", "no run of the init"])
 def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
     results = {
@@ -208,13 +209,13 @@ def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
         "one class": lambda: made_up(plain({}), n_patients=8, label=0),
         "no run of the init": lambda: made_up(plain({}), ("random",), n_patients=8),
     }[why]()
-    findings.answer(key, study_of(results)).show(Workspace(tmp_path))
+    analysis.answer(key, study_of(results)).show(Workspace(tmp_path))
     assert capsys.readouterr().out
 
 
 def test_a_question_that_is_unknown_is_named():
     with pytest.raises(ValueError, match="is called 'hlep'; known are help, unlearned, fractions"):
-        findings.answer("hlep", whole())
+        analysis.answer("hlep", whole())
 
 
 # ---- files -------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def test_an_answer_leaves_its_table_as_csv(key, tmp_path, capsys):
 
 def test_runs_that_never_reach_the_target_are_later_than_all():
     study = whole()
-    first = speed.first_epochs(study.curves, study.runs, 2.0)
+    first = speed_and_cost.first_epochs(study.curves, study.runs, 2.0)
     assert first["epoch"].isna().all() and len(first) == len(study.runs)
     table = pd.DataFrame(answered("speed").table)
     for row in table.itertuples():
@@ -261,15 +262,17 @@ WORTH = {
     ],
 )  # fmt: skip
 def test_a_worth_without_an_upper_end_is_no_number(changes, said):
-    assert findings.gains._worth(WORTH | changes).endswith(said)
+    assert analysis.gains._worth(WORTH | changes).endswith(said)
 
 
 def test_exams_to_a_target_are_those_of_the_fitted_curve():
     fit = pd.Series({"a": 2.0, "b": 0.4, "c": 0.05, "reason": ""})
-    exams, why = speed.exams_to(0.8, fit)
+    exams, why = speed_and_cost.exams_to(0.8, fit)
     assert 1 - (2.0 * exams**-0.4 + 0.05) == pytest.approx(0.8) and why == ""
-    assert np.isnan(speed.exams_to(0.96, fit)[0]) and "never" in speed.exams_to(0.96, fit)[1]
-    assert speed.exams_to(0.8, pd.Series({"a": np.nan, "b": np.nan, "c": 0.0, "reason": ""}))[1]
+    assert (
+        np.isnan(speed_and_cost.exams_to(0.96, fit)[0]) and "never" in speed_and_cost.exams_to(0.96, fit)[1]
+    )
+    assert speed_and_cost.exams_to(0.8, pd.Series({"a": np.nan, "b": np.nan, "c": 0.0, "reason": ""}))[1]
 
 
 LUCK = {"n_positive_val": 12, "n_negative_val": 12, "n_epochs": 4, "by_luck": 0.047, "by_luck_ever": 0.18}
@@ -277,7 +280,7 @@ LUCK = {"n_positive_val": 12, "n_negative_val": 12, "n_epochs": 4, "by_luck": 0.
 
 def test_a_target_is_told_beside_what_luck_reaches():
     row = answered("speed").table.iloc[0].to_dict()
-    said = speed.say_speed(pd.DataFrame([row | LUCK]))
+    said = speed_and_cost.say_speed(pd.DataFrame([row | LUCK]))
     assert (
         "With 12 validation exams with disease and 12 without, scores that know nothing reach it in 4.7 %"
         in said
@@ -289,7 +292,7 @@ def test_a_target_is_told_beside_what_luck_reaches():
 def test_luck_is_counted_from_the_validation_exams_of_a_run():
     study = whole()
     val = study.predictions[study.predictions["patient_id"] < "p0020"].assign(split="val")
-    table = speed.compute_speed(
+    table = speed_and_cost.compute_speed(
         dataclasses.replace(study, predictions=pd.concat([study.predictions, val], ignore_index=True))
     )
     assert (table["n_positive_val"] == 10).all() and (table["n_negative_val"] == 10).all()
@@ -312,7 +315,7 @@ def costed(**changes):
     row |= {"backbone": "large", "auroc": 0.86, "multiply_adds_g": 9.0, "is_best": True}
     cheap = {"backbone": "small", "auroc": 0.84, "multiply_adds_g": 1.0, "is_best": False}
     cheap |= {"behind": -0.02, "low_behind": -0.04, "high_behind": 0.0}
-    return speed.say_cost(pd.DataFrame([row, row | cheap | changes]))
+    return speed_and_cost.say_cost(pd.DataFrame([row, row | cheap | changes]))
 
 
 def test_the_cheapest_is_as_good_by_a_comparison_with_the_best():
@@ -332,7 +335,7 @@ def test_the_cheapest_is_as_good_by_a_comparison_with_the_best():
         "high": 0.9,
     }
     alone = pd.DataFrame([row | {"multiply_adds_g": np.nan, "seconds": 9.0, "margin": 0.0}])
-    assert "No plan names a margin, so no arm can be called as good." in speed.say_cost(alone)
+    assert "No plan names a margin, so no arm can be called as good." in speed_and_cost.say_cost(alone)
 
 
 def test_each_arm_is_compared_with_the_best_of_its_task():
@@ -355,7 +358,7 @@ def test_each_arm_is_compared_with_the_best_of_its_task():
 
 
 def test_the_decision_curve_is_the_mean_of_those_of_the_runs():
-    exams, table = calibrated._exams(whole()), calibrated.decision(whole())
+    exams, table = calibration._exams(whole()), calibration.decision(whole())
     for (task, init), part in exams.groupby(["task", "init"]):
         found = table[(table["task"] == task) & (table["init"] == init)]
         at = found["threshold"].to_numpy()
@@ -378,7 +381,7 @@ CALIBRATED = {
 
 
 def test_a_calibration_error_stands_beside_its_floor_and_sensitivity_beside_its_specificity():
-    say = findings.QUESTIONS["calibration"].say
+    say = analysis.QUESTIONS["calibration"].say
     said = say(pd.DataFrame([CALIBRATED]))
     assert "calibration error is 0.15 (0.13 to 0.17), where scores that are right would have 0.13" in said
     assert "chosen on the validation exams for a specificity of 0.9: from video a sensitivity of 0.61" in said

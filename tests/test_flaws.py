@@ -10,14 +10,15 @@ import pytest
 from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
 from noise_cohort import SETTINGS as SHORT
 
-from ctlib import finetuning, tables
-from ctlib.clips import ClipSettings, cut
-from ctlib.finetuning import execute
-from ctlib.flaws import FLAWS, flaws_of, without_tails
-from ctlib.grid import expand
-from ctlib.inits import Init, network, save_weights
-from ctlib.runs import Run, clip_settings, clips_of_run
-from ctlib.workspace import Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.clips import ClipSettings, cut
+from ctlib.grid.execute import expand
+from ctlib.models.weights.load import Init, network, save_weights
+from ctlib.training import finetune
+from ctlib.training.finetune import execute
+from ctlib.training.protocol import FLAWS, flaws_of, without_tails
+from ctlib.training.run import Run, clip_settings, clips_of_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = SHORT | {"rotation_deg": 20.0, "epochs": 2, "steps_per_epoch": 4}
@@ -48,7 +49,7 @@ def run_of(workspace: Workspace, *flaws: str, init: str = "video", fraction: flo
 def drawn(workspace: Workspace, run: Run, monkeypatch) -> tuple[dict, set[str], list[int]]:
     """The result of a run, the patients it drew, and the number of clips of an epoch."""
     seen, lengths = set(), []
-    fit = finetuning.fit
+    fit = finetune.fit
 
     def spied(network, train, sampler, *rest):
         for epoch in range(run.epochs):
@@ -58,7 +59,7 @@ def drawn(workspace: Workspace, run: Run, monkeypatch) -> tuple[dict, set[str], 
             seen.update(train.table["patient_id"].iloc[rows])
         return fit(network, train, sampler, *rest)
 
-    monkeypatch.setattr(finetuning, "fit", spied)
+    monkeypatch.setattr(finetune, "fit", spied)
     return execute(str(workspace.root), run), seen, lengths
 
 

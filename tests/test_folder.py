@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib import tables
-from ctlib.clips import clip_table
-from ctlib.cohorts import CohortError, folder
-from ctlib.cohorts.folder import Columns
-from ctlib.volumes import read_series
+from ctlib.core import tables
+from ctlib.datasets import folder
+from ctlib.datasets.clips import clip_table
+from ctlib.datasets.cohort import CohortError
+from ctlib.datasets.folder import Columns
+from ctlib.io.volume import read_series
 
 COLUMNS = Columns("study", "label", "patient", "split", "slices")
 HEAD = "patient,study,label,split,slices"

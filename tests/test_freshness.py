@@ -9,8 +9,9 @@ import pytest
 from nbformat import v4
 from sample_project import markdown, project
 
-from ctlib import freshness, parameters
-from ctlib.workspace import Workspace
+from ctlib.cli import staleness
+from ctlib.core import parameters
+from ctlib.core.workspace import Workspace
 
 WRITES = "# Step 1\n\n**Reads** files.\n\n**Writes** tables `runs`, `series`; `nothing`."
 READS = "# Step 2\n\n**Reads** tables `runs` and\n`series` of `01_step`.\n\n**Writes** table `effects`."
@@ -48,12 +49,12 @@ def executed(places, noted=True):
         "parameters": values(places), "start_time": datetime.now(UTC).isoformat(),
     }  # fmt: skip
     if noted:
-        book.metadata[freshness.KEY] = freshness.note("02_step", values(places), places)
+        book.metadata[staleness.KEY] = staleness.note("02_step", values(places), places)
     return book
 
 
 def reasons(places, book):
-    return freshness.reasons("02_step", book, "small", places)
+    return staleness.reasons("02_step", book, "small", places)
 
 
 def work(places):
@@ -63,11 +64,11 @@ def work(places):
 def test_what_has_just_run_is_fresh_and_the_tables_that_it_reads_are_noted(places):
     book = executed(places)
     assert reasons(places, book) == []
-    assert sorted(book.metadata[freshness.KEY]["tables"]) == [
+    assert sorted(book.metadata[staleness.KEY]["tables"]) == [
         "tables/lidc/series.parquet",
         "tables/runs.parquet",
     ]
-    assert freshness.note("01_step", values(places), places)["tables"] == {}
+    assert staleness.note("01_step", values(places), places)["tables"] == {}
 
 
 def test_a_table_with_other_content_is_named_one_that_was_only_written_again_is_not(places):
@@ -110,7 +111,7 @@ def test_other_code_is_named(places, tmp_path, monkeypatch):
     package = tmp_path / "package"
     package.mkdir()
     (package / "a.py").write_text("1")
-    monkeypatch.setattr(freshness, "PACKAGE", package)
+    monkeypatch.setattr(staleness, "PACKAGE", package)
     book = executed(places)
     (package / "page.css").write_text("no code")
     assert reasons(places, book) == []
@@ -129,8 +130,8 @@ def test_without_a_note_tables_are_compared_by_time(places):
 
 def test_a_note_is_kept_in_the_executed_copy(places, tmp_path):
     path = tmp_path / "02_step.ipynb"
-    freshness.remember(path, {"code": "x"})  # nothing was executed: nothing to write into
+    staleness.remember(path, {"code": "x"})  # nothing was executed: nothing to write into
     assert not path.exists()
     nbformat.write(executed(places, noted=False), path)
-    freshness.remember(path, {"code": "x", "tables": {}})
-    assert nbformat.read(path, as_version=4).metadata[freshness.KEY] == {"code": "x", "tables": {}}
+    staleness.remember(path, {"code": "x", "tables": {}})
+    assert nbformat.read(path, as_version=4).metadata[staleness.KEY] == {"code": "x", "tables": {}}

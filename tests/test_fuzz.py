@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from dicom_fuzz import SYNTAXES, File, Mutant, mutants
 
-from ctlib import volumes
+from ctlib.io import volume
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -121,8 +121,8 @@ def test_files_that_are_not_counted_are_noticed(made, tmp_path, monkeypatch):
     assert fuzz_pool.judge_folder(tmp_path, truth) == ("same", "")
     moved = truth[0], writer.SPACING_MM, (0.0, 0.0, 0.0)
     assert fuzz_pool.judge_folder(tmp_path, moved)[0] == "changed"
-    series, problems = volumes.scan(tmp_path)
-    monkeypatch.setattr(volumes, "scan", lambda root: (series.iloc[:0], problems))
+    series, problems = volume.scan(tmp_path)
+    monkeypatch.setattr(volume, "scan", lambda root: (series.iloc[:0], problems))
     assert fuzz_pool.judge_folder(tmp_path, truth) == ("unaccounted", "scan counts 0 of 4 files")
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctlib import motions
-from ctlib.cohorts import phantom_anatomy, phantom_dicom, phantom_exam, phantom_lesions
-from ctlib.generators import GENERATORS
+from ctlib.datasets.synthetic import anatomy, dicom, lesions, video
+from ctlib.datasets.synthetic import exam as phantom_exam
+from ctlib.datasets.synthetic.versions import GENERATORS
 
 DRAWN = {
     ("videos", 3): [
@@ -43,9 +43,9 @@ def figures(values: NDArray[np.generic]) -> Iterator[float]:
 
 def videos() -> list[float]:
     """Figures of a video of each kind of motion."""
-    photos, found = motions.photographs(), []
+    photos, found = video.photographs(), []
     for seed, name in enumerate(("pan_right", "pan_down", "zoom_in", "rotate_left")):
-        found += figures(motions.frames_of(name, photos, 8, 32, np.random.default_rng(seed)))
+        found += figures(video.frames_of(name, photos, 8, 32, np.random.default_rng(seed)))
     return found
 
 
@@ -66,38 +66,38 @@ def test_what_is_drawn_is_what_its_version_says(generator):
     assert (generator, version) in DRAWN, f"figures of {generator} {version}: {np.round(found, 3).tolist()}"
     moved = np.abs(np.subtract(found, DRAWN[generator, version])).max()
     assert moved <= TOLERANCE, (
-        f"{generator} {version} are drawn otherwise, by {moved:.3f}: raise it in ctlib/generators.py; "
+        f"{generator} {version} are drawn otherwise, by {moved:.3f}: raise it in ctlib/datasets/synthetic/versions.py; "
         f"the new figures are {np.round(found, 3).tolist()}"
     )
 
 
 CHANGES = [
-    ("videos", motions, "PACES", 1.1),
-    ("videos", motions, "N_DISCS", 2),
-    ("videos", motions, "DISC_RADIUS", 1.1),
-    ("videos", motions, "DISC_FRAMES", 1.1),
-    ("videos", motions, "DISC_BRIGHT", 1.1),
-    ("videos", motions, "GROUND", 1.1),
-    ("videos", motions, "GROUND_SPREAD", 1.1),
-    ("videos", motions, "FOCUS", 1.1),
-    ("phantoms", phantom_anatomy, "CONTRAST_HU", 1.1),
-    ("phantoms", phantom_anatomy, "ARTERY", 1.1),
-    ("phantoms", phantom_anatomy, "HEART_SHARE", 1.1),
-    ("phantoms", phantom_anatomy, "FOAM", 1.1),
-    ("phantoms", phantom_anatomy, "LUNG_HU", 1.1),
-    ("phantoms", phantom_dicom, "KERNELS", 2),
-    ("phantoms", phantom_lesions, "N_SLICES", 2),
-    ("phantoms", phantom_lesions, "OBJECT_RADIUS_MM", 1.1),
-    ("phantoms", phantom_lesions, "PACE_MM", 1.1),
-    ("phantoms", phantom_lesions, "OBJECT_HU", 1.1),
-    ("phantoms", phantom_lesions, "N_OBJECTS", 2),
-    ("phantoms", phantom_lesions, "DEFECT_SLICES", 2),
-    ("phantoms", phantom_lesions, "DEFECT_SHARE", 1.1),
-    ("phantoms", phantom_lesions, "DEFECT_HU", 1.1),
-    ("phantoms", phantom_lesions, "ORGANS_HU", 1.1),
-    ("phantoms", phantom_lesions, "ORGANS_APART_HU", 1.1),
-    ("phantoms", phantom_lesions, "ENHANCES_FROM_HU", 1.1),
-    ("phantoms", phantom_lesions, "WITHIN", 1.1),
+    ("videos", video, "PACES", 1.1),
+    ("videos", video, "N_DISCS", 2),
+    ("videos", video, "DISC_RADIUS", 1.1),
+    ("videos", video, "DISC_FRAMES", 1.1),
+    ("videos", video, "DISC_BRIGHT", 1.1),
+    ("videos", video, "GROUND", 1.1),
+    ("videos", video, "GROUND_SPREAD", 1.1),
+    ("videos", video, "FOCUS", 1.1),
+    ("phantoms", anatomy, "CONTRAST_HU", 1.1),
+    ("phantoms", anatomy, "ARTERY", 1.1),
+    ("phantoms", anatomy, "HEART_SHARE", 1.1),
+    ("phantoms", anatomy, "FOAM", 1.1),
+    ("phantoms", anatomy, "LUNG_HU", 1.1),
+    ("phantoms", dicom, "KERNELS", 2),
+    ("phantoms", lesions, "N_SLICES", 2),
+    ("phantoms", lesions, "OBJECT_RADIUS_MM", 1.1),
+    ("phantoms", lesions, "PACE_MM", 1.1),
+    ("phantoms", lesions, "OBJECT_HU", 1.1),
+    ("phantoms", lesions, "N_OBJECTS", 2),
+    ("phantoms", lesions, "DEFECT_SLICES", 2),
+    ("phantoms", lesions, "DEFECT_SHARE", 1.1),
+    ("phantoms", lesions, "DEFECT_HU", 1.1),
+    ("phantoms", lesions, "ORGANS_HU", 1.1),
+    ("phantoms", lesions, "ORGANS_APART_HU", 1.1),
+    ("phantoms", lesions, "ENHANCES_FROM_HU", 1.1),
+    ("phantoms", lesions, "WITHIN", 1.1),
 ]
 """Generator, module, constant and by how much it is multiplied."""
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from ctlib.backbones import REGISTRY
-from ctlib.clips import ClipDataset, ClipSettings
-from ctlib.gradcam import ClassActivation, exam_map, stages, stride_of
-from ctlib.inits import Init, network
-from ctlib.networks import Network
+from ctlib.analysis.gradcam import ClassActivation, exam_map, stages, stride_of
+from ctlib.datasets.clips import ClipDataset, ClipSettings
+from ctlib.models.network import Network
+from ctlib.models.registry import REGISTRY
+from ctlib.models.weights.load import Init, network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DRAWN = Init("random", "drawn", "none", (0.3,), (0.3,))
@@ -95,7 +95,7 @@ class _Bright(nn.Module):
 
 @pytest.fixture
 def bright(monkeypatch) -> Network:
-    from ctlib import gradcam
+    from ctlib.analysis import gradcam
 
     monkeypatch.setattr(gradcam, "Trunk", _Bright)
     net = Network(_Bright(), 1, (0.0,), (1.0,))

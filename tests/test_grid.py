@@ -14,19 +14,22 @@ from noise_cohort import SETTINGS as SHORT
 from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
-from ctlib import finetuning, housekeeping, metrics, tables
-from ctlib.claims import Busy, claimed
-from ctlib.engine import Engine, Outcome
-from ctlib.finetuning import execute
-from ctlib.grid import expand, run_grid
-from ctlib.inits import Init, network, save_weights
-from ctlib.results import collect, finished
-from ctlib.runs import LATER, PROTOCOL_VERSION, Run, digest, fingerprint, labelled_clips
-from ctlib.scores import predictions, study_auroc
-from ctlib.store import Store
-from ctlib.training import FitError
-from ctlib.volumes import Volume
-from ctlib.workspace import MissingInput, Workspace
+from ctlib import metrics
+from ctlib.core import tables
+from ctlib.core.locks import Busy, claimed
+from ctlib.core.workspace import MissingInput, Workspace
+from ctlib.datasets.store import Store
+from ctlib.grid import maintenance
+from ctlib.grid.engine import Engine, Outcome
+from ctlib.grid.execute import expand, run_grid
+from ctlib.io.volume import Volume
+from ctlib.models.weights.load import Init, network, save_weights
+from ctlib.training import finetune
+from ctlib.training.finetune import execute
+from ctlib.training.loop import FitError
+from ctlib.training.predictions import predictions, study_auroc
+from ctlib.training.results import collect, finished
+from ctlib.training.run import LATER, PROTOCOL_VERSION, Run, digest, fingerprint, labelled_clips
 
 SETTINGS = SHORT | {"rotation_deg": 10.0, "epochs": 3, "optimizer": "adamw", "schedule": "one_cycle"}
 
@@ -168,7 +171,7 @@ def test_loss_and_sampling_reach_the_training(workspace):
 
 def test_the_version_of_the_protocol_is_part_of_the_id(workspace, monkeypatch):
     before = set(ids(runs_of(workspace)).values())
-    monkeypatch.setattr("ctlib.runs.PROTOCOL_VERSION", 99)
+    monkeypatch.setattr("ctlib.training.run.PROTOCOL_VERSION", 99)
     assert before.isdisjoint(ids(runs_of(workspace)).values())
 
 
@@ -352,7 +355,7 @@ def test_results_do_not_depend_on_workers_or_on_interruptions(workspace, tmp_pat
     assert_same(content(others[0], runs), expected)
 
     interrupted = others[1]
-    monkeypatch.setattr(finetuning, "study_auroc", KilledAt(3 + 2))  # in the second epoch of the second run
+    monkeypatch.setattr(finetune, "study_auroc", KilledAt(3 + 2))  # in the second epoch of the second run
     with pytest.raises(KeyboardInterrupt):
         run_grid(interrupted, runs, Engine(0), echo=lines.append)
     monkeypatch.undo()
@@ -396,7 +399,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     assert set(tables_of["ledger"]["status"]) == {"loaded", "head"}
     assert tables_of["runs"].loc[0, "n_patients"] == patients
 
-    monkeypatch.setattr(finetuning, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
+    monkeypatch.setattr(finetune, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
     assert execute(str(workspace.root), run) == result
     lines: list[str] = []
     run_grid(workspace, [run], Engine(0), echo=lines.append)
@@ -414,7 +417,7 @@ def test_a_run_of_another_process_is_left_to_it(workspace, monkeypatch):
         (folder / "claim.1").write_text("{}")
         return study_auroc(clips)
 
-    monkeypatch.setattr(finetuning, "study_auroc", taken_over)
+    monkeypatch.setattr(finetune, "study_auroc", taken_over)
     with pytest.raises(Busy, match="was taken over by"):
         execute(str(workspace.root), run)
     assert not (folder / "weights.safetensors").exists() and not finished(workspace, run)
@@ -422,15 +425,15 @@ def test_a_run_of_another_process_is_left_to_it(workspace, monkeypatch):
 
 def test_the_arms_of_a_seed_see_the_same_batches_and_test_patients_are_not_measured(workspace, monkeypatch):
     seen, measured = [], []
-    fit, measure = finetuning.fit, finetuning.intensity
+    fit, measure = finetune.fit, finetune.intensity
 
     def spied(network, train, sampler, *rest):
         sampler.set_epoch(1)
         seen.append(([(int(row), row.position) for row in sampler], train.seed, train.table))
         return fit(network, train, sampler, *rest)
 
-    monkeypatch.setattr(finetuning, "fit", spied)
-    monkeypatch.setattr(finetuning, "intensity", lambda *a: measured.append(a[1]) or measure(*a))
+    monkeypatch.setattr(finetune, "fit", spied)
+    monkeypatch.setattr(finetune, "intensity", lambda *a: measured.append(a[1]) or measure(*a))
     for run in runs_of(workspace, tasks=["lidc_nodule"], epochs=1):
         execute(str(workspace.root), run)
     (random, random_seed, random_clips), (video, video_seed, video_clips) = seen
@@ -444,7 +447,7 @@ def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again_when_ask
     bad = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1, lr=1e30)
     lines: list[str] = []
     run_grid(workspace, bad + good, Engine(0), echo=lines.append)
-    assert "failed: ctlib.training.FitError: the loss of epoch 1 is" in lines[1]
+    assert "failed: ctlib.training.loop.FitError: the loss of epoch 1 is" in lines[1]
     assert "validation AUROC" in lines[2]
     table = collect(workspace, bad + good)["runs"]
     assert table["status"].tolist() == ["failed", "finished"]
@@ -455,7 +458,7 @@ def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again_when_ask
     run_grid(workspace, bad, Engine(0), echo=lines.append)
     assert lines[3] == "0 of 1 runs were finished before; 0 to compute."
     assert lines[4].startswith("1 failed before and would again; `python -m ctlib retry work` lets them")
-    housekeeping.retry(workspace)
+    maintenance.retry(workspace)
     run_grid(workspace, bad, Engine(0), echo=lines.append)
     assert lines[5] == "0 of 1 runs were finished before; 1 to compute."
 
@@ -515,8 +518,8 @@ def test_runs_on_three_channels_take_weights_of_one(workspace, channels):
 
 def test_random_weights_alone_ask_for_the_cohorts_intensity(workspace, monkeypatch):
     asked = []
-    measure = finetuning.intensity
-    monkeypatch.setattr(finetuning, "intensity", lambda *a: asked.append(1) or measure(*a))
+    measure = finetune.intensity
+    monkeypatch.setattr(finetune, "intensity", lambda *a: asked.append(1) or measure(*a))
     for run in runs_of(workspace, tasks=["lidc_nodule"], epochs=1):
         execute(str(workspace.root), run)
     assert len(asked) == 1

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from ctlib import housekeeping
-from ctlib.housekeeping import HousekeepingError, delete, last_line, listed, retry, states, waste
-from ctlib.workspace import Workspace
+from ctlib.core.workspace import Workspace
+from ctlib.grid import maintenance
+from ctlib.grid.maintenance import HousekeepingError, delete, last_line, listed, retry, states, waste
 
 SETTINGS = {
     "task": "rspect_pe",
@@ -52,15 +52,16 @@ def workspace(tmp_path):
 
 
 def test_the_names_of_files_are_those_that_are_written():
-    from ctlib import claims, results, training
+    from ctlib.core import locks
+    from ctlib.training import loop, results
 
-    assert (results.RESULT, results.ERROR) == (housekeeping.RESULT, housekeeping.ERROR)
-    assert (training.CHECKPOINT, training.WEIGHTS) == (housekeeping.CHECKPOINT, housekeeping.WEIGHTS)
-    assert claims._PREFIX == housekeeping.CLAIM
+    assert (results.RESULT, results.ERROR) == (maintenance.RESULT, maintenance.ERROR)
+    assert (loop.CHECKPOINT, loop.WEIGHTS) == (maintenance.CHECKPOINT, maintenance.WEIGHTS)
+    assert locks._PREFIX == maintenance.CLAIM
 
 
 def test_torch_is_not_needed():
-    code = "import sys, ctlib.housekeeping; sys.exit('torch' in sys.modules)"
+    code = "import sys, ctlib.grid.maintenance; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -75,8 +76,8 @@ def test_states_are_in_the_order_of_the_ids(workspace):
 
 def test_only_folders_that_are_there_are_looked_into(workspace, monkeypatch):
     looked = []
-    scan = housekeeping.os.scandir
-    monkeypatch.setattr(housekeeping.os, "scandir", lambda path: looked.append(str(path)) or scan(path))
+    scan = maintenance.os.scandir
+    monkeypatch.setattr(maintenance.os, "scandir", lambda path: looked.append(str(path)) or scan(path))
     states(workspace.runs, [f"{n:012x}" for n in range(1000)] + ["c-begun"])
     assert looked == [str(workspace.runs), str(workspace.runs / "c-begun")]
 
@@ -88,7 +89,7 @@ def test_a_result_counts_more_than_an_old_traceback(workspace):
 
 def test_all_runs_are_listed(workspace):
     table = listed(workspace)
-    assert tuple(table.columns) == housekeeping.COLUMNS
+    assert tuple(table.columns) == maintenance.COLUMNS
     assert table["run_id"].tolist() == ["a-finished", "b-failed", "c-begun", "d-failed"]
     assert table["status"].tolist() == ["finished", "failed", "begun", "failed"]
     assert table.loc[0, ["val_auroc", "seconds", "lr"]].tolist() == [0.75, 3.5, 1e-3]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ctlib import hu
+from ctlib.core import hu
 
 
 @pytest.mark.parametrize("name", ["pe", "mediastinum", "bone"])

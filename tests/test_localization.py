@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
 
-from ctlib import figures, localization, seen, tables
-from ctlib.finetuning import execute
-from ctlib.grid import expand
-from ctlib.results import collect
-from ctlib.seen import UNTRAINED
-from ctlib.stats import Bootstrap
-from ctlib.workspace import Workspace
+from ctlib.analysis import gradcam_exams, localization
+from ctlib.analysis.gradcam_exams import UNTRAINED
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.grid.execute import expand
+from ctlib.metrics.stats import Bootstrap
+from ctlib.training.finetune import execute
+from ctlib.training.results import collect
+from ctlib.visualization import figures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HOW = Bootstrap(500, seed=1)
@@ -204,7 +206,7 @@ def test_runs_that_cannot_be_looked_at_are_named(finished):
 @pytest.mark.slow
 def test_exams_are_seen_side_by_side_on_the_same_slice(finished):
     workspace, runs = finished
-    sights = seen.sights(workspace, runs, "lidc_nodule", "resnet18", ["random"], n=2)
+    sights = gradcam_exams.sights(workspace, runs, "lidc_nodule", "resnet18", ["random"], n=2)
     assert [list(sight.maps) for sight in sights] == [["random", UNTRAINED]] * 2
     for sight in sights:
         assert sight.slice < BRIGHT and sight.inside.sum() == 144
@@ -214,5 +216,5 @@ def test_exams_are_seen_side_by_side_on_the_same_slice(finished):
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[1:3] == ["finetuned from random", "random weights"] and len(figure.axes) == 6
     assert "HU window lung" in figure._supxlabel.get_text()
-    assert seen.sights(workspace, runs, "lidc_nodule", "resnet18", ["random", "video"]) == []
+    assert gradcam_exams.sights(workspace, runs, "lidc_nodule", "resnet18", ["random", "video"]) == []
     figures.cam_slices([], "lung")

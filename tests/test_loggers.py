@@ -9,13 +9,13 @@ import pytest
 from noise_cohort import write_cohort
 from test_turns import runs_of
 
-from ctlib import finetuning, loggers
-from ctlib.engine import Engine
-from ctlib.finetuning import execute
-from ctlib.grid import run_grid
-from ctlib.results import collect
-from ctlib.scores import study_auroc
-from ctlib.workspace import Workspace
+from ctlib.core.workspace import Workspace
+from ctlib.grid.engine import Engine
+from ctlib.grid.execute import run_grid
+from ctlib.training import finetune, loggers
+from ctlib.training.finetune import execute
+from ctlib.training.predictions import study_auroc
+from ctlib.training.results import collect
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,7 +54,7 @@ def test_the_csv_has_each_epoch_as_it_ends_and_is_whole_after_an_interruption(wo
 
         return counted
 
-    monkeypatch.setattr(finetuning, "study_auroc", interrupted)
+    monkeypatch.setattr(finetune, "study_auroc", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute(str(workspace.root), run)
     assert lengths == [0, 1, 2] and len(logged(workspace, run)) == 2

@@ -4,12 +4,14 @@ import pytest
 from noise_cohort import write_cohort
 from test_turns import SETTINGS, runs_of
 
-from ctlib import calibration, housekeeping, tables
-from ctlib.engine import Engine
-from ctlib.finetuning import execute
-from ctlib.grid import controlled, learning_rates, run_grid
-from ctlib.plan.here import plan_of
-from ctlib.workspace import Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.grid import maintenance
+from ctlib.grid.engine import Engine
+from ctlib.grid.estimate import step_timing
+from ctlib.grid.estimate.profile import plan_of
+from ctlib.grid.execute import controlled, learning_rates, run_grid
+from ctlib.training.finetune import execute
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,7 +35,7 @@ def test_nothing_is_computed_and_what_is_there_is_told(workspace):
     assert lines == [
         "1 of 4 runs are finished, 1 failed, 1 are begun, 1 are missing; nothing is computed here."
     ]
-    assert housekeeping.states(workspace.runs, [run.run_id for run in runs]) == [
+    assert maintenance.states(workspace.runs, [run.run_id for run in runs]) == [
         *("finished", "failed", "begun", "missing")
     ]
 
@@ -59,7 +61,7 @@ def test_the_plan_in_the_notebook_counts_what_is_there(workspace, monkeypatch):
     runs = runs_of(workspace, seeds=[0, 1])
     both = [*runs, *controlled(runs, ["permuted_labels"], ["resnet18"])]
     execute(str(workspace.root), runs[0])
-    monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(step_timing, "measure", lambda *_: pytest.fail("measured"))
     made = plan_of(workspace, both, workers=0, notes=["so"], measuring=False)
     assert (made.workers, made.count("runs"), made.count("finished"), made.n_todo) == (1, 4, 1, 3)
     assert made.notes[0] == "so" and made.power.loc[0, "patients"] == 6

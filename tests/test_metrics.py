@@ -9,7 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
-from ctlib import tables
+from ctlib.core import tables
 from ctlib.metrics import (
     auprc,
     auroc,

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctlib import figures, reports
-from ctlib.figures import moving
-from ctlib.figures.moving import moving_html
+from ctlib.cli import reports
+from ctlib.visualization import figures
+from ctlib.visualization.figures import animation
+from ctlib.visualization.figures.animation import moving_html
 
 N_FRAMES = 6
 
@@ -31,21 +32,21 @@ def pictures(text):
     """What a page shows, moving and still, from its addresses."""
     img = re.search(r'<img src="data:image/webp;base64,([^"]+)"', text)[1]
     calm = re.search(r'<source media="([^"]+)" srcset="data:image/webp;base64,([^"]+)"', text)
-    moving, still = (Image.open(io.BytesIO(base64.b64decode(part))) for part in (img, calm[2]))
-    return moving, still, calm[1]
+    animation, still = (Image.open(io.BytesIO(base64.b64decode(part))) for part in (img, calm[2]))
+    return animation, still, calm[1]
 
 
 def test_it_moves_as_the_clips_do():
     clips = bars()
-    moving, still, media = pictures(moving_html(clips, "Bars go right", "Bars.", frames_per_s=5))
-    assert moving.n_frames == N_FRAMES and moving.info["loop"] == 0 and still.n_frames == 1
+    animation, still, media = pictures(moving_html(clips, "Bars go right", "Bars.", frames_per_s=5))
+    assert animation.n_frames == N_FRAMES and animation.info["loop"] == 0 and still.n_frames == 1
     assert "prefers-reduced-motion: reduce" in media and "print" in media
-    scale = moving.width / (3 * 150 + 2 * 8)
+    scale = animation.width / (3 * 150 + 2 * 8)
     shown = []
     for i in range(N_FRAMES):
-        moving.seek(i)
-        shown.append(np.asarray(moving.convert("L"), float))
-        assert moving.info["duration"] == 200
+        animation.seek(i)
+        shown.append(np.asarray(animation.convert("L"), float))
+        assert animation.info["duration"] == 200
         for k, clip in enumerate(clips.values()):
             left = round(k * 158 * scale)
             row = shown[i][round(100 * scale), left : left + round(150 * scale)]
@@ -59,10 +60,10 @@ def test_it_moves_as_the_clips_do():
 
 def test_a_shorter_clip_rests_on_its_last_frame():
     clips = {**bars(1), "still": np.linspace(0, 1, 2)[:, None, None] * np.ones((2, 32, 32))}
-    moving, _, _ = pictures(moving_html(clips, "A bar and a flash", "Two."))
+    animation, _, _ = pictures(moving_html(clips, "A bar and a flash", "Two."))
     for i, grey in ((0, 0), (1, 255), (N_FRAMES - 2, 255), (N_FRAMES - 1, 255)):
-        moving.seek(i)
-        assert abs(np.asarray(moving.convert("L"))[150, -150:].mean() - grey) < 6, i
+        animation.seek(i)
+        assert abs(np.asarray(animation.convert("L"))[150, -150:].mean() - grey) < 6, i
 
 
 def test_it_fits_into_a_report_whatever_is_shown():
@@ -70,7 +71,7 @@ def test_it_fits_into_a_report_whatever_is_shown():
     worst = {f"a_class_with_a_long_name_{k}": rng.random((4, 112, 112)) for k in range(9)}
     text = moving_html(worst, "Noise", "Noise.")
     assert len(text.encode()) < 300_000
-    many = moving_html(bars(moving.MAX_CLIPS), "Bars", "Many bars.")
+    many = moving_html(bars(animation.MAX_CLIPS), "Bars", "Many bars.")
     assert len(many.encode()) < 300_000 and pictures(many)[0].width >= 700
 
 
@@ -84,7 +85,7 @@ def test_what_cannot_be_shown_is_refused(monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"show_moving: .*{match}"):
             moving_html(clips, alt, "x", pace)
-    monkeypatch.setattr(moving, "MAX_BYTES", 500)
+    monkeypatch.setattr(animation, "MAX_BYTES", 500)
     with pytest.raises(ValueError, match=r"make a picture of .* bytes, 500 are allowed; give fewer"):
         moving_html(bars(), "x", "x")
 
@@ -115,7 +116,7 @@ def report(folder, capture):
 @pytest.fixture
 def capture(monkeypatch):
     shown = []
-    monkeypatch.setattr(moving, "display", shown.append)
+    monkeypatch.setattr(animation, "display", shown.append)
     return shown
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from noise_cohort import LENGTH, SETTINGS, write_cohort
 
-from ctlib import finetuning, tables
-from ctlib.clips import ClipDataset
-from ctlib.finetuning import execute
-from ctlib.grid import expand
-from ctlib.negative_controls import CONTROLS, slice_order, with_permuted_labels
-from ctlib.runs import LATER, PROTOCOL_VERSION, Run, clip_settings, clips_of_run, digest, store_of
-from ctlib.workspace import Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.clips import ClipDataset, slice_order
+from ctlib.grid.execute import expand
+from ctlib.training import finetune
+from ctlib.training.finetune import execute
+from ctlib.training.negative_controls import CONTROLS, with_permuted_labels
+from ctlib.training.run import LATER, PROTOCOL_VERSION, Run, clip_settings, clips_of_run, digest, store_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,13 +114,13 @@ def test_a_control_that_cannot_be_is_refused(workspace):
 
 
 def test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones(workspace, monkeypatch):
-    run, seen, fit = run_of(workspace, "permuted_labels"), {}, finetuning.fit
+    run, seen, fit = run_of(workspace, "permuted_labels"), {}, finetune.fit
 
     def spied(network, train, sampler, val, metric, *rest):
         seen.update(train=train.table, val=val.table, metric=metric)
         return fit(network, train, sampler, val, metric, *rest)
 
-    monkeypatch.setattr(finetuning, "fit", spied)
+    monkeypatch.setattr(finetune, "fit", spied)
     execute(str(workspace.root), run)
     rows = clips_of_run(workspace, run)
     truth = {name: exam_labels(part) for name, part in rows.groupby("split")}
@@ -134,14 +135,14 @@ def test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones(workspace,
 
 def test_the_epoch_is_chosen_by_permuted_labels(workspace, monkeypatch):
     """Scores that know the truth of the validation split get no AUROC for it."""
-    seen, fit = {}, finetuning.fit
+    seen, fit = {}, finetune.fit
 
     def spied(network, train, sampler, val, metric, *rest):
         seen.update(metric=metric)
         return fit(network, train, sampler, val, metric, *rest)
 
-    monkeypatch.setattr(finetuning, "fit", spied)
-    monkeypatch.setattr(finetuning, "_while_mine", lambda metric, claim: metric)
+    monkeypatch.setattr(finetune, "fit", spied)
+    monkeypatch.setattr(finetune, "_while_mine", lambda metric, claim: metric)
     found = {}
     for control in ("none", "permuted_labels"):
         run = run_of(workspace, control)

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ctlib.commands import networks
+from ctlib.cli.data import networks
 
 NETS = """
 from torch import nn

@@ -7,9 +7,9 @@ import nifti_writer as writer
 import numpy as np
 import pytest
 
-from ctlib import affines, geometry
-from ctlib.nifti import decode, is_nifti, read_header
-from ctlib.reasons import SeriesError
+from ctlib.io import geometry, nifti_affine
+from ctlib.io.errors import SeriesError
+from ctlib.io.nifti import decode, is_nifti, read_header
 
 
 def name_of(orientation):
@@ -334,4 +334,7 @@ def test_pairs_are_refused(tmp_path, version, magic):
 
 
 def test_rules_are_those_of_dicom():
-    assert (affines.MIN_SLICES, affines.AXIS_TOLERANCE) == (geometry.MIN_SLICES, geometry.AXIS_TOLERANCE)
+    assert (nifti_affine.MIN_SLICES, nifti_affine.AXIS_TOLERANCE) == (
+        geometry.MIN_SLICES,
+        geometry.AXIS_TOLERANCE,
+    )

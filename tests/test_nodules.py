@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib import tables
-from ctlib.nodules import mask, measured
+from ctlib.core import tables
+from ctlib.datasets.contours import mask, measured
 
 SQUARE = "20,40 20,47 27,47 27,40 20,40"
 

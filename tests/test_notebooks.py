@@ -6,9 +6,9 @@ import nbformat
 import pytest
 from sample_project import code, markdown, project
 
-from ctlib import notebooks
-from ctlib.parameters import ParameterError, conform, declared, load
-from ctlib.workspace import HOME, NOTEBOOKS, PROJECT
+from ctlib.cli import notebooks
+from ctlib.core.parameters import ParameterError, conform, declared, load
+from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 
 @pytest.fixture

@@ -8,12 +8,16 @@ import pytest
 from scored_grid import scored_grid
 from test_grid import SETTINGS
 
-from ctlib import metrics, nulls, tables
-from ctlib.nulls import _mean_auroc
-from ctlib.runs import Run
-from ctlib.stats import Bootstrap, run_aurocs
-from ctlib.stats.permutations import beside_chance, exchanged_rows
-from ctlib.workspace import Workspace
+from ctlib import metrics
+from ctlib.analysis import negative_controls
+from ctlib.analysis.negative_controls import _mean_auroc
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.grid import expand
+from ctlib.metrics.stats import Bootstrap, run_aurocs
+from ctlib.metrics.stats.permutations import beside_chance, exchanged_rows
+from ctlib.training import results
+from ctlib.training.run import Run
 
 HOW = Bootstrap(400, seed=1)
 LABEL = np.arange(80) % 2
@@ -30,10 +34,10 @@ def test_what_knows_nothing_holds_chance_and_what_knows_something_does_not():
     for apart, holds in ((0.0, True), (1.0, False)):
         controls, scores = controlled("permuted_labels", {"video": apart})
         both = pd.concat([predictions, scores])
-        [row] = nulls.control_aurocs(runs, controls, both, HOW).to_dict("records")
+        [row] = negative_controls.control_aurocs(runs, controls, both, HOW).to_dict("records")
         assert (row["low"] <= 0.5 <= row["high"]) == holds
         assert row["word"] == ("not decided" if holds else "different") and row["word_change"] == "loss"
-        wide = nulls.control_aurocs(runs, controls, both, HOW, margin=0.2)["word"].item()
+        wide = negative_controls.control_aurocs(runs, controls, both, HOW, margin=0.2)["word"].item()
         assert wide == ("equivalent" if holds else "different")
         own = run_aurocs(controls.drop(columns="control"), scores)["auroc"].mean()
         plain = run_aurocs(runs, predictions)["auroc"].mean()
@@ -45,7 +49,9 @@ def test_what_knows_nothing_holds_chance_and_what_knows_something_does_not():
 def test_only_the_same_networks_and_seeds_stand_beside():
     runs, predictions = scored_grid("t", LABEL, {"video": 2.0, "random": 1.0}, networks=("slow_r50", "penet"))
     controls, scores = controlled("shuffled_slices", {"video": 1.0}, networks=("penet",), seeds=2)
-    [row] = nulls.control_aurocs(runs, controls, pd.concat([predictions, scores]), HOW).to_dict("records")
+    [row] = negative_controls.control_aurocs(runs, controls, pd.concat([predictions, scores]), HOW).to_dict(
+        "records"
+    )
     own = run_aurocs(runs, predictions)
     own = own[(own["backbone"] == "penet") & (own["init"] == "video") & (own["seed"] < 2)]
     assert row["auroc_plain"] == pytest.approx(own["auroc"].mean()) and row["reason"] == ""
@@ -55,10 +61,12 @@ def test_a_control_that_failed_is_named_and_not_averaged():
     runs, predictions = scored_grid("t", LABEL, {"video": 2.0})
     controls, scores = controlled("permuted_labels", {"video": 0.0})
     controls.loc[2, "status"] = "failed"
-    [row] = nulls.control_aurocs(runs, controls, pd.concat([predictions, scores]), HOW).to_dict("records")
+    [row] = negative_controls.control_aurocs(runs, controls, pd.concat([predictions, scores]), HOW).to_dict(
+        "records"
+    )
     assert np.isnan(row["auroc"]) and "is failed" in row["reason"]
-    none = nulls.control_aurocs(runs, controls[:0], predictions, HOW)
-    assert none.empty and list(none) == nulls.FOUND
+    none = negative_controls.control_aurocs(runs, controls[:0], predictions, HOW)
+    assert none.empty and list(none) == negative_controls.FOUND
 
 
 def test_the_mean_auroc_of_runs_is_that_of_their_mean_rank():
@@ -84,20 +92,22 @@ def test_patients_exchange_all_of_their_labels_with_those_of_as_many_exams():
 def test_chance_is_what_exchanged_labels_give():
     runs, predictions = scored_grid("t", LABEL, {"random": 0.0, "video": 1.5}, run_sd=0.0)
     runs.loc[0, "status"] = "failed"
-    table = nulls.exchanged_labels(runs, predictions, Bootstrap(1000)).set_index("init")
+    table = negative_controls.exchanged_labels(runs, predictions, Bootstrap(1000)).set_index("init")
     assert table["n_runs"].to_dict() == {"random": 5, "video": 6}
     assert (table["low"] < 0.5).all() and (table["high"] > 0.5).all()
     assert table["chance"].to_numpy() == pytest.approx([0.5, 0.5], abs=0.02)
     assert table["p_value"]["video"] == 2 / 1001 and table["p_value"]["random"] > 0.05
     assert table["word"].to_dict() == {"random": "not decided", "video": "different"}
-    assert nulls.exchanged_labels(runs, predictions, Bootstrap(500), margin=0.2)["word"].tolist() == [
+    assert negative_controls.exchanged_labels(runs, predictions, Bootstrap(500), margin=0.2)[
+        "word"
+    ].tolist() == [
         "equivalent",
         "different",
     ]
     wanted = run_aurocs(runs, predictions).groupby("init")["auroc"].mean()
     assert table["auroc"]["video"] == pytest.approx(wanted["video"])
     one_class = predictions.assign(study_label=1)
-    table = nulls.exchanged_labels(runs, one_class, Bootstrap(10))
+    table = negative_controls.exchanged_labels(runs, one_class, Bootstrap(10))
     assert table["auroc"].isna().all() and (table["reason"] != "").all()
 
 
@@ -108,28 +118,28 @@ def test_runs_are_repeated_under_each_control_at_the_largest_fraction():
         for backbone in ("penet", "slow_r50")
         for fraction in (0.5, 1.0)
     ]
-    made = nulls.controlled(runs, ["permuted_labels", "shuffled_slices"], ["penet"])
+    made = expand.controlled(runs, ["permuted_labels", "shuffled_slices"], ["penet"])
     assert [(run.control, run.backbone, run.fraction) for run in made] == [
         ("permuted_labels", "penet", 1.0),
         ("shuffled_slices", "penet", 1.0),
     ]
     assert dataclasses.replace(made[0], control="none") == runs[1]
-    assert nulls.controlled(runs, [], ["x3d_m"]) == [] == nulls.controlled([], ["permuted_labels"], [])
-    assert nulls.controlled(runs[2:], ["permuted_labels"], []) == nulls.controlled(
+    assert expand.controlled(runs, [], ["x3d_m"]) == [] == expand.controlled([], ["permuted_labels"], [])
+    assert expand.controlled(runs[2:], ["permuted_labels"], []) == expand.controlled(
         runs, ["permuted_labels"], ["slow_r50"]
     )
     with pytest.raises(ValueError, match="control_backbones has x3d_m, which the experiment has no run of"):
-        nulls.controlled(runs, ["permuted_labels"], ["x3d_m"])
+        expand.controlled(runs, ["permuted_labels"], ["x3d_m"])
     with pytest.raises(ValueError, match="control is 'typo'"):
-        nulls.controlled(runs, ["typo"], ["penet"])
+        expand.controlled(runs, ["typo"], ["penet"])
 
 
 def test_missing_control_runs_are_rows_of_their_table(tmp_path):
     values = {"task": "lidc_nodule", "init": "video", "seed": 0, "lr": 1e-3, "data": "d", "weights": "w"}
     run = Run(backbone="penet", fraction=1.0, control="permuted_labels", **values, **SETTINGS)
-    made = nulls.collected(Workspace(tmp_path), [run])
+    made = results.collect_controls(Workspace(tmp_path), [run])
     assert made["controls"][["control", "status"]].values.tolist() == [["permuted_labels", "missing"]]
-    assert made["predictions"].empty and nulls.collected(Workspace(tmp_path), [])["controls"].empty
+    assert made["predictions"].empty and results.collect_controls(Workspace(tmp_path), [])["controls"].empty
 
 
 def test_sentences_are_read_from_the_tables():
@@ -160,7 +170,9 @@ def test_sentences_are_read_from_the_tables():
 
     def said(*changes):
         found = pd.DataFrame([row | changes[0], shuffled | changes[1]])
-        return nulls.sentences(found, pd.DataFrame([exchanged | changes[2]]), metadata.assign(**changes[3]))
+        return negative_controls.sentences(
+            found, pd.DataFrame([exchanged | changes[2]]), metadata.assign(**changes[3])
+        )
 
     first, second, third, fourth = said({}, {}, {}, {})
     open_ = "not told apart from 0.5, nor shown to lie within the margin of it: not decided."

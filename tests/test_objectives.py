@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctlib.objectives import COVARIANCE, EPSILON, INVARIANCE, LOSSES, VARIANCE, vicreg
+from ctlib.training.losses import COVARIANCE, EPSILON, INVARIANCE, LOSSES, VARIANCE, vicreg
 
 
 def paper(first: np.ndarray, second: np.ndarray) -> float:

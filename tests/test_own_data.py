@@ -13,11 +13,11 @@ import torch
 import yaml
 from readme_parts import blocks, files, own_commands
 
-from ctlib import tables
-from ctlib.backbones import build
-from ctlib.cohorts.phantom_exam import exam
-from ctlib.reports import remote_addresses
-from ctlib.workspace import NOTEBOOKS, PROJECT, Workspace
+from ctlib.cli.reports import remote_addresses
+from ctlib.core import tables
+from ctlib.core.workspace import NOTEBOOKS, PROJECT, Workspace
+from ctlib.datasets.synthetic.exam import exam
+from ctlib.models.registry import build
 
 pytestmark = pytest.mark.e2e
 N_PATIENTS = 24

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctlib.backbones.penet import PENet, Pyramid, Residual, penet
+from ctlib.models.penet import PENet, Pyramid, Residual, penet
 
 LAYERS = (nn.Conv3d, nn.Linear, nn.MaxPool3d)
 TABLE = [

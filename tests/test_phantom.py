@@ -17,11 +17,13 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ctlib.cohorts import lidc, phantom, phantom_exam, phantom_lesions, phantom_readers, rspect
-from ctlib.volumes import read_series
+from ctlib.datasets import lidc, rspect
+from ctlib.datasets.synthetic import ct, lesions, readers
+from ctlib.datasets.synthetic import exam as phantom_exam
+from ctlib.io.volume import read_series
 
 N, SEED = 14, 3
-WRITE = {"lidc": phantom.write_lidc, "rspect": phantom.write_rspect}
+WRITE = {"lidc": ct.write_lidc, "rspect": ct.write_rspect}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def roots(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exams():
-    return {name: [phantom.exam(name, SEED, index) for index in range(N)] for name in WRITE}
+    return {name: [ct.exam(name, SEED, index) for index in range(N)] for name in WRITE}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def folders_of(roots, name):
     """Series folders in the order of the patients."""
     if name == "lidc":
         found = {path.parts[-3]: path for path in roots[name].glob("LIDC-IDRI-*/*/*")}
-        return [found[f"LIDC-IDRI-{phantom.FIRST_PATIENT + index}"] for index in range(N)]
+        return [found[f"LIDC-IDRI-{ct.FIRST_PATIENT + index}"] for index in range(N)]
     rows = pd.read_csv(roots[name] / "train.csv", dtype=str)
     series = rows.drop_duplicates("StudyInstanceUID")
     return [
@@ -95,7 +97,7 @@ def test_patients_and_scanners_differ(exams):
 
 def test_rspect_headers_are_hashed_and_without_identity(roots):
     rows = list(csv.DictReader((roots["rspect"] / "train.csv").open()))
-    assert tuple(rows[0]) == phantom.COLUMNS
+    assert tuple(rows[0]) == ct.COLUMNS
     files = list((roots["rspect"] / "train").rglob("*.dcm"))
     assert {path.stem for path in files} == {row["SOPInstanceUID"] for row in rows} and len(files) == len(
         rows
@@ -156,9 +158,9 @@ def test_a_cohort_is_a_function_of_its_parameters(name, tmp_path):
 
 
 def test_what_is_there_stays_and_what_was_interrupted_is_completed(tmp_path):
-    phantom.write_lidc(tmp_path / "whole", 3, 5)
+    ct.write_lidc(tmp_path / "whole", 3, 5)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*")}
-    phantom.write_lidc(tmp_path / "whole", 3, 5)
+    ct.write_lidc(tmp_path / "whole", 3, 5)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*")}
 
     def dies(function, items):
@@ -168,20 +170,20 @@ def test_what_is_there_stays_and_what_was_interrupted_is_completed(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        phantom.write_lidc(tmp_path / "killed", 3, 5, run=dies)
-    phantom.write_lidc(tmp_path / "killed", 3, 5)
+        ct.write_lidc(tmp_path / "killed", 3, 5, run=dies)
+    ct.write_lidc(tmp_path / "killed", 3, 5)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
 def test_real_files_are_never_written_over(tmp_path):
     (tmp_path / "train.csv").write_text("real labels")
     with pytest.raises(ValueError, match=r"no phantom\.json.*another folder"):
-        phantom.write_rspect(tmp_path, 4, 0)
+        ct.write_rspect(tmp_path, 4, 0)
     assert content(tmp_path) == {Path("train.csv"): b"real labels"}
     with pytest.raises(ValueError, match="at least 2"):
-        phantom.write_rspect(tmp_path / "new", 1, 0)
+        ct.write_rspect(tmp_path / "new", 1, 0)
     with pytest.raises(ValueError, match="known are lidc, rspect"):
-        phantom.exam("lidk", 0, 0)
+        ct.exam("lidk", 0, 0)
 
 
 # ---- labels ----------------------------------------------------------------------------
@@ -213,13 +215,13 @@ def test_the_cohort_reads_the_labels_that_were_planted(name, roots, exams, cohor
 
 def test_rspect_columns_agree_with_each_other():
     rows = []
-    for index in range(30, phantom.INDETERMINATE_EVERY):
-        exam = phantom.exam("rspect", SEED, index)
-        labels = phantom._exam_labels(exam, np.random.default_rng([SEED, 2, index, 1]), index)
+    for index in range(30, ct.INDETERMINATE_EVERY):
+        exam = ct.exam("rspect", SEED, index)
+        labels = ct._exam_labels(exam, np.random.default_rng([SEED, 2, index, 1]), index)
         rows.append(labels | {"ill": exam.ill, "index": index})
     for ill in (False, True):
-        exam = phantom.exam("rspect", SEED, 49, ill)
-        unsure = phantom._exam_labels(exam, np.random.default_rng(0), 49)
+        exam = ct.exam("rspect", SEED, 49, ill)
+        unsure = ct._exam_labels(exam, np.random.default_rng(0), 49)
         assert (
             unsure["indeterminate"] == 1 and unsure["negative_exam_for_pe"] == 0 and unsure["qa_motion"] == 1
         )
@@ -257,19 +259,17 @@ def test_readers_disagree_a_little_and_see_the_nodule_where_it_is(roots, exams, 
                 reach = np.linalg.norm(outline - outline.mean(0), axis=1)
                 assert np.median(reach) == pytest.approx(radius + 0.5, abs=2.5)
                 offsets.append(np.median(reach) - radius)
-    assert min(counts) >= 2 and max(counts) <= phantom_readers.N_READERS and dropped > 0
+    assert min(counts) >= 2 and max(counts) <= readers.N_READERS and dropped > 0
     assert 0.2 < np.std(offsets) < 1.5
 
 
 def test_about_one_mark_in_eight_is_missing_but_never_too_many():
-    nodule = phantom_lesions.RoundObject(3, np.zeros((6, 2)), np.full(6, 18.0), 0.0, np.empty(0), moves=False)
-    made = phantom.exam("lidc", 0, 0).scanner
+    nodule = lesions.RoundObject(3, np.zeros((6, 2)), np.full(6, 18.0), 0.0, np.empty(0), moves=False)
+    made = ct.exam("lidc", 0, 0).scanner
     rng = np.random.default_rng(0)
     counts = []
     for _ in range(60):
-        found = phantom_readers.marks(
-            [nodule, nodule], (5.0, 3.0, 3.0), made, list(np.arange(12.0)), ["f"] * 12, rng
-        )
+        found = readers.marks([nodule, nodule], (5.0, 3.0, 3.0), made, list(np.arange(12.0)), ["f"] * 12, rng)
         first = sum(int(mark["ratings"][0]) % 1000 < 7 for mark in found)
         counts.append((first, len(found) - first))
         assert all(1 <= rating <= 6 for mark in found for rating in mark["ratings"][1:])
@@ -286,9 +286,9 @@ def points(text):
 
 def lone_objects(index, ill):
     """The objects of an exam in empty space, int HU [D, H, W]: no noise, no chest."""
-    exam = phantom.exam("lidc", SEED, index, ill)
+    exam = ct.exam("lidc", SEED, index, ill)
     hu = np.full(exam.hu.shape, -850, np.float32)
-    phantom_lesions.draw_objects(hu, exam.chest, list(exam.objects))
+    lesions.draw_objects(hu, exam.chest, list(exam.objects))
     return exam, hu
 
 
@@ -363,19 +363,19 @@ def longest_run(mask):
 def test_filling_defects_are_alike_and_how_much_the_organs_enhance_tells():
     levels = []
     for index in range(40):
-        twin = {ill: phantom.exam("rspect", SEED, index, ill) for ill in (False, True)}
+        twin = {ill: ct.exam("rspect", SEED, index, ill) for ill in (False, True)}
         assert twin[False].defects == twin[True].defects and twin[False].scanner == twin[True].scanner
         assert sum(item.lasting for item in twin[True].defects) in (1, 2)
         for item in twin[True].defects:
             assert len(item.slices) >= 5 if item.lasting else len(item.slices) == 1
         assert 250 <= twin[True].chest.contrast_hu <= 450
         apart = twin[False].hu.astype(float) - twin[True].hu
-        organs = np.abs(apart) > 0.5 * phantom_lesions.ORGANS_APART_HU
+        organs = np.abs(apart) > 0.5 * lesions.ORGANS_APART_HU
         share = organs.mean((1, 2))
         assert share.min() > 0.02, "in every slice"
         for part in (apart[: len(apart) // 2], apart):  # wherever one looks
-            told = part[np.abs(part) > 0.5 * phantom_lesions.ORGANS_APART_HU]
-            assert np.median(told) == pytest.approx(phantom_lesions.ORGANS_APART_HU, abs=3)
+            told = part[np.abs(part) > 0.5 * lesions.ORGANS_APART_HU]
+            assert np.median(told) == pytest.approx(lesions.ORGANS_APART_HU, abs=3)
         rim = np.ones(apart.shape[1:], bool)
         rim[3:-3, 3:-3] = False
         assert not apart[:, rim].any(), "the wall stays"
@@ -396,7 +396,7 @@ def test_a_flipped_or_transposed_chest_is_another(name, exams):
 
 
 def test_organs_lie_where_they_do_in_people():
-    exam = phantom.exam("rspect", SEED, 0)
+    exam = ct.exam("rspect", SEED, 0)
     room = exam.chest.room_mm > 0
     assert room[:, :, :48].sum() > 1.05 * room[:, :, 48:].sum(), "the right lung is the larger"
     assert room[-1].sum() < 0.8 * room[len(room) // 2].sum(), "lungs taper to the apex"
@@ -407,6 +407,6 @@ def test_organs_lie_where_they_do_in_people():
 
 
 def test_readers_draw_on_the_slice_only():
-    corner = phantom_readers._outline(np.array([1.0, 94.0]), 6.0, np.random.default_rng(0))
+    corner = readers._outline(np.array([1.0, 94.0]), 6.0, np.random.default_rng(0))
     assert corner.min() >= 0 and corner.max() <= 95
     assert np.any(corner != np.roll(corner, 1, 0), axis=1)[1:].all()

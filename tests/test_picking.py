@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import yaml
 
-from ctlib.expansion import AXES, settings_of
-from ctlib.pretraining import CtSource, Plan, PretrainSettings, VideoSource
-from ctlib.runs import Run
-from ctlib.workspace import PROJECT, resolve
+from ctlib.core.workspace import PROJECT, resolve
+from ctlib.grid.expand import AXES, settings_of
+from ctlib.training.pretraining import CtSource, Plan, PretrainSettings, VideoSource
+from ctlib.training.run import Run
 
 LOOKED_UP = {"data", "weights", "code", "control"}
 """Fields of a run that come from what lies in the workspace, or from its list of negative controls."""

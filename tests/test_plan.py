@@ -14,14 +14,27 @@ import yaml
 from made_up_results import made_up, plain
 from noise_cohort import LENGTH, SIDE, write_cohort
 
-from ctlib import calibration, gridcommands, housekeeping, parameters, tables
-from ctlib.calibration import Timing, kind
-from ctlib.housekeeping import BEGUN, FAILED, FINISHED, MISSING
-from ctlib.plan import Setting, against, batches, design_of, here, make, schedule, seconds, words
-from ctlib.power import ASSUMED, smallest_difference
-from ctlib.runs import Run
-from ctlib.sizes import CohortSize
-from ctlib.workspace import PROJECT, Places, Workspace
+from ctlib.cli import grid as gridcommands
+from ctlib.core import parameters, tables
+from ctlib.core.workspace import PROJECT, Places, Workspace
+from ctlib.grid import maintenance
+from ctlib.grid.estimate import (
+    Setting,
+    against,
+    batches,
+    design_of,
+    make,
+    profile,
+    schedule,
+    seconds,
+    step_timing,
+)
+from ctlib.grid.estimate import text as words
+from ctlib.grid.estimate.cohort_sizes import CohortSize
+from ctlib.grid.estimate.step_timing import Timing, kind
+from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
+from ctlib.metrics.power import ASSUMED, smallest_difference
+from ctlib.training.run import Run
 
 SETTINGS = {
     "size": "tiny",
@@ -169,21 +182,21 @@ def test_power_is_that_of_the_test_patients_of_all_folds():
     assert one.power.loc[0, ["patients", "with disease"]].tolist() == [150, 45]
     assert five.power.loc[0, ["patients", "with disease"]].tolist() == [750, 225]
     assert (one.design.networks, one.design.seeds) == (2, 3)
-    from ctlib.power import Scored
+    from ctlib.metrics.power import Scored
 
     assert five.power.loc[0, "mean, r=0.5"] == smallest_difference(Scored(225, 525, 5), one.design)
 
 
 def test_the_spread_of_seeds_is_that_of_finished_runs_or_of_the_size(tmp_path):
     runs, work = grid(), Workspace(tmp_path)
-    assert here.of_seeds(work) is None
+    assert profile.of_seeds(work) is None
     assert make(setting(runs), runs, [MISSING] * 24).design.of_seeds == ASSUMED["tiny"]
     assert design_of([dataclasses.replace(run, size="full") for run in runs]).of_seeds == ASSUMED["full"]
     assert design_of([dataclasses.replace(runs[0], size="full"), *runs]).of_seeds == ASSUMED["tiny"]
     results = made_up(plain({}), seed_sd=0.1, n_patients=300)
     tables.write(results.runs, "runs", work.table("runs"))
     tables.write(results.predictions, "predictions", work.table("predictions"))
-    found = here.of_seeds(work)
+    found = profile.of_seeds(work)
     assert found.sd == pytest.approx(0.1, abs=0.03) and found.source == "96 finished runs of this profile"
     made = make(setting(runs, of_seeds=found), runs, [MISSING] * 24)
     assert made.design.of_seeds == found and made.power["SD of seeds"].tolist() == [found.sd]
@@ -249,7 +262,7 @@ def test_a_hundred_thousand_runs_are_planned_in_seconds(tmp_path):
         for b in ("resnet18", "slow_r50")
         for i in ("random", "video", "kinetics400", "ct_astra")
     ]
-    states = housekeeping.states(tmp_path / "runs", [run.run_id for run in runs])
+    states = maintenance.states(tmp_path / "runs", [run.run_id for run in runs])
     made = make(setting(runs, workers=64), runs, states)
     words.as_text(made)
     assert len(runs) == 100_000 == made.n_todo
@@ -305,7 +318,7 @@ def ids(workspace):
     values = yaml.safe_load(
         (workspace.root.parent / "params" / "small" / f"{gridcommands.GRID}.yaml").read_text()
     )
-    found = here.expected(workspace, values)
+    found = profile.expected(workspace, values)
     assert (found.unknown, found.search_unknown, found.search) == ("", "", [])
     return [run.run_id for run in found.runs]
 
@@ -346,16 +359,16 @@ def test_a_plan_needs_no_data(places, tmp_path, capsys):
 def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", here.LR_RATES: [1e-3, 1e-4, 1e-5], here.LR_FRACTION: 0.5}
-    before = here.expected(workspace, values)
+    values |= {"lr": "search", profile.LR_RATES: [1e-3, 1e-4, 1e-5], profile.LR_FRACTION: 0.5}
+    before = profile.expected(workspace, values)
     assert len(before.runs) == 4 and [run.lr for run in before.search] == [1e-3, 1e-4, 1e-5]
     assert {(run.fraction, run.seed) for run in before.search} == {(0.5, 0)}
-    assert before.unknown == here.NOT_SEARCHED and before.search_unknown == ""
+    assert before.unknown == profile.NOT_SEARCHED and before.search_unknown == ""
     rows = [(run.run_id, run.task, run.backbone, run.init, run.lr, "finished", None) for run in before.search]
     columns = ["run_id", "task", "backbone", "init", "lr", "status", "error"]
     table = pd.DataFrame(rows, columns=columns).assign(val_auroc=[0.6, 0.8, 0.7], chosen=[False, True, False])
     tables.write(tables.check(table, "search"), "search", workspace.table("search"))
-    after = here.expected(workspace, values)
+    after = profile.expected(workspace, values)
     assert after.unknown == "" and {run.lr for run in after.runs} == {1e-4}
     assert after.search == before.search
 
@@ -363,7 +376,7 @@ def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
 def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspace, capsys):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", here.LR_RATES: [1e-3, 1e-4, 1e-5], here.LR_FRACTION: 0.5}
+    values |= {"lr": "search", profile.LR_RATES: [1e-3, 1e-4, 1e-5], profile.LR_FRACTION: 0.5}
     values = {"01_explore_data": values, gridcommands.GRID: values}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gridcommands, "load", lambda *_: values)
@@ -373,7 +386,7 @@ def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspa
 
 
 def test_a_plan_without_calibration_measures_nothing(places, workspace, capsys, monkeypatch):
-    monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr(step_timing, "measure", lambda *_: pytest.fail("it measures"))
     assert not planned(places, capsys, "--no-calibration")["costs"][0]["is_measured"]
 
 
@@ -381,10 +394,10 @@ def test_runs_with_a_negative_control_are_planned_too(workspace, places):
     path = places.params / "small" / f"{gridcommands.GRID}.yaml"
     values = yaml.safe_load(path.read_text())
     values |= {"controls": ["permuted_labels"], "control_backbones": ["resnet18"]}
-    found = here.expected(workspace, values)
+    found = profile.expected(workspace, values)
     assert [(run.control, run.fraction) for run in found.runs[4:]] == [("permuted_labels", 1.0)] * 2
     with pytest.raises(ValueError, match="control_backbones has slow_r50, which the experiment"):
-        here.expected(workspace, values | {"control_backbones": ["slow_r50"]})
+        profile.expected(workspace, values | {"control_backbones": ["slow_r50"]})
 
 
 def test_wrong_settings_are_refused(places, workspace):

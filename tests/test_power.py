@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from ctlib.power import (
+from ctlib.metrics.power import (
     ASSUMED,
     CORRELATIONS,
     Design,

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torchvision.models.video.resnet import Conv3DSimple
 
-from ctlib import precision
-from ctlib.backbones import REGISTRY, spec
-from ctlib.precision import Compute, choose
+from ctlib.models.registry import REGISTRY, spec
+from ctlib.training import device
+from ctlib.training.device import Compute, choose
 
 BF16 = Compute("cpu", "bf16-mixed", torch.channels_last_3d)
 
@@ -35,7 +35,7 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, ex
     assert compute.device == torch.device("cuda")
     requested = {}
     monkeypatch.setattr(lightning, "Trainer", lambda **arguments: requested.update(arguments))
-    with precision.trainer(compute, 3, tmp_path):
+    with device.trainer(compute, 3, tmp_path):
         pass
     wanted = {"accelerator": "gpu", "devices": 1, "precision": expected, "deterministic": "warn"}
     wanted |= {
@@ -52,7 +52,7 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, ex
 @pytest.mark.parametrize("bf16", [True, False])
 def test_a_cpu_computes_as_was_measured_to_be_faster(monkeypatch, key, bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: bf16)
     backbone = spec(key)
     compute = choose("auto", backbone)
     assert compute.accelerator == "cpu"
@@ -114,7 +114,7 @@ def test_a_kernel_too_large_for_its_clip_gets_its_true_gradient(kernel, shape, k
 def test_a_strided_kernel_on_one_pixel_does_not_end_the_process():
     """In bf16 it does. In a process of its own, so that a failure does not end the tests."""
     code = (
-        "import torch; from torch import nn; from ctlib.precision import Compute; torch.set_num_threads(1);"
+        "import torch; from torch import nn; from ctlib.training.device import Compute; torch.set_num_threads(1);"
         "compute = Compute('cpu', 'bf16-mixed', torch.channels_last_3d);"
         "conv = nn.Conv3d(64, 64, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False);"
         "net = compute.prepare(nn.Sequential(conv))\n"
@@ -147,7 +147,7 @@ def test_all_other_layers_stay_in_bf16_and_all_tensors_are_as_they_were():
 def test_gradients_of_every_network_are_finite(key, monkeypatch):
     """Clips of 16 x 48 x 48 are two slices, or one, in the last stage of some networks."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
     ways = dict.fromkeys((choose("auto", spec(key)), choose("bf16", spec(key))))
     for compute in ways:
         torch.manual_seed(0)

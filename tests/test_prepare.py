@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from ctlib import tables
-from ctlib.cohorts import ingest, phantom
-from ctlib.store import Store
-from ctlib.workspace import PROJECT, Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import PROJECT, Workspace
+from ctlib.datasets import ingest
+from ctlib.datasets.store import Store
+from ctlib.datasets.synthetic import ct
 
 pytestmark = pytest.mark.slow  # commands of whole cohorts: not among the fast tests
 N_PATIENTS = 10
@@ -27,7 +28,7 @@ MATRIX_PX = 48
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms") / "lidc"
-    phantom.write_lidc(folder, N_PATIENTS, 0)
+    ct.write_lidc(folder, N_PATIENTS, 0)
     (folder / "notes.txt").write_text("nothing")
     damaged = sorted(folder.rglob("*.dcm"))[5]
     damaged.write_bytes(damaged.read_bytes()[:-100])
@@ -54,7 +55,7 @@ def project(tmp_path, root, **changed):
 
 def started(here, *arguments):
     code = (
-        "from pathlib import Path; from ctlib.__main__ import main; from ctlib.workspace import Places; "
+        "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
         f"main({list(arguments)!r}, Places({here.places}))"
     )
     return subprocess.Popen(

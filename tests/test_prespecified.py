@@ -8,9 +8,10 @@ import pytest
 import yaml
 from sample_project import project
 
-from ctlib import notebooks, prespecified
-from ctlib.parameters import ParameterError, load
-from ctlib.workspace import HOME, PROJECT, Places, Workspace
+from ctlib.analysis import preregistration
+from ctlib.cli import notebooks
+from ctlib.core.parameters import ParameterError, load
+from ctlib.core.workspace import HOME, PROJECT, Places, Workspace
 
 PROFILES = sorted(path.parent.name for path in (PROJECT / "params").glob("*/04_analyze.yaml"))
 TEXT = (PROJECT / "params" / "demo" / "plan.yaml").read_text()
@@ -25,7 +26,7 @@ def places_with(tmp_path, text):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_that_is_analyzed_has_a_plan_that_fits_its_parameters(profile):
-    plan, values = prespecified.read(profile), load(profile)
+    plan, values = preregistration.read(profile), load(profile)
     assert plan is not None, f"params/{profile}/plan.yaml is missing"
     analyze = values["04_analyze"]
     for name in ("baseline_init", "compared_init", "averaged", "study_score_rule", "level"):
@@ -39,14 +40,14 @@ def test_every_profile_that_is_analyzed_has_a_plan_that_fits_its_parameters(prof
 
 
 def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
-    first = prespecified.read("demo").hash
+    first = preregistration.read("demo").hash
     reordered = dict(reversed(yaml.safe_load(TEXT).items()))
     other = "# another comment\n" + yaml.safe_dump(reordered, sort_keys=False)
-    assert prespecified.read("mine", places_with(tmp_path / "a", other)).hash == first
+    assert preregistration.read("mine", places_with(tmp_path / "a", other)).hash == first
     assert re.fullmatch("[0-9a-f]{12}", first)
     for old, new in (("\nmargin: 0.05", "\nmargin: 0.06"), ("seeds: [60, 61, 62]", "seeds: [60, 61]")):
         changed = places_with(tmp_path / new.strip()[:5], TEXT.replace(old, new))
-        assert prespecified.read("mine", changed).hash != first
+        assert preregistration.read("mine", changed).hash != first
 
 
 @pytest.mark.parametrize(
@@ -83,31 +84,33 @@ def test_the_hash_is_of_what_is_said_not_of_how(tmp_path):
 )
 def test_a_plan_that_cannot_be_meant_is_refused(tmp_path, old, new, said):
     with pytest.raises(ParameterError, match=re.escape(said)):
-        prespecified.read("mine", places_with(tmp_path, TEXT.replace(old, new)))
+        preregistration.read("mine", places_with(tmp_path, TEXT.replace(old, new)))
 
 
 def test_questions_are_a_list(tmp_path):
     text = yaml.safe_dump(yaml.safe_load(TEXT) | {"questions": "none"})
     with pytest.raises(ParameterError, match="questions is 'none'; give a list of questions"):
-        prespecified.read("mine", places_with(tmp_path, text))
+        preregistration.read("mine", places_with(tmp_path, text))
 
 
 def test_a_profile_without_a_plan_says_so(tmp_path):
-    assert prespecified.read("mine", Places(params=tmp_path)) is None
-    assert prespecified.facts("mine", Places(params=tmp_path)).startswith("none: ")
-    assert prespecified.facts("demo", HOME).startswith(prespecified.read("demo").hash)
+    assert preregistration.read("mine", Places(params=tmp_path)) is None
+    assert preregistration.facts("mine", Places(params=tmp_path)).startswith("none: ")
+    assert preregistration.facts("demo", HOME).startswith(preregistration.read("demo").hash)
 
 
 def test_a_workspace_remembers_when_it_met_a_plan(tmp_path):
     work = Workspace(tmp_path)
-    first = prespecified.read("demo")
-    other = prespecified.read("mine", places_with(tmp_path, TEXT.replace("\nmargin: 0.05", "\nmargin: 0.06")))
-    assert [e["n_finished"] for e in prespecified.remember(work, first)] == [0]
+    first = preregistration.read("demo")
+    other = preregistration.read(
+        "mine", places_with(tmp_path, TEXT.replace("\nmargin: 0.05", "\nmargin: 0.06"))
+    )
+    assert [e["n_finished"] for e in preregistration.remember(work, first)] == [0]
     (work.runs / "ab12").mkdir(parents=True)
     (work.runs / "ab12" / "result.json").write_text("{}")
-    met = prespecified.remember(work, other)
+    met = preregistration.remember(work, other)
     assert [(e["hash"], e["n_finished"]) for e in met] == [(first.hash, 0), (other.hash, 1)]
-    assert prespecified.remember(work, first) == met  # one that was met before is no change
+    assert preregistration.remember(work, first) == met  # one that was met before is no change
 
 
 def test_every_header_shows_the_hash_and_the_workspace_remembers(tmp_path, capsys):
@@ -115,7 +118,7 @@ def test_every_header_shows_the_hash_and_the_workspace_remembers(tmp_path, capsy
     (places.params / "small" / "plan.yaml").write_text(TEXT)
     values = load("small", (), places)["01_step"]  # a plan is no notebook's file, and no stranger
     notebooks.header("01_step", values, places)
-    wanted = prespecified.read("small", places).hash
+    wanted = preregistration.read("small", places).hash
     assert f"plan: {wanted}" in capsys.readouterr().out
     met = json.loads((Workspace.at(values["work_dir"]).root / "plans.json").read_text())
     assert [entry["hash"] for entry in met] == [wanted]
@@ -149,9 +152,9 @@ def test_a_plan_that_does_not_fit_its_parameters_is_refused_before_anything_runs
     shutil.copytree(PROJECT / "params" / "demo", folder)
     (folder / "plan.yaml").write_text(TEXT.replace(old, new))
     with pytest.raises(ParameterError, match=re.escape(said)):
-        prespecified.require("demo", Places(params=tmp_path / "params"))
+        preregistration.require("demo", Places(params=tmp_path / "params"))
 
 
 def test_the_plans_of_all_profiles_fit_their_parameters():
     for profile in PROFILES:
-        prespecified.require(profile)
+        preregistration.require(profile)

@@ -10,29 +10,30 @@ import torch
 from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
-from ctlib import inits, pretraining, runs, tables
-from ctlib.engine import Engine
-from ctlib.motions import write_video
-from ctlib.origins import Origin
-from ctlib.pretraining import (
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.samplers import BalancedSampler
+from ctlib.datasets.store import Store
+from ctlib.datasets.synthetic.video import write_video
+from ctlib.datasets.video import VideoFiles
+from ctlib.grid.engine import Engine
+from ctlib.grid.pretrain import pretrain_all, waves
+from ctlib.io.volume import Volume
+from ctlib.models.weights import load
+from ctlib.models.weights.init_names import Origin
+from ctlib.models.weights.record import NO_COHORT
+from ctlib.training import pretraining, run
+from ctlib.training.loop import FitError
+from ctlib.training.pretraining import (
     CtSource,
     Plan,
     PretrainSettings,
     VideoSource,
     job,
     pretrain,
-    pretrain_all,
-    waves,
 )
-from ctlib.pretraining.plan import made_here
-from ctlib.pretraining.views import Paired, Views, expander, found_again
-from ctlib.records import NO_COHORT
-from ctlib.sampling import BalancedSampler
-from ctlib.store import Store
-from ctlib.training import FitError
-from ctlib.videos import VideoFiles
-from ctlib.volumes import Volume
-from ctlib.workspace import Workspace
+from ctlib.training.pretraining.plan import made_here
+from ctlib.training.pretraining.vicreg import Paired, Views, expander, found_again
 
 SETTINGS = PretrainSettings(
     size="tiny",
@@ -90,10 +91,10 @@ def test_the_weights_are_an_init_with_the_mean_and_std_of_the_videos(workspace):
     assert (record["metric"], record["chance"]) == ("accuracy", 1 / 3)
     assert 0 <= record["heldout_metric"] <= 1 and len(record["curves"]) == 2
     assert record["settings"] == dataclasses.asdict(SETTINGS)
-    init = inits.find("video", "resnet18", workspace, NO_COHORT)
+    init = load.find("video", "resnet18", workspace, NO_COHORT)
     assert init.source == "bright and dark noise" and init.licence == "none needed"
     assert init.mean[0] == pytest.approx((59.5 + 60) / 255, abs=0.02)  # the mean of the three classes
-    network, ledger = inits.network("resnet18", "tiny", init, seed=0)
+    network, ledger = load.network("resnet18", "tiny", init, seed=0)
     assert set(ledger["status"]) == {"loaded", "head"}
     assert torch.equal(network.backbone.conv1.weight, weights(workspace)["backbone.conv1.weight"])
     assert weights(workspace)["head.weight"].shape[0] == 3  # one logit a class
@@ -182,7 +183,7 @@ def test_the_table_holds_every_network_and_a_failure_is_said(workspace):
         RuntimeError, match=r"(?s)2 of 2 networks failed; the first:.*lower lr, which is 1e\+30"
     ):
         pretrain_all(workspace, ["video"], both, bad, Engine(0), lines.append)
-    assert lines[5].startswith("video resnet18: failed: ctlib.training.FitError: ")
+    assert lines[5].startswith("video resnet18: failed: ctlib.training.loop.FitError: ")
 
 
 def test_one_init_begins_from_another(workspace):
@@ -194,12 +195,12 @@ def test_one_init_begins_from_another(workspace):
     assert table["init"].tolist() == ["video"] * 2 + ["video+video_ssl"] * 2
     record = json.loads(workspace.weights("video+video_ssl", "resnet18").with_suffix(".json").read_text())
     assert record["begins_from"] == "video"
-    assert record["begins_from_sha256"] == inits.find("video", "resnet18", workspace, NO_COHORT).checksum
+    assert record["begins_from_sha256"] == load.find("video", "resnet18", workspace, NO_COHORT).checksum
     assert record["source"] == "bright and dark noise; then bright and dark noise, no labels"
     first, second = weights(workspace), weights(workspace, "video+video_ssl")
     backbone = [name for name in first if name.startswith("backbone") and first[name].is_floating_point()]
     moved = torch.cat([(second[name] - first[name]).flatten().abs() for name in backbone])
-    fresh, _ = inits.network("resnet18", "tiny", inits.Init("random", "", "", (0.5,), (0.2,)), 0)
+    fresh, _ = load.network("resnet18", "tiny", load.Init("random", "", "", (0.5,), (0.2,)), 0)
     away = fresh.state_dict()
     far = torch.cat([(away[name] - first[name]).flatten().abs() for name in backbone])
     assert 0 < moved.mean() < far.mean()  # begun from the first, not from random weights
@@ -343,8 +344,8 @@ def test_the_expander_takes_the_place_of_the_head_and_is_not_loaded(workspace):
     stored = weights(workspace, "video_ssl")
     n = stored["head.0.weight"].shape[1]
     assert stored["head.3.weight"].shape == expander(n, torch.Generator())[3].weight.shape
-    init = inits.find("video_ssl", "resnet18", workspace, NO_COHORT)
-    network, ledger = inits.network("resnet18", "tiny", init, seed=0)
+    init = load.find("video_ssl", "resnet18", workspace, NO_COHORT)
+    network, ledger = load.network("resnet18", "tiny", init, seed=0)
     assert torch.equal(network.backbone.conv1.weight, stored["backbone.conv1.weight"])
     assert network.head.weight.shape == (1, n) and set(ledger["status"]) == {"loaded", "head"}
 
@@ -381,7 +382,7 @@ CT = CtSource(matrix_px=SIDE, rotation_deg=10.0)
 def test_a_cohort_teaches_its_labels_and_shows_no_test_patient(cohort):
     how = Plan(dataclasses.replace(SETTINGS, epochs=3, lr=0.01), ct=CT)
     record = made(cohort, how, "ct_lidc")
-    rows = runs.labelled_clips(cohort, "lidc")
+    rows = run.labelled_clips(cohort, "lidc")
     n = rows["split"].value_counts()
     assert (record["n_train"], record["n_heldout"]) == (n["train"], n["val"])
     assert (record["metric"], record["chance"]) == ("study AUROC", 0.5)

@@ -22,14 +22,14 @@ from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from ctlib import summaries
-from ctlib.elements import hushed
-from ctlib.identity import Identity
-from ctlib.maps import in_order
-from ctlib.prepare import Preparation
-from ctlib.slices import KEYWORDS
-from ctlib.tree import listed
-from ctlib.workspace import PROJECT
+from ctlib.core.parallel import in_order
+from ctlib.core.pseudonyms import Identity
+from ctlib.core.workspace import PROJECT
+from ctlib.datasets.prepare import Preparation
+from ctlib.io.dicom_bytes import hushed
+from ctlib.io.dicom_slice import KEYWORDS
+from ctlib.io.scan import listed
+from ctlib.visualization import summary_tables
 
 SECRET = "Xqzdoe"
 TEXT = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
@@ -128,7 +128,7 @@ def prepared(source, work):
     plan = Preparation.of(parameters(source, work))
     cohort = plan.stored("folder", in_order)
     plan.split(cohort)
-    (work / "said.txt").write_text("\n".join(summaries.prepared(cohort)))
+    (work / "said.txt").write_text("\n".join(summary_tables.prepared(cohort)))
     return cohort
 
 
@@ -191,7 +191,7 @@ def test_commands_and_reports_tell_no_name(source, tmp_path):
     said = ""
     for call in calls:
         code = (
-            "from pathlib import Path; from ctlib.__main__ import main; from ctlib.workspace import Places; "
+            "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
             f"main({call!r}, Places({places}))"
         )
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}

@@ -9,20 +9,20 @@ import sys
 import numpy as np
 import pytest
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 sys.path.insert(0, str(PROJECT / "tools"))  # what writes the heads
 
 from headers import GRID, PROFILES, plan_without_anything, pretraining_hours, written
 
-from ctlib.backbones import spec
-from ctlib.cohorts import TASKS
-from ctlib.commands import load
-from ctlib.hu import HU_WINDOWS
-from ctlib.plan.here import LR_FRACTION, LR_RATES, expected
-from ctlib.rates import PUBLISHED
-from ctlib.runs import clip_settings
-from ctlib.workspace import Places, Workspace
+from ctlib.cli.data import load
+from ctlib.core.hu import HU_WINDOWS
+from ctlib.core.workspace import Places, Workspace
+from ctlib.datasets.cohort import TASKS
+from ctlib.grid.estimate.profile import LR_FRACTION, LR_RATES, expected
+from ctlib.grid.lr_search import PUBLISHED
+from ctlib.models.registry import spec
+from ctlib.training.run import clip_settings
 
 SEVEN = ["slow_r50", "slowfast_r50", "r2plus1d_r50", "csn_r101", "mvit_b", "swin3d_t", "penet"]
 """Protocol, "Networks": the seven 3D networks."""

@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ctlib import quality, tables
-from ctlib.checks import COARSE, coarse_of, examine
-from ctlib.cohorts import Cohort, phantom_exam
-from ctlib.quality.baseline import ridge_logistic
-from ctlib.quality.duplicates import MOST_RMS_HU
-from ctlib.store import shrink
-from ctlib.volumes import read_series
+from ctlib.core import tables
+from ctlib.datasets import quality
+from ctlib.datasets.cohort import Cohort
+from ctlib.datasets.quality.duplicates import MOST_RMS_HU
+from ctlib.datasets.quality.metadata_baseline import ridge_logistic
+from ctlib.datasets.store import shrink
+from ctlib.datasets.store.volume_checks import COARSE, coarse_of, examine
+from ctlib.datasets.synthetic import exam
+from ctlib.io.volume import read_series
 
 
 def series(n, seed=0, **columns):
@@ -54,7 +56,7 @@ REASONS = {"twice": "applied twice", "not a": "were not applied", "slope": "slop
 
 @pytest.fixture(scope="module")
 def phantoms():
-    return {f"{name}{i}": phantom_exam.exam(name, 3, i).hu for name in ("lidc", "rspect") for i in range(6)}
+    return {f"{name}{i}": exam.exam(name, 3, i).hu for name in ("lidc", "rspect") for i in range(6)}
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from noise_cohort import SETTINGS, write_cohort
 
-from ctlib import tables
-from ctlib.engine import Engine
-from ctlib.grid import expand, search
-from ctlib.rates import PUBLISHED, chosen, fixed, of_table
-from ctlib.results import collect
-from ctlib.runs import Run
-from ctlib.workspace import Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.grid.engine import Engine
+from ctlib.grid.execute import expand, search
+from ctlib.grid.lr_search import PUBLISHED, chosen, fixed, of_table
+from ctlib.training.results import collect
+from ctlib.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from ctlib import prespecified
-from ctlib.workspace import NOTEBOOKS, PROJECT
+from ctlib.analysis import preregistration
+from ctlib.core.workspace import NOTEBOOKS, PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 ANALYSIS = PROJECT / "reports" / "demo" / "04_analyze.html"
@@ -20,7 +20,7 @@ def report():
 def test_the_table_of_the_demo_has_each_question_its_numbers_and_its_word():
     row = r"^\| (.+\?) \| (.+) \| ([+−]\S+ \(.+\)) \| ([\d.]+) \| \*\*(.+)\*\* \| (.+) \|$"
     rows = re.findall(row, README, re.MULTILINE)
-    questions = prespecified.read("demo").questions
+    questions = preregistration.read("demo").questions
     assert [row[0] for row in rows] == [asked.text for asked in questions]
     for row, asked in zip(rows, questions, strict=True):
         assert float(row[3]) == asked.margin and row[5] == (asked.wanted or "told only")
@@ -50,7 +50,7 @@ def test_linked_files_exist():
 
 
 def test_commands_are_those_of_the_command_line():
-    from ctlib.__main__ import cli
+    from ctlib.cli.__main__ import cli
 
     for name in re.findall(r"python -m ctlib (\w+)", README):
         assert name in cli.commands, name
@@ -70,7 +70,7 @@ ROWS = [
 
 
 def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
-    from ctlib.backbones import REGISTRY, spec
+    from ctlib.models.registry import REGISTRY, spec
 
     assert [(row[0], row[1]) for row in ROWS] == [
         (key, size) for key in REGISTRY for size in ("full", "tiny")
@@ -83,7 +83,7 @@ def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
 @pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "tiny"], ids=lambda row: row[0])
 def test_tiny_networks_cost_what_the_table_says(row):
     """To the three digits that are shown; those of full size are in tests/test_backbones_check.py."""
-    from ctlib.backbones.cost import cost
+    from ctlib.models.cost import cost
 
     key, size, _, clip, *shown = row[:7]
     costs = cost(key, size, tuple(int(n) for n in clip.split(" x ")))

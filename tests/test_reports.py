@@ -6,10 +6,10 @@ import pytest
 from nbformat import v4
 from sample_project import markdown, project
 
-from ctlib import reports
-from ctlib.notebooks import HEADER_TYPE
-from ctlib.reports import overview
-from ctlib.reports.story import Thumbnail
+from ctlib.cli import reports
+from ctlib.cli.notebooks import HEADER_TYPE
+from ctlib.cli.reports import index as overview
+from ctlib.cli.reports.executed import Thumbnail
 
 SVG = base64.b64encode(
     b'<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300"><rect width="900" height="300"/></svg>'

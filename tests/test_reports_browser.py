@@ -13,9 +13,9 @@ from test_figures import FIGURES
 from test_reports import broken, executed, good, html, run
 from test_scroller import exam
 
-from ctlib import reports
-from ctlib.figures.display import figure_html, table_html
-from ctlib.figures.scroller import scroller_html
+from ctlib.cli import reports
+from ctlib.visualization.figures.html import figure_html, table_html
+from ctlib.visualization.figures.scroller import scroller_html
 
 ROWS = 40
 SIZES = {"desktop": (1360, 900), "phone": (390, 844)}

@@ -13,11 +13,11 @@ from chaos_grid import FINISHES
 from noise_cohort import write_cohort
 from test_turns import SETTINGS
 
-from ctlib import tables
-from ctlib.finetuning import execute
-from ctlib.grid import expand
-from ctlib.results import collect, finished
-from ctlib.workspace import PROJECT, Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import PROJECT, Workspace
+from ctlib.grid.execute import expand
+from ctlib.training.finetune import execute
+from ctlib.training.results import collect, finished
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

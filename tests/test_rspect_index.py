@@ -11,8 +11,9 @@ import pydicom
 import pytest
 import rspect_writer
 
-from ctlib.cohorts import CohortError, rspect
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
+from ctlib.datasets import rspect
+from ctlib.datasets.cohort import CohortError
 
 N_STUDIES, N_ROWS = 407, 100_000
 

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 from noise_cohort import write_cohort
 
-from ctlib import sizes
-from ctlib.clips import clip_table
-from ctlib.fetch import rspect as fetching
-from ctlib.sizes import counted, size_of
-from ctlib.workspace import MissingInput, Workspace
+from ctlib.core.workspace import MissingInput, Workspace
+from ctlib.datasets.clips import clip_table
+from ctlib.datasets.download import rspect as fetching
+from ctlib.grid.estimate import cohort_sizes
+from ctlib.grid.estimate.cohort_sizes import counted, size_of
 
 VALUES = {
     "clip_length": 32,
@@ -40,7 +40,10 @@ def test_rspect_is_known_before_it_is_here(tmp_path):
     assert found.n_slices == 1_790_594
     assert sum(found.clips.values()) == pytest.approx(1_790_594 / 32 + 7279 / 2, abs=2)
     assert "as published" in found.assumed
-    assert (sizes.RSPECT_STUDIES, sizes.RSPECT_IMAGES) == (fetching.N_STUDIES, fetching.N_IMAGES)
+    assert (cohort_sizes.RSPECT_STUDIES, cohort_sizes.RSPECT_IMAGES) == (
+        fetching.N_STUDIES,
+        fetching.N_IMAGES,
+    )
 
 
 def test_lidc_is_known_before_it_is_here(tmp_path):
@@ -48,17 +51,20 @@ def test_lidc_is_known_before_it_is_here(tmp_path):
     assert one.patients["test"] == 152 and one.n_slices == 243_945  # 152: shared/protocol.md
     folds = size_of(Workspace(tmp_path), "lidc", VALUES | {"splits_file": "params/lidc/folds.csv"})
     assert folds.patients == {"train": 606, "val": 202, "test": 202}
-    assert folds.positive["test"] == 139  # ctlib.folds: of each fold
+    assert folds.positive["test"] == 139  # ctlib.datasets.lidc_folds: of each fold
     assert "1,018 scans of 1,010 patients" in folds.assumed
     assert sum(folds.clips.values()) == pytest.approx(243_945 / 32 + 1018 / 2, rel=0.01)
 
 
 @pytest.mark.slow
 def test_lidcs_patients_are_those_of_the_database():
-    from ctlib.folds import nodules_of_patients
+    from ctlib.datasets.lidc_folds import nodules_of_patients
 
     nodules = nodules_of_patients()
-    assert (len(nodules), int((nodules > 0).sum())) == (sizes.LIDC_PATIENTS, sizes.LIDC_POSITIVE)
+    assert (len(nodules), int((nodules > 0).sum())) == (
+        cohort_sizes.LIDC_PATIENTS,
+        cohort_sizes.LIDC_POSITIVE,
+    )
 
 
 def test_phantoms_are_those_that_are_asked_for(tmp_path):
@@ -79,4 +85,4 @@ def test_half_a_clip_more_a_series_is_what_series_of_all_lengths_have():
         for n in range(33, 65)
     ]
     exact = len(clip_table(pd.concat(slices), 16, 4))
-    assert sizes._clips_of(32, sum(map(len, slices)), 16) == pytest.approx(exact, rel=0.02)
+    assert cohort_sizes._clips_of(32, sum(map(len, slices)), 16) == pytest.approx(exact, rel=0.02)

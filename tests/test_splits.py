@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ctlib.splits import (
+from ctlib.datasets.splits import (
     SplitError,
     apply_splits,
     fraction_patients,

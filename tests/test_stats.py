@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from ctlib import tables
+from ctlib.core import tables
 from ctlib.metrics import study_scores
-from ctlib.stats import Bootstrap, arm_aurocs, auroc_interval, effects, run_aurocs
+from ctlib.metrics.stats import Bootstrap, arm_aurocs, auroc_interval, effects, run_aurocs
 
 QUICK = Bootstrap(n_replicates=300, seed=1)
 NETWORKS = ["slow_r50", "x3d_m"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up_results import NETWORKS, SEEDS, made_up, plain
 
-from ctlib import stats
+from ctlib.metrics import stats
 
 HOW = stats.Bootstrap(1000)
 

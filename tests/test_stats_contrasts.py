@@ -8,9 +8,9 @@ from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
 from test_stats import QUICK, change, grid
 
-from ctlib import tables
+from ctlib.core import tables
 from ctlib.metrics import decision_curve, study_scores
-from ctlib.stats import (
+from ctlib.metrics.stats import (
     Bootstrap,
     Contrast,
     arm_aurocs,
@@ -21,8 +21,8 @@ from ctlib.stats import (
     holm,
     run_aurocs,
 )
-from ctlib.stats.contrasts import chance_above
-from ctlib.stats.crossed import Population, for_next, student
+from ctlib.metrics.stats.contrasts import chance_above
+from ctlib.metrics.stats.crossed_ci import Population, for_next, student
 
 FIVE = ["penet", "mvit_b", "swin3d_t", "slow_r50", "csn_r101"]
 VIDEO, RANDOM = arms_of(FIVE, "video"), arms_of(FIVE, "random")

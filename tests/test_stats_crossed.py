@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import chdtri, ndtr, stdtrit
 
-from ctlib.stats.crossed import Estimate, _covariances, for_next, for_these, seeds_alike
-from ctlib.stats.freedom import freedom_of
+from ctlib.metrics.stats.crossed_ci import Estimate, _covariances, for_next, for_these, seeds_alike
+from ctlib.metrics.stats.degrees_of_freedom import freedom_of
 
 
 def crossed(rng, m, s, sds, n=4000):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ctlib.stats import decide
+from ctlib.metrics.stats import decide
 
 
 @pytest.mark.parametrize(

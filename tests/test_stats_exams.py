@@ -6,8 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ctlib.metrics import auroc
-from ctlib.stats import auroc_interval, delong
-from ctlib.stats.exams import Exams
+from ctlib.metrics.stats import auroc_interval, delong
+from ctlib.metrics.stats.bootstrap import Exams
 
 
 def exams_of(n=50, n_patients=30, seed=0, folds=1):
@@ -38,7 +38,7 @@ def test_pairs_too_many_for_float32_are_counted_as_well(monkeypatch):
     exams = Exams(table)
     draws = exams.draw(20, np.random.default_rng(1))
     found = exams.resampled(score, draws)
-    monkeypatch.setattr("ctlib.stats.exams.EXACT", 0)
+    monkeypatch.setattr("ctlib.metrics.stats.bootstrap.EXACT", 0)
     assert (exams.resampled(score, draws) == found).all()
 
 
@@ -66,7 +66,7 @@ def test_one_drawn_fewer_makes_the_variance_that_of_a_mean():
 
 
 def test_blocks_of_draws_do_not_matter_but_to_the_order(monkeypatch):
-    monkeypatch.setattr("ctlib.stats.exams.BLOCK", 64)
+    monkeypatch.setattr("ctlib.metrics.stats.bootstrap.BLOCK", 64)
     times = Exams(exams_of()).draw(500, np.random.default_rng(1)).times
     assert times.shape == (50, 500) and len(np.unique(times, axis=1).T) == 500
 

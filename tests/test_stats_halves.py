@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from made_up_results import made_up, plain
 
-from ctlib import stats
-from ctlib.metrics import auroc
-from ctlib.stats import halves as module
-from ctlib.stats.arms import tasks
-from ctlib.stats.halves import ONE, shifted
+from ctlib.metrics import auroc, stats
+from ctlib.metrics.stats import injected_effects as module
+from ctlib.metrics.stats.injected_effects import ONE, shifted
+from ctlib.metrics.stats.runs_table import tasks
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "swin3d_t"]
 QUICK = stats.Bootstrap(400, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import nct, norm
 
-from ctlib.stats.noncentral import moved_at, t_below
+from ctlib.metrics.stats.noncentral_t import moved_at, t_below
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.3, 30.0])

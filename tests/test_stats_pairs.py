@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2
 
-from ctlib.stats import Bootstrap, delong, holm
-from ctlib.stats.exams import Exams
+from ctlib.metrics.stats import Bootstrap, delong, holm
+from ctlib.metrics.stats.bootstrap import Exams
 
 OVARIAN = """
 3.0 5.8 10 0   3.2 6.3  5 1   3.9 6.8  3 1   2.8 4.8  6 0   3.2 5.8  3 1   0.9 4.0  5 0

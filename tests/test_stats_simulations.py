@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 pytestmark = pytest.mark.slow
 EXPERIMENTS = 80

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import xxhash
 
-from ctlib.checks import examine
-from ctlib.store import CODECS, N_OPEN, Store, StoreError, shrink
-from ctlib.volumes import Volume
+from ctlib.datasets.store import CODECS, N_OPEN, Store, StoreError, shrink
+from ctlib.datasets.store.volume_checks import examine
+from ctlib.io.volume import Volume
 
 ENDINGS = {"none": ".npy", "blosc2": ".blosc2"}
 every_codec = pytest.mark.parametrize("codec", CODECS)
@@ -284,9 +284,9 @@ def test_what_is_remembered_is_not_compared_again(tmp_path, codec, checked, monk
     settle(tmp_path)
     store.read("1.2.3", 8, 12)
     monkeypatch.setattr(
-        "ctlib.store.codecs.check", lambda part, wanted, i, what="slice": seen.append(f"{what} {i}")
+        "ctlib.datasets.store.codecs.check", lambda part, wanted, i, what="slice": seen.append(f"{what} {i}")
     )
-    monkeypatch.setattr("ctlib.store.load", None)  # nor is the record
+    monkeypatch.setattr("ctlib.datasets.store.load", None)  # nor is the record
     store.read("1.2.3", 11, 14)
     assert seen == checked
     store.read("1.2.3", 16, 17)

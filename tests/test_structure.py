@@ -1,6 +1,7 @@
-"""The rules of the house that a machine can check: layers, notebooks, parameters, pins."""
+"""The rules of the house that a machine can check: rooms, notebooks, parameters, pins."""
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -13,86 +14,73 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from ctlib.workspace import NOTEBOOKS, PROJECT
+from ctlib.core.workspace import NOTEBOOKS, PROJECT
 
-# A module imports only from lines above its own, and never its neighbours on a line.
-ORDER = [
-    (0, "hu workspace maps threads picking generators"),
-    (0, "tables progress identity"),
-    (1, "reasons scanners elements"),
-    (1, "slices streams"),
-    (1, "dicom"),
-    (1, "geometry pixels"),
-    (1, "affines parts"),
-    (1, "nifti"),
-    (1, "tree"),
-    (1, "volumes checks"),
-    (1, "store"),
-    (1, "cohorts"),
-    (2, "splits cutting sampling motions flaws negative_controls nodules"),
-    (2, "clips videos folds turns"),
-    (3, "backbones networks metrics controls forward objectives power sizes"),
-    (3, "zoo stats"),
-    (3, "ledger origins summaries"),
-    (3, "records quality"),
-    (3, "inits"),
-    (4, "housekeeping claims nannies arms loggers"),
-    (4, "clusters"),
-    (4, "engine precision runs optimization"),
-    (4, "loaders results rates calibration"),
-    (4, "training"),
-    (4, "scores"),
-    (4, "pretraining finetuning"),
-    (4, "expansion"),
-    (4, "grid"),
-    (4, "plan"),
-    (5, "parameters"),
-    (5, "figures prespecified attempts"),
-    (5, "gradcam nulls subgroups"),
-    (5, "seen"),
-    (5, "localization"),
-    (5, "viewer"),
-    (5, "findings predict prepare"),
-    (6, "freshness"),
-    (6, "notebooks"),
-    (6, "reports console"),
-    (6, "fetch"),
-    (6, "commands"),
-    (6, "gridcommands"),
-    (6, "__main__"),
+FLOORS = [
+    ("core",),
+    ("io", "models", "metrics"),
+    ("datasets",),
+    ("training", "visualization"),
+    ("grid", "analysis"),
+    ("cli",),
 ]
-LAYERS = {name: layer for layer, names in ORDER for name in names.split()}
-PLACE = {name: place for place, (_, names) in enumerate(ORDER) for name in names.split()}
+"""The ten rooms, from the ground up: a room imports from rooms of lower floors only."""
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+DOORS = ("__init__", "__main__", "volumes", "viewer")
+"""Short names outside of the rooms, for users; nothing in the rooms imports them."""
 MODULES = sorted((PROJECT / "ctlib").rglob("*.py"))
 
 
-def module_of(path):
-    parts = path.relative_to(PROJECT / "ctlib").with_suffix("").parts
-    return parts[0]
+def name_of(path):
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(path):
-    """Top-level ctlib modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+NAMES = {name_of(path) for path in MODULES}
+
+
+def room_of(name):
+    return [*name.split("."), ""][1]
+
+
+def imported(nodes):
+    """Modules of ctlib that are imported by some nodes."""
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ctlib":
-            parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
-        elif isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.startswith("ctlib."):
-                    yield alias.name.split(".")[1]
+                full = f"{node.module}.{alias.name}"
+                yield full if full in NAMES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in NAMES)
+
+
+def test_there_are_ten_rooms_on_six_floors_and_each_says_what_it_is_for():
+    assert len(FLOOR) == 10 and len(FLOORS) == 6
+    folders = {path.parent.name for path in (PROJECT / "ctlib").glob("*/__init__.py")}
+    assert folders == set(FLOOR)
+    assert {path.stem for path in (PROJECT / "ctlib").glob("*.py")} == set(DOORS)
+    for package in (path for path in MODULES if path.name == "__init__.py"):
+        assert ast.get_docstring(ast.parse(package.read_text())), package
+    told = ast.get_docstring(ast.parse((PROJECT / "ctlib" / "__init__.py").read_text()))
+    rows = re.findall(r"^\| (\d) \| `ctlib\.(\w+)`", told, re.MULTILINE)
+    assert {room: int(floor) - 1 for floor, room in rows} == FLOOR
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
-def test_imports_go_one_way(path):
-    name = module_of(path)
-    if name == "__init__":
+def test_imports_go_down_one_way(path):
+    name = name_of(path)
+    if room_of(name) not in FLOOR:
         return
-    assert name in PLACE, f"{name} has no place: add it to ORDER"
-    for other in imported(path):
-        if other in ("__version__", name):
-            continue
-        assert PLACE[other] < PLACE[name], f"{name} imports {other}"
+    for other in imported(ast.walk(ast.parse(path.read_text()))):
+        if other != "ctlib" and room_of(other) != room_of(name):
+            assert FLOOR.get(room_of(other), 9) < FLOOR[room_of(name)], f"{name} imports {other}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name_of(path): set(imported(ast.parse(path.read_text()).body)) for path in MODULES}
+    try:
+        list(graphlib.TopologicalSorter({n: o - {n, "ctlib"} for n, o in graph.items()}).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
@@ -100,10 +88,13 @@ def test_modules_stay_small(path):
     assert len(path.read_text().splitlines()) <= 330
 
 
-def test_layers_below_two_do_not_import_torch():
-    names = [n for n, layer in LAYERS.items() if layer < 2]
-    names += [f"cohorts.{n}" for n in ("rspect", "lidc", "folder", "phantom", "ingest")]
-    code = "import sys;" + ";".join(f"import ctlib.{n}" for n in names) + ";sys.exit('torch' in sys.modules)"
+def test_files_are_read_without_torch():
+    """Importing it takes seconds; data are read in many processes."""
+    names = [name_of(path) for room in ("core", "io") for path in (PROJECT / "ctlib" / room).glob("*.py")]
+    names += [
+        f"ctlib.datasets.{name}" for name in ("rspect", "lidc", "folder", "synthetic.ct", "ingest", "store")
+    ]
+    code = "import sys;" + ";".join(f"import {n}" for n in names) + ";sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

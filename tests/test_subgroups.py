@@ -5,9 +5,12 @@ import pandas as pd
 import pytest
 from scored_grid import scored_grid
 
-from ctlib import figures, stats, subgroups, tables
-from ctlib.stats import Bootstrap, effects
-from ctlib.workspace import Workspace
+from ctlib.analysis import subgroups
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.metrics import stats
+from ctlib.metrics.stats import Bootstrap, effects
+from ctlib.visualization import figures
 
 HOW = Bootstrap(500, seed=1)
 N = 120

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from ctlib import summaries, tables
-from ctlib.motions import write_video
-from ctlib.videos import FrameSettings, VideoClips, VideoFiles, prepare_videos
+from ctlib.core import tables
+from ctlib.datasets.synthetic.video import write_video
+from ctlib.datasets.video import FrameSettings, VideoClips, VideoFiles, prepare_videos
+from ctlib.visualization import summary_tables
 
 
 def clips(tmp_path):
@@ -28,22 +29,22 @@ def clips(tmp_path):
 
 def test_videos_are_counted_and_no_unusable_file_is_dropped_silently(tmp_path):
     train, heldout = clips(tmp_path)
-    counted = summaries.videos(train, heldout).set_index("class")
+    counted = summary_tables.videos(train, heldout).set_index("class")
     assert counted.loc["a"].tolist()[:2] == [3, 1] and counted.loc["b"].tolist()[:2] == [3, 1]
     assert counted["not usable"].tolist() == [1, 2]
-    why = summaries.unusable(train, heldout).set_index("file")["why"]
+    why = summary_tables.unusable(train, heldout).set_index("file")["why"]
     assert set(why.index) == {"a/short.mkv", "b/broken.mkv", "b/notes.txt"}
     assert why["a/short.mkv"] == "a/short.mkv has 3 frames, 5 are needed."
-    shown = summaries.one_a_class(heldout)
+    shown = summary_tables.one_a_class(heldout)
     assert list(shown) == ["a", "b"] and shown["a"].shape == (5, 12, 12)
-    assert list(summaries.one_a_class(heldout, most=1)) == ["a"]
+    assert list(summary_tables.one_a_class(heldout, most=1)) == ["a"]
 
 
 def test_networks_state_what_they_see_and_cost():
-    table = summaries.networks(["slow_r50", "resnet18", "lrcn_resnet18"], "tiny", (16, 48, 48))
+    table = summary_tables.networks(["slow_r50", "resnet18", "lrcn_resnet18"], "tiny", (16, 48, 48))
     assert table["sees"].tolist() == ["whole clips (3D)", "slices (2D)", "slices in order (2D)"]
     whole, slices = (table.set_index("backbone")["multiply-adds, G"][k] for k in ("slow_r50", "resnet18"))
-    twice = summaries.networks(["slow_r50", "resnet18"], "tiny", (32, 48, 48))["multiply-adds, G"]
+    twice = summary_tables.networks(["slow_r50", "resnet18"], "tiny", (32, 48, 48))["multiply-adds, G"]
     assert twice.tolist() == [2 * whole, 2 * slices]
     assert (table["kept, MB"] > 0).all()
 
@@ -71,7 +72,7 @@ def test_what_was_learnt_is_said_by_init_and_a_tensor_that_is_missing_is_not_hid
     ledger = tables.check(
         pd.DataFrame(rows | {"status": ["loaded", "adapted"], "why": "a file", "checksum": "0"}), "ledger"
     )
-    said = summaries.pretraining_sentences(tables.check(curves, "pretraining"), ledger)
+    said = summary_tables.pretraining_sentences(tables.check(curves, "pretraining"), ledger)
     assert said == [
         "video: accuracy on held-out clips, best epoch: slow_r50 0.75 (chance 0.11).",
         "ct_lidc: study AUROC on held-out clips, best epoch: slow_r50 0.61 (chance 0.50).",
@@ -79,5 +80,5 @@ def test_what_was_learnt_is_said_by_init_and_a_tensor_that_is_missing_is_not_hid
     ]
     assert (
         "1 tensor not loaded"
-        in summaries.pretraining_sentences(curves, ledger.assign(status=["loaded", "random"]))[-1]
+        in summary_tables.pretraining_sentences(curves, ledger.assign(status=["loaded", "random"]))[-1]
     )

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ctlib import tables
+from ctlib.core import tables
 
 
 def splits() -> pd.DataFrame:

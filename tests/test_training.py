@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from ctlib.backbones import spec
-from ctlib.inits import Init, network
-from ctlib.loaders import loader, set_epoch
-from ctlib.networks import Network
-from ctlib.optimization import FitSettings, n_plateaus
-from ctlib.precision import Compute, choose
-from ctlib.sampling import BalancedSampler
-from ctlib.training import CHECKPOINT, WEIGHTS, FitError, fit, predict
+from ctlib.datasets.samplers import BalancedSampler
+from ctlib.models.network import Network
+from ctlib.models.registry import spec
+from ctlib.models.weights.load import Init, network
+from ctlib.training.device import Compute, choose
+from ctlib.training.loaders import loader, set_epoch
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict
+from ctlib.training.optimizer import FitSettings, n_plateaus
 
 CPU = Compute("cpu", "32-true")
 RANDOM = Init("random", "drawn", "none", (0.5,), (0.3,))
@@ -189,7 +189,7 @@ def test_learning_rate_follows_its_schedule(tmp_path, monkeypatch):
     run(small(), tmp_path / "constant", schedule="constant", optimizer="adamw")
     assert set(used) == {1e-2}
     used.clear()
-    monkeypatch.setattr("ctlib.optimization.n_plateaus", len)  # as if each epoch were a plateau
+    monkeypatch.setattr("ctlib.training.optimizer.n_plateaus", len)  # as if each epoch were a plateau
     run(small(), tmp_path / "plateau", schedule="plateau", optimizer="adamw")
     assert used == [0.01] * 3 + [0.005] * 3 + [0.0025] * 3 + [0.00125] * 3
 

@@ -4,18 +4,18 @@ import pandas as pd
 import pytest
 from noise_cohort import LENGTH, SIDE, write_cohort
 
-from ctlib import tables
-from ctlib.arms import arms, skipped
-from ctlib.finetuning import execute
-from ctlib.grid import expand, left_out
-from ctlib.prepare import Preparation
-from ctlib.results import collect
-from ctlib.runs import fingerprint, labelled_clips, splits_of
-from ctlib.sampling import SAMPLERS
-from ctlib.splits import SplitError, read_splits
-from ctlib.turns import file_for, read_folds, turned
-from ctlib.workspace import PROJECT, Workspace
-from ctlib.zoo import InitError
+from ctlib.core import tables
+from ctlib.core.workspace import PROJECT, Workspace
+from ctlib.datasets.cross_validation import file_for, read_folds, turned
+from ctlib.datasets.prepare import Preparation
+from ctlib.datasets.samplers import SAMPLERS
+from ctlib.datasets.splits import SplitError, read_splits
+from ctlib.grid.arms import arms, skipped
+from ctlib.grid.execute import expand, left_out
+from ctlib.models.weights.catalog import InitError
+from ctlib.training.finetune import execute
+from ctlib.training.results import collect
+from ctlib.training.run import fingerprint, labelled_clips, splits_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,7 +88,7 @@ def test_preparing_writes_the_folds_under_pseudonyms(tmp_path):
     (tmp_path / "folds.csv").write_text(f"patient_id, fold ,other\n{rows}\n")
     work = Workspace(tmp_path / "work")
     plan = Preparation(work, {}, 8, splits_file=str(tmp_path / "folds.csv"), fold=1)
-    from ctlib.identity import Identity
+    from ctlib.core.pseudonyms import Identity
 
     pseudonym = Identity.at("public", work.root).patient
     ids = [pseudonym(f"P{i}") for i in range(9)]  # the last three are not in the cohort

@@ -20,9 +20,9 @@ import pytest
 from chaos_grid import FINISHES, HOSTS, content, prepare, runs_of
 from dask_site import wait_for
 
-from ctlib import finetuning
-from ctlib.results import finished
-from ctlib.workspace import PROJECT, Workspace
+from ctlib.core.workspace import PROJECT, Workspace
+from ctlib.training import finetune
+from ctlib.training.results import finished
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -153,7 +153,7 @@ def test_two_hosts_that_share_only_the_work_folder_compute_one_grid(hosts, tmp_p
         pytest.fail(f"head:\n{head.log()[-3000:]}\nnode:\n{node.log()[-3000:]}")
 
     for one in runs:
-        finetuning.execute(str(quiet.root), one)
+        finetune.execute(str(quiet.root), one)
     there, here = content(shared, runs), content(quiet, runs)
     for name, table in here.items():
         pd.testing.assert_frame_equal(table, there[name], check_exact=True)

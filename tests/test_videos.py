@@ -14,24 +14,24 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ctlib import motions
-from ctlib.maps import in_order
-from ctlib.sampling import Draw
-from ctlib.videos import (
+from ctlib.core.parallel import in_order
+from ctlib.datasets.samplers import Draw
+from ctlib.datasets.synthetic import video
+from ctlib.datasets.video import (
     FrameSettings,
     VideoClips,
     VideoError,
     VideoFiles,
     cache,
-    footage,
+    decode,
     generate,
     prepare_videos,
     read_video,
     stored_px,
     told_by_metadata,
 )
-from ctlib.videos import frames as on_disk
-from ctlib.videos.heldout import held_out
+from ctlib.datasets.video import frames as on_disk
+from ctlib.datasets.video.heldout import held_out
 
 SIZE, FRAMES = 56, 8
 LOSSLESS = ("ffv1", "gray")
@@ -39,7 +39,7 @@ LOSSLESS = ("ffv1", "gray")
 
 @pytest.fixture(scope="module")
 def photos():
-    return motions.photographs()
+    return video.photographs()
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,12 @@ def inner_difference(a, b):
 @pytest.fixture
 def lasting(monkeypatch):
     """Discs that are there in every frame, largest in the middle one."""
-    monkeypatch.setattr(motions, "DISC_FRAMES", (1.0, 1.0))
+    monkeypatch.setattr(video, "DISC_FRAMES", (1.0, 1.0))
 
 
-@pytest.mark.parametrize("name", motions.MOTIONS)
+@pytest.mark.parametrize("name", video.MOTIONS)
 def test_each_class_moves_as_its_name_says(name, photos, lasting):
-    x, y, grow, turn = motions.MOTIONS[name]
+    x, y, grow, turn = video.MOTIONS[name]
     expected = {
         "pan_left": (-1, 0, 0, 0),
         "pan_up": (0, -1, 0, 0),
@@ -117,9 +117,9 @@ def test_each_class_moves_as_its_name_says(name, photos, lasting):
     }
     assert expected.get(name, (x, y, grow, turn)) == (x, y, grow, turn)
     for seed in range(4):
-        frames = motions.frames_of(name, photos, FRAMES, SIZE, np.random.default_rng(seed))
+        frames = video.frames_of(name, photos, FRAMES, SIZE, np.random.default_rng(seed))
         differences = {}
-        for other, (dx, dy, dgrow, dturn) in motions.MOTIONS.items():
+        for other, (dx, dy, dgrow, dturn) in video.MOTIONS.items():
             # undo 3 frames of a motion of middle pace, and see which class it is
             scale, angle = np.exp(3 * 0.04 * dgrow), 3 * 0.07 * dturn
             cos, sin, c = scale * np.cos(angle), scale * np.sin(angle), (SIZE - 1) / 2
@@ -129,8 +129,8 @@ def test_each_class_moves_as_its_name_says(name, photos, lasting):
                 frames[5], move, (SIZE, SIZE), flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
             )
             differences[other] = inner_difference(undone, frames[2])
-        opposite = tuple(-v for v in motions.MOTIONS[name])
-        mirrored = next((k for k, v in motions.MOTIONS.items() if v == opposite and k != name), None)
+        opposite = tuple(-v for v in video.MOTIONS[name])
+        mirrored = next((k for k, v in video.MOTIONS.items() if v == opposite and k != name), None)
         if mirrored:
             assert differences[name] < differences[mirrored], (seed, differences)
         else:
@@ -139,19 +139,19 @@ def test_each_class_moves_as_its_name_says(name, photos, lasting):
 
 def test_bright_discs_move_over_a_still_background(photos, lasting):
     for seed in range(4):
-        frames = motions.frames_of("pan_right", photos, 16, SIZE, np.random.default_rng(seed)).astype(float)
+        frames = video.frames_of("pan_right", photos, 16, SIZE, np.random.default_rng(seed)).astype(float)
         still = np.abs(frames - np.median(frames, 0)).max(0) < 15
         assert 0.2 < still.mean() < 0.95, "background that nothing passes over stays as it is"
         changes = np.abs(np.diff(frames, axis=0)) > 25
         columns = [np.nonzero(change)[1].mean() for change in changes]
         assert columns[-1] - columns[0] > 6
-        standing = motions.frames_of("static", photos, 2, SIZE, np.random.default_rng(seed)).astype(float)
+        standing = video.frames_of("static", photos, 2, SIZE, np.random.default_rng(seed)).astype(float)
         discs = standing[0] > np.median(standing) + 60
         assert 0.01 < discs.mean() < 0.2 and np.abs(np.diff(standing, axis=0)).max() < 30
 
 
 def test_discs_come_and_go(photos):
-    frames = motions.frames_of("static", photos, 16, SIZE, np.random.default_rng(0)).astype(float)
+    frames = video.frames_of("static", photos, 16, SIZE, np.random.default_rng(0)).astype(float)
     shown = (frames > np.median(frames) + 60).mean(axis=(1, 2))
     assert shown.max() > 2 * max(shown[0], shown[-1])
 
@@ -159,8 +159,8 @@ def test_discs_come_and_go(photos):
 def test_a_single_frame_says_nothing_about_the_class(photos, lasting):
     # the middle of a clip of an odd length is the photograph as placed, whatever the class
     middle = [
-        motions.frames_of(name, photos, 5, SIZE, np.random.default_rng(7))[2].astype(int)
-        for name in motions.MOTIONS
+        video.frames_of(name, photos, 5, SIZE, np.random.default_rng(7))[2].astype(int)
+        for name in video.MOTIONS
     ]
     # noise and contrast are drawn after; they follow the frames' own mean and spread, so allow those
     normal = [(m - m.mean()) / m.std() for m in middle]
@@ -169,11 +169,11 @@ def test_a_single_frame_says_nothing_about_the_class(photos, lasting):
 
 def test_files_are_lossless(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (5, 40, 40)).astype(np.uint8)
-    motions.write_video(tmp_path / "a.mkv", frames)
+    video.write_video(tmp_path / "a.mkv", frames)
     assert np.array_equal(read_video(tmp_path / "a.mkv", 40), frames)
     wide = np.zeros((3, 40, 60), np.uint8)
     wide[:, :, 10:50] = 200
-    motions.write_video(tmp_path / "b.mkv", wide)
+    video.write_video(tmp_path / "b.mkv", wide)
     assert read_video(tmp_path / "b.mkv", 20).shape == (3, 20, 20)
     assert read_video(tmp_path / "b.mkv", 20).min() == 200
 
@@ -192,7 +192,7 @@ def test_generation_is_a_function_of_its_parameters(source, tmp_path):
 
 
 def test_an_interrupted_generation_is_completed(source, tmp_path, monkeypatch):
-    writer, written = motions.write_video, []
+    writer, written = video.write_video, []
 
     def dies(path, frames):
         if len(written) == 7:
@@ -201,10 +201,10 @@ def test_an_interrupted_generation_is_completed(source, tmp_path, monkeypatch):
         written.append(path)
         writer(path, frames)
 
-    monkeypatch.setattr(motions, "write_video", dies)
+    monkeypatch.setattr(video, "write_video", dies)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "v", 5, 0, SIZE, FRAMES)
-    monkeypatch.setattr(motions, "write_video", writer)
+    monkeypatch.setattr(video, "write_video", writer)
     generate(tmp_path / "v", 5, 0, SIZE, FRAMES)
     for path in source.rglob("*"):
         if path.is_file():
@@ -224,7 +224,7 @@ def test_held_out_videos_are_others_and_of_every_class(source):
     train, heldout = clips(source), clips(source, heldout=True, train=False)
     assert not set(train.table["path"]) & set(heldout.table["path"])
     assert len(train) == 4 * 9 and len(heldout) == 9 and sorted(heldout.labels) == list(range(9))
-    assert train.classes == heldout.classes == sorted(motions.MOTIONS)
+    assert train.classes == heldout.classes == sorted(video.MOTIONS)
     assert set(clips(source, heldout=True, seed=1).table["path"]) != set(heldout.table["path"])
 
 
@@ -400,7 +400,7 @@ def test_damaged_frames_are_counted_and_many_are_refused(tmp_path, codec):
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.integers(0, 256, (40, 64, 64)).astype(np.uint8), (0, 0), 2)
     write(tmp_path / "few.mkv", noise, codec, hurt={10})
-    facts = footage.decode(tmp_path / "few.mkv", 56, 0, lambda frame: None)
+    facts = decode.decode(tmp_path / "few.mkv", 56, 0, lambda frame: None)
     assert facts.n_damaged == 1 and facts.codec == codec[0]
     write(tmp_path / "many.mkv", noise, codec, hurt={5, 10, 15, 20, 25, 30})
     with pytest.raises(VideoError, match=r"many\.mkv is damaged: 6 of 40 frames could not be decoded"):
@@ -448,7 +448,7 @@ def test_a_video_that_stands_still_for_long_fills_no_disk(tmp_path):
     write(tmp_path / "a.mkv", steps(4), rate=25, times=[0, 0.04, 36000, 36000.04])
     taken = []
     with pytest.raises(VideoError, match=r"stands still for 36000\.0 s between two frames; cut it there"):
-        footage.decode(tmp_path / "a.mkv", SIZE, 25, taken.append)
+        decode.decode(tmp_path / "a.mkv", SIZE, 25, taken.append)
     assert len(taken) < 4 and len(read_video(tmp_path / "a.mkv", SIZE)) == 4
 
 
@@ -859,4 +859,4 @@ def test_settings_and_groups_that_make_no_sense_are_refused(tmp_path):
             VideoFiles(tmp_path, groups=groups)
     names = {FrameSettings(56, rate, most).name for rate in (0, 25, 12.5, 29.97) for most in (0, 1)}
     assert len(names) == 8 and all(re.fullmatch(r"[\w.]+", name) for name in names)
-    assert {field.name for field in dataclasses.fields(footage.Facts)} < set(cache.TABLE)
+    assert {field.name for field in dataclasses.fields(decode.Facts)} < set(cache.TABLE)

@@ -15,11 +15,20 @@ import pandas as pd
 import pytest
 import SimpleITK
 
-from ctlib import viewer
-from ctlib.figures.planes import plane
-from ctlib.viewer import browser, canvas, changes, frontend, itk, itkwidgets
-from ctlib.viewer.layers import MATRIX_PX, SEVERAL, contours, drawable, heat, matrix, nifti, part
-from ctlib.volumes import Volume, read_series
+from ctlib.io.volume import Volume, read_series
+from ctlib.visualization import viewer
+from ctlib.visualization.figures.planes import plane
+from ctlib.visualization.viewer import browser, frontend, itk, itkwidgets, niivue, niivue_patches
+from ctlib.visualization.viewer.layers import (
+    MATRIX_PX,
+    SEVERAL,
+    contours,
+    drawable,
+    heat,
+    matrix,
+    nifti,
+    part,
+)
 
 UID = "1.2.3"
 
@@ -68,7 +77,7 @@ def test_nifti_is_read_back_by_our_reader_and_by_another(volume, tmp_path):
     assert image.GetOrigin() == pytest.approx(volume.origin_mm[::-1])
 
 
-@pytest.mark.parametrize("change", changes.CHANGES, ids=lambda change: change.why[:30])
+@pytest.mark.parametrize("change", niivue_patches.CHANGES, ids=lambda change: change.why[:30])
 def test_the_script_of_the_pinned_version_holds_what_is_changed(change):
     """Else a volume appears seconds later, or as another; fails where a new ipyniivue words it otherwise."""
     theirs = str(ipyniivue.NiiVue._esm)
@@ -79,21 +88,22 @@ def test_the_script_of_the_pinned_version_holds_what_is_changed(change):
 def test_the_script_is_changed_quickly():
     """A pattern that begins anew in each letter of a long name takes 6 to 15 s for each process."""
     theirs, started = str(ipyniivue.NiiVue._esm), time.process_time()
-    changes.changed(theirs)
+    niivue_patches.changed(theirs)
     assert time.process_time() - started < 2  # 0.1 s were measured
 
 
 def test_the_viewer_is_imported_without_what_trains_and_judges():
     """Each costs a first volume one to ten seconds (6 s of 10 in all were measured)."""
     heavy = ("torch", "torchvision", "sklearn", "scipy.stats", "seaborn", "lightning")
-    code = f"import sys, ctlib.viewer, ctlib.viewer.canvas; print([n for n in {heavy} if n in sys.modules])"
+    loaded = f"print([n for n in {heavy} if n in sys.modules])"
+    code = f"import sys, ctlib.viewer, ctlib.visualization.viewer.niivue; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_what_the_changes_rely_on_is_in_the_script():
-    theirs, ours = str(ipyniivue.NiiVue._esm), str(canvas._NiiVue._esm)
-    assert ours == changes.changed(theirs) and len(ours) < 0.5 * len(theirs)
+    theirs, ours = str(ipyniivue.NiiVue._esm), str(niivue._NiiVue._esm)
+    assert ours == niivue_patches.changed(theirs) and len(ours) < 0.5 * len(theirs)
     assert "this.updateGLVolume(),this.initialized=!0," in theirs, "asked for, once it can be drawn"
     assert ours.count('"volumes")') == theirs.count('"volumes")'), "no list of layers is lost"
     name = re.search(r"async function (\w+)_alone\(", ours)[1]

@@ -2,11 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib import tables, viewer
-from ctlib.clips import clip_table
-from ctlib.store import Store
-from ctlib.volumes import Volume
-from ctlib.workspace import MissingInput, Workspace
+from ctlib.core import tables
+from ctlib.core.workspace import MissingInput, Workspace
+from ctlib.datasets.clips import clip_table
+from ctlib.datasets.store import Store
+from ctlib.io.volume import Volume
+from ctlib.visualization import viewer
 
 TASK, SIDE, N_SLICES, LENGTH = "lidc_nodule", 8, 8, 4
 EXAMS = {"s1": ("s1.a", "s1.b"), "s2": ("s2.a",)}

@@ -16,8 +16,8 @@ from lab_page import (
     picture,
 )
 
-from ctlib import hu
-from ctlib.figures.planes import plane
+from ctlib.core import hu
+from ctlib.visualization.figures.planes import plane
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)]
 

@@ -11,7 +11,7 @@ import pytest
 from lab_page import CHROMIUM, NO_CHROMIUM, WAIT_MS, LabPage, chromium, jupyterlab, notebook
 from PIL import Image
 
-from ctlib.workspace import PROJECT
+from ctlib.core.workspace import PROJECT
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def _module(command):
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)
 def test_itk_shows_the_volume_as_an_image_in_jupyterlab(tmp_path):
-    from ctlib.viewer import itk
+    from ctlib.visualization.viewer import itk
 
     if not (itk.DIST / "itkVtkViewer.js").exists():
         pytest.skip("itk-vtk-viewer is not tested: run `make itk-viewer`")

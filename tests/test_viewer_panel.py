@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib import viewer
-from ctlib.hu import HuWindow
-from ctlib.viewer.browser import Browser, Notes
-from ctlib.viewer.panel import FREE, Panel, side_by_side
-from ctlib.volumes import Volume
+from ctlib.core.hu import HuWindow
+from ctlib.io.volume import Volume
+from ctlib.visualization import viewer
+from ctlib.visualization.viewer.browser import Browser, Notes
+from ctlib.visualization.viewer.panel import FREE, Panel, side_by_side
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pydicom
 import pytest
 from pydicom.uid import CTImageStorage
 
-from ctlib.dicom import read_header
-from ctlib.geometry import upright, upright_points
-from ctlib.pixels import read_plane
-from ctlib.volumes import SeriesError, Volume, read_series, scan
+from ctlib.io.dicom_header import read_header
+from ctlib.io.dicom_pixels import read_plane
+from ctlib.io.geometry import upright, upright_points
+from ctlib.io.volume import SeriesError, Volume, read_series, scan
 
 
 def name_of(orientation):

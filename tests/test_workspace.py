@@ -2,8 +2,8 @@
 
 import pytest
 
-from ctlib import progress, workspace
-from ctlib.workspace import MissingInput, Workspace
+from ctlib.core import progress, workspace
+from ctlib.core.workspace import MissingInput, Workspace
 
 
 def test_relative_paths_are_the_projects(monkeypatch, tmp_path):

@@ -15,9 +15,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from ctlib import backbones, forward, zoo
-from ctlib.inits import Init, InitError, find, forward_difference, network
-from ctlib.workspace import Workspace
+from ctlib.core.workspace import Workspace
+from ctlib.models import registry
+from ctlib.models.weights import catalog, forward_check
+from ctlib.models.weights.load import Init, InitError, find, forward_difference, network
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
@@ -49,7 +50,7 @@ TORCHVISION = {
     ("inflated", "swin3d_t"): torchvision.models.Swin_T_Weights.IMAGENET1K_V1,
 }
 """What torchvision says of its files."""
-RECORDS = [(init, key) for init, records in zoo.PUBLIC.items() for key in records]
+RECORDS = [(init, key) for init, records in catalog.PUBLIC.items() for key in records]
 NATIVE = [(init, key) for init, key in RECORDS if init in ("kinetics400", "imagenet") and key in PUBLISHERS]
 """Files of a network that is built here as it was published; the others have tests of their own."""
 COHORT = ((0.3,), (0.2,))
@@ -81,7 +82,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def unchecked(monkeypatch):
     """The tests' files are not the published ones, and their checksums differ."""
-    for records in zoo.PUBLIC.values():
+    for records in catalog.PUBLIC.values():
         for key, record in records.items():
             monkeypatch.setitem(records, key, replace(record, sha256=""))
 
@@ -128,8 +129,8 @@ def features(net, key, clip):
 
 def put(state, init_name, key, workspace):
     """Tensors in the layout and under the name of the published file."""
-    record = zoo.PUBLIC[init_name][key]
-    path = zoo.folder(workspace) / record.file
+    record = catalog.PUBLIC[init_name][key]
+    path = catalog.folder(workspace) / record.file
     path.parent.mkdir(exist_ok=True)
     torch.save({record.entry: state} if record.entry else state, path)
     return path
@@ -140,7 +141,7 @@ def load(init_name, key, workspace, size="full"):
 
 
 def normalized(clip, init_name, key):
-    record = zoo.PUBLIC[init_name][key]
+    record = catalog.PUBLIC[init_name][key]
     mean, std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (record.mean, record.std))
     return (clip.expand(-1, 3, -1, -1, -1) - mean) / std
 
@@ -159,7 +160,7 @@ def test_our_network_gives_the_features_of_the_publishers_and_takes_no_other_ten
     made, ledger = load(init_name, key, workspace)
     made.eval()
 
-    record = zoo.PUBLIC[init_name][key]
+    record = catalog.PUBLIC[init_name][key]
     assert made.mean.numel() == record.channels
     if seen is not None:
         expected = features(theirs, key, seen)
@@ -187,7 +188,7 @@ def test_our_network_gives_the_features_of_the_publishers_and_takes_no_other_ten
 
 def refuse_damaged(state, init_name, key, workspace):
     """One tensor that is removed, renamed or reshaped is refused with its name; the stem is one of them."""
-    record = zoo.PUBLIC[init_name][key]
+    record = catalog.PUBLIC[init_name][key]
     kernels = [name for name, value in state.items() if value.ndim > 1 and not name.startswith(record.head)]
     stem, last = (record.stem or (kernels[0],))[0], kernels[-1]
     damages = {
@@ -209,7 +210,7 @@ def without(state, *names):
 
 @pytest.mark.parametrize(("init_name", "key"), sorted({*NATIVE, *TORCHVISION}))
 def test_records_say_what_the_publishers_say(init_name, key):
-    record = zoo.PUBLIC[init_name][key]
+    record = catalog.PUBLIC[init_name][key]
     if told := TORCHVISION.get((init_name, key)):
         transform = told.transforms()
         mean, std = (list(v * (3 // len(v))) for v in (record.mean, record.std))
@@ -229,7 +230,7 @@ def test_a_missing_file_is_named_with_its_address_and_folder(workspace, monkeypa
     for folder in (tmp_path / "public", workspace.root / "weights" / "public"):
         with pytest.raises(InitError) as told:
             find("kinetics400", "slow_r50", workspace, COHORT)
-        record = zoo.PUBLIC["kinetics400"]["slow_r50"]
+        record = catalog.PUBLIC["kinetics400"]["slow_r50"]
         message = str(told.value)
         assert message.startswith(f"SLOW_8x8_R50.pyth is missing in {folder} ") and record.url in message
         assert "no network here" in message and "CTLIB_WEIGHTS" in message
@@ -245,7 +246,7 @@ def test_a_missing_file_is_downloaded_and_its_checksum_recorded(workspace, monke
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     init = find("kinetics400", "x3d_m", workspace, COHORT)
-    assert asked == [(zoo.PUBLIC["kinetics400"]["x3d_m"].url, str(init.path), None)]
+    assert asked == [(catalog.PUBLIC["kinetics400"]["x3d_m"].url, str(init.path), None)]
     assert init.checksum == hashlib.sha256(init.path.read_bytes()).hexdigest()
     assert find("kinetics400", "x3d_m", workspace, COHORT) == init and len(asked) == 1
     with pytest.raises(InitError, match=r"resnet18-f37072fd\.pth is not the file .* not with f37072fd"):
@@ -255,7 +256,7 @@ def test_a_missing_file_is_downloaded_and_its_checksum_recorded(workspace, monke
 
 @pytest.mark.parametrize(("init_name", "key"), [("kinetics400", "resnet18"), ("imagenet", "slow_r50")])
 def test_an_init_that_a_network_does_not_have_is_refused_with_those_that_do(init_name, key, workspace):
-    others = ", ".join(zoo.PUBLIC[init_name])
+    others = ", ".join(catalog.PUBLIC[init_name])
     with pytest.raises(InitError, match=f"{init_name} has no weights for {key}; it has some for {others}"):
         find(init_name, key, workspace, COHORT)
 
@@ -346,10 +347,10 @@ def own(workspace):
 
     def write(record, change=dict):
         torch.manual_seed(3)
-        state = backbones.build("slow_r50", "tiny", 3).state_dict()
+        state = registry.build("slow_r50", "tiny", 3).state_dict()
         state = {f"module.encoder.{name}": value for name, value in state.items()}
         state = change(state | {"module.fc.weight": torch.ones(4, 4)})
-        folder = zoo.folder(workspace) / "hospital"
+        folder = catalog.folder(workspace) / "hospital"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "slow_r50.yaml").write_text(record if isinstance(record, str) else yaml.safe_dump(record))
         torch.save({"state_dict": state, "epoch": 3}, folder / "epoch_3.pth")
@@ -379,8 +380,8 @@ def test_a_users_checkpoint_is_read_by_its_record(own, workspace):
 
 def test_a_users_safetensors_of_three_channels(own, workspace):
     own({"file": "w.safetensors", "source": "", "licence": "", "size": "tiny", "channels": 3} | IMAGENET)
-    state = backbones.build("slow_r50", "tiny", 3).state_dict()
-    save_file(state, zoo.folder(workspace) / "hospital" / "w.safetensors")
+    state = registry.build("slow_r50", "tiny", 3).state_dict()
+    save_file(state, catalog.folder(workspace) / "hospital" / "w.safetensors")
     made, ledger = load("hospital", "slow_r50", workspace, size="tiny")
     assert all(torch.equal(value, state[name]) for name, value in made.backbone.state_dict().items())
     assert "adapted" not in set(ledger["status"]) and made.mean.tolist() == pytest.approx(IMAGENET["mean"])
@@ -459,8 +460,8 @@ def test_a_published_stem_keeps_its_three_channels_for_clips_of_three(own, works
 def test_a_users_weights_of_one_channel_are_repeated_for_three(own, workspace):
     own({"file": "one.safetensors", "source": "", "licence": "", "size": "tiny", "mean": [0.4], "std": [0.2]})
     torch.manual_seed(0)
-    state = backbones.build("slow_r50", "tiny", 1).state_dict()
-    save_file(state, zoo.folder(workspace) / "hospital" / "one.safetensors")
+    state = registry.build("slow_r50", "tiny", 1).state_dict()
+    save_file(state, catalog.folder(workspace) / "hospital" / "one.safetensors")
     init = find("hospital", "slow_r50", workspace, COHORT, channels=3)
     made, ledger = network("slow_r50", "tiny", init, seed=0)
     torch.testing.assert_close(
@@ -494,7 +495,7 @@ def test_half_precision_becomes_fp32_and_the_ledger_says_so(dtype, own, workspac
 @pytest.mark.parametrize(("side", "share"), [(64, 0.085), (224, 0.0152)])
 @torch.no_grad()
 def test_folding_mean_and_std_into_a_stem_changes_what_the_border_is(side, share):
-    """Why the stem of ImageNet keeps three channels; the shares stand in the docstring of `ctlib.zoo`."""
+    """Why the stem of ImageNet keeps three channels; the shares: `ctlib.models.weights.catalog`."""
     torch.manual_seed(0)
     net = torchvision.models.resnet18().eval()
     net.fc = nn.Identity()
@@ -517,7 +518,7 @@ def test_folding_mean_and_std_into_a_stem_changes_what_the_border_is(side, share
 
 # ---- files that packages carry ---------------------------------------------------------
 
-CARRIED = zoo.Weights(
+CARRIED = catalog.Weights(
     file="joined.safetensors",
     source="",
     licence="",
@@ -533,7 +534,7 @@ CARRIED = zoo.Weights(
 def packages(tmp_path, monkeypatch):
     """Two installed packages that carry the halves of a file; a module of theirs would fail at import."""
     site = tmp_path / "site"
-    state = backbones.build("resnet18", "tiny", 1).state_dict()
+    state = registry.build("resnet18", "tiny", 1).state_dict()
     (tmp_path / "whole").mkdir()
     save_file(state, tmp_path / "whole" / "w.safetensors")
     whole = (tmp_path / "whole" / "w.safetensors").read_bytes()
@@ -545,7 +546,7 @@ def packages(tmp_path, monkeypatch):
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ctlib-fake-{name}\nVersion: 1.0\n")
         (site / "fake" / f"{file}.bin").write_bytes(content)
     record = replace(CARRIED, sha256=hashlib.sha256(whole).hexdigest())
-    monkeypatch.setitem(zoo.PUBLIC, "carried", {"resnet18": record})
+    monkeypatch.setitem(catalog.PUBLIC, "carried", {"resnet18": record})
     monkeypatch.syspath_prepend(str(site))
     return site, state
 
@@ -554,7 +555,7 @@ def test_a_file_in_parts_is_joined_once_and_checked(packages, workspace):
     site, state = packages
     made, _ = load("carried", "resnet18", workspace, size="tiny")
     assert all(torch.equal(value, state[name]) for name, value in made.backbone.state_dict().items())
-    joined = zoo.folder(workspace) / "joined.safetensors"
+    joined = catalog.folder(workspace) / "joined.safetensors"
     assert [path.name for path in joined.parent.iterdir()] == ["joined.safetensors"]
     (site / "fake" / "one.bin").write_bytes(b"")
     load("carried", "resnet18", workspace, size="tiny")  # not joined again
@@ -571,9 +572,9 @@ def test_a_file_in_one_part_is_read_where_it_lies(packages, workspace, monkeypat
     whole = tmp_path / "whole" / "w.safetensors"
     shutil.copy(whole, site / "fake" / "one.safetensors")
     record = replace(CARRIED, parts=(("ctlib-fake-p1", "fake/one.safetensors"),))
-    monkeypatch.setitem(zoo.PUBLIC, "carried", {"resnet18": record})
+    monkeypatch.setitem(catalog.PUBLIC, "carried", {"resnet18": record})
     init = find("carried", "resnet18", workspace, COHORT)
-    assert init.path == site / "fake" / "one.safetensors" and not zoo.folder(workspace).exists()
+    assert init.path == site / "fake" / "one.safetensors" and not catalog.folder(workspace).exists()
 
 
 def test_a_package_that_is_missing_or_empty_is_named_with_its_extra(packages, workspace, monkeypatch):
@@ -582,7 +583,7 @@ def test_a_package_that_is_missing_or_empty_is_named_with_its_extra(packages, wo
     with pytest.raises(InitError, match=r"ctlib-fake-p2 is installed without .*two\.bin; install it again: "):
         find("carried", "resnet18", workspace, COHORT)
     monkeypatch.setitem(
-        zoo.PUBLIC["carried"], "resnet18", replace(CARRIED, parts=(("ctlib-fake-p3", "fake/three.bin"),))
+        catalog.PUBLIC["carried"], "resnet18", replace(CARRIED, parts=(("ctlib-fake-p3", "fake/three.bin"),))
     )
     with pytest.raises(
         InitError, match=r"package ctlib-fake-p3 .* is not installed: pip install -e '.\[fake\]'\."
@@ -610,10 +611,10 @@ def test_the_publishers_own_efficientnet_lite0_gives_the_stored_features(workspa
     init = find("imagenet", "efficientnet_lite0", workspace, COHORT)
     theirs = EfficientNet.from_name("efficientnet-lite0").eval()
     theirs.load_state_dict(torch.load(init.path, weights_only=True))
-    slices = normalized(forward.clip(1), "imagenet", "efficientnet_lite0")[0].transpose(0, 1)
+    slices = normalized(forward_check.clip(1), "imagenet", "efficientnet_lite0")[0].transpose(0, 1)
     with torch.no_grad():
         found = theirs.extract_features(slices).mean(dim=(2, 3)).amax(dim=0)
-    assert forward.difference(found, init.features) < 1e-5
+    assert forward_check.difference(found, init.features) < 1e-5
 
 
 def require(package, extra, why=""):
@@ -642,14 +643,14 @@ AUTHORS = {
 
 @pytest.mark.parametrize("blocks", ["penet_blocks", "xnet_blocks"])
 def test_the_authors_penet_is_read_under_both_versions_of_its_names(blocks, workspace):
-    record = zoo.PUBLIC["kinetics600"]["penet_kinetics"]
+    record = catalog.PUBLIC["kinetics600"]["penet_kinetics"]
     theirs = {
         ours: name
         for name, ours in record.names.items()
         if blocks in name or "_blocks" not in name  # of one version
     }
     state = {}
-    for name, value in backbones.build("penet_kinetics", "full", 3).state_dict().items():
+    for name, value in registry.build("penet_kinetics", "full", 3).state_dict().items():
         begin = max((ours for ours in theirs if name.startswith(ours)), key=len)
         state[theirs[begin] + name.removeprefix(begin)] = torch.rand_like(value)
     state |= {"module.fc.weight": torch.ones(600, 8), "module.classifier.fc.bias": torch.ones(600)}

@@ -4,8 +4,16 @@ A value that does not exist (one class only, a score that is not a number) is Na
 reason, never 0 and never left out in silence: `Metric` carries both.
 """
 
-from ctlib.metrics.exams import study_scores
-from ctlib.metrics.probability import (
+from ctlib.metrics.auroc import (
+    auprc,
+    auroc,
+    auroc_by_luck,
+    prevalence,
+    sensitivity,
+    specificity,
+    threshold_at_specificity,
+)
+from ctlib.metrics.calibration import (
     THRESHOLDS,
     brier,
     calibration_intercept,
@@ -15,15 +23,7 @@ from ctlib.metrics.probability import (
     ece_floor,
     reliability,
 )
-from ctlib.metrics.ranking import (
-    auprc,
-    auroc,
-    auroc_by_luck,
-    prevalence,
-    sensitivity,
-    specificity,
-    threshold_at_specificity,
-)
+from ctlib.metrics.exam_scores import study_scores
 from ctlib.metrics.summary import by_run
 from ctlib.metrics.values import Metric
 

@@ -1,0 +1,124 @@
+"""The score of each clip of one series, from a finished run.
+
+A demonstration that a run can be used again on files it has never seen, read by the same
+reader, cut as its clips were cut. It is no diagnosis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ctlib.core.pseudonyms import Identity
+from ctlib.core.workspace import Workspace, shown, write_text
+from ctlib.datasets.clips import ClipDataset, tile
+from ctlib.datasets.cohort import task
+from ctlib.datasets.store import StoreError, shrink
+from ctlib.io.volume import SeriesError, Volume, read_series
+from ctlib.models.registry import spec
+from ctlib.models.weights.load import InitError
+from ctlib.training import loop
+from ctlib.training.device import choose
+from ctlib.training.finetune import trained
+from ctlib.training.results import RESULT
+from ctlib.training.run import Run, clip_settings, read_run
+from ctlib.visualization.figures.html import png
+from ctlib.visualization.figures.scores import clip_scores
+
+DISCLAIMER = (
+    "A demonstration of the machinery, for research only: no diagnosis, and no statement about this patient."
+)
+
+
+class PredictError(ValueError):
+    """The run or the series cannot be used; the sentence says which and why."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came out.
+
+    Args:
+        table: one row a clip: clip, start, stop (slices, 0 = the most inferior), low_mm, high_mm
+            (patient coordinate along Superior of the clip's ends, mm), score in [0, 1].
+        files: the table as CSV and the figure as PNG.
+    """
+
+    table: pd.DataFrame
+    files: tuple[Path, Path]
+
+
+@dataclass(frozen=True)
+class _One:
+    """One volume in the place of a store: int16 `[D, M, M]`, HU."""
+
+    hu: NDArray[np.int16]
+
+    def read(self, series_uid: str, start: int = 0, stop: int | None = None) -> NDArray[np.int16]:
+        """Slices of the volume."""
+        return self.hu[start:stop]
+
+    def record(self, series_uid: str) -> dict[str, list[int]]:
+        """Its shape."""
+        return {"shape": list(self.hu.shape)}
+
+
+def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity) -> Scored:
+    """Score the clips of a series and write table and figure under `predict/<run_id>_<series>/`.
+
+    Args:
+        workspace: where the run lies.
+        run_id: a finished run.
+        series: a NIfTI file, or the folder of the DICOM files of one series.
+        identity: gives the series the name that it has in tables.
+
+    Raises:
+        PredictError: no such run, it is not finished, or the series cannot be read.
+    """
+    run = _run(workspace, run_id)
+    try:
+        volume = read_series(series)
+        table = _table(volume, run.clip_length)
+        table["score"] = _scores(workspace, run, volume, table)
+    except (SeriesError, StoreError, InitError, OSError) as error:
+        raise PredictError(str(error)) from error
+    folder = workspace.root / "predict" / f"{run_id}_{identity.series(volume.series_uid)}"
+    written = write_text(folder / "scores.csv", table.to_csv(index=False))
+    figure = clip_scores(table, f"{task(run.task).title}; run {run_id}\nDemonstration, no diagnosis")
+    picture, temporary = folder / "scores.png", folder / ".scores.png"
+    temporary.write_bytes(png(figure))
+    temporary.replace(picture)
+    return Scored(table, (written, picture))
+
+
+def _run(workspace: Workspace, run_id: str) -> Run:
+    """The settings of a finished run."""
+    folder = workspace.runs / run_id
+    listed = f"`python -m ctlib runs {workspace.root.name}` lists the runs"
+    if not run_id or not (folder / "run.json").is_file():
+        raise PredictError(f"{shown(folder)} holds no run; {listed}.")
+    if not (folder / RESULT).is_file():
+        raise PredictError(f"run {run_id} is not finished; {listed}.")
+    return read_run(workspace, run_id)
+
+
+def _table(volume: Volume, length: int) -> pd.DataFrame:
+    """The clips of a volume: every slice is in one."""
+    rows = [(clip, start, stop) for clip, (start, stop) in enumerate(tile(len(volume.hu), length))]
+    table = pd.DataFrame(rows, columns=["clip", "start", "stop"])
+    edges = np.append(volume.z_mm, volume.z_mm[-1] + volume.spacing_mm[0]) - volume.spacing_mm[0] / 2
+    return table.assign(low_mm=edges[table["start"]], high_mm=edges[table["stop"]])
+
+
+def _scores(workspace: Workspace, run: Run, volume: Volume, table: pd.DataFrame) -> NDArray[np.float64]:
+    """Scores of the clips `[n_clips]`, float64 in [0, 1], from the weights of the run's best epoch."""
+    model, cut = trained(workspace, run), clip_settings(run)
+    rows = table.assign(series_uid=volume.series_uid, label=np.nan)
+    clips = ClipDataset(_One(shrink(volume.hu, run.matrix_px)), rows, cut, train=False)
+    logits = loop.predict(model, clips, run.batch_size, choose(run.precision, spec(run.backbone)))
+    return expit(logits[:, 0].astype(np.float64))

@@ -1,0 +1,138 @@
+"""3D networks against 2D ones, and video against CT as what is pretrained on."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ctlib.analysis.question import Question
+from ctlib.analysis.questions.effect import lacking
+from ctlib.analysis.study import GRID, Study
+from ctlib.analysis.text import conclusions, forest_caption, interval, place, unanswered
+from ctlib.metrics.stats import Contrast, arms_of
+from ctlib.visualization import figures
+
+COLUMNS = (
+    "task", "fraction", "label", "auroc_first", "auroc_second", "effect", "low", "high", "p_holm",
+    "equivalent", "n_networks", "reason",
+)  # fmt: skip
+
+
+# ---- 3D against 2D -----------------------------------------------------------------------
+
+
+def compute_two_d(study: Study) -> pd.DataFrame:
+    """The averaged 3D networks from the compared init against each 2D network from each of its inits."""
+    held = study.runs.drop_duplicates(["backbone", "init"])
+    arms = [(row.backbone, row.init) for row in held.itertuples() if row.backbone in study.two_d]
+    arms = [arm for arm in arms if ":" not in arm[1]]
+    first = arms_of(study.networks_from(study.compared), study.compared)
+    wanted = [Contrast(f"{backbone} from {init}", first, ((backbone, init),)) for backbone, init in arms]
+    return study.contrasts(wanted).assign(init=study.compared)
+
+
+def _no_two_d(study: Study) -> str:
+    if not study.two_d:
+        return f"No answer: the grid holds no 2D network; add one, resnet18 say, to `backbones` of {GRID}."
+    return lacking(study, study.compared)
+
+
+def say_two_d(table: pd.DataFrame) -> str:
+    """Against the 2D arm that comes nearest, at each task and fraction, and how many comparisons are won.
+
+    Args:
+        table: from `compute_two_d`.
+    """
+    lines = []
+    for row in hardest(table):
+        pair = f"3D networks from {row['init']} minus the best 2D one, {row['label']}"
+        lines.append(f"{place(row)}: {pair}: {interval(row)}.")
+    return "\n".join([*lines, f"3D against 2D: {conclusions(table)}.", *unanswered(table)])
+
+
+def hardest(table: pd.DataFrame) -> list[dict]:
+    """At each task and fraction the comparison with the smallest effect."""
+    known = table[table["effect"].notna()]
+    return [
+        dict(part.loc[part["effect"].idxmin()]) for _, part in known.groupby(["task", "fraction"], sort=False)
+    ]
+
+
+# ---- video, CT, both ---------------------------------------------------------------------
+
+
+def domain_inits(study: Study) -> tuple[list[str], list[str]]:
+    """Inits of the grid from CT alone, and those from CT that began from another init."""
+    plain = [init for init in study.inits if ":" not in init]
+    return (
+        [init for init in plain if init.startswith("ct_") and "+" not in init],
+        [init for init in plain if "+ct_" in init],
+    )
+
+
+def compute_domain(study: Study) -> pd.DataFrame:
+    """Video against CT, both against video, both against CT, on the networks that have the two."""
+    ct, both = domain_inits(study)
+    pairs = [(study.compared, init) for init in ct] + [(init, study.compared) for init in both]
+    pairs += [(init, other) for init in both for other in ct if init.endswith(f"+{other}")]
+    wanted, first = [], {}
+    for init, other in pairs:
+        networks, name = study.networks_from(init, other), f"{init} − {other}"
+        if networks:
+            wanted.append(Contrast(name, arms_of(networks, init), arms_of(networks, other)))
+            first[name] = init
+    table = study.contrasts(wanted)
+    return table.assign(init=table["label"].map(first).astype(object))
+
+
+def _no_domain(study: Study) -> str:
+    return lacking(study, study.compared) if any(domain_inits(study)) else no_ct(study)
+
+
+def no_ct(study: Study) -> str:
+    """What is missing where no init is from CT, and how to get it."""
+    return (
+        "No answer: the grid holds no init from CT; make one with `pretrained` of 02_pretrain (ct_lidc for "
+        f"rspect_pe, ct_rspect for lidc_nodule, {study.compared}+ct_lidc for both) and add it to `inits` of "
+        f"{GRID}."
+    )
+
+
+def say_domain(table: pd.DataFrame) -> str:
+    """Every comparison with its interval.
+
+    Args:
+        table: from `compute_domain`.
+    """
+    lines = []
+    for label, part in table.groupby("label", sort=False):
+        rows = part.to_dict("records")
+        lines.append(f"{label}: {'; '.join(f'{place(row)} {interval(row)}' for row in rows)}.")
+    return "\n".join([*lines, f"Video, CT and both: {conclusions(table)}.", *unanswered(table)])
+
+
+TWO_D = Question(
+    "two_d",
+    "3D networks minus 2D ones",
+    COLUMNS,
+    compute_two_d,
+    _no_two_d,
+    say_two_d,
+    lambda study, table: figures.contrast_forest(
+        table, f"3D from {table['init'].iloc[0]} − the 2D arm named", table["margin"].iloc[0]
+    ),
+    "Test AUROC of the averaged 3D networks minus that of each 2D network, with intervals",
+    forest_caption,
+)
+DOMAIN = Question(
+    "domain",
+    "Video, CT and both as what is pretrained on",
+    COLUMNS,
+    compute_domain,
+    _no_domain,
+    say_domain,
+    lambda study, table: figures.contrast_forest(
+        table, "the first init − the second", table["margin"].iloc[0]
+    ),
+    "Difference in test AUROC between video, CT and both as pretraining, with intervals",
+    forest_caption,
+)

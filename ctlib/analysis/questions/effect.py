@@ -1,0 +1,164 @@
+"""Does the init help, per network and averaged; and does it at every size of the training set?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ctlib.analysis.question import Question
+from ctlib.analysis.study import GRID, Study
+from ctlib.analysis.text import (
+    capital,
+    conclusions,
+    forest_caption,
+    interval,
+    listed,
+    place,
+    spanned,
+    unanswered,
+    who,
+)
+from ctlib.core.text import counted
+from ctlib.metrics import stats
+from ctlib.visualization import figures
+from ctlib.visualization.figures.style import percent
+
+
+def lacking(study: Study, *inits: str) -> str:
+    """A sentence where the grid lacks an init that is asked for, or ''."""
+    absent = [init for init in inits if init not in study.inits]
+    if not absent:
+        return ""
+    return f"No answer: the grid holds no run from {listed(absent, 'or')}; add it to `inits` of {GRID}."
+
+
+def _both(study: Study) -> str:
+    return lacking(study, study.baseline, study.compared)
+
+
+# ---- per network, per task, averaged -----------------------------------------------------
+
+
+def say_help(table: pd.DataFrame) -> str:
+    """Averages with their intervals, single networks counted, and what a next network would do.
+
+    Args:
+        table: `Study.gains`.
+    """
+    means = table[table["backbone"].str.startswith(stats.MEAN_OF)]
+    single = table.drop(means.index)
+    lines = []
+    if len(means):
+        first = means.iloc[0]
+        gains = "; ".join(f"{place(row)} {interval(row)}" for row in means.to_dict("records"))
+        lines.append(f"{capital(first['backbone'])}, {first['init']} minus {first['baseline']}: {gains}.")
+        lines += unanswered(means)
+    if len(single):
+        lines.append(f"Single networks: {conclusions(single)}.")
+    known = means[means["p_next"].notna()]
+    if len(known):
+        chances = [
+            f"{row.p_next:.2f} ({row.low_p_next:.2f} to {row.high_p_next:.2f}, {place(row._asdict())})"
+            for row in known.itertuples()
+        ]
+        lines.append(
+            f"A next network would gain with a probability of {listed(chances)}, if its effect is drawn as "
+            f"those of these {spanned(known['n_networks'])} were: exchangeable, and normal between networks."
+        )
+    return "\n".join(lines)
+
+
+# ---- at every fraction -------------------------------------------------------------------
+
+
+def compute_fractions(study: Study) -> pd.DataFrame:
+    """The averaged effects, and how many exams the init is worth at each fraction.
+
+    Returns:
+        Columns of `effects`, n_exams (mean training exams), equal_exams (exams at which the baseline is as
+        good), ratio, low_ratio, high_ratio, extrapolated, reason_worth.
+    """
+    first, second = (stats.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
+    worth = stats.worth(study.runs, study.predictions, first, second, study.how, study.rule)
+    renamed = worth.rename(columns={"low": "low_ratio", "high": "high_ratio", "reason": "reason_worth"})
+    kept = ["n_exams", "equal_exams", "ratio", "low_ratio", "high_ratio", "extrapolated", "reason_worth"]
+    return study.mean_gains.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")
+
+
+def say_fractions(table: pd.DataFrame) -> str:
+    """For each task the effect at each fraction, and what the init is worth in exams.
+
+    Args:
+        table: from `compute_fractions`.
+    """
+    lines = []
+    for task, part in table.groupby("task", sort=False):
+        init, baseline = part[["init", "baseline"]].iloc[0]
+        effects = "; ".join(
+            f"{percent(row['fraction'])} ({_exams(row)}) {interval(row)}" for row in part.to_dict("records")
+        )
+        lines.append(f"{task}, {init} minus {baseline} by share of the training patients: {effects}.")
+        lines += [_worth(row) for row in part.to_dict("records")]
+    return "\n".join(lines)
+
+
+def _exams(row: dict) -> str:
+    return "exams not known" if pd.isna(row["n_exams"]) else counted(round(row["n_exams"]), "exam")
+
+
+def _worth(row: dict) -> str:
+    low, side = row["low_ratio"], f"{row['init']} with {_exams(row)}"
+    if pd.isna(row["equal_exams"]):
+        if round(low, 1) > 0:
+            return (
+                f"{side} is as good as {row['baseline']} with at least {low:.1f} times as many; how many at "
+                f"most is not measurable: {row['reason_worth']}."
+            )
+        where = f"{row['init']} is worth in exams at {percent(row['fraction'])}"
+        return f"What {where} is not measurable: {row['reason_worth']}."
+    beyond = ", beyond the fractions that were run" if row["extrapolated"] else ""
+    ends = "no interval" if pd.isna(low) else f"{low:.1f} to {row['high_ratio']:.1f}"
+    return (
+        f"{side} is as good as {row['baseline']} with {row['equal_exams']:,.0f}: "
+        f"{row['ratio']:.1f} times as many ({ends}){beyond}."
+    )
+
+
+HELP = Question(
+    "help",
+    "Effect of the init, by task, fraction and network",
+    (
+        "task",
+        "fraction",
+        "backbone",
+        "auroc_baseline",
+        "auroc_init",
+        "effect",
+        "low",
+        "high",
+        "p_holm",
+        "reason",
+    ),
+    lambda study: study.gains,
+    _both,
+    say_help,
+    lambda study, table: figures.effect_forest(table, table["margin"].iloc[0]),
+    "Effect of the init on test AUROC with its interval, by task, fraction and network",
+    forest_caption,
+)
+FRACTIONS = Question(
+    "fractions",
+    "Effect and worth in exams, by share of the training patients",
+    (
+        "task", "fraction", "n_exams", "auroc_baseline", "auroc_init", "effect", "low", "high", "equal_exams",
+        "ratio", "low_ratio", "high_ratio", "extrapolated",
+    ),
+    compute_fractions,
+    _both,
+    say_fractions,
+    lambda study, table: figures.effect_by_fraction(table),
+    "Effect of the init on test AUROC by number of training exams, one panel a task, with its interval",
+    lambda table: (
+        f"Mean over networks with {percent(table['level'].iloc[0])} intervals over patients and seeds; faint "
+        f"dots are single seeds. {capital(who(table))}."
+    ),
+)  # fmt: skip

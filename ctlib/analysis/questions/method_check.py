@@ -1,0 +1,137 @@
+"""The method itself on trial: the questions of the plan about data whose truth is known, and the register.
+
+The plan gives each question its arms, rule, margin and the word with which the method passes
+(`ctlib.analysis.preregistration.Asked`). All averaged networks of the plan count, and its seeds. The method passes if
+every question that has a wanted word ends with it: all must hold at once, so no correction is due.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ctlib.analysis.attempts import attempts
+from ctlib.analysis.preregistration import Asked
+from ctlib.analysis.study import Study
+from ctlib.analysis.text import listed
+from ctlib.core.text import counted
+from ctlib.metrics import stats
+from ctlib.visualization import figures
+from ctlib.visualization.figures.style import percent, signed
+
+ASKED = {"superiority": "effect", "trend": "trend", "equivalence": "null"}
+"""What `stats.decide` is asked, by the plan's rule."""
+MEETS, FAILS, TOLD = "as wanted", "not as wanted", "told only"
+
+
+def method(study: Study) -> pd.DataFrame:
+    """The questions of a study's plan, answered.
+
+    Args:
+        study: the study; its plan's networks and seeds are used, whatever else it averages.
+
+    Returns:
+        A row a question: key, text, rule, task, fraction, statistic (its arms), effect, low, high (at the
+        plan's level), low_equivalence, high_equivalence, p_value, p_equivalence, margin, word, wanted,
+        verdict (`MEETS`, `FAILS` or `TOLD`), level, networks (sums by network), n_networks, population,
+        n_patients, n_positive, n_seeds, reason. Without rows where there is no plan or it asks nothing.
+    """
+    asked = study.plan.questions if study.plan else []
+    return pd.DataFrame([_row(study, question) for question in asked])
+
+
+def _row(study: Study, asked: Asked) -> dict[str, Any]:
+    plan = study.plan
+    assert plan is not None
+    found = stats.combination(
+        study.runs, study.predictions, asked.task, asked.fraction, plan.averaged, plan.seeds, asked.weights,
+        study.how, study.rule,
+    )  # fmt: skip
+    estimate = found.estimate
+    decision = stats.decide(
+        estimate.value, estimate.se, estimate.freedom, asked.margin, plan.level, ASKED[asked.rule]
+    )
+    verdict = TOLD if not asked.wanted else MEETS if decision.word == asked.wanted else FAILS
+    row: dict[str, Any] = {"key": asked.key, "text": asked.text, "rule": asked.rule, "task": asked.task}
+    row |= {"fraction": asked.fraction, "statistic": _statistic(asked), "effect": estimate.value}
+    names = ("low", "high", "low_equivalence", "high_equivalence", "p_value", "p_equivalence", "margin")
+    row |= {name: getattr(decision, name) for name in names}
+    row |= {"word": decision.word, "wanted": asked.wanted, "verdict": verdict, "level": plan.level}
+    by_network = ", ".join(f"{name} {signed(value, 3)}" for name, value in found.by_network.items())
+    row |= {"networks": by_network, "n_networks": len(plan.averaged), "population": plan.population}
+    return row | found.counts | {"reason": estimate.reason}
+
+
+def _statistic(asked: Asked) -> str:
+    """The arms of a question as people write them."""
+    if not asked.doses:
+        return " − ".join(asked.inits)
+    doses = (f"{init} {dose:g}" for init, dose in zip(asked.inits, asked.doses, strict=True))
+    return f"slope over {listed(doses)}"
+
+
+def passes(table: pd.DataFrame) -> bool:
+    """Whether every question with a wanted word ended with it, and there is one."""
+    judged = table[table["wanted"] != ""] if len(table) else table
+    return bool(len(judged) and (judged["verdict"] == MEETS).all())
+
+
+def say_method(table: pd.DataFrame) -> list[str]:
+    """What the method's questions found, a sentence each; first whether it passes.
+
+    Args:
+        table: from `method`.
+    """
+    if table.empty:
+        return ["This profile asks nothing of the method itself: the truth about its patients is not known."]
+    failed = table[table["verdict"] == FAILS]
+    judged = table[table["wanted"] != ""]
+    head = f"Method check ({table['population'].iloc[0]})"
+    if passes(table):
+        lines = [f"{head}: passed; {counted(len(judged), 'question')} ended as the plan wants."]
+    else:
+        wrong = listed(f"{row.key} is {row.word}, not {row.wanted}" for row in failed.itertuples())
+        lines = [f"{head}: not passed; {wrong}."]
+    return lines + [_sentence(row) for row in table.to_dict("records")]
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    place = f"{row['task']}, {percent(row['fraction'])} of the training patients"
+    if row["reason"]:
+        return f"{row['text']} No answer: {row['reason']} ({place})."
+    ends = f"{signed(row['low'], 3)} to {signed(row['high'], 3)}"
+    who = f"{row['n_networks']} networks, {row['n_seeds']} seeds, {row['n_patients']} test patients"
+    return (
+        f"{row['text']} {row['word'].capitalize()}: {row['statistic']} is {signed(row['effect'], 3)} "
+        f"({ends}) in AUROC; {place}; {who}."
+    )
+
+
+def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
+    """Show the answers as a figure and a table, and the register of attempts.
+
+    Args:
+        study: the study.
+        table: from `method`.
+        profile: whose register is shown.
+    """
+    known = table[table["low"].notna()] if len(table) else table
+    if len(known):
+        level = percent(known["level"].iloc[0])
+        lines = known.assign(label=known["key"], init=known["key"])
+        named = "; ".join(f"{row.key}: {row.statistic}, margin {row.margin:g}" for row in known.itertuples())
+        figures.show(
+            figures.contrast_forest(lines, "as said below", 0.0),
+            alt="Answers to the questions about the method, with intervals",
+            caption=f"Mean over {known['n_networks'].iloc[0]} networks with {level} intervals over networks "
+            f"like these, seeds and patients. {named}.",
+        )
+    if len(table):
+        shown = ["key", "effect", "low", "high", "margin", "word", "wanted", "networks"]
+        figures.table(table[shown], "The questions about the method, by the plan's rules")
+    if study.plan and study.plan.questions:
+        rows = pd.DataFrame(attempts(profile))
+        if len(rows):
+            rows["plan"] += rows["plan"].map({study.plan.hash: " (this one)"}).fillna("")
+        figures.table(rows, "Register: each time that the runs of a plan were made for a report")

@@ -1,0 +1,192 @@
+"""What the findings are made from: the tables of a grid, and how they are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import pandas as pd
+
+from ctlib.analysis.preregistration import Prespecified
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
+from ctlib.metrics import stats
+from ctlib.models.registry import Size, spec
+from ctlib.training.run import clip_settings, read_run
+from ctlib.visualization import summary_tables
+
+GRID = "03_finetune_grid"
+"""The notebook that computes the runs; sentences about what is missing name its parameters."""
+NETWORK_COSTS = ["backbone", "multiply_adds_g", "kept_mb"]
+"""Columns of `Study.costs`: network, 10^9 multiply-adds a clip, MB kept of a clip in training."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The tables of a grid, and how they are compared.
+
+    Args:
+        runs: table `runs`.
+        predictions: table `predictions`.
+        curves: table `curves`.
+        costs: columns `NETWORK_COSTS`, one row a network; may be empty.
+        plan: what was fixed beforehand; None where nothing was.
+        baseline: init that is subtracted.
+        compared: init that is looked at.
+        averaged: 3D networks that are averaged.
+        rule: exam score from clip scores.
+        how: replicates, seed and level of the intervals.
+        target: validation AUROC of which the speed of learning is measured.
+        cam_backbones: networks whose Grad-CAM is looked at.
+        work: where runs, volumes and tables of cohorts lie; None where there are only these tables.
+    """
+
+    runs: pd.DataFrame
+    predictions: pd.DataFrame
+    curves: pd.DataFrame
+    costs: pd.DataFrame
+    plan: Prespecified | None
+    baseline: str
+    compared: str
+    averaged: list[str]
+    rule: str = "max"
+    how: stats.Bootstrap = field(default_factory=stats.Bootstrap)
+    target: float = 0.7
+    cam_backbones: list[str] = field(default_factory=list)
+    work: Workspace | None = None
+
+    @classmethod
+    def of(cls, work: Workspace, **settings: Any) -> Study:
+        """The study of a workspace.
+
+        Args:
+            work: where the tables lie.
+            settings: the fields that are no tables.
+
+        Raises:
+            MissingInput: a table is missing; the sentence names the notebook that writes it.
+        """
+        read = {
+            name: tables.read(name, work.require(work.table(name), GRID))
+            for name in ("runs", "predictions", "curves")
+        }
+        return cls(**read, work=work, costs=network_costs(work, read["runs"]), **settings)
+
+    @property
+    def margin(self) -> float:
+        """Differences below it are of no consequence; 0 where no plan says so."""
+        return self.plan.margin if self.plan else 0.0
+
+    @property
+    def inits(self) -> list[str]:
+        """Inits of the grid, in its order."""
+        return list(dict.fromkeys(self.runs["init"]))
+
+    @cached_property
+    def two_d(self) -> list[str]:
+        """Networks of the grid that see slices one by one, whatever they make of them."""
+        return [b for b in dict.fromkeys(self.runs["backbone"]) if spec(b).dims == 2]
+
+    def networks_from(self, *inits: str) -> list[str]:
+        """The averaged networks that the grid holds from each of these inits."""
+        held = {(row.backbone, row.init) for row in self.runs.itertuples()}
+        return [b for b in self.averaged if all((b, init) in held for init in inits)]
+
+    @cached_property
+    def run_aurocs(self) -> pd.DataFrame:
+        """`stats.run_aurocs`."""
+        return stats.run_aurocs(self.runs, self.predictions, self.rule)
+
+    @cached_property
+    def arm_aurocs(self) -> pd.DataFrame:
+        """`stats.arm_aurocs`."""
+        return stats.arm_aurocs(self.runs, self.predictions, self.how, self.rule)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """Table `effects`: what the compared init gains over the baseline."""
+        return stats.effects(
+            self.runs, self.predictions, self.baseline, self.compared, self.averaged, self.how, self.rule,
+            self.margin,
+        )  # fmt: skip
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Table `effects` with level, margin and by_seed; see `contrasts`."""
+        found = self.effects
+        seeds = [self.by_seed(row.task, row.fraction, self._gain(row.backbone)) for row in found.itertuples()]
+        return found.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
+
+    def _gain(self, backbone: str) -> stats.Contrast:
+        """The comparison of a row of `effects`."""
+        members = self.averaged if backbone.startswith(stats.MEAN_OF) else [backbone]
+        first, second = (stats.arms_of(members, init) for init in (self.compared, self.baseline))
+        return stats.Contrast(backbone, first, second)
+
+    @property
+    def mean_gains(self) -> pd.DataFrame:
+        """The rows of `gains` that average networks."""
+        return self.gains[self.gains["backbone"].str.startswith(stats.MEAN_OF)].reset_index(drop=True)
+
+    def contrasts(self, wanted: Sequence[stats.Contrast]) -> pd.DataFrame:
+        """`stats.contrasts` of this study, but for tasks that have no run of one side.
+
+        Args:
+            wanted: the comparisons.
+
+        Returns:
+            As `stats.contrasts`, with label (the name of the comparison), level, margin, and by_seed: what
+            each seed gave, joined by blanks.
+        """
+        table = stats.contrasts(self.runs, self.predictions, wanted, self.how, self.rule, self.margin)
+        named = {contrast.name: contrast for contrast in wanted}
+        held = set(self.runs[["task", "backbone", "init"]].itertuples(index=False, name=None))
+        rows = [
+            row
+            for row in table.to_dict("records")
+            if all(
+                any((row["task"], *arm) in held for arm in side)
+                for side in (named[row["contrast"]].first, named[row["contrast"]].second)
+            )
+        ]
+        seeds = [self.by_seed(row["task"], row["fraction"], named[row["contrast"]]) for row in rows]
+        kept = pd.DataFrame(rows, columns=table.columns).rename(columns={"contrast": "label"})
+        return kept.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
+
+    def by_seed(self, task: str, fraction: float, contrast: stats.Contrast) -> str:
+        """What each seed gave, joined by blanks; none of a seed that lacks a run."""
+        found = self.run_aurocs
+        found = found[(found["task"] == task) & (found["fraction"] == fraction)]
+        arms = found.groupby(["seed", "backbone", "init"])["auroc"].agg(
+            lambda folds: folds.mean(skipna=False)
+        )
+        wide = arms.unstack(["backbone", "init"])
+        first, second = (
+            wide.reindex(columns=pd.MultiIndex.from_tuples(side)).mean(axis=1, skipna=False)
+            for side in (contrast.first, contrast.second)
+        )
+        return " ".join(f"{value:.4f}" for value in (first - second).dropna())
+
+
+def network_costs(work: Workspace, runs: pd.DataFrame) -> pd.DataFrame:
+    """What each network of the runs costs, for the clips that its first finished run saw.
+
+    Args:
+        work: where the folders of the runs lie; networks without one are left out.
+        runs: table `runs`.
+
+    Returns:
+        Columns `NETWORK_COSTS`.
+    """
+    rows = []
+    for key, part in runs[runs["status"] == "finished"].groupby("backbone", sort=False):
+        there = [name for name in part["run_id"] if (work.runs / name / "run.json").is_file()]
+        if there:
+            run = read_run(work, there[0])
+            clip, size = clip_settings(run), cast(Size, run.size)
+            shape = (clip.length, clip.crop_px, clip.crop_px)
+            found = summary_tables.networks([str(key)], size, shape, clip.n_channels).iloc[0]
+            rows.append((str(key), found["multiply-adds, G"], found["kept, MB"]))
+    return pd.DataFrame(rows, columns=NETWORK_COSTS)

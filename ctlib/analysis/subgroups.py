@@ -1,0 +1,297 @@
+"""AUROC and the effect of an init in subgroups: by slice thickness, kernel, maker, size and agreement.
+
+Two kinds of groups. What every exam has (thickness, kernel, maker) splits all exams: a group is compared
+within itself. What only disease has (how large the largest nodule is, how many readers marked one, how many
+mm of slices are labelled) splits the exams with disease: each part is set against all exams without, so such
+groups share their exams without disease. Numbers are split in thirds of the test exams.
+
+Nothing here was planned for: groups are many, small and not drawn at random, so a group that differs is a
+question and no finding. The interaction of a group is its effect less that of the other exams (of the second
+kind: of the other exams with disease), on the same drawn patients; its p values are Holm's over all groups of
+a task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.cohort import task
+from ctlib.datasets.contours import measured
+from ctlib.metrics import study_scores
+from ctlib.metrics.stats import Bootstrap, arms_of, holm
+from ctlib.metrics.stats.bootstrap import Draws, Exams
+from ctlib.metrics.stats.crossed_ci import Array, Estimate, for_these
+from ctlib.metrics.stats.runs_table import shown, tasks, with_fold
+from ctlib.training.run import read_table
+
+LEAST = 5
+"""Patients with disease, and without, below which a group has no interval: four patients of a class have
+some thirty different draws."""
+UNKNOWN = "not stated"
+PARTS = 3
+"""Parts into which numbers are split."""
+OF_ALL = {"thickness_mm": "slice thickness", "kernel": "kernel", "manufacturer": "maker"}
+"""Columns of table `series` by which all exams are split."""
+OF_DISEASE = {"diameter_mm": "nodule size", "n_readers": "readers who agree", "extent_mm": "labelled extent"}
+"""What the exams with disease are split by."""
+COLUMNS = ["task", "fraction", "by", "group", "auroc_baseline", "auroc_init", "effect", "low", "high"]
+COLUMNS += ["interaction", "low_interaction", "high_interaction", "p_value", "p_holm"]
+COLUMNS += ["n_patients", "n_positive", "n_seeds", "n_networks", "reason"]
+
+
+def thirds(values: pd.Series, unit: str = "mm") -> pd.Series:
+    """The part of its numbers that each number is in, as text: three with about as many, equal ones together.
+
+    >>> thirds(pd.Series([1.0, 1.0, 2.0, 2.5, 5.0, None])).tolist()
+    ['1 mm', '1 mm', '2 to 2.5 mm', '2 to 2.5 mm', '5 mm', 'not stated']
+    """
+    numbers = values.astype("float64")
+    known = numbers.dropna()
+    named = pd.Series(UNKNOWN, index=values.index)
+    if known.empty:
+        return named
+    ranks = known.rank(method="min") - 1  # equal numbers share the lowest place
+    part = (ranks * PARTS / len(known)).astype(int)
+    for _, members in known.groupby(part):
+        ends = dict.fromkeys(f"{end:.3g}" for end in (members.min(), members.max()))
+        named[members.index] = f"{' to '.join(ends)} {unit}"
+    return named
+
+
+def traits(workspace: Workspace, name: str, studies: Sequence[str]) -> pd.DataFrame:
+    """What the exams of a task are split by.
+
+    Args:
+        workspace: where the cohort's tables lie.
+        name: of the task.
+        studies: exams; thirds are of these.
+
+    Returns:
+        One row an exam: study, and a column a value of `OF_ALL` and `OF_DISEASE`, the name of the exam's
+        group; of `OF_DISEASE` empty for exams without disease, and where nobody drew a contour.
+
+    Raises:
+        MissingInput: a table is missing.
+    """
+    cohort = task(name).cohort
+    series, slices, marks = (read_table(workspace, table, cohort) for table in ("series", "slices", "marks"))
+    series = series[series["study_uid"].isin(list(studies))]
+    labelled = slices[slices["label"] == 1].groupby("series_uid").size()
+    extent = series["series_uid"].map(labelled) * series["spacing_z_mm"]
+    largest = measured(marks, series).groupby("series_uid")[["diameter_mm", "n_readers"]].max()
+    exams = series.join(largest, on="series_uid").assign(extent_mm=extent)
+    ill = exams["label"].fillna(0) == 1
+    readers = exams["n_readers"].map(lambda n: f"{n:.0f} readers", na_action="ignore")
+    made = {
+        "slice thickness": thirds(exams["thickness_mm"]),
+        "kernel": exams["kernel"].fillna(UNKNOWN),
+        "maker": exams["manufacturer"].fillna(UNKNOWN),
+        "nodule size": thirds(exams["diameter_mm"].where(ill)).where(ill & exams["diameter_mm"].notna()),
+        "readers who agree": readers.where(ill),
+        "labelled extent": thirds(exams["extent_mm"].where(ill)).where(ill & exams["extent_mm"].notna()),
+    }
+    return pd.DataFrame({"study": exams["study_uid"], **made}).drop_duplicates("study", ignore_index=True)
+
+
+def subgroup_effects(
+    workspace: Workspace,
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    baseline: str,
+    init: str,
+    averaged: Sequence[str],
+    how: Bootstrap,
+    rule: str = "max",
+) -> pd.DataFrame:
+    """AUROCs, the effect of an init and its interaction in every subgroup, at the largest fraction of a task.
+
+    Args:
+        workspace: where the cohorts' tables lie.
+        runs: table `runs`.
+        predictions: table `predictions`.
+        baseline: init that is subtracted.
+        init: init that is looked at.
+        averaged: networks whose mean it is.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+
+    Returns:
+        A row for each task, trait (`by`) and group: auroc_baseline, auroc_init, effect with low and high,
+        interaction with low_interaction and high_interaction, p_value, p_holm, n_patients, n_positive,
+        n_seeds, n_networks, reason. NaN with a reason where a group, or the exams it is compared with, has
+        fewer than `LEAST` patients of a class, and everywhere where a run is missing.
+
+    Raises:
+        MissingInput: a table is missing.
+        ValueError: see `stats.run_aurocs`.
+    """
+    rows: list[dict[str, Any]] = []
+    about: dict[str, Any]
+    for name, one in tasks(runs, predictions, rule, how).items():
+        fraction = one.fractions()[-1]
+        seeds, sides = one.seeds(fraction), [arms_of(averaged, side) for side in (baseline, init)]
+        about = {"task": name, "fraction": fraction, "n_seeds": len(seeds), "n_networks": len(averaged)}
+        why = shown([text for side in sides for text in one.problems(side, fraction, seeds)])
+        why = why or one.exams.few
+        part = runs[(runs["task"] == name) & (runs["fraction"] == fraction) & runs["seed"].isin(seeds)]
+        scored = _Scored(part, predictions, averaged, (baseline, init), how, rule) if not why else None
+        studies = predictions.loc[
+            predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test"), "study"
+        ]
+        groups = traits(workspace, str(name), studies.unique())
+        rows += [about | row for row in _groups(groups, scored, how.level, why)]
+    for row, p in zip(rows, holm([float(row["p_value"]) for row in rows]), strict=True):
+        row["p_holm"] = p
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+class _Scored:
+    """The exams of a task, their draws, and the scores of two inits.
+
+    Args:
+        runs: rows of table `runs` of one task and fraction, all finished and scored.
+        predictions: table `predictions`.
+        averaged: networks.
+        inits: baseline, and the init that is looked at.
+        how: replicates and seed.
+        rule: of `metrics.study_scores`.
+    """
+
+    def __init__(
+        self,
+        runs: pd.DataFrame,
+        predictions: pd.DataFrame,
+        averaged: Sequence[str],
+        inits: tuple[str, str],
+        how: Bootstrap,
+        rule: str,
+    ) -> None:
+        runs = with_fold(runs[runs["backbone"].isin(list(averaged)) & runs["init"].isin(inits)])
+        chosen = predictions[predictions["run_id"].isin(runs["run_id"]) & (predictions["split"] == "test")]
+        exams = study_scores(chosen, rule).merge(
+            runs[["run_id", "backbone", "init", "seed", "fold"]], on="run_id"
+        )
+        wide = exams.pivot(
+            index=["patient_id", "study", "label", "fold"],
+            columns=["init", "backbone", "seed"],
+            values="score",
+        )
+        self.frame = wide.index.to_frame(index=False)
+        self.times = Exams(self.frame).draw(how.n_replicates, np.random.default_rng(how.seed)).times
+        shape = (len(averaged), runs["seed"].nunique())
+        self._sides = [
+            wide[side].sort_index(axis=1).to_numpy(np.float64).T.reshape(*shape, -1) for side in inits
+        ]
+
+    def few(self, rows: NDArray[np.bool_]) -> str:
+        """Why a group has no interval, or ''."""
+        ill = self.frame[rows].groupby("patient_id")["label"].max()
+        n_ill, n_well = int(ill.sum()), int((1 - ill).sum())
+        if min(n_ill, n_well) < LEAST:
+            return f"{n_ill} patients with disease and {n_well} without; {LEAST} of each are needed"
+        return Exams(self.frame[rows]).one_class()
+
+    def effect(self, rows: NDArray[np.bool_]) -> tuple[list[Array], list[Array], float]:
+        """AUROCs of both inits among some exams: values, replicates, and degrees of freedom of patients.
+
+        A draw that holds no exam of a class in the group has no AUROC: NaN.
+        """
+        exams, times = Exams(self.frame[rows].reset_index(drop=True)), self.times[rows]
+        pairs = []
+        for _, members in exams.folds:
+            ill = exams.label[members] == 1
+            counts = [times[members][one].sum(axis=0, dtype=np.float64) for one in (ill, ~ill)]
+            pairs.append(counts[0] * counts[1])
+        draws = Draws(times, tuple(pairs))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values, drawn = (
+                [
+                    np.array([[of(score[rows]) for score in network] for network in side])
+                    for side in self._sides
+                ]
+                for of in (exams.auroc, lambda score: exams.resampled(score, draws))
+            )
+        scored = [np.mean([exams.influence(score[rows]) for score in np.concatenate(side)], axis=0)
+                  for side in self._sides]  # fmt: skip
+        return values, drawn, exams.freedom(scored[1] - scored[0])
+
+
+def _groups(groups: pd.DataFrame, scored: _Scored | None, level: float, why: str) -> list[dict[str, Any]]:
+    """The rows of a task; `why` says why none has values."""
+    rows = []
+    for by in groups.columns.drop("study"):
+        for group in sorted(groups[by].dropna().unique(), key=_number):
+            row: dict[str, Any] = {"by": by, "group": group, "reason": why}
+            row |= dict.fromkeys(COLUMNS[4:14], math.nan)
+            if scored is not None:
+                trait = scored.frame["study"].map(groups.set_index("study")[by])
+                ill, inside = (scored.frame["label"] == 1).to_numpy(), (trait == group).to_numpy()
+                others = trait.notna().to_numpy() & ~inside
+                if by in OF_DISEASE.values():
+                    inside, others = inside | ~ill, others | ~ill
+                row |= _estimated(scored, inside, others, level)
+                members = scored.frame[inside].groupby("patient_id")["label"].max()
+                row |= {"n_patients": len(members), "n_positive": int(members.sum())}
+            rows.append(row)
+    return rows
+
+
+def _number(group: str) -> tuple[float, str]:
+    """Groups of numbers in their order, then the others by name."""
+    first = group.split(" ")[0]
+    return (float(first) if first.replace(".", "", 1).isdigit() else math.inf, group)
+
+
+def _estimated(
+    scored: _Scored, inside: NDArray[np.bool_], others: NDArray[np.bool_], level: float
+) -> dict[str, Any]:
+    """The estimated columns of a group, and why some are empty."""
+    if reason := scored.few(inside):
+        return {"reason": reason}
+    values, drawn, freedom = scored.effect(inside)
+    effect = _estimate(values[1] - values[0], drawn[1] - drawn[0], freedom)
+    found = effect.interval(level)
+    row = {"auroc_baseline": float(values[0].mean()), "auroc_init": float(values[1].mean())}
+    row |= {"effect": found.value, "low": found.low, "high": found.high}
+    if reason := scored.few(others):
+        return row | {"reason": found.reason or f"nothing to compare with: {reason}"}
+    beside, drawn_beside, freedom_beside = scored.effect(others)
+    change = _estimate(
+        values[1] - values[0] - (beside[1] - beside[0]),
+        drawn[1] - drawn[0] - (drawn_beside[1] - drawn_beside[0]),
+        min(freedom, freedom_beside),
+    )
+    ends = change.interval(level)
+    row |= {"interaction": ends.value, "low_interaction": ends.low, "high_interaction": ends.high}
+    return row | {"p_value": change.p_value, "reason": found.reason or ends.reason}
+
+
+def _estimate(values: Array, drawn: Array, freedom: float) -> Estimate:
+    """`for_these` of the draws that have a value: those with exams of both classes in the groups."""
+    return for_these(values, drawn[..., np.isfinite(drawn).all(axis=(0, 1))], freedom)
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """What the groups say, one sentence a task: how many there are, how many differ after Holm, and which.
+
+    Args:
+        table: result of `subgroup_effects`.
+    """
+    said = []
+    for name, part in table.groupby("task", sort=False):
+        asked = part[part["p_holm"].notna()]
+        apart = asked[asked["p_holm"] < 0.05]
+        text = f"{name}: {len(part)} groups, {len(asked)} of them large enough for an interaction; "
+        which = "; ".join(f"{row.by} {row.group}" for row in apart.itertuples())
+        text += f"{len(apart)} differ from the others after Holm's correction" + (
+            f": {which}" if which else ""
+        )
+        said.append(f"{text}. None was planned: a group that differs is a question, not a finding.")
+    return said

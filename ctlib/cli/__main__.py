@@ -1,0 +1,261 @@
+"""The command line: `python -m ctlib --help`. What is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ctlib import __version__
+from ctlib.analysis import preregistration
+from ctlib.cli import grid
+from ctlib.cli.data import COMMANDS, Refused, identity_at, load, show
+from ctlib.core import parameters
+from ctlib.core.pseudonyms import DEFAULT_KEY
+from ctlib.core.workspace import HOME, Places, Workspace, shown
+from ctlib.grid import maintenance
+
+STOPPED = "Stopped. What was finished stays; the same command goes on from there."
+
+
+def _workspace(profile: str, places: Places) -> Workspace:
+    return Workspace.at(next(iter(load(profile, (), places).values()))["work_dir"])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ctlib")
+def cli() -> None:
+    """Does a 3D network that has seen natural video learn chest-CT tasks from fewer labelled patients?
+
+    Four notebooks answer it; `run` executes them with the parameters of a profile (a folder of
+    params/) and writes their reports. What was computed before is never computed again.
+
+    \b
+    Begin with      run demo; then open reports/demo/index.html
+    Your own data   scan data; run folder
+    Real CT         fetch, prepare, verify, run
+    A large grid    plan, run or worker, runs, retry, prune
+
+    Each command has a --help of its own; the README says more.
+    """
+
+
+for command in (*COMMANDS, *grid.COMMANDS):
+    cli.add_command(command)
+
+
+@cli.command(short_help="Execute the notebooks of a profile and write its reports.")
+@click.argument("profile")
+@click.option(
+    "--only", multiple=True, metavar="NOTEBOOK", help="Run only this notebook: 03, or its name. Repeatable."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NOTEBOOK.KEY=VALUE",
+    help="Change a parameter: 03_finetune_grid.seeds='[0]'. Without NOTEBOOK: in every notebook that has it. "
+    "Repeatable.",
+)
+@click.pass_obj
+def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Execute the notebooks of PROFILE and write reports/PROFILE/index.html.
+
+    \b
+    python -m ctlib run demo
+    python -m ctlib run demo --only 03 --only 04 --set 03_finetune_grid.seeds='[0]'
+
+    All parameters of all notebooks are checked before anything runs.
+    """
+    values = load(profile, overrides, places)
+    try:
+        preregistration.require(profile, places)
+    except parameters.ParameterError as error:
+        raise Refused(str(error)) from error
+    names = _chosen(profile, only, list(values), places)
+    from ctlib.cli import notebooks, reports
+    from ctlib.core.console import Bar
+
+    bar = Bar(len(names))
+    for position, name in enumerate(names, start=1):
+        failed = None
+        with bar.notebook(name, position, notebooks.progress_path(name, values[name])) as on_section:
+            try:
+                notebooks.execute(name, values[name], on_section, places)
+            except notebooks.NotebookFailed as error:
+                failed = str(error)
+        story, _ = _report(profile, name, values, places)
+        told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
+        click.echo(f"[{position} of {len(names)}] {told}: {shown(_page(profile, name, places))}")
+        if failed:
+            _index(profile, values, places)
+            raise click.ClickException(failed)
+    click.echo(f"Read {shown(_index(profile, values, places))}")
+
+
+def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places) -> list[str]:
+    """The notebooks to run, in their order."""
+    chosen = []
+    for name in only:
+        found = places.find(name)
+        if found not in names:
+            near = "" if found else parameters.nearest(name, names)
+            raise Refused(f"--only {name}: profile {profile!r} has no such notebook{near}; it has {names}.")
+        chosen.append(found)
+    return [name for name in names if name in chosen] if chosen else names
+
+
+def _page(profile: str, name: str, places: Places) -> Path:
+    return places.reports / profile / f"{name}.html"
+
+
+def _report(
+    profile: str, name: str, values: dict[str, dict[str, Any]], places: Places
+) -> tuple[Any, list[str]]:
+    from ctlib.cli import notebooks, reports, staleness
+
+    try:
+        executed = notebooks.executed_path(name, values[name])
+        stale = staleness.reasons(name, reports.Story.read(executed).book, profile, places)
+        page = _page(profile, name, places)
+        return reports.render(executed, page, profile, list(values), stale), stale
+    except reports.ReportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> Path:
+    from ctlib.cli import notebooks, reports
+
+    try:
+        executed = {name: notebooks.executed_path(name, values[name]) for name in values}
+        page = reports.index(profile, executed, places)
+        reports.profiles(places)
+        return page
+    except reports.ReportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@cli.command(short_help="Write the reports again, without running anything; --pdf prints them.")
+@click.argument("profile")
+@click.option(
+    "--pdf", is_flag=True, help="Also print each report as a PDF, by Chromium where it is installed."
+)
+@click.pass_obj
+def report(places: Places, profile: str, pdf: bool) -> None:
+    """Write the reports of PROFILE again, from the notebooks as they were last executed.
+
+    \b
+    python -m ctlib report demo
+    python -m ctlib report demo --pdf
+
+    It says which reports are stale: older than a table, a parameter, the notebook or the code they were
+    made from. reports/index.html lists all profiles that have reports.
+    """
+    from ctlib.cli import notebooks
+
+    values, pages = load(profile, (), places), []
+    if not any(notebooks.executed_path(name, values[name]).is_file() for name in values):
+        raise Refused(f"profile {profile} was not run here: `python -m ctlib run {profile}` first.")
+    for name in values:
+        if notebooks.executed_path(name, values[name]).is_file():
+            story, stale = _report(profile, name, values, places)
+            pages.append(_page(profile, name, places))
+            told = f", stale: {'; '.join(stale)}" if stale else ""
+            click.echo(f"{name} {story.status}{told}: {shown(pages[-1])}")
+        else:
+            click.echo(f"{name} was not run")
+    pages.append(_index(profile, values, places))
+    if pdf:
+        _print(pages)
+    click.echo(f"Read {shown(pages[-1])}")
+
+
+def _print(pages: Sequence[Path]) -> None:
+    from ctlib.cli import reports
+
+    try:
+        for page in pages:
+            click.echo(shown(reports.print_pdf(page)))
+    except reports.ReportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@cli.command(short_help="List the runs of a profile.")
+@click.argument("profile")
+@click.option("--failed", is_flag=True, help="Only those that failed, with the reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a run.")
+@click.pass_obj
+def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
+    """List the runs of PROFILE that were ever begun, also while a grid computes.
+
+    A row a run: its id, what it is, status, validation AUROC and seconds; with --failed, the last
+    line of its error.
+    """
+    frame = maintenance.listed(_workspace(profile, places), failed)
+    if as_json:
+        click.echo(frame.to_json(orient="records"))
+    elif frame.empty:
+        click.echo("No run has failed." if failed else "No run was begun; notebook 03_finetune_grid does.")
+    else:
+        show(frame.drop(columns="lr" if failed else ["lr", "error"]))
+
+
+@cli.command(short_help="Score the clips of one series with a finished run.")
+@click.argument("run_id")
+@click.argument("series", type=click.Path(path_type=Path))
+@click.option(
+    "--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile whose run it is."
+)
+@click.pass_obj
+def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
+    """Score the clips of SERIES (a folder of DICOM files, or a NIfTI file) with the finished run RUN_ID.
+
+    Writes a table and a figure under work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists
+    the runs. This shows that the machinery works: it is no diagnosis, and for research only.
+    """
+    from ctlib.analysis import predict as predicting
+
+    try:
+        key = load(profile, (), places).get("01_explore_data", {}).get("id_key", DEFAULT_KEY)
+        workspace = _workspace(profile, places)
+        scored = predicting.predict(workspace, run_id, series, identity_at(key, workspace.root))
+    except predicting.PredictError as error:
+        raise Refused(str(error)) from error
+    show(scored.table)
+    for path in scored.files:
+        click.echo(shown(path))
+    click.echo(predicting.DISCLAIMER)
+
+
+def _hush() -> None:
+    """The cell that is interrupted reports to nobody any more; asyncio would complain on leaving."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    _hush()
+    sys.exit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None, places: Places = HOME) -> NoReturn:
+    """Entry point: exits 0, 1 (something failed), 2 (wrong input), 130 (Ctrl-C) or 143 (terminated)."""
+    signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: the kernel is ended, what was shown is kept
+    try:
+        code = cli.main(args=arguments, prog_name="python -m ctlib", standalone_mode=False, obj=places)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _hush()
+        click.echo(STOPPED, err=True)
+        code = 130
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

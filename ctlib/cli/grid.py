@@ -1,0 +1,162 @@
+"""The commands about a grid of runs: plan, retry, prune. `ctlib.cli.__main__` has `runs`, which lists them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ctlib.cli.data import Refused, load, show
+from ctlib.core.workspace import Places, Workspace, shown
+from ctlib.datasets.download.meter import size
+from ctlib.grid import maintenance
+
+DATA, GRID = "01_explore_data", "03_finetune_grid"
+"""Notebooks whose parameters decide what a grid is."""
+
+_set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NOTEBOOK.KEY=VALUE",
+    help="Change a parameter, as in `run`. Repeatable.",
+)
+
+
+def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dict[str, Any], Workspace]:
+    """Parameters of the data and of the grid of a profile, and its workspace."""
+    values = load(profile, overrides, places)
+    if GRID not in values:
+        raise Refused(f"profile {profile!r} has no {GRID}.yaml, which says what the grid is.")
+    both = {**values[GRID], **values.get(DATA, {})}
+    return both, Workspace.at(both["work_dir"])
+
+
+# ---- plan ------------------------------------------------------------------------------
+
+
+@click.command(short_help="Tell what the grid of a profile will take, before anything runs.")
+@click.argument("profile")
+@_set_option
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: the profile's]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
+@click.option(
+    "--no-calibration", is_flag=True, help="Measure nothing: times are assumed, but for known ones."
+)
+@click.option(
+    "--throughput",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="Of the GPU that is assumed where nothing is measured, 10^12 multiply-adds a second.",
+)
+@click.pass_obj
+def plan(
+    places: Places,
+    profile: str,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    as_json: bool,
+    no_calibration: bool,
+    throughput: float | None,
+) -> None:
+    """Runs, time, memory, disk and power of the grid of PROFILE, before anything is computed.
+
+    Each network is timed for some seconds on this device, at the profile's size, clip and batch; what is too
+    large for that is told from multiply-adds, for an assumed GPU. Data need not be there: their size is
+    then taken from what is published of them.
+    """
+    values, workspace = _values(profile, overrides, places)
+    from ctlib.datasets.cohort import CohortError
+    from ctlib.grid.estimate import step_timing, text
+    from ctlib.grid.estimate.profile import plan_of_profile
+
+    rate = step_timing.GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    try:
+        made = plan_of_profile(workspace, profile, values, workers, not no_calibration, rate, tell)
+    except (ValueError, FileNotFoundError, CohortError, step_timing.CalibrationError) as error:
+        raise Refused(str(error)) from error
+    click.echo(json.dumps(text.as_object(made)) if as_json else text.as_text(made))
+
+
+# ---- retry, prune ----------------------------------------------------------------------
+
+
+@click.command(short_help="Let the next grid compute failed runs again.")
+@click.argument("profile")
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@click.option(
+    "--from-start", is_flag=True, help="Forget their last epochs, too: after a loss that was not finite."
+)
+@click.pass_obj
+def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bool) -> None:
+    """Let the next grid of PROFILE compute failed runs again: all, or those of these ids.
+
+    A grid leaves failed runs alone. Their tracebacks are kept as error.previous.txt.
+    """
+    _, workspace = _values(profile, (), places)
+    try:
+        failed = maintenance.retry(workspace, run_ids, from_start)
+    except maintenance.HousekeepingError as error:
+        raise Refused(str(error)) from error
+    if failed.empty:
+        click.echo("No run has failed.")
+        return
+    show(failed[["run_id", "task", "backbone", "init", "fraction", "seed", "error"]])
+    how = "from the beginning" if from_start else "from their last epoch"
+    click.echo(f"{len(failed):,} runs go on {how} with `python -m ctlib run {profile} --only 03`.")
+
+
+@click.command(short_help="Delete checkpoints and weights that no table needs.")
+@click.argument("profile")
+@click.option(
+    "--keep-weights", is_flag=True, help="Keep the weights of finished runs, which `predict` needs."
+)
+@click.option(
+    "--stale", is_flag=True, help="Also of unfinished runs that are not in the profile's grid any more."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_set_option
+@click.pass_obj
+def prune(
+    places: Places, profile: str, keep_weights: bool, stale: bool, yes: bool, overrides: tuple[str, ...]
+) -> None:
+    """Delete checkpoints and weights of the runs of PROFILE that no table needs, after asking.
+
+    Predictions, curves, ledgers and results stay, and whatever an unfinished run goes on from.
+    """
+    values, workspace = _values(profile, overrides, places)
+    from ctlib.grid.estimate.profile import expected
+
+    needed = None
+    if stale:
+        try:
+            found = expected(workspace, values)
+        except (ValueError, FileNotFoundError) as error:
+            raise Refused(str(error)) from error
+        if unknown := found.unknown or found.search_unknown:
+            raise Refused(f"--stale: the runs of the grid have no ids yet: {unknown}")
+        needed = {run.run_id for run in [*found.runs, *found.search]}
+    kinds = maintenance.waste(workspace, keep_weights, needed)
+    if not kinds:
+        click.echo(f"{shown(workspace.runs)} holds nothing that can go.")
+        return
+    for kind in kinds:
+        click.echo(f"{kind.what}: {len(kind.paths):,} files, {size(kind.n_bytes)}")
+    if not yes:
+        click.confirm("Delete them?", abort=True)
+    try:
+        maintenance.delete(kinds)
+    except maintenance.HousekeepingError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{size(sum(kind.n_bytes for kind in kinds))} deleted.")
+
+
+COMMANDS = (plan, retry, prune)

@@ -1,0 +1,155 @@
+"""The index of a profile, and the page of all profiles.
+
+An index holds, for machines, what the page of all profiles says of it: that page is made from the
+indices that lie beside it, wherever they were written.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctlib import __version__
+from ctlib.cli.staleness import reasons
+from ctlib.cli.reports.page import exporter, write
+from ctlib.cli.reports.executed import Story, Thumbnail
+from ctlib.core.workspace import HOME, Places
+
+MAX_FINDINGS = 8
+"""Sentences of a notebook on the index."""
+MAX_PICTURES = 3
+"""Pictures of a notebook on the index."""
+MAX_PICTURE_BYTES = 400_000
+"""Larger pictures are left out of the index."""
+MAX_PICTURES_BYTES = 1_500_000
+"""Of all pictures of an index, which stays below 2 MB; what comes later in a notebook is left out first."""
+_SUMMARY = re.compile(r'<script type="application/json" id="summary">(.*?)</script>', re.DOTALL)
+
+
+def index(profile: str, executed: Mapping[str, Path], places: Places = HOME) -> Path:
+    """Write `index.html` of a profile: what was asked, what was found, what did not run, what is stale.
+
+    Args:
+        profile: its name.
+        executed: the executed copy of each notebook of the profile; it need not be there.
+        places: where reports and parameter files lie.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ReportError: a copy cannot be read, or the page would load something from a network.
+    """
+    stories = {name: Story.read(path) if path.is_file() else None for name, path in executed.items()}
+    pictures = _pictures(stories)
+    entries: list[dict[str, Any]] = []
+    for name, story in stories.items():
+        head = comment(places.params / profile / f"{name}.yaml")
+        entries.append({
+            "name": name, "story": story or Story.read(places.notebooks / f"{name}.ipynb"),
+            "status": story.status if story else "not run", "pictures": pictures[name],
+            "stale": reasons(name, story.book, profile, places) if story else [],
+            "about": head.get("", ""), "expect": head.get("Expect", ""),
+        })  # fmt: skip
+    ran = [story for story in stories.values() if story]
+    answer = next((e for e in reversed(entries) if e["status"] != "not run" and e["story"].findings), None)
+    page = {
+        "profile": profile, "entries": entries, "answer": answer, "version": __version__,
+        "seconds": sum(story.timing.get("duration") or 0 for story in ran),
+        "newest": max((story.started for story in ran if story.started), default=None),
+        "facts": next((s.facts for s in reversed(ran) if "commit" in s.facts), {}),
+        "others": [name for name in present(places) if name != profile],
+        "max_findings": MAX_FINDINGS,
+    }  # fmt: skip
+    target = places.reports / profile / "index.html"
+    text = _template("overview.html.j2").render(**page, summary=_json(_summary(page)))
+    write(target, text)
+    return target
+
+
+def _pictures(stories: Mapping[str, Story | None]) -> dict[str, list[Thumbnail]]:
+    """What is shown of each notebook: first the first picture of each, then the second, ..."""
+    chosen: dict[str, list[Thumbnail]] = {name: [] for name in stories}
+    left = MAX_PICTURES_BYTES
+    for i in range(MAX_PICTURES):
+        for name, story in stories.items():
+            for picture in (story.pictures if story else [])[i : i + 1]:
+                if len(picture.address) <= min(left, MAX_PICTURE_BYTES):
+                    chosen[name].append(picture)
+                    left -= len(picture.address)
+    return chosen
+
+
+def _summary(page: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page of all profiles says of this one."""
+    answer, newest = page["answer"], page["newest"]
+    shown = answer["pictures"][:1] if answer else []
+    return {
+        "about": next((e["about"] for e in page["entries"] if e["about"]), ""),
+        "commit": page["facts"].get("commit", ""),
+        "newest": newest.isoformat() if newest else "",
+        "findings": answer["story"].findings[:MAX_FINDINGS] if answer else [],
+        "answer": answer["story"].title if answer else "",
+        "picture": [[p.address, html.unescape(p.alt), p.is_chart] for p in shown],
+        "notebooks": [
+            {"name": e["name"], "title": e["story"].title, "status": e["status"], "stale": e["stale"]}
+            for e in page["entries"]
+        ],
+    }
+
+
+def profiles(places: Places = HOME) -> Path:
+    """Write `index.html` of all profiles: those with reports, and those that were not run yet.
+
+    Args:
+        places: where reports and parameter files lie.
+
+    Returns:
+        Path of the page.
+    """
+    found = []
+    for name in present(places):
+        known = _SUMMARY.search((places.reports / name / "index.html").read_text(encoding="utf-8"))
+        found.append({"name": name, "summary": json.loads(known[1]) if known else None})
+    folders = sorted(p.name for p in places.params.iterdir() if p.is_dir()) if places.params.is_dir() else []
+    todo = [
+        {"name": name, "about": _about(places.params / name)} for name in folders if name not in present(places)
+    ]
+    target = places.reports / "index.html"
+    write(target, _template("profiles.html.j2").render(found=found, todo=todo, version=__version__))
+    return target
+
+
+def present(places: Places) -> Sequence[str]:
+    """The profiles that have an index, by name."""
+    return sorted(path.parent.name for path in places.reports.glob("*/index.html"))
+
+
+def _about(folder: Path) -> str:
+    """The first line of a profile's first parameter file."""
+    return next((comment(path).get("", "") for path in sorted(folder.glob("*.yaml"))), "")
+
+
+def comment(path: Path) -> dict[str, str]:
+    """The comment that heads a parameter file: its first line under '', then by `Word:`."""
+    head = path.read_text(encoding="utf-8").split("\n\n")[0] if path.is_file() else ""
+    lines = [line.lstrip("# ").strip() for line in head.splitlines() if line.startswith("#")]
+    found = {"": lines[0]} if lines else {}
+    for line in lines[1:]:
+        word, colon, text = line.partition(":")
+        if colon:
+            found[word] = text.strip()
+    return found
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _template(name: str) -> Any:
+    return exporter().environment.get_template(name)

@@ -1,0 +1,1 @@
+"""What every room uses: HU windows, schemas of tables, files and places, parameters, progress, locks."""

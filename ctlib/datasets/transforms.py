@@ -1,0 +1,289 @@
+"""One clip cut out of a volume: HU mapped to [0, 1], cropped, turned, in the channels a network sees.
+
+Padding is air (`HU_MIN`), mapped as the voxels are, so it has the value that air has, wherever it comes
+from: a short clip, a crop beyond the edge, a corner that a rotation uncovers, a slice beyond the ends of
+the volume; in training and in evaluation, and also where intensities are jittered.
+
+Crop, rotation and flip are one affine map, the same for every slice, interpolated once (bilinear), after
+the HU window. Two things make it fast (`benchmarks/training_clips.py`), and change no bit of the result:
+
+- The mapping is looked up in a table of all values of int16, which holds HU window and jitter alike.
+- Four slices are warped at once, as the channels of one picture: OpenCV then finds the four neighbours of
+  a pixel once for all of them, and the warp takes a third of its time. More than four are less exact.
+
+Scratch pictures are of four slices, not of a clip: they stay in the cache of the processor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ctlib.core import hu
+
+CHANNELS = ("repeat", "hu_windows", "neighbours")
+"""What the channels of a clip are: one, which the network repeats; three HU windows; three slices."""
+CHANNEL_HU_WINDOWS = ("lung", "pe", "mediastinum")
+"""Of `hu_windows`: those of the 2D baselines of Ke et al. 2023, released code (shared/protocol.md)."""
+
+_WARP = {
+    "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    "borderMode": cv2.BORDER_CONSTANT,
+    "hint": cv2.ALGO_HINT_ACCURATE,
+}
+_AT_ONCE = 4
+"""Slices warped together, as channels of one picture: five and more OpenCV warps less exactly."""
+_N_LEVELS = 2**16
+"""Values of int16."""
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How a clip is cut.
+
+    Args:
+        length: slices, D.
+        crop_px: height and width, H and W.
+        hu_window: name of the HU window that is mapped to [0, 1]; of `hu_windows`, not used.
+        rotation_deg: training clips turn by up to this, either way.
+        channels: one of `CHANNELS`. `repeat`: one channel. `hu_windows`: the clip under the HU windows
+            `CHANNEL_HU_WINDOWS`. `neighbours`: of each slice the one before it, itself, the one after it.
+        flip: every second training clip has left and right exchanged. Not by default: the heart and the
+            arch of the aorta lie to the left and the liver to the right, and a mirrored chest is
+            found in about one person in ten thousand. There are no other flips: the patient lies on a table,
+            fluid sinks to the back, and the order of the slices is what a 3D network is asked about.
+        jitter_hu: training clips are brighter or darker by up to this, HU.
+        jitter_scale: contrast of training clips is higher or lower by up to this share, about 0 HU:
+            water, which every scanner is calibrated to.
+        fill: what a rotation or a crop beyond the edge uncovers in training, after the mapping; None is air,
+            as everywhere else. Another value repeats a fault (`ctlib.training.protocol`).
+        shuffle_seed: where given, `ctlib.datasets.clips` shows the slices of each clip in a random order, drawn from
+            it and the clip (`ctlib.training.negative_controls`); not with `neighbours`.
+
+    >>> ClipSettings(16, 48, "pe").n_channels, ClipSettings(16, 48, "pe", channels="neighbours").n_channels
+    (1, 3)
+    """
+
+    length: int
+    crop_px: int
+    hu_window: str
+    rotation_deg: float = 0.0
+    channels: str = "repeat"
+    flip: bool = False
+    jitter_hu: float = 0.0
+    jitter_scale: float = 0.0
+    fill: float | None = None
+    shuffle_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        hu.named(self.hu_window)
+        if self.length < 1 or self.crop_px < 1:
+            raise ValueError(f"clips of {self.length} slices and {self.crop_px} px: both must be at least 1.")
+        if not 0 <= self.rotation_deg <= 180:
+            raise ValueError(f"rotation_deg is {self.rotation_deg}; give 0 to 180 degrees.")
+        if self.channels not in CHANNELS:
+            raise ValueError(f"channels is {self.channels!r}; known are {', '.join(CHANNELS)}.")
+        if not 0 <= self.jitter_hu < float("inf"):
+            raise ValueError(f"jitter_hu is {self.jitter_hu}; give 0 HU or more.")
+        if not 0 <= self.jitter_scale < 1:
+            raise ValueError(f"jitter_scale is {self.jitter_scale}; give a share from 0 to below 1.")
+
+    @property
+    def n_channels(self) -> int:
+        """C of a clip."""
+        return 1 if self.channels == "repeat" else 3
+
+    @property
+    def hu_windows(self) -> tuple[str, ...]:
+        """Names of the HU windows that are applied.
+
+        >>> [ClipSettings(16, 48, "pe", channels=name).hu_windows for name in ("repeat", "hu_windows")]
+        [('pe',), ('lung', 'pe', 'mediastinum')]
+        """
+        return CHANNEL_HU_WINDOWS if self.channels == "hu_windows" else (self.hu_window,)
+
+    @property
+    def beside(self) -> int:
+        """Slices before and after a clip that are cut with it."""
+        return int(self.channels == "neighbours")
+
+    @property
+    def air(self) -> float:
+        """The value of padding under `hu_window`: what `HU_MIN` maps to.
+
+        >>> ClipSettings(16, 48, "pe").air, round(ClipSettings(16, 48, "lung").air, 4)
+        (0.0, 0.2173)
+        """
+        return float(hu.to_unit(np.array([hu.HU_MIN]), hu.named(self.hu_window))[0])
+
+
+def affine(size_px: int, crop_px: int, rotation_deg: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A random crop, turned about its centre by a random angle, as one map `[2, 3]`.
+
+    It maps (x, y, 1) of the crop to (x, y) of the slice, px. The crop lies at whole pixels,
+    anywhere in the slice; where the slice is the smaller, the slice lies anywhere in the crop.
+
+    >>> affine(56, 48, 0.0, np.random.default_rng(0))[:, 2].tolist()
+    [7.0, 5.0]
+    """
+    spare = size_px - crop_px
+    left, top = rng.integers(min(spare, 0), max(spare, 0), size=2, endpoint=True)
+    angle = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.full(2, (crop_px - 1) / 2)
+    return np.column_stack([turn, centre + np.array([left, top]) - turn @ centre])
+
+
+def mirrored(matrix: NDArray[np.float64], crop_px: int) -> NDArray[np.float64]:
+    """The map `[2, 3]` of a crop with left and right exchanged.
+
+    >>> mirrored(np.array([[1.0, 0.0, 5.0], [0.5, 1.0, 7.0]]), 48).tolist()
+    [[-1.0, 0.0, 52.0], [-0.5, 1.0, 30.5]]
+    """
+    column, *others = matrix.T
+    return np.column_stack([-column, others[0], others[1] + (crop_px - 1) * column])
+
+
+def levels(hu_window: str, offset_hu: float = 0.0, scale: float = 1.0) -> NDArray[np.float32]:
+    """What each value of int16 maps to in [0, 1].
+
+    Args:
+        hu_window: name of the HU window.
+        offset_hu: added to each value after `scale`, HU.
+        scale: of each value, about 0 HU.
+
+    Returns:
+        float32 `[65536]`: of 0 to 32767 HU, then of -32768 to -1 HU, as unsigned numbers count. Read-only
+        where neither offset nor scale changes anything.
+
+    >>> [float(levels("pe")[hu]) for hu in (-1024, 400)], float(levels("pe", 10.0, 1.1)[400])
+    ([0.0, 0.5], 0.550000011920929)
+    """
+    return _plain_levels(hu_window) if (offset_hu, scale) == (0, 1) else _levels(hu_window, offset_hu, scale)
+
+
+def _levels(hu_window: str, offset_hu: float, scale: float) -> NDArray[np.float32]:
+    values = np.arange(_N_LEVELS, dtype=np.uint16).view(np.int16)
+    if (offset_hu, scale) != (0, 1):
+        values = values * np.float32(scale) + np.float32(offset_hu)  # type: ignore[assignment]
+    return hu.to_unit(values, hu.named(hu_window))
+
+
+@cache
+def _plain_levels(hu_window: str) -> NDArray[np.float32]:
+    """Kept, 256 kB a HU window: a clip of the demo takes no longer than making it."""
+    plain = _levels(hu_window, 0.0, 1.0)
+    plain.flags.writeable = False
+    return plain
+
+
+def cut(
+    volume: NDArray[np.int16],
+    start: int,
+    stop: int,
+    settings: ClipSettings,
+    rng: np.random.Generator | None = None,
+) -> NDArray[np.float32]:
+    """One clip of a volume.
+
+    Args:
+        volume: HU `[D, M, M]`.
+        start: first slice.
+        stop: slice after the last; at most `settings.length` after the first. A clip that is shorter
+            ends where the volume is taken to end.
+        settings: how it is cut.
+        rng: for random crop, rotation, flip and jitter; without it, the plain centre crop. All of them
+            are drawn, in this order, also those that the settings leave out: none moves another's draw.
+
+    Returns:
+        float32 `[n_channels, length, crop_px, crop_px]` in [0, 1]; slices from `stop` on are air. The
+        channels of `neighbours` share their memory: to change one in place changes the others.
+
+    Raises:
+        ValueError: the volume is not int16.
+
+    >>> air = np.full((3, 6, 6), -1024, np.int16)
+    >>> cut(air, 0, 3, ClipSettings(4, 4, "pe")).max()
+    np.float32(0.0)
+    >>> cut(air, 0, 3, ClipSettings(4, 4, "pe", channels="hu_windows"))[:, 0, 0, 0].round(3).tolist()
+    [0.21699999272823334, 0.0, 0.0]
+    """
+    volume = np.asarray(volume)
+    if volume.dtype != np.int16:
+        raise ValueError(f"a clip is cut out of HU of int16; this volume is {volume.dtype}: convert it.")
+    beside, size, matrix_px = settings.beside, settings.crop_px, volume.shape[1]
+    first = max(start - beside, 0)
+    last = min(stop + beside, len(volume)) if stop - start == settings.length else stop
+    matrix, offset_hu, scale = None, 0.0, 1.0
+    if rng is not None:
+        matrix = affine(matrix_px, size, settings.rotation_deg, rng)
+        is_flipped, offset, contrast = rng.uniform(-1, 1, size=3).tolist()
+        if settings.flip and is_flipped < 0:
+            matrix = mirrored(matrix, size)
+        offset_hu, scale = settings.jitter_hu * offset, 1 + settings.jitter_scale * contrast
+    maps = [levels(name, offset_hu, scale) for name in settings.hu_windows]
+    clip = np.empty((len(maps), settings.length + 2 * beside, size, size), np.float32)
+    begin = first - start + beside
+    end = begin + last - first
+    for planes, table in zip(clip, maps, strict=True):
+        planes[:begin] = planes[end:] = table[hu.HU_MIN]
+    if matrix is None:
+        _crop(volume[first:last], maps, clip[:, begin:end])
+    else:
+        _warp(volume[first:last], maps, matrix, clip[:, begin:end], settings.fill)
+    return _neighbours(clip[0], settings.length) if beside else clip
+
+
+def _neighbours(planes: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Slices `[length + 2, H, W]` as `[3, length, H, W]`: the one before, itself, the one after; a view."""
+    runs = np.lib.stride_tricks.sliding_window_view(planes, length, axis=0, writeable=True)
+    return np.moveaxis(runs, -1, 1)
+
+
+def centre(matrix_px: int, crop_px: int) -> tuple[slice, slice]:
+    """Where a centre crop begins and ends: in the slice, and in the crop.
+
+    >>> centre(56, 48), centre(40, 48)
+    ((slice(4, 52, None), slice(0, 48, None)), (slice(0, 40, None), slice(4, 44, None)))
+    """
+    spare = matrix_px - crop_px
+    size = min(matrix_px, crop_px)
+    source, target = max(spare // 2, 0), max(-spare // 2, 0)
+    return slice(source, source + size), slice(target, target + size)
+
+
+def _crop(run: NDArray[np.int16], maps: list[NDArray[np.float32]], clip: NDArray[np.float32]) -> None:
+    """Write the centre crop of slices `[n, M, M]` into `clip [len(maps), n, H, W]`, air around it."""
+    source, target = centre(run.shape[1], clip.shape[-1])
+    for planes, table in zip(clip, maps, strict=True):
+        if run.shape[1] < clip.shape[-1]:
+            planes[:] = table[hu.HU_MIN]
+        for hu_plane, plane in zip(run[:, source, source].view(np.uint16), planes, strict=True):
+            cv2.LUT(hu_plane, table, dst=plane[target, target])
+
+
+def _warp(
+    run: NDArray[np.int16],
+    maps: list[NDArray[np.float32]],
+    matrix: NDArray[np.float64],
+    clip: NDArray[np.float32],
+    fill: float | None,
+) -> None:
+    """Write slices `[n, M, M]`, mapped and warped, into `clip [len(maps), n, H, W]`, in `fill` or air."""
+    sizes = run.shape[1:], clip.shape[2:]
+    voxels = np.empty((*sizes[0], _AT_ONCE), np.int16)
+    mapped, warped = (np.empty((*size, _AT_ONCE), np.float32) for size in sizes)
+    spare = np.empty(sizes[1], np.float32)
+    for i in range(0, len(run), _AT_ONCE):
+        group = list(run[i : i + _AT_ONCE])
+        n_lacking = _AT_ONCE - len(group)
+        cv2.merge(group + group[:1] * n_lacking, dst=voxels)
+        for planes, table in zip(clip, maps, strict=True):
+            cv2.LUT(voxels.view(np.uint16), table, dst=mapped)
+            beyond = (float(table[hu.HU_MIN]) if fill is None else fill,) * _AT_ONCE
+            cv2.warpAffine(mapped, matrix, sizes[1], dst=warped, borderValue=beyond, **_WARP)
+            cv2.split(warped, [*planes[i : i + _AT_ONCE], *[spare] * n_lacking])

@@ -1,0 +1,278 @@
+"""A worker process and the nanny that watches it, the same wherever they run: here, by hand, in a queue.
+
+A worker computes one item at a time. Its nanny starts it anew when it dies, and ends it when it holds more
+memory than it may. It watches from a process of its own, so that a worker that is busy in native code is
+watched too. What the nanny counts is memory that belongs to the worker alone: mapped volumes and the
+address space that a GPU's driver reserves, which the limits of the system (RLIMIT_AS) count, are not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from dask.utils import parse_bytes
+from distributed import Nanny
+from distributed.core import Status
+from tornado.ioloop import PeriodicCallback
+
+from ctlib.core.threads import THREAD_VARIABLES
+
+DASK_CONFIG = {
+    "distributed.worker.multiprocessing-method": "spawn",  # fork copies locks held by torch's threads
+    "distributed.worker.daemon": False,  # so that a worker may have loader processes of its own
+    "distributed.worker.profile.enabled": False,  # a sampling thread that competes for the GIL
+    "distributed.admin.low-level-log-length": 0,
+    "distributed.comm.timeouts.connect": "60s",  # importing torch on a busy machine
+    "distributed.scheduler.allowed-failures": 0,  # items are tried again by the engine
+    # no spilling, no pausing: results are small, and the nanny below ends what holds too much
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+}
+
+TOPIC = "ctlib"
+"""Events of workers: why one was ended, and that an item has begun."""
+
+MEMORY, LEAVES, BEGUN = "memory", "leaves", "begun"
+"""Kinds of events: it held too much memory; its machine wants it back; an item has begun."""
+
+GPU = "GPU"
+"""Name of the resource of workers that have a GPU: one each."""
+
+LOOK_S = 0.1
+"""A nanny looks at its worker's memory this often, s: some hundred MB at the speed of memory."""
+
+LONELY_S = 60.0
+"""A nanny without a worker for so long, s, is made anew."""
+
+_log = logging.getLogger(__name__)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        tool = shutil.which("nvidia-smi")
+        if tool is None:
+            return ()
+        asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+        listed = ",".join(done.stdout.split()) if done.returncode == 0 else ""
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    return tuple(names[: names.index("-1")] if "-1" in names else names)
+
+
+def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dict[str, Any]:
+    """What a nanny is asked for: one item at a time, threads pinned, one GPU or none in sight.
+
+    Args:
+        threads: of the numeric libraries.
+        gpu: the GPU the worker has to itself, one of `visible_gpus`; '' hides all,
+            None leaves them as they are.
+        memory_mb: memory that a worker may hold, MB; 0 is no limit.
+
+    Returns:
+        Arguments of `WatchingNanny`. The environment is set before torch is loaded.
+    """
+    environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if gpu is not None:
+        environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {
+        "nthreads": 1,
+        "env": environment,
+        "resources": {GPU: 1} if gpu else None,
+        "memory_limit": None,  # Dask's own limit counts mapped files
+        "limit_mb": memory_mb,
+        "preload": ["ctlib.grid.engine.worker"],
+        "dashboard": False,
+        "config": DASK_CONFIG,
+    }
+
+
+def all_options(
+    gpus: int | None, workers: int, threads: int, memory: str | None, name: str | None
+) -> list[dict[str, Any]]:
+    """What the nannies of a machine are asked for: one a GPU, or so many where no GPU is used.
+
+    Args:
+        gpus: GPUs to use, the first of `visible_gpus`; None is all, and 0 hides them.
+        workers: how many, where no GPU is used.
+        threads: of each.
+        memory: of each, with a unit, as a queue has it: a worker may hold 95 % of it.
+        name: of the workers; None names them by host and process.
+
+    Raises:
+        ValueError: there are fewer GPUs, or the memory is not a size.
+    """
+    visible = visible_gpus()
+    if gpus is not None and gpus > len(visible):
+        raise ValueError(f"--gpus is {gpus}, and {len(visible)} are in sight here.")
+    try:
+        limit_mb = 0.95 * parse_bytes(memory) / 2**20 if memory else 0.0
+    except ValueError as error:
+        raise ValueError(f"--memory is {memory!r}; give a size, as 16GB.") from error
+    pinned: list[str | None] = list(visible[:gpus])
+    pinned = pinned or [None if gpus is None else ""] * workers
+    name = name or f"{socket.gethostname()}-{os.getpid()}"
+    names = [name] if len(pinned) == 1 else [f"{name}-{i}" for i in range(len(pinned))]
+    return [options(threads, gpu, limit_mb) | {"name": one} for gpu, one in zip(pinned, names, strict=True)]
+
+
+class WatchingNanny(Nanny):
+    """A nanny that ends a worker which holds more memory than it may, and says so.
+
+    Args:
+        address: of the scheduler.
+        limit_mb: memory that the worker may hold, MB; 0 is no limit.
+        asked: arguments of Dask's `Nanny`.
+    """
+
+    def __init__(self, address: str, limit_mb: float = 0.0, **asked: Any):
+        super().__init__(address, **asked)
+        self.limit_mb, self._ended = limit_mb, 0
+        if limit_mb:
+            self.periodic_callbacks["ctlib-memory"] = PeriodicCallback(self._look, LOOK_S * 1000)
+
+    async def _look(self) -> None:
+        pid = self.pid
+        held_mb = 0.0 if pid is None else own_memory_mb(pid)
+        if pid is None or held_mb <= self.limit_mb or pid == self._ended:
+            return
+        self._ended = pid
+        address = self.worker_address
+        os.kill(pid, signal.SIGSTOP)  # it fills no more while the scheduler is told why it ends
+        try:
+            await self.tell(MEMORY, address, f"it held {held_mb:.0f} MB, its limit is {self.limit_mb:.0f} MB")
+        except OSError as error:
+            _log.warning("the scheduler was not told that %s holds too much memory: %s", address, error)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+    async def tell(self, kind: str, worker: str | None, why: str) -> None:
+        """Tell the engine something about a worker, by way of the scheduler."""
+        await self.scheduler.log_event(topic=TOPIC, msg={"kind": kind, "worker": worker, "why": why})
+
+
+def own_memory_mb(pid: int) -> float:
+    """Memory that a process holds and shares with no file, MB; 0 where there is no such process."""
+    try:
+        if sys.platform != "linux":
+            return psutil.Process(pid).memory_info().rss / 2**20
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return 0.0
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    held = ("RssAnon", "RssShmem", "VmSwap")  # a zombie has none
+    return sum(int(fields[name].split()[0]) for name in held if name in fields) / 1024
+
+
+async def serve(
+    scheduler: str, asked: Sequence[dict[str, Any]], patience_s: float, lifetime_s: float = 0.0
+) -> str:
+    """Keep workers at a scheduler until it is away for long, the lifetime ends, or SIGTERM or SIGINT comes.
+
+    Workers that lose their scheduler end; new ones wait for it to come back at the same address.
+
+    Args:
+        scheduler: its address.
+        asked: arguments of each nanny, with a `name`.
+        patience_s: how long the scheduler may be away, s.
+        lifetime_s: leave after so long, s: before a queue ends the job; 0 stays.
+
+    Returns:
+        Why it ended, in words.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if lifetime_s:
+        loop.call_later(lifetime_s, stop.set)
+    keepers = [asyncio.ensure_future(_keep(scheduler, one, patience_s, stop)) for one in asked]
+    seen = await asyncio.gather(*keepers)
+    if stop.is_set():
+        return "asked to leave"
+    return (
+        f"the scheduler at {scheduler} was away for {patience_s:g} s"
+        if any(seen)
+        else (f"no scheduler answers at {scheduler}")
+    )
+
+
+async def _keep(scheduler: str, asked: dict[str, Any], patience_s: float, stop: asyncio.Event) -> bool:
+    """One nanny after the other; returns whether there ever was a scheduler."""
+    ever, deadline = False, time.monotonic() + patience_s
+    while not stop.is_set() and time.monotonic() < deadline:
+        if not await _answers(scheduler):
+            await _pause(stop, 1.0)
+            continue
+        nanny = WatchingNanny(scheduler, **asked)
+        try:
+            await nanny
+            ever = True
+            await _watched(nanny, stop)
+        except Exception as error:  # the scheduler went away while the worker came
+            _log.warning("a worker for %s did not start: %s", scheduler, error)
+            await _pause(stop, 1.0)
+        finally:
+            await nanny.close(timeout=2)
+        deadline = time.monotonic() + patience_s
+    return ever
+
+
+async def _watched(nanny: WatchingNanny, stop: asyncio.Event) -> None:
+    """Return when a nanny ends, has had no worker for long, or is to leave."""
+    alone = None
+    while nanny.status not in (Status.closed, Status.failed):
+        if stop.is_set():
+            try:
+                await asyncio.wait_for(
+                    nanny.tell(LEAVES, nanny.worker_address, "its machine wanted it back"), 5
+                )
+            except (OSError, TimeoutError) as error:
+                _log.warning("the scheduler was not told that a worker leaves: %s", error)
+            return
+        alone = None if nanny.is_alive() else alone or time.monotonic()
+        if alone is not None and time.monotonic() - alone > LONELY_S:
+            return
+        await _pause(stop, 0.5)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but not when it is time to leave."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _answers(scheduler: str) -> bool:
+    """Whether anybody listens at an address."""
+    host, _, port = scheduler.split("://")[-1].rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 5)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask in each worker process when it starts (`preload`).
+
+    Ctrl-C reaches every process of a terminal; only the one that holds the engine acts on it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,304 @@
+"""What a grid will take, before it is paid for: runs, time, memory, disk, and what its test sets can show.
+
+The time of a run is
+
+    epochs x (batches x training step + validation batches x forward) + test batches x forward + what is fixed
+
+with steps and forward passes from `ctlib.grid.estimate.step_timing`. Clips are cut beside the network where
+processes read ahead (the slower of the two counts), else in turn with it. Runs that may stop early are
+counted with all their epochs, so the total is the most that they take. The total on N workers is that of a
+list schedule, the longest run first. Not in it: preparing data, pretraining, and waiting for a queue.
+
+Nothing is read or written here: runs, their states, sizes and timings come in, tables go out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import pandas as pd
+
+from ctlib.datasets.cohort import task
+from ctlib.datasets.store import RECORD_BYTES
+from ctlib.grid.estimate.cohort_sizes import CohortSize
+from ctlib.grid.estimate.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
+from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
+from ctlib.metrics import power
+from ctlib.models.weights.ablations import FROZEN, split
+from ctlib.training.protocol import FRESH_FRACTION
+from ctlib.training.run import Run, batches_an_epoch
+
+RUN_S, EPOCH_S = 0.5, 0.15
+"""What a run and an epoch take beside their steps, s (tiny networks of the demo, CPU time)."""
+WRITE_BYTES_A_S = 500e6
+"""To write a checkpoint, bytes a second: an assumption, of a plain local disk."""
+PREDICTION_BYTES, SMALL_BYTES = 40, 30_000
+"""Of a clip in a run's `predictions`, and of all its other small files (the demo's runs)."""
+CODEC_SHARES = {"none": 1.0, "blosc2": 64.4 / 131.1}
+"""Size of stored volumes to that of their int16 voxels (`ctlib.datasets.store`, its table of formats)."""
+
+STATES = (FINISHED, FAILED, BEGUN, MISSING)
+# all that decides what a run takes; a hundred thousand runs have a few hundred of these
+_cost_key = attrgetter("task", "init", "fraction", "epochs", "steps_per_epoch", "flaws", *SETTINGS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a grid will take.
+
+    Args:
+        profile: its name.
+        workers: how many runs compute at once.
+        runs: one row for each task, backbone, init, fraction and purpose (grid, search): how many `runs`,
+            and of those how many are `finished`, `failed`, `begun` and `missing`.
+        costs: one row for each task, backbone and fraction: batches (an epoch), epochs, seconds (a run), todo
+            (runs to compute), their hours, peak_mb, is_measured, device.
+        disk: what, n_bytes.
+        power: `power.sheet`.
+        design: what it assumes.
+        work_s: of all runs that are to be computed, one after the other, s.
+        wall_s: the same on the workers, s.
+        notes: what was assumed and what to look at, sentences.
+    """
+
+    profile: str
+    workers: int
+    runs: pd.DataFrame
+    costs: pd.DataFrame
+    disk: pd.DataFrame
+    power: pd.DataFrame
+    design: power.Design
+    work_s: float
+    wall_s: float
+    notes: tuple[str, ...] = ()
+
+    def count(self, *states: str) -> int:
+        """Runs in any of these states."""
+        return int(self.runs[list(states)].to_numpy().sum())
+
+    @property
+    def n_todo(self) -> int:
+        """Runs that the next grid computes; failed ones wait for a `retry`."""
+        return self.count(BEGUN, MISSING)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a plan is made for, beside its runs.
+
+    Args:
+        profile: its name.
+        sizes: of the cohorts, by name.
+        timings: of a step, by `calibration.kind`.
+        workers: how many runs compute at once.
+        loader_workers: processes that read clips ahead, a run.
+        store_codec: of the stored volumes.
+        memory_mb: of this machine, for runs that compute on its CPU.
+        notes: sentences that the plan is to carry on.
+        of_seeds: what runs of this profile say of the spread between seeds; None assumes one by size.
+    """
+
+    profile: str
+    sizes: Mapping[str, CohortSize]
+    timings: Mapping[tuple[Any, ...], Timing]
+    workers: int = 1
+    loader_workers: int = 0
+    store_codec: str = "none"
+    memory_mb: float = math.inf
+    notes: Sequence[str] = ()
+    of_seeds: power.Seeds | None = None
+
+
+def batches(run: Run, size: CohortSize) -> int:
+    """Training batches of an epoch; patients of a fraction have as many clips as others, in the mean."""
+    n_clips = size.clips["train"]
+    return batches_an_epoch(run, n_clips if FRESH_FRACTION in run.flaws else round(run.fraction * n_clips))
+
+
+def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0) -> float:
+    """The most that a run takes, s.
+
+    Args:
+        run: the run.
+        size: of its cohort.
+        timing: of its `kind`.
+        loader_workers: processes that read clips ahead.
+    """
+
+    def batch(step_s: float, cut_s: float) -> float:
+        cutting = cut_s * run.batch_size
+        return max(step_s, cutting / loader_workers) if loader_workers else step_s + cutting
+
+    forward = batch(timing.predict_s, timing.cut_s)
+    is_frozen = FROZEN in split(run.init)[0]  # nothing but the head learns: no backward pass through the rest
+    train = forward if is_frozen else batch(timing.train_s, timing.cut_train_s)
+    n_val, n_test = (math.ceil(size.clips[name] / run.batch_size) for name in ("val", "test"))
+    writing = (BYTES_A_PARAMETER * timing.parameters) / WRITE_BYTES_A_S
+    epoch = batches(run, size) * train + n_val * forward + writing + EPOCH_S
+    return RUN_S + run.epochs * epoch + n_test * forward
+
+
+def schedule(durations: Sequence[float], workers: int) -> float:
+    """When the last of N workers ends, if each takes the longest run that is left whenever it is free, s.
+
+    >>> schedule([3.0, 3.0, 2.0, 2.0, 2.0], workers=2)
+    7.0
+    """
+    busy = [0.0] * max(1, workers)
+    for duration in sorted(durations, reverse=True):
+        heapq.heapreplace(busy, busy[0] + duration)
+    return max(busy)
+
+
+def make(
+    setting: Setting, runs: Sequence[Run], states: Sequence[str], search: Sequence[tuple[Run, str]] = ()
+) -> Plan:
+    """The plan of a grid.
+
+    Args:
+        setting: what it is made for.
+        runs: of the grid.
+        states: what became of each, of `housekeeping.states`.
+        search: runs that only look for a learning rate, each with its state.
+
+    Raises:
+        ValueError: a run's cohort or kind is not in the setting.
+    """
+    all_runs = [*runs, *(run for run, _ in search)]
+    all_states = [*states, *(state for _, state in search)]
+    purposes = ["grid"] * len(runs) + ["search"] * len(search)
+    known: dict[tuple[Any, ...], float] = {}
+    taken = []
+    for run in all_runs:
+        key = _cost_key(run)
+        if key not in known:
+            size = setting.sizes[task(run.task).cohort]
+            known[key] = seconds(run, size, setting.timings[kind(run)], setting.loader_workers)
+        taken.append(known[key])
+    todo = [s for s, state in zip(taken, all_states, strict=True) if state in (BEGUN, MISSING)]
+    table = pd.DataFrame(
+        {name: [getattr(run, name) for run in all_runs] for name in ("task", "backbone", "init", "fraction")}
+        | {"purpose": purposes, "state": all_states, "seconds": taken}
+    )
+    costs = _costs(setting, all_runs, table)
+    return Plan(
+        *(setting.profile, setting.workers, _counts(table), costs, _disk(setting, all_runs, all_states)),
+        _power(setting, runs),
+        design_of(runs, setting.of_seeds),
+        sum(todo),
+        schedule(todo, setting.workers),
+        tuple(_notes(setting, all_runs, costs)),
+    )
+
+
+def _counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Plan.runs."""
+    keys = ["task", "backbone", "init", "fraction", "purpose"]
+    flags = table[keys].assign(runs=1, **{state: (table["state"] == state).astype(int) for state in STATES})
+    return flags.groupby(keys, sort=False).sum().reset_index()
+
+
+def _costs(setting: Setting, runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
+    """Plan.costs; of runs that differ within a row, the longest stands for it, and all count in the hours."""
+    keys = ["task", "backbone", "fraction"]
+    one = {(run.task, run.backbone, run.fraction): run for run in runs}
+    todo = table["state"].isin([BEGUN, MISSING])
+    rows = table.assign(todo=todo.astype(int), hours=table["seconds"] * todo / 3600)
+    grouped = rows.groupby(keys, sort=False)
+    costs = grouped.agg(
+        seconds=("seconds", "max"), todo=("todo", "sum"), hours=("hours", "sum")
+    ).reset_index()
+    chosen = [one[key] for key in costs[keys].itertuples(index=False, name=None)]
+    timings = [setting.timings[kind(run)] for run in chosen]
+    taken = [batches(run, setting.sizes[task(run.task).cohort]) for run in chosen]
+    costs.insert(3, "batches", taken)
+    costs.insert(4, "epochs", [run.epochs for run in chosen])
+    costs["peak_mb"] = [timing.peak_mb for timing in timings]
+    costs["is_measured"] = [timing.is_measured for timing in timings]
+    return costs.assign(device=[timing.device for timing in timings])
+
+
+def _disk(setting: Setting, runs: Sequence[Run], states: Sequence[str]) -> pd.DataFrame:
+    """Plan.disk."""
+    rows = []
+    for name, side in {task(run.task).cohort: run.matrix_px for run in runs}.items():
+        voxels = 2 * side**2 * CODEC_SHARES[setting.store_codec]
+        rows.append((f"stored volumes, {name}", setting.sizes[name].n_slices * (voxels + RECORD_BYTES)))
+    parameters = [setting.timings[kind(run)].parameters for run in runs]
+    clips = {name: size.clips["val"] + size.clips["test"] for name, size in setting.sizes.items()}
+    at_work = sorted(parameters, reverse=True)[: setting.workers] if {BEGUN, MISSING} & set(states) else []
+    tables = sum(SMALL_BYTES + PREDICTION_BYTES * clips[task(run.task).cohort] for run in runs)
+    rows += [
+        ("weights of the runs", 4 * sum(parameters)),
+        # weights and two moments, twice: a new one is written before the old one goes
+        ("checkpoints while they compute", 2 * 12 * sum(at_work)),
+        ("predictions and other tables", tables),
+    ]
+    return pd.DataFrame(rows, columns=["what", "n_bytes"]).astype({"n_bytes": "int64"})
+
+
+def _power(setting: Setting, runs: Sequence[Run]) -> pd.DataFrame:
+    """Plan.power: tasks with one class in the test split have no row."""
+    scored = {}
+    for name in dict.fromkeys(run.task for run in runs):
+        size = setting.sizes[task(name).cohort]
+        folds = len({run.fold for run in runs if run.task == name})  # AUROCs are averaged over them
+        n_positive = folds * size.positive["test"]
+        n_negative = folds * size.patients["test"] - n_positive
+        if min(n_positive, n_negative) > 0:
+            scored[name] = power.Scored(n_positive, n_negative, folds)
+    return power.sheet(scored, design_of(runs, setting.of_seeds)) if scored else pd.DataFrame()
+
+
+def design_of(runs: Sequence[Run], of_seeds: power.Seeds | None = None) -> power.Design:
+    """Networks and seeds of a grid, with what is assumed by default; of several sizes the widest spread."""
+    assumed = max((power.ASSUMED[size] for size in {run.size for run in runs}), key=attrgetter("sd"))
+    networks, seeds = len({run.backbone for run in runs}), len({run.seed for run in runs})
+    return power.Design(networks, seeds, of_seeds=of_seeds or assumed)
+
+
+def _notes(setting: Setting, runs: Sequence[Run], costs: pd.DataFrame) -> list[str]:
+    """Plan.notes."""
+    assumed = [f"Assumed of {size.assumed}." for size in setting.sizes.values() if size.assumed]
+    notes = [*setting.notes, *assumed]
+    unmeasured = costs[~costs["is_measured"]]
+    if len(unmeasured):
+        names = ", ".join(unmeasured["backbone"].unique())
+        notes.append(
+            f"Time and memory of {names} were not measured: their steps are too large for this device, or it "
+            f"was not asked for. They are those of a {unmeasured['device'].iloc[0]}."
+        )
+    here = costs["is_measured"] & costs["device"].str.startswith("CPU")
+    peak_mb = costs["peak_mb"].where(here, 0.0).max()
+    if setting.workers * peak_mb > setting.memory_mb:
+        notes.append(
+            f"{setting.workers} workers may need {setting.workers * peak_mb / 1e3:.1f} GB of memory, this "
+            f"machine has {setting.memory_mb / 1e3:.1f} GB: take {max(1, int(setting.memory_mb / peak_mb))}."
+        )
+    if any(run.patience for run in runs):
+        notes.append("Runs may stop early; they are counted with all their epochs.")
+    return notes
+
+
+def against(made: Plan, runs: pd.DataFrame) -> pd.DataFrame:
+    """What finished runs took, beside what was estimated.
+
+    Args:
+        made: the plan.
+        runs: table `runs`.
+
+    Returns:
+        task, backbone, fraction, estimated_s, runs, seconds (median), and `share`, the second by the first:
+        below 1 where runs stopped early, above it where they waited for the machine.
+    """
+    keys = ["task", "backbone", "fraction"]
+    finished = runs[runs["status"] == FINISHED].groupby(keys, sort=False)["seconds"]
+    taken = finished.agg(runs="size", seconds="median").reset_index()
+    estimated = made.costs.rename(columns={"seconds": "estimated_s"})[[*keys, "estimated_s"]]
+    table = estimated.merge(taken, on=keys)
+    return table.assign(share=table["seconds"] / table["estimated_s"])

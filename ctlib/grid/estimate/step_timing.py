@@ -1,0 +1,299 @@
+"""What a step of a run takes here, in time and memory: measured in seconds, before hours are paid for.
+
+A few steps of each network (forward, backward, optimizer; and forward only) run at the size, clip and batch
+of the profile, through `ctlib.training.device` as in a run, with one thread as in a worker. On a CPU the clock is
+the process's own CPU time, which other processes do not change; on a GPU it is the wall's.
+
+A network whose step is too long or too large for that is not measured. Its time then is that of a GPU: its
+multiply-adds (`ctlib.models.cost`), three times the forward pass for a step, since the backward pass takes
+two products for each of the forward, by a stated throughput. Such figures are assumptions and say so.
+
+What was measured is kept in `calibration.json`, by device, torch's version and settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ctlib.core.threads import pinned_threads
+from ctlib.core.workspace import read_json, write_json
+from ctlib.datasets.transforms import cut
+from ctlib.models.cost import Cost, cost
+from ctlib.models.network import Network
+from ctlib.models.registry import build, spec
+from ctlib.training.device import Compute, choose
+from ctlib.training.optimizer import FitSettings, optimizer_of
+from ctlib.training.run import Run, clip_settings, digest
+
+SETTINGS = (
+    *("backbone", "code", "size", "matrix_px", "clip_length", "crop_px", "rotation_deg", "channels"),
+    *("batch_size", "optimizer", "precision"),
+)
+"""Fields of a run that decide what a step takes."""
+kind = attrgetter(*SETTINGS)
+"""The values of these fields of a run, a tuple."""
+
+GPU_MULTIPLY_ADDS = 15e12
+"""A second, sustained, in mixed precision, where nothing was measured: an assumption. It is a tenth of the
+dense bf16 peak of an NVIDIA A100 (312 TFLOP/s in its data sheet, so 156e12 multiply-adds); 3D convolutions
+stay far below the peak, and depthwise ones (CSN, X3D) may stay below this."""
+PASSES = 3
+"""Forward passes that a training step costs."""
+CUT_S_A_VOXEL = 0.12e-3 / (16 * 48 * 48)
+"""To read and cut a voxel of a training clip where that was not measured, s (`ctlib.datasets.clips`, CPU time)."""
+BYTES_A_PARAMETER = 16
+"""Weight, gradient and Adam's two moments, fp32."""
+
+N_STEPS = 3
+"""Steps that are timed, after one that warms up; their median counts."""
+MOST_S = 1.0
+"""A step that would take longer than this on a CPU is not measured, s."""
+MOST_MEMORY = 0.5
+"""Nor is one that would fill more than this share of the memory."""
+CPU_MULTIPLY_ADDS = 15e9
+"""Of one core, a second: only to tell, before the first step, whether it would be too long."""
+
+
+class CalibrationError(RuntimeError):
+    """A network does not compute a step of this profile: one sentence that says which, and why."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a step takes.
+
+    Args:
+        train_s: of a batch: forward, backward, step of the optimizer, s.
+        predict_s: of a batch, forward, s.
+        cut_train_s: of a clip, to cut and augment it, s of one CPU core.
+        cut_s: of a clip, to cut it, s of one CPU core.
+        peak_mb: most memory, million bytes: of the process on a CPU, libraries included; else of the GPU.
+        parameters: of the network, without the head.
+        multiply_adds: of the forward pass of a clip.
+        is_measured: False where time and memory are assumptions.
+        device: what it holds for.
+    """
+
+    train_s: float
+    predict_s: float
+    cut_train_s: float
+    cut_s: float
+    peak_mb: float
+    parameters: int
+    multiply_adds: int
+    is_measured: bool
+    device: str
+
+
+def calibrate(
+    runs: Iterable[Run],
+    path: Path,
+    measuring: bool = True,
+    throughput: float = GPU_MULTIPLY_ADDS,
+    tell: Callable[[str], Any] = lambda line: None,
+) -> dict[tuple[Any, ...], Timing]:
+    """What a step of each kind of run takes; what was measured before is not measured again.
+
+    Args:
+        runs: of any number; each `kind` is looked at once.
+        path: `calibration.json`, read and written.
+        measuring: False measures nothing: what was not measured before is assumed.
+        throughput: multiply-adds a second of a GPU, where nothing is measured.
+        tell: takes one line a network that is measured.
+
+    Returns:
+        By `kind`.
+
+    Raises:
+        CalibrationError: a network does not compute these clips, or they do not fit into memory.
+    """
+    known: dict[str, dict[str, Any]] = {"costs": {}, "timings": {}}
+    if path.is_file():
+        known |= read_json(path)
+    before, found = digest(known), {}
+    for values, run in {kind(run): run for run in runs}.items():
+        settings = dict(zip(SETTINGS, values, strict=True)) | {"torch": torch.__version__}
+        key = digest(settings)
+        if key not in known["costs"]:
+            known["costs"][key] = asdict(_cost_of(run))
+        compute = choose(run.precision, spec(run.backbone))
+        costs, here = Cost(**known["costs"][key]), digest(settings | {"device": device_name(compute)})
+        if measuring and here not in known["timings"] and is_measurable(costs, run.batch_size, compute):
+            tell(f"{run.backbone}: measured on {device_name(compute)}")
+            known["timings"][here] = asdict(measure(run, costs))
+        timing = known["timings"].get(here)
+        found[values] = Timing(**timing) if timing else assume(run, costs, throughput)
+    if digest(known) != before:
+        write_json(path, known)
+    return found
+
+
+def _clip(run: Run) -> tuple[int, int, int, int]:
+    """Shape of a clip, C first."""
+    return clip_settings(run).n_channels, run.clip_length, run.crop_px, run.crop_px
+
+
+def _cost_of(run: Run) -> Cost:
+    channels, *clip = _clip(run)
+    with _named(run):
+        return cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _named(run: Run) -> Iterator[None]:
+    """A network that does not compute is named."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        clips = f"{run.batch_size} clips {list(_clip(run))}"
+        raise CalibrationError(
+            f"{run.backbone} ({run.size}) does not compute {clips}: {str(error).splitlines()[0]}; change "
+            "crop_px, clip_length or batch_size, or leave the network out."
+        ) from error
+
+
+def device_name(compute: Compute) -> str:
+    """What the device is called."""
+    if compute.accelerator == "gpu":
+        return torch.cuda.get_device_name(0)
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+    return f"CPU, one core of {named[1].strip() if named else platform.processor() or platform.machine()}"
+
+
+def memory_mb() -> float:
+    """Memory of this machine, million bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+
+
+def is_measurable(costs: Cost, batch_size: int, compute: Compute) -> bool:
+    """Whether a step is short and small enough to be measured here."""
+    share = 1.0 if compute.precision == "32-true" else 0.5
+    needed = share * costs.saved_mb * 1e6 * batch_size + BYTES_A_PARAMETER * costs.parameters
+    if compute.accelerator == "gpu":
+        return needed < torch.cuda.mem_get_info()[0]
+    seconds = PASSES * costs.multiply_adds * batch_size / CPU_MULTIPLY_ADDS
+    return needed < MOST_MEMORY * 1e6 * memory_mb() and seconds < MOST_S
+
+
+def assume(run: Run, costs: Cost, throughput: float = GPU_MULTIPLY_ADDS) -> Timing:
+    """What a step would take on a GPU of this throughput, in mixed precision.
+
+    Args:
+        run: of the kind.
+        costs: of its network.
+        throughput: multiply-adds a second.
+    """
+    forward = costs.multiply_adds * run.batch_size / throughput
+    cutting = CUT_S_A_VOXEL * float(np.prod(_clip(run)))
+    memory = 0.5 * costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
+    device = f"GPU, assumed: {throughput / 1e12:g}e12 multiply-adds a second"
+    network = (costs.parameters, costs.multiply_adds)
+    return Timing(PASSES * forward, forward, cutting, cutting, memory, *network, False, device)
+
+
+def measure(run: Run, costs: Cost) -> Timing:
+    """What a step takes on this device.
+
+    Args:
+        run: of the kind.
+        costs: of its network.
+
+    Raises:
+        CalibrationError: it does not compute.
+    """
+    compute = choose(run.precision, spec(run.backbone))
+    with _named(run), pinned_threads(1), torch.random.fork_rng(devices=[]):
+        _reset_peak(compute)
+        taken = _steps(run, compute)
+        peak_mb = _peak_mb(compute)
+        cutting = _cutting(run)
+    if peak_mb is None:  # the system does not tell the peak of a part of a process's life
+        peak_mb = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
+    network = (costs.parameters, costs.multiply_adds)
+    return Timing(*taken, *cutting, peak_mb, *network, True, device_name(compute))
+
+
+def _steps(run: Run, compute: Compute) -> tuple[float, float]:
+    """Seconds of a training step, and of a forward pass, of one batch."""
+    shape = (run.batch_size, *_clip(run))
+    made = Network(build(run.backbone, run.size, shape[1]), 1, (0.45,), (0.225,))  # type: ignore[arg-type]
+    network = made.to(compute.device)
+    compute.prepare(network.backbone)
+    # the rate has no part in what a step takes; it may still be to be searched
+    asked: Literal["adam", "adamw", "sgd"] = run.optimizer  # type: ignore[assignment]
+    optimizer = optimizer_of(network.parameters(), FitSettings(1, run.batch_size, 1e-6, 0.0, asked))
+    clips = torch.rand(shape, device=compute.device)
+    labels = torch.zeros(run.batch_size, device=compute.device)
+
+    def train() -> None:
+        network.train()
+        with compute.autocast():
+            logits = network(clips).float().squeeze(1)
+            loss = functional.binary_cross_entropy_with_logits(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def predict() -> None:
+        network.eval()
+        with torch.inference_mode(), compute.autocast():
+            network(clips).float().cpu()
+
+    return _seconds(train, compute), _seconds(predict, compute)
+
+
+def _seconds(function: Callable[[], Any], compute: Compute) -> float:
+    """Median seconds of a call, after one that warms up."""
+    on_gpu = compute.accelerator == "gpu"
+    clock, taken = (time.perf_counter if on_gpu else time.process_time), []
+    for _ in range(N_STEPS + 1):
+        started = clock()
+        function()
+        if on_gpu:
+            torch.cuda.synchronize()
+        taken.append(clock() - started)
+    return statistics.median(taken[1:])
+
+
+def _cutting(run: Run) -> tuple[float, float]:
+    """Seconds of CPU time to cut a clip out of a volume: for training, for evaluation."""
+    rng, settings = np.random.default_rng(0), clip_settings(run)
+    hu = rng.integers(-1000, 400, (run.clip_length, run.matrix_px, run.matrix_px)).astype(np.int16)
+    here = Compute("cpu", "32-true")
+    train_s = _seconds(lambda: cut(hu, 0, run.clip_length, settings, rng), here)
+    return train_s, _seconds(lambda: cut(hu, 0, run.clip_length, settings), here)
+
+
+def _reset_peak(compute: Compute) -> None:
+    """Begin to watch the most memory that is used."""
+    gc.collect()
+    if compute.accelerator == "gpu":
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        with contextlib.suppress(OSError):  # a container may forbid it; then the peak is of the whole life
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM (proc(5))
+
+
+def _peak_mb(compute: Compute) -> float | None:
+    """Most memory since then, million bytes; None where the system does not tell."""
+    if compute.accelerator == "gpu":
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    told = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(told[1]) * 1024 / 1e6 if told else None

@@ -1,0 +1,181 @@
+"""The runs of an experiment: execute, resume.
+
+Which runs there are says `ctlib.grid.expand`, what one of them is `ctlib.training.finetune`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace, write_text
+from ctlib.grid import maintenance
+from ctlib.grid.arms import Arm, arms
+from ctlib.grid.expand import controlled, expand, left_out, outline, settings_of
+from ctlib.grid.lr_search import chosen, fixed, of_table, tried
+from ctlib.training.finetune import execute
+from ctlib.training.loggers import CSV, require
+from ctlib.training.results import ERROR, collect
+from ctlib.training.run import Run
+
+if TYPE_CHECKING:
+    from ctlib.grid.engine import Engine, Outcome
+
+__all__ = [
+    "controlled",
+    "expand",
+    "learning_rates",
+    "left_out",
+    "outline",
+    "run_grid",
+    "search",
+    "settings_of",
+]
+
+
+def search(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    rates: Sequence[float],
+    fraction: float,
+    seed: int,
+    engine: Engine | None,
+    echo: Callable[[str], Any] = print,
+    loader_workers: int = 0,
+    logger: str = CSV,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Try learning rates for each task, network and init, and write table `search`.
+
+    Args:
+        workspace: where data and weights lie.
+        tasks: see `expand`.
+        backbones: see `expand`.
+        inits: see `expand`.
+        rates: learning rates that are tried, the same for all.
+        fraction: share of the training patients.
+        seed: the one seed of these runs.
+        engine: where they execute; None computes nothing, and looks at what is there.
+        echo: takes one line a run that ends.
+        loader_workers: see `execute`.
+        logger: see `execute`.
+        settings: see `expand`.
+
+    Returns:
+        Table `search`; `ctlib.grid.lr_search.of_table` gives `lr` for `expand`. Of what is not computed, the arms
+        whose rates were all tried.
+
+    Raises:
+        ValueError: no rate of an arm gave a validation AUROC; and see `expand`.
+    """
+    runs = [
+        run
+        for lr in rates
+        for run in expand(workspace, tasks, backbones, inits, [fraction], [seed], float(lr), **settings)
+    ]
+    run_grid(workspace, runs, engine, echo, loader_workers, logger)
+    results = collect(workspace, runs)["runs"]
+    if engine is None:
+        runs, results = tried(runs, results)
+    table = chosen(runs, results)
+    tables.write(table, "search", workspace.table("search"))
+    return table
+
+
+def learning_rates(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    lr: str,
+    *search_with: Any,
+    **settings: Any,
+) -> Mapping[Arm, float]:
+    """The learning rate of each task, network and init.
+
+    Args:
+        workspace: where data and weights lie.
+        tasks: see `expand`.
+        backbones: see `expand`.
+        inits: see `expand`.
+        lr: a number, `published`, or `search`.
+        search_with: rates, fraction, seed and engine of `search`.
+        settings: see `search`.
+
+    Returns:
+        Of a search that is not finished and not computed here, of the arms that have theirs.
+
+    Raises:
+        ValueError: see `ctlib.grid.lr_search.fixed` and `search`.
+    """
+    known = fixed(lr, arms(tasks, backbones, inits))
+    if known is not None:
+        return known
+    return of_table(search(workspace, tasks, backbones, inits, *search_with, **settings))
+
+
+def run_grid(
+    workspace: Workspace,
+    runs: Sequence[Run],
+    engine: Engine | None,
+    echo: Callable[[str], Any] = print,
+    loader_workers: int = 0,
+    logger: str = CSV,
+) -> None:
+    """Compute the runs that are neither finished nor failed; one that fails stops no other.
+
+    Args:
+        workspace: where everything lies.
+        runs: from `expand`.
+        engine: where they execute; None computes nothing, and tells what is there.
+        echo: takes one line a run that ends.
+        loader_workers: see `execute`.
+        logger: see `execute`.
+
+    Raises:
+        ValueError: the logger is unknown, or its package is missing.
+    """
+    require(logger)
+    found = maintenance.states(workspace.runs, [run.run_id for run in runs])
+    left = (maintenance.FINISHED, maintenance.FAILED)
+    todo = [run for run, state in zip(runs, found, strict=True) if state not in left]
+    n_finished, n_failed = found.count(maintenance.FINISHED), found.count(maintenance.FAILED)
+    if engine is None:
+        n_begun = found.count(maintenance.BEGUN)
+        echo(
+            f"{n_finished} of {len(runs)} runs are finished, {n_failed} failed, {n_begun} are begun, "
+            f"{len(todo) - n_begun} are missing; nothing is computed here."
+        )
+        return
+    echo(f"{n_finished} of {len(runs)} runs were finished before; {len(todo)} to compute.")
+    if n_failed:
+        echo(
+            f"{n_failed} failed before and would again; `python -m ctlib retry {workspace.root.name}` lets "
+            "them be computed."
+        )
+    if todo and engine.dashboard:
+        echo(f"Dask's dashboard: {engine.client().dashboard_link}")
+
+    def line(outcome: Outcome) -> str:
+        run = todo[outcome.index]
+        if outcome.error is not None:
+            return f"{run}: failed: {outcome.reason}"
+        result = outcome.value
+        return (
+            f"{run}: validation AUROC {result['val_auroc']:.3f} at epoch {result['best_epoch']} of "
+            f"{result['epochs']}, {result['seconds']:.1f} s"
+        )
+
+    def on_done(outcome: Outcome) -> None:
+        if outcome.error is not None:  # a worker that died could not write it
+            write_text(workspace.runs / todo[outcome.index].run_id / ERROR, outcome.error)
+        echo(line(outcome))
+
+    work = partial(execute, str(workspace.root), loader_workers=loader_workers, logger=logger)
+    engine.run(work, todo, what="finetuning runs", note=line, on_done=on_done)

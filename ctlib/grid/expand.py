@@ -1,0 +1,196 @@
+"""Which runs an experiment has: lists of values, crossed, and what of that cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ctlib.core.fields import picked
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.cohort import task
+from ctlib.grid.arms import Arm, arms, cells, single, skipped, turns
+from ctlib.models.registry import code_of
+from ctlib.models.weights.load import find
+from ctlib.models.weights.record import NO_COHORT
+from ctlib.training.exceptions import exceptions_of, own_settings
+from ctlib.training.negative_controls import NONE, control_of
+from ctlib.training.predictions import study_auroc
+from ctlib.training.protocol import flaws_of
+from ctlib.training.run import Run, fingerprint, labelled_clips
+
+AXES = {"task", "backbone", "init", "fraction", "seed", "lr", "fold"}
+"""Fields of `Run` that an experiment has lists of, or looks up."""
+STORED = {"matrix_px", "clip_length"}
+"""Settings that `01_explore_data` has fixed for all runs."""
+
+
+def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same for all runs of an experiment: `settings` and `exceptions` of `expand`.
+
+    Args:
+        values: parameters of `03_finetune_grid`; all else in it is left alone.
+
+    Raises:
+        ValueError: an unknown protocol or flaw.
+
+    >>> given = {"epochs": 4, "tasks": ["rspect_pe"], "protocol": "corrected", "protocol_overrides": ["fill"]}
+    >>> settings_of(given)
+    {'epochs': 4, 'exceptions': [], 'flaws': ('fill',)}
+    """
+    settings = {name: value for name, value in picked(Run, values).items() if name not in AXES}
+    settings["exceptions"] = values.get("exceptions", [])
+    return settings | {"flaws": flaws_of(values["protocol"], values["protocol_overrides"])}
+
+
+def expand(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    lr: float | Mapping[Arm, float],
+    folds: Sequence[int] = (),
+    exceptions: Sequence[str] = (),
+    **settings: Any,
+) -> list[Run]:
+    """All runs of an experiment, in an order in which the first ones cover all arms.
+
+    Combinations that cannot be are left out: `left_out` says which.
+
+    Args:
+        workspace: where data and weights lie.
+        tasks: keys of `ctlib.datasets.cohort.TASKS`.
+        backbones: keys of networks.
+        inits: where weights begin.
+        fractions: shares of the training patients.
+        seeds: seeds.
+        lr: learning rate of all, or of each task, network and init; arms without one are left out, as while
+            a search goes on.
+        folds: turns of the cross-validation, for cohorts that have folds; none is the single split.
+        exceptions: settings of some networks alone, see `ctlib.grid.arms.exceptions_of`.
+        settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
+
+    Raises:
+        MissingInput: data or weights were not made yet.
+        FitError: all validation studies of a task have one label.
+        ValueError: an unknown name, a setting out of range, a fold that is none, or an init that has seen
+            the labels of every task.
+        TypeError: a setting is missing or unknown.
+    """
+    turns_of = turns(tasks, folds, has_folds(workspace))
+    label = settings.get("study_label", "exam")
+    asked = arms(tasks, backbones, inits)
+    data = {}
+    for name, turn in [(key, turn) for key in tasks for turn in turns_of[key]]:
+        cohort = task(name).cohort
+        data[name, turn] = fingerprint(workspace, cohort, fold=turn)
+        rows = labelled_clips(workspace, cohort, label, turn)
+        study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
+    pairs = dict.fromkeys((init, backbone) for _, backbone, init in asked)
+    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
+    return _made(asked, cells(asked, turns_of, fractions, seeds), lr, data, weights, exceptions, settings)
+
+
+def outline(
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    lr: float | Mapping[Arm, float],
+    turns_of: Mapping[str, Sequence[int]],
+    exceptions: Sequence[str] = (),
+    **settings: Any,
+) -> list[Run]:
+    """The runs of `expand` before there are data and weights: all that they cost, and no ids to go by.
+
+    Args:
+        tasks: see `expand`.
+        backbones: see `expand`.
+        inits: see `expand`.
+        fractions: see `expand`.
+        seeds: see `expand`.
+        lr: see `expand`.
+        turns_of: turns of the cross-validation of each task.
+        exceptions: see `expand`.
+        settings: see `expand`.
+
+    Raises:
+        ValueError: see `expand`.
+    """
+    asked = arms(tasks, backbones, inits)
+    nothing: defaultdict[Any, str] = defaultdict(str)
+    of = cells(asked, turns_of, fractions, seeds)
+    return _made(asked, of, lr, nothing, nothing, exceptions, settings)
+
+
+def _made(
+    asked: Sequence[Arm],
+    of: Iterable[tuple[Arm, int, float, int]],
+    lr: float | Mapping[Arm, float],
+    data: Mapping[tuple[str, int], str],
+    weights: Mapping[tuple[str, str], str],
+    exceptions: Sequence[str],
+    settings: Mapping[str, Any],
+) -> list[Run]:
+    """Runs of what `cells` gives; twice is once."""
+    tasks, backbones = ([*dict.fromkeys(arm[axis] for arm in asked)] for axis in (0, 1))
+    alone = exceptions_of(exceptions, tasks, backbones, (settings.keys() | {"lr"}) - STORED)
+    rates = {arm: lr for arm in asked} if isinstance(lr, float) else lr
+    own = {arm: {"lr": rates[arm], **settings, **own_settings(alone, arm)} for arm in asked if arm in rates}
+    code = {backbone: code_of(backbone) for backbone in backbones}
+    runs = [
+        Run(
+            *arm,
+            fraction=fraction,
+            seed=seed,
+            data=data[arm[0], turn],
+            weights=weights[arm[2], arm[1]],
+            code=code[arm[1]],
+            fold=turn,
+            **own[arm],
+        )
+        for arm, turn, fraction, seed in of
+        if arm in own
+    ]
+    return list(dict.fromkeys(runs))
+
+
+def controlled(runs: Sequence[Run], controls: Sequence[str], backbones: Sequence[str]) -> list[Run]:
+    """The runs of some networks at the largest fraction, once more under each control.
+
+    Args:
+        runs: of an experiment.
+        controls: of `ctlib.training.negative_controls.CONTROLS`.
+        backbones: networks that get them, all others have none; none named is the first of the experiment.
+
+    Raises:
+        ValueError: a control is unknown, or a network is not in the experiment.
+    """
+    present = [*dict.fromkeys(run.backbone for run in runs)]
+    absent = [name for name in backbones if name not in present]
+    if controls and absent:
+        raise ValueError(f"control_backbones has {', '.join(absent)}, which the experiment has no run of.")
+    largest = max((run.fraction for run in runs), default=0.0)
+    chosen = [run for run in runs if run.backbone in (backbones or present[:1]) and run.fraction == largest]
+    names = [control_of(name, run.channels) for name in controls for run in chosen[:1]]
+    return [dataclasses.replace(run, control=name) for name in names if name != NONE for run in chosen]
+
+
+def has_folds(workspace: Workspace) -> Callable[[str], bool]:
+    """Whether a cohort, by its name, has folds."""
+    return lambda cohort: workspace.table("folds", cohort).is_file()
+
+
+def left_out(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    folds: Sequence[int] = (),
+) -> list[str]:
+    """What `expand` leaves out of a grid, and why: sentences."""
+    return [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]

@@ -1,0 +1,246 @@
+"""One NIfTI file of CT: its header checked for all that a volume needs, its voxels in HU.
+
+A file is used if it is a single file (`.nii`, `.nii.gz`, NIfTI-1 or -2) of one volume whose affine
+runs along the axes of the patient. NIfTI counts to Right, Anterior, Superior; what comes back has
+our axes. It has no Modality, so the voxels themselves must look like HU: see `PLAIN_SHARE`.
+nibabel (MIT) knows the fields and the affines; the voxels are read here, because they must be
+exactly as many as the header says, and nothing may be allocated before that is likely.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from numpy.typing import NDArray
+
+from ctlib.core.hu import HU_MAX, HU_MIN
+from ctlib.io.errors import SeriesError
+from ctlib.io.nifti_affine import affine_of, place_of
+
+ENDINGS = (".nii", ".nii.gz")
+"""Names of NIfTI files, in any case."""
+DTYPES = {
+    **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
+    **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
+}
+"""Datatype codes of nifti1.h that are read, as numpy names; not complex, RGB and 128-bit floats."""
+PLAIN_HU = (-1200, -500)
+"""Air and lung, HU. Nothing else of a body lies here (fat is above -150), nor do the padding values
+-1500, -2000, -2048 and -3024; -1200 leaves room for noise."""
+PLAIN_SHARE = 0.001
+"""Least share of voxels within `PLAIN_HU`. In a chest it is above a tenth; in a mask, in numbers
+stored with an offset (air at 0 or 24) and in values scaled to [0, 1] or [-1, 1] it is nothing."""
+DEFLATE_RATIO = 1032
+"""Deflate makes data at most so many times smaller (zlib's technical details)."""
+BLOCK = 1 << 20
+"""Bytes read of a compressed file at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class NiftiHeader:
+    """What a header says, in the axes of the volume: Superior, Posterior, Left.
+
+    Args:
+        path: the file.
+        fault: why it cannot be used, or ""; with a fault all below is empty.
+        shape: (D, H, W).
+        spacing_mm: (z, y, x), mm.
+        origin_mm: patient coordinates (z, y, x) = (S, P, L) of voxel [0, 0, 0], mm.
+        axes: which axis of the file goes along S, P, L.
+        reversed: whether that axis runs the other way.
+        dtype: numpy name of the stored values, with byte order.
+        offset: where they begin, bytes.
+        slope: HU of one stored unit.
+        intercept: HU of the stored value 0.
+    """
+
+    path: Path
+    fault: str = ""
+    shape: tuple[int, int, int] = (0, 0, 0)
+    spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axes: tuple[int, int, int] = (2, 1, 0)
+    reversed: tuple[bool, bool, bool] = (False, False, False)
+    dtype: str = "<i2"
+    offset: int = 0
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+def is_nifti(path: str | Path) -> bool:
+    """Whether the name is that of a NIfTI file; nothing is opened.
+
+    >>> is_nifti("chest.NII.gz"), is_nifti("chest.nii"), is_nifti("chest.hdr"), is_nifti("nii")
+    (True, True, False, False)
+    """
+    return Path(path).name.lower().endswith(ENDINGS)
+
+
+def _open(path: Path) -> IO[bytes]:
+    zipped = path.suffix.lower() == ".gz"
+    return cast(IO[bytes], gzip.open(path) if zipped else path.open("rb"))
+
+
+def _raw_header(path: Path) -> Nifti1Header:
+    """The header, of either version and byte order, unchecked except for what it is."""
+    with _open(path) as file:
+        start = file.read(Nifti2Header.template_dtype.itemsize)
+    for kind, endianness in itertools.product((Nifti1Header, Nifti2Header), "<>"):
+        size = kind.template_dtype.itemsize
+        if np.frombuffer(start[:4].ljust(4), f"{endianness}i4") != size:
+            continue
+        if len(start) < size:
+            raise SeriesError(f"the file ends within its header of {size} bytes")
+        header = kind(start[:size], endianness, check=False)
+        magic = bytes(header["magic"].item())[:3]
+        if magic in (b"ni1", b"ni2"):
+            raise SeriesError("it is half of a pair of .hdr and .img, only single files are read")
+        if magic not in (b"n+1", b"n+2"):
+            raise SeriesError("it is no NIfTI file, perhaps Analyze 7.5, which has no orientation")
+        return header
+    raise SeriesError("not a NIfTI file, it does not begin with a header")
+
+
+def _dims(header: Nifti1Header) -> tuple[int, int, int]:
+    """Lengths of the three axes as stored; more than one volume is refused."""
+    n, *dims = (int(value) for value in header["dim"])
+    if not 1 <= n <= 7 or min(dims[:n]) < 1:
+        raise SeriesError(f"its dim field is {[n, *dims]}, which is no shape")
+    dims = [*dims[:n], *[1] * (7 - n)]
+    if (volumes := math.prod(dims[3:])) != 1:
+        raise SeriesError(f"it holds {volumes} volumes, one is read")
+    return dims[0], dims[1], dims[2]
+
+
+def _storage(header: Nifti1Header, dims: tuple[int, int, int], path: Path) -> tuple[str, int]:
+    """Type and place of the voxels, once the size of the file agrees."""
+    code, bits = int(header["datatype"]), int(header["bitpix"])
+    if code not in DTYPES:
+        raise SeriesError(f"its datatype is {code}; integers up to 64 bits, float32 and float64 are read")
+    dtype = np.dtype(f"{header.endianness}{DTYPES[code]}")
+    if bits != 8 * dtype.itemsize:
+        raise SeriesError(f"its datatype is {code} and bitpix {bits}, which do not fit each other")
+    least = header.single_vox_offset
+    offset = float(header["vox_offset"])
+    if not (offset >= least and offset.is_integer()):
+        raise SeriesError(f"its vox_offset is {offset:g}, {least} or above is needed")
+    wanted = int(offset) + math.prod(dims) * dtype.itemsize
+    size = path.stat().st_size
+    shape = " x ".join(map(str, dims))
+    if path.suffix.lower() == ".gz":
+        # The trailer holds the length before compression, of its last 32 bits (RFC 1952).
+        with path.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            trailer = int.from_bytes(file.read(4), "little")
+        if wanted > DEFLATE_RATIO * size or wanted % (1 << 32) != trailer:
+            raise SeriesError(
+                f"its header says {shape} voxels, {wanted} bytes, and its gzip trailer {trailer}: "
+                "it is cut, damaged, followed by something, or not compressed in one piece"
+            )
+    elif wanted != size:
+        raise SeriesError(f"its header says {shape} voxels, {wanted} bytes, and the file has {size}")
+    return dtype.str, int(offset)
+
+
+def read_header(path: str | Path) -> NiftiHeader:
+    """Read the header of a file; of a compressed one only the beginning is decompressed.
+
+    Args:
+        path: any file, compressed if its name ends in `.gz`.
+
+    Returns:
+        What it says, with a fault where it cannot be used; a fault names no path and quotes no
+        text of the file.
+    """
+    path = Path(path)
+    try:
+        if not path.stat().st_size:
+            return NiftiHeader(path, "the file is empty")
+        header = _raw_header(path)
+        dims = _dims(header)
+        dtype, offset = _storage(header, dims, path)
+        slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+        if not (math.isfinite(slope) and math.isfinite(intercept)):
+            raise SeriesError(f"its scl_slope is {slope:g}, scl_inter {intercept:g}; no finite numbers")
+        slope, intercept = (slope, intercept) if slope else (1.0, 0.0)  # 0: stored as it is (nifti1.h)
+        place = place_of(affine_of(header, dims), dims)
+    except SeriesError as error:
+        return NiftiHeader(path, str(error))
+    except (EOFError, OSError, zlib.error) as error:
+        return NiftiHeader(path, f"it cannot be read ({_kind(error)})")
+    return NiftiHeader(path, dtype=dtype, offset=offset, slope=slope, intercept=intercept, **place)
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong; the error's own text may name the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+
+
+def _stored(header: NiftiHeader) -> NDArray[Any]:
+    """Stored values, `[k, j, i]`: the order of the file's bytes."""
+    shape = [0, 0, 0]
+    for axis, n in zip(header.axes, header.shape, strict=True):
+        shape[2 - axis] = n
+    stored = np.empty(shape, header.dtype)
+    room = memoryview(cast(Any, stored.reshape(-1).view(np.uint8)))
+    try:
+        with _open(header.path) as file:
+            file.seek(header.offset)
+            filled = 0
+            while filled < len(room):
+                if not (n := cast(Any, file).readinto(room[filled : filled + BLOCK])):
+                    raise SeriesError(f"it ends after {filled} of {len(room)} bytes of voxels")
+                filled += n
+            if file.read(1):  # the end must be seen, for there gzip compares the checksum
+                raise SeriesError("it goes on after its last voxel")
+    except (EOFError, OSError, zlib.error) as error:
+        raise SeriesError(f"its voxels cannot be read ({_kind(error)})") from error
+    return stored
+
+
+def decode(path: str | Path) -> tuple[NDArray[np.int16], NiftiHeader]:
+    """Voxels of a file in HU.
+
+    Args:
+        path: see `read_header`.
+
+    Returns:
+        int16 `[D, H, W]`, axes to Superior, Posterior, Left; slope and intercept applied,
+        non-integers rounded, clipped to [-1024, 3071]; and the header.
+
+    Raises:
+        SeriesError: it cannot be read right, or its values are no HU; the reason alone, without
+            the name of the file.
+    """
+    header = read_header(path)
+    if header.fault:
+        raise SeriesError(header.fault)
+    stored = _stored(header)
+    hu = np.empty(stored.shape, np.int16)
+    lowest, plain = math.inf, 0
+    for k, plane in enumerate(stored):  # one at a time: float64 of all would be four times the file
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            values = np.rint(plane.astype(np.float64) * header.slope + header.intercept)
+        if not np.isfinite(values).all():
+            raise SeriesError("it has voxels that are no finite numbers")
+        lowest = min(lowest, float(values.min()))
+        plain += int(np.count_nonzero((values >= PLAIN_HU[0]) & (values < PLAIN_HU[1])))
+        hu[k] = np.clip(values, HU_MIN, HU_MAX)
+    if plain < PLAIN_SHARE * hu.size:
+        raise SeriesError(
+            f"its values begin at {lowest:g} and {plain / hu.size:.2%} of them lie between {PLAIN_HU[0]} and "
+            f"{PLAIN_HU[1]}; HU has air near -1000; store HU"
+        )
+    turned = hu.transpose([2 - axis for axis in header.axes])
+    steps = [slice(None, None, -1 if back else 1) for back in header.reversed]
+    return np.ascontiguousarray(turned[tuple(steps)]), header

@@ -1,0 +1,274 @@
+"""What lies under a folder: its series, and every file that is in none, by headers only.
+
+Folders are read one by one, here or on workers, and what a folder holds is judged at once, so that
+memory holds the results and not the headers of a million files. Series that turn out to be spread
+over several folders are read again together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ctlib.core.parallel import Map, in_order
+from ctlib.core.pseudonyms import Identity
+from ctlib.io import nifti
+from ctlib.io.dicom_header import read_header
+from ctlib.io.dicom_slice import Slice
+from ctlib.io.geometry import Grid
+from ctlib.io.series import judge, named
+
+SERIES = (
+    *("patient_id", "study_uid", "series_uid", "n_files", "n_slices", "rows_px", "cols_px"),
+    *("spacing_z_mm", "spacing_y_mm", "spacing_x_mm", "thickness_mm", "kernel", "manufacturer"),
+    *("files", "z_mm", "orientation", "source"),
+)
+PROBLEMS = ("path", "n_files", "reason")
+"""Columns of what `scan` returns."""
+BATCH_FILES = 1000
+"""Files handed to a worker at once, about; a folder is never split."""
+SAMPLE_BYTES = 65_536
+"""Bytes at each of three places of a NIfTI file by which it is known: two noisy volumes differ in
+the middle one."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Files that end in one place: a series (`row`) or a problem (`reason`)."""
+
+    uid: str
+    paths: list[str]
+    row: dict[str, Any] | None = None
+    reason: str = ""
+
+
+def files_under(root: Path) -> Iterator[Path]:
+    """All files under a folder, sorted folder by folder; links to folders are not followed."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+def nifti_uid(path: Path) -> str:
+    """What stands for the series UID of a NIfTI file: a hash of its size and of three samples.
+
+    The same file has the same name wherever it lies and whatever it is called.
+    """
+    size = path.stat().st_size
+    whole = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for place in (0, max(size // 2 - SAMPLE_BYTES // 2, 0), max(size - SAMPLE_BYTES, 0)):
+            file.seek(place)
+            whole.update(file.read(SAMPLE_BYTES))
+    return f"nifti-{whole.hexdigest()[:32]}"
+
+
+def source_checksum(stamps: Iterable[tuple[int, int]]) -> str:
+    """SHA-256 of the sizes and times of change of a series' files; their contents are not read.
+
+    Args:
+        stamps: bytes and ns of each file, inferior to superior.
+    """
+    return hashlib.sha256(json.dumps(list(stamps)).encode()).hexdigest()
+
+
+def _row(grid: Grid) -> dict[str, Any]:
+    first = grid.slices[0]
+    study = first.study_uid or grid.series_uid
+    return {
+        "patient_id": first.patient_id or study,
+        "study_uid": study,
+        "series_uid": grid.series_uid,
+        "n_files": len(grid.slices),
+        "n_slices": len(grid.slices),
+        "rows_px": grid.matrix[0],
+        "cols_px": grid.matrix[1],
+        **dict(zip(("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"), grid.spacing_mm, strict=True)),
+        "thickness_mm": first.thickness,
+        "kernel": first.kernel,
+        "manufacturer": first.manufacturer,
+        "files": [str(s.path) for s in grid.slices],
+        "z_mm": grid.z_mm,
+        "orientation": grid.orientation,
+        "source": source_checksum(s.stamp for s in grid.slices),
+    }
+
+
+def _nifti_entry(path: Path) -> _Entry:
+    header = nifti.read_header(path)
+    if header.fault:
+        return _Entry("", [str(path)], reason=header.fault)
+    uid, status = nifti_uid(path), path.stat()
+    (depth, rows, cols), (z, y, x) = header.shape, header.spacing_mm
+    row = {
+        **dict.fromkeys(("patient_id", "study_uid", "series_uid"), uid),
+        **{"n_files": 1, "n_slices": depth, "rows_px": rows, "cols_px": cols},
+        **{"spacing_z_mm": z, "spacing_y_mm": y, "spacing_x_mm": x},
+        **dict.fromkeys(("thickness_mm", "kernel", "manufacturer")),
+        "files": [str(path)],
+        "z_mm": [header.origin_mm[0] + z * k for k in range(depth)],
+        "orientation": "LP",
+        "source": source_checksum([(status.st_size, status.st_mtime_ns)]),
+    }
+    return _Entry(uid, [str(path)], row)
+
+
+def _series_entries(uid: str, slices: Sequence[Slice]) -> list[_Entry]:
+    """What the files of one series become."""
+    try:
+        judged = judge(slices)
+        grids = named(judged, uid)
+    except OSError as error:
+        reason = f"a file changed while it was read ({error.strerror})"
+        return [_Entry(uid, [str(s.path) for s in slices], reason=reason)]
+    entries = [_Entry(uid, [], _row(grid)) for grid in grids]
+    for entry in entries:
+        entry.paths = entry.row["files"] if entry.row else []
+    for refused, why in judged.refused:
+        entries.append(_Entry(uid, [str(s.path) for s in refused], reason=why.reason))
+    return entries
+
+
+def _read_folders(folders: Sequence[tuple[str, Sequence[str]]]) -> list[list[_Entry]]:
+    """What each folder holds, by itself. This is what a worker does."""
+    return [_read_files([Path(folder, name) for name in names]) for folder, names in folders]
+
+
+def _read_files(paths: Sequence[Path]) -> list[_Entry]:
+    entries: list[_Entry] = []
+    groups: dict[str, list[Slice]] = {}
+    loose: dict[str, list[str]] = {}
+    for path in paths:
+        if nifti.is_nifti(path):
+            entries.append(_nifti_entry(path))
+            continue
+        found = read_header(path)
+        if found.series_uid or not found.fault:
+            groups.setdefault(found.series_uid, []).append(found)
+        else:
+            loose.setdefault(found.fault, []).append(str(path))
+    for uid, slices in groups.items():
+        entries += _series_entries(uid, slices)
+    return entries + [_Entry("", same, reason=fault) for fault, same in loose.items()]
+
+
+def _batches(root: Path, skip: Collection[Path]) -> Iterator[list[tuple[str, list[str]]]]:
+    """Folders with the names of their files, some at a time."""
+    passed_over = {Path(path).resolve() for path in skip}
+    names_over = {path.name for path in passed_over}
+    batch: list[tuple[str, list[str]]] = []
+    waiting = 0
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        names = [n for n in names if n not in names_over or Path(folder, n).resolve() not in passed_over]
+        if names:
+            batch.append((folder, sorted(names)))
+            waiting += len(names)
+        if waiting >= BATCH_FILES:
+            yield batch
+            batch, waiting = [], 0
+    if batch:
+        yield batch
+
+
+def _together(folders: list[list[_Entry]], run: Map) -> list[_Entry]:
+    """All entries; series that lie in several folders are judged by all their files."""
+    n_folders = Counter(uid for entries in folders for uid in {e.uid for e in entries} if uid)
+    spread: dict[str, list[Path]] = {}
+    kept: list[_Entry] = []
+    seen: set[str] = set()
+    for entry in (entry for entries in folders for entry in entries):
+        if n_folders[entry.uid] > 1 and not entry.uid.startswith("nifti-"):
+            spread.setdefault(entry.uid, []).extend(Path(path) for path in entry.paths)
+        else:
+            kept.append(entry)
+    for entries in run(_read_files, list(spread.values()), "series in several folders"):
+        kept += entries
+    for entry in kept:
+        uid = entry.row["series_uid"] if entry.row else ""
+        if uid in seen:
+            entry.row, entry.reason = None, "it repeats another file or series byte for byte"
+        seen.add(uid or "-")
+    return kept
+
+
+def scan(
+    root: str | Path, skip: Collection[Path] = (), run: Map = in_order
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Find the volumes under a folder, by their headers; no pixel is read.
+
+    Args:
+        root: folder; links to folders are not followed.
+        skip: files that are known to be something else; they count nowhere.
+        run: spreads the folders over workers.
+
+    Returns:
+        `series`, one row a volume: patient_id (the study where the file names no patient),
+        study_uid, series_uid (see `parts.named`; a NIfTI file has that of `nifti_uid`, for the
+        patient and study too), n_files, n_slices, rows_px and cols_px and spacing (z, y, x) of the
+        volume, thickness_mm, kernel, manufacturer, files (inferior to superior), z_mm (of each
+        slice), orientation (see `geometry.upright`; of a NIfTI file that of its decoded volume),
+        source (see `source_checksum`).
+        `problems`: path relative to root, n_files, reason; files of a folder or series that fail
+        alike share a row. Each file under root counts in exactly one of the two. Paths and
+        identities are as found: what goes to tables is hashed first (`ctlib.core.pseudonyms`).
+
+    Raises:
+        FileNotFoundError: root is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder; give the folder that holds the DICOM or NIfTI files.")
+    batches = list(_batches(root, skip))
+    folders = [folder for batch in run(_read_folders, batches, "batches of files") for folder in batch]
+    rows, problems = [], []
+    for entry in _together(folders, run):
+        if entry.row:
+            rows.append(entry.row)
+        else:
+            place = os.path.relpath(_place(entry.paths), root)
+            problems.append((place, len(entry.paths), f"Refused: {entry.reason}."))
+    series, refused = pd.DataFrame(rows, columns=list(SERIES)), pd.DataFrame(problems, columns=list(PROBLEMS))
+    listed = sum(len(names) for batch in batches for _, names in batch)
+    if (counted := int(series["n_files"].sum() + refused["n_files"].sum())) != listed:
+        raise RuntimeError(
+            f"scan: {listed} files were listed and {counted} accounted for; please report this."
+        )
+    return series, refused
+
+
+def _place(paths: Sequence[str]) -> str:
+    """The file, or the folder that holds them all."""
+    return paths[0] if len(paths) == 1 else os.path.commonpath([Path(path).parent for path in paths])
+
+
+def listed(root: Path, identity: Identity, paths: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What `scan` finds, as people may see it.
+
+    Args:
+        root: folder.
+        identity: what stands for patients, UIDs and paths.
+        paths: add the column `where`, the real place of each series and problem.
+
+    Returns:
+        `series` and `problems` under their pseudonyms, without the lists of files and positions.
+    """
+    series, problems = scan(root)
+    places = [os.path.relpath(_place(files), root) for files in series["files"]]
+    hidden = series.drop(columns=["files", "z_mm", "source"]).assign(
+        patient_id=[identity.patient(name) for name in series["patient_id"]],
+        study_uid=[identity.study(uid) for uid in series["study_uid"]],
+        series_uid=[identity.series(uid) for uid in series["series_uid"]],
+    )
+    refused = problems.assign(path=[identity.path(path) for path in problems["path"]])
+    if paths:
+        return hidden.assign(where=places), refused.assign(where=problems["path"])
+    return hidden, refused

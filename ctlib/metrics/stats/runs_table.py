@@ -1,0 +1,199 @@
+"""The runs of one task: who scored which exam, their AUROCs, and what keeps a run from having one.
+
+A run that is missing, failed or unscored makes what it belongs to NaN, with a reason that names it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ctlib.metrics import Metric, auroc, study_scores
+from ctlib.metrics.stats.bootstrap import Draws, Exams
+from ctlib.metrics.stats.crossed_ci import Array
+from ctlib.metrics.stats.intervals import Bootstrap
+
+KEY = ["backbone", "init", "fraction", "seed"]
+"""What names a run of a task; with a column `fold` in table `runs`, the runs of all folds."""
+PLAIN = Bootstrap()
+"""Intervals as they are made where nothing else is asked for."""
+Arm = tuple[str, str]
+"""A network and an init."""
+Name = tuple[str, str, float, int]
+"""Values of `KEY`."""
+
+
+def arms_of(backbones: Sequence[str], init: str) -> tuple[Arm, ...]:
+    """The arms of some networks from one init.
+
+    >>> arms_of(["penet", "mvit_b"], "video")
+    (('penet', 'video'), ('mvit_b', 'video'))
+    """
+    return tuple((backbone, init) for backbone in backbones)
+
+
+class Task:
+    """The runs of one task, and the exams of the test split that they score.
+
+    Args:
+        runs: rows of table `runs` of one task; a column `fold` is optional.
+        predictions: table `predictions`.
+        rule: of `metrics.study_scores`.
+        how: draws of the patients; they are made when first asked for, and serve all runs.
+
+    Raises:
+        ValueError: a patient is tested in two folds.
+    """
+
+    def __init__(self, runs: pd.DataFrame, predictions: pd.DataFrame, rule: str, how: Bootstrap) -> None:
+        self.runs, self._how = with_fold(runs), how
+        self.folds = sorted(set(self.runs["fold"]))
+        rows = self.runs.to_dict("records")
+        self._row = {(*(row[name] for name in KEY), row["fold"]): row for row in rows}
+        chosen = predictions["run_id"].isin(set(runs["run_id"])) & (predictions["split"] == "test")
+        self._studies = study_scores(predictions[chosen], rule)
+        self._studies["fold"] = self._studies["run_id"].map(self.runs.set_index("run_id")["fold"])
+        one_exam = ["patient_id", "study", "label", "fold"]
+        exam = self._studies.groupby(one_exam).ngroup().to_numpy()
+        self._where = {str(run): at for run, at in self._studies.groupby("run_id").indices.items()}
+        self._exam, self._value = exam, self._studies["score"].to_numpy(np.float64)
+        self.exams = Exams(self._studies[one_exam].drop_duplicates().sort_values(one_exam, ignore_index=True))
+        self._draws: Draws | None = None
+        self._replicates: dict[Name, Array] = {}
+        self._influence: dict[Name, Array] = {}
+
+    def fractions(self) -> list[float]:
+        """All fractions, in order."""
+        return sorted(set(self.runs["fraction"]))
+
+    def seeds(self, fraction: float) -> list[int]:
+        """All seeds that any run of a fraction has: what each arm is held to."""
+        return sorted(set(self.runs.loc[self.runs["fraction"] == fraction, "seed"]))
+
+    def arms(self, fraction: float | None = None) -> list[tuple[float, str, str]]:
+        """Fraction, network and init of every arm, in the order of the grid."""
+        rows = self.runs if fraction is None else self.runs[self.runs["fraction"] == fraction]
+        names = rows[["fraction", "backbone", "init"]].drop_duplicates()
+        return list(names.itertuples(index=False, name=None))
+
+    def problems(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> list[str]:
+        """One entry a run without an AUROC."""
+        found = []
+        for backbone, init in arms:
+            for seed in seeds:
+                why = self._why_not((backbone, init, fraction, seed))
+                found += [f"{backbone} from {init}, seed {seed}: {why}"] if why else []
+        return found
+
+    def _why_not(self, name: Name) -> str:
+        missing = [fold for fold in self.folds if (*name, fold) not in self._row]
+        if len(missing) == len(self.folds):
+            return "not in the grid"
+        if missing:
+            return f"fold {missing[0]} is not in the grid"
+        reasons = [self.why_no_score(self._row[(*name, fold)]) for fold in self.folds]
+        return next(filter(None, reasons), "") or self.exams.one_class()
+
+    def why_no_score(self, row: dict) -> str:
+        """Why a run, a row of the table, has no score for all its test exams, or ''."""
+        run_id = str(row["run_id"])
+        if row["status"] != "finished":
+            return f"run {run_id} is {row['status']}"
+        if run_id not in self._where:
+            return f"run {run_id} has no test predictions"
+        members = dict(self.exams.folds)[row["fold"]]
+        absent = len(members) - int(np.isfinite(self._value[self._where[run_id]]).sum())
+        return f"run {run_id} has no score for {absent} of {len(members)} test exams" if absent else ""
+
+    def auroc_of(self, row: dict) -> Metric:
+        """AUROC of one run, a row of the table, over the test exams of its fold."""
+        why = self.why_no_score(row)
+        if why:
+            return Metric(math.nan, why)
+        at = self._where[str(row["run_id"])]
+        return auroc(self._studies["label"].to_numpy()[at], self._value[at])
+
+    def scores(self, name: Name) -> Array:
+        """`[exams]`: each exam's score by the run of its fold."""
+        score = np.full(len(self.exams.label), np.nan)
+        for fold in self.folds:
+            at = self._where[str(self._row[(*name, fold)]["run_id"])]
+            score[self._exam[at]] = self._value[at]
+        return score
+
+    def values(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
+        """AUROCs, `[arms, seeds]`; every run must have one (see `problems`)."""
+        return np.array(
+            [[self.exams.auroc(self.scores((*arm, fraction, seed))) for seed in seeds] for arm in arms]
+        )
+
+    def replicates(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
+        """The same on drawn patients, `[arms, seeds, n_replicates]`."""
+        return np.stack([np.stack([self._drawn((*arm, fraction, seed)) for seed in seeds]) for arm in arms])
+
+    def freedom(
+        self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int], other: Sequence[Arm] = ()
+    ) -> float:
+        """Degrees of freedom over patients of the mean AUROC of arms, less that of others where given."""
+        influence = self._mean_influence(arms, fraction, seeds)
+        if other:
+            influence = influence - self._mean_influence(other, fraction, seeds)
+        return self.exams.freedom(influence)
+
+    def _mean_influence(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
+        names: list[Name] = [(*arm, fraction, seed) for arm in arms for seed in seeds]
+        for name in names:
+            if name not in self._influence:
+                self._influence[name] = self.exams.influence(self.scores(name))
+        return np.mean([self._influence[name] for name in names], axis=0)
+
+    @property
+    def draws(self) -> Draws:
+        """Draws of the patients, the same for all runs."""
+        if self._draws is None:
+            self._draws = self.exams.draw(self._how.n_replicates, np.random.default_rng(self._how.seed))
+        return self._draws
+
+    def _drawn(self, name: Name) -> Array:
+        if name not in self._replicates:
+            self._replicates[name] = self.exams.resampled(self.scores(name), self.draws)
+        return self._replicates[name]
+
+    def counts(self, seeds: Sequence[int]) -> dict[str, int]:
+        """Columns n_patients, n_positive and n_seeds."""
+        n_positive = int(self.exams.patient_label.sum())
+        return {"n_patients": len(self.exams.patient_label), "n_positive": n_positive, "n_seeds": len(seeds)}
+
+
+def with_fold(runs: pd.DataFrame) -> pd.DataFrame:
+    """Table `runs` with a column `fold`: what it has, 0 where it has none."""
+    fold = runs["fold"].fillna(0) if "fold" in runs else pd.Series(0, index=runs.index)
+    return runs.assign(fold=fold.astype(np.int64))
+
+
+def tasks(
+    runs: pd.DataFrame, predictions: pd.DataFrame, rule: str, how: Bootstrap = PLAIN
+) -> dict[str, Task]:
+    """The tasks of table `runs`, in its order.
+
+    Raises:
+        ValueError: two runs differ by nothing that the columns name, or a patient is tested in two folds.
+    """
+    runs = with_fold(runs)
+    twice = runs.duplicated(["task", *KEY, "fold"])
+    if twice.any():
+        row = runs.loc[twice].iloc[0]
+        raise ValueError(
+            f"runs: {row['task']}, {row['backbone']} from {row['init']}, fraction {row['fraction']:g}, seed "
+            f"{row['seed']} is there twice (run {row['run_id']}, lr {row['lr']:g}); choose one of them first."
+        )
+    return {str(name): Task(part, predictions, rule, how) for name, part in runs.groupby("task", sort=False)}
+
+
+def shown(problems: Sequence[str]) -> str:
+    """Why a row is empty: at most three runs by name, the others counted."""
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more

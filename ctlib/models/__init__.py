@@ -1,0 +1,1 @@
+"""Networks by key, and the weights that they begin from."""

@@ -1,0 +1,1 @@
+"""Where weights come from, how they are read, and the ledger that accounts for every tensor."""

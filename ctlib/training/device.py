@@ -1,0 +1,216 @@
+"""Where and how exactly a network computes: device, precision, memory format. The one place.
+
+On a GPU: bf16 autocast, or fp16 where the GPU has no bf16. On a CPU: what is recorded as faster
+for the network in `ctlib.models.registry`, and bf16 only where the CPU has instructions for it.
+Results are the same, bit for bit, on the same machine with the same number of threads. On a
+GPU some kernels have no deterministic form (the gradients of adaptive and 3D pooling, for
+instance); torch then warns and the last bits may differ from run to run.
+
+In bf16 on a CPU, the gradient of a 3D kernel is wrong where the clip, at that layer, has fewer slices
+than the kernel: torch 2.14.1 (oneDNN) leaves parts of it as they were in memory, which is NaN now and
+then, and may write beyond it. Two slices and a kernel of three are enough:
+
+    conv, clip = nn.Conv3d(16, 16, 3, padding=1), torch.rand(2, 16, 2, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(clip).sum().backward()
+    conv.weight.grad  # differs from run to run
+
+Seen with a stride of 1 for 2 to k - 1 slices and odd kernels of k, and for 1 slice and kernels of 2; also
+for planes with fewer rows than half the kernel's (7 x 7 on 2 rows, 5 x 5 on 1). With a stride of 2, a
+kernel of 3 x 3 on a plane of one pixel ends the whole process ("double free", or no word at all). Never in
+fp32, in grouped convolutions, or in Conv2d. R3D-18, S3D and PENet meet it in clips of 16 slices.
+`Compute.prepare` lets each layer whose input is smaller than its kernel, along any axis, compute in fp32:
+they are the smallest of a network, so that costs next to nothing, and no list of what is safe is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as lightning
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from torch import nn
+
+from ctlib.models.registry import Backbone
+
+PRECISIONS = ("auto", "fp32", "bf16")
+_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a network computes.
+
+    Args:
+        accelerator: `gpu` or `cpu`.
+        precision: in Lightning's words: `32-true`, `bf16-mixed` or `16-mixed`.
+        memory_format: of the network's convolutions.
+    """
+
+    accelerator: Literal["gpu", "cpu"]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    @property
+    def device(self) -> torch.device:
+        """The device of tensors."""
+        return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What Lightning's Trainer is asked for."""
+        return {
+            "accelerator": self.accelerator,
+            "devices": 1,
+            "precision": self.precision,
+            # On a CPU all kernels used here are deterministic as they are.
+            "deterministic": "warn" if self.accelerator == "gpu" else False,
+            "benchmark": False,
+        }
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The same precision outside of the Trainer."""
+        if self.precision not in _DTYPES:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+
+    def prepare(self, backbone: nn.Module) -> nn.Module:
+        """Bring a backbone into its memory format, and make its gradients right; in place.
+
+        Its tensors keep their names and values. Where it computes in bf16 on a CPU, each 3D convolution
+        computes in fp32 when it sees a clip too small for its kernel (see above).
+        """
+        if self.accelerator == "cpu" and self.precision == "bf16-mixed":
+            for module in backbone.modules():
+                # a class with a forward of its own knows what it does
+                if isinstance(module, nn.Conv3d) and type(module).forward is nn.Conv3d.forward:
+                    module.__class__ = _small_in_fp32(type(module))  # type: ignore[arg-type]
+        return backbone.to(memory_format=self.memory_format)
+
+    def __str__(self) -> str:
+        layout = "" if self.memory_format is torch.contiguous_format else ", channels last"
+        return f"{self.accelerator}, {self.precision}{layout}"
+
+
+class _SmallInFp32:
+    """A 3D convolution that leaves autocast where a clip is too small for its kernel (see above)."""
+
+    kernel_size: tuple[int, ...]
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As `Conv3d.forward`; the result of a small clip is fp32."""
+        is_small = any(n < k for n, k in zip(input.shape[2:], self.kernel_size, strict=True))
+        if not is_small or input.device.type != "cpu":
+            return super().forward(input)  # type: ignore[misc]
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())  # type: ignore[misc]
+
+
+@cache
+def _small_in_fp32(kind: type[nn.Conv3d]) -> type[nn.Conv3d]:
+    """The class of convolutions that differs from `kind` in that alone."""
+    return type(kind.__name__, (_SmallInFp32, kind), {})
+
+
+def choose(asked: str, backbone: Backbone) -> Compute:
+    """Where and how the network of a key computes on this machine.
+
+    Args:
+        asked: `auto`, the fastest of sufficient precision; `fp32`; or `bf16` (autocast), even
+            where the CPU has no instructions for it and is slower so.
+        backbone: record of the network.
+
+    Raises:
+        ValueError: unknown precision.
+    """
+    if asked not in PRECISIONS:
+        raise ValueError(f"precision is {asked!r}; known are {', '.join(PRECISIONS)}.")
+    if torch.cuda.is_available():
+        if asked == "fp32":
+            return Compute("gpu", "32-true")
+        bf16 = asked == "bf16" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return Compute("gpu", "bf16-mixed" if bf16 else "16-mixed")
+    layout = backbone.channels_last if backbone.cpu_channels_last else torch.contiguous_format
+    faster = backbone.cpu_precision == "bf16" and cpu_has_bf16()
+    bf16 = asked == "bf16" or (asked == "auto" and faster)
+    return Compute("cpu", "bf16-mixed" if bf16 else "32-true", layout)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has instructions for bf16; without them autocast only costs time."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@contextlib.contextmanager
+def trainer(
+    compute: Compute, epochs: int, folder: Path, accumulate: int = 1, loggers: Sequence[Any] = ()
+) -> Iterator[lightning.Trainer]:
+    """Lightning's Trainer with nothing but the loop: checkpoints and curves are `ctlib.training.loop`'s.
+
+    The gradient of a step is the mean over `accumulate` batches; what an epoch leaves over is a step too.
+
+    Within, Ctrl-C stays a KeyboardInterrupt, where Lightning alone would exit the process and
+    ignore each further one; and its banners and advice on loaders are silent.
+    """
+    with _quiet(), _interruptible():
+        yield lightning.Trainer(
+            **compute.trainer_arguments,
+            max_epochs=epochs,
+            accumulate_grad_batches=accumulate,
+            logger=list(loggers) or False,
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither banners nor advice; warnings that may hint at a fault stay."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        # Lightning 2.6 with torch 2.14: a name within torch that Lightning uses is on its way out
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Undo what Lightning does on Ctrl-C."""
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)

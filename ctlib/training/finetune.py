@@ -1,0 +1,236 @@
+"""One run: train, predict, write what came out. This is what a worker does.
+
+A run lives in `runs/<run_id>/`:
+
+- `run.json`: its settings, written first;
+- `last.ckpt`: its last epoch, while it is not finished;
+- `weights.safetensors`, `curves.parquet`, `predictions.parquet`, `ledger.parquet`: what came out;
+- `result.json`: the figures of table `runs`, written last: a run that has it is finished and is
+  never computed again;
+- `error.txt`: the traceback of its last failure.
+
+A run that was killed goes on from its last epoch, and one that failed begins there again; what
+comes out is the same, to the last bit, whatever the number of workers (on a CPU).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ctlib.core import tables
+from ctlib.core.fields import picked
+from ctlib.core.locks import Busy, Claim, ClaimLost, claimed
+from ctlib.core.workspace import Workspace, read_json, shown, write_json, write_text
+from ctlib.datasets.clips import ClipDataset, intensity
+from ctlib.datasets.cohort import task
+from ctlib.datasets.samplers import SAMPLERS
+from ctlib.datasets.splits import fraction_patients
+from ctlib.models.network import Network
+from ctlib.models.registry import spec
+from ctlib.models.weights.ablations import split
+from ctlib.models.weights.load import Init, find, load_weights, network
+from ctlib.models.weights.record import DRAWN, NO_COHORT
+from ctlib.training import loggers
+from ctlib.training.device import choose
+from ctlib.training.loaders import EpochSampler
+from ctlib.training.loggers import CSV
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
+from ctlib.training.optimizer import FitSettings
+from ctlib.training.predictions import predictions, study_auroc
+from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
+from ctlib.training.results import ERROR, RESULT, finished
+from ctlib.training.run import (
+    Run,
+    batches_an_epoch,
+    clip_settings,
+    clips_of_run,
+    fingerprint,
+    read_table,
+    splits_of,
+    store_of,
+)
+
+
+def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV) -> dict[str, Any]:
+    """Compute one run, or what is left of it. This is what a worker does.
+
+    Args:
+        work_dir: root of the workspace.
+        run: the run.
+        loader_workers: processes that read clips ahead; worth it on a GPU.
+        logger: where curves are written while it computes, see `ctlib.training.loggers`.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        Exception: whatever went wrong; `error.txt` has the traceback.
+    """
+    workspace = Workspace.at(work_dir)
+    folder = workspace.runs / run.run_id
+    try:
+        with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:
+            if claim is not None:
+                _compute(workspace, run, claim, loader_workers, logger)
+    except (
+        ClaimLost
+    ) as lost:  # this process was stopped for long, and another went on: what it makes is the result
+        raise Busy(str(lost)) from lost
+    return read_json(folder / RESULT)
+
+
+def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str) -> None:
+    """Compute a run whose folder is claimed, and write its result."""
+    folder = workspace.runs / run.run_id
+    write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
+    try:
+        result = _finetune(workspace, run, claim, loader_workers, logger)
+        claim.require()
+    except ClaimLost:
+        raise
+    except Exception:
+        write_text(folder / ERROR, traceback.format_exc())
+        raise
+    (folder / ERROR).unlink(missing_ok=True)
+    write_json(folder / RESULT, result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _finetune(
+    workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str
+) -> dict[str, Any]:
+    """Train, predict, write the tables; returns the figures of the run."""
+    cohort = task(run.task).cohort
+    if fingerprint(workspace, cohort, fold=run.fold) != run.data:
+        raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
+    folder, store = workspace.runs / run.run_id, store_of(workspace, run)
+    rows = clips_of_run(workspace, run)
+    cut = clip_settings(run)
+    in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
+    splits = splits_of(workspace, cohort, run.fold)
+    patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
+    used = in_split["train"]
+    if FRESH_FRACTION not in run.flaws:
+        used = used[used["patient_id"].isin(patients)].reset_index(drop=True)
+    n_batches = batches_an_epoch(run, len(used))
+    chosen_by = in_split["val"]
+    if run.control == PERMUTED_LABELS:
+        used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
+
+    # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
+    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
+    mean, std = intensity(store, in_split["train"], cut) if is_needed else NO_COHORT
+    init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
+    model, ledger = network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    if ONE_MEAN in run.flaws:
+        per_channel = model.mean.numel() // len(mean)
+        model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
+    compute = choose(run.precision, spec(run.backbone))
+    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
+    fitted = fit(
+        model,
+        ClipDataset(store, used, cut, train=True, seed=run.seed),
+        sampler,
+        ClipDataset(store, chosen_by, cut, train=False),
+        _while_mine(study_auroc(chosen_by), claim),
+        FitSettings(**picked(FitSettings, vars(run))),
+        compute,
+        folder,
+        run.seed,
+        loader_workers,
+        loggers.of_run(logger, folder, workspace.root),
+    )
+    started = time.perf_counter()
+    test = ClipDataset(store, in_split["test"], cut, train=False)
+    logits = {
+        "val": fitted.val_logits,
+        "test": predict(model, test, run.batch_size, compute, loader_workers),
+    }
+    scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
+    curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
+    claim.require()
+    seen = _drawn(sampler, len(curves))
+    for name, table in (("curves", curves), ("predictions", scored), ("ledger", ledger)):
+        tables.write(table, name, folder / f"{name}.parquet")
+    return {
+        "run_id": run.run_id,
+        "n_patients": int(used["patient_id"].nunique()),
+        "n_studies": int(used["study"].iloc[seen].nunique()),
+        "n_clips": len(seen),
+        "n_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "epochs": len(curves),
+        "best_epoch": fitted.best_epoch,
+        "val_auroc": float(curves["val_auroc"][fitted.best_epoch - 1]),
+        "seconds": fitted.seconds + time.perf_counter() - started,
+        "peak_memory_mb": _peak_memory_mb(),
+        "compute": str(compute),
+        "torch": torch.__version__,
+    }
+
+
+def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
+    """The network of a finished run with random weights: nothing is learnt, mean and std are the run's.
+
+    Args:
+        workspace: where the run lies.
+        run: a finished run.
+        seed: of backbone and head; the run's own where none is given.
+
+    Raises:
+        FileNotFoundError: its weights were deleted; `python -m ctlib retry` lets it be computed again.
+    """
+    record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
+    if not record_path.is_file():
+        raise FileNotFoundError(f"{shown(record_path)} is missing: run {run.run_id} has no weights any more.")
+    record = read_json(record_path)
+    mean, std = tuple(record["mean"]), tuple(record["std"])
+    init = Init("random", DRAWN, "none needed", mean, std, record["channels"])
+    return network(run.backbone, run.size, init, run.seed if seed is None else seed)[0]  # type: ignore[arg-type]
+
+
+def trained(workspace: Workspace, run: Run) -> Network:
+    """The network of a finished run, as it predicted: with the weights of the epoch that is used.
+
+    Raises:
+        FileNotFoundError: see `drawn`.
+        InitError: the file does not fit the network.
+    """
+    made = drawn(workspace, run)
+    load_weights(made, workspace.runs / run.run_id / WEIGHTS)
+    return made
+
+
+def _while_mine(metric: Metric, claim: Claim) -> Metric:
+    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
+
+    def asked(logits: NDArray[np.float32]) -> float:
+        claim.require()
+        return metric(logits)
+
+    return asked
+
+
+def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
+    """Rows of the distinct training clips that the epochs saw."""
+    seen: set[int] = set()
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        seen.update(map(int, sampler))
+    return sorted(seen)
+
+
+def _peak_memory_mb() -> float:
+    """Most memory this process has had so far, MB: in a worker, over all of its runs."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,147 @@
+"""Pretraining on a CT cohort: the labels of its task are learnt, or, without, which views are of one clip.
+
+Only patients of the training split are learnt from; those of the validation split choose the epoch, and
+test patients are never seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ctlib.core.fields import picked
+from ctlib.core.workspace import Workspace
+from ctlib.datasets.clips import ClipDataset, ClipSettings, intensity
+from ctlib.datasets.cohort import TASKS, Task, tasks_of
+from ctlib.datasets.store import Store
+from ctlib.models.weights.init_names import PLACEBO, Origin
+from ctlib.training import run
+from ctlib.training.loop import FitError
+from ctlib.training.negative_controls import with_permuted_labels
+from ctlib.training.predictions import study_auroc
+from ctlib.training.pretraining.task import Lessons, unlabelled
+
+TERMS = {
+    "lidc": "CC BY 3.0 (LIDC-IDRI, TCIA)",
+    "rspect": "RSNA's terms of RSPECT, no commercial use",
+    "folder": "its owner's",
+}
+"""Terms of the cohorts, and so of weights that were learnt from them."""
+
+
+@dataclass(frozen=True)
+class CtSource:
+    """How clips of a CT cohort are cut in pretraining. Units and meanings are those of `ClipSettings`.
+
+    Args:
+        matrix_px: rows and columns of a stored slice.
+        hu_window: of the cohort `folder`; each other has that of its task.
+        rotation_deg: training clips turn by up to this.
+        channels: what the channels of a clip are.
+        flip: whether training clips may be mirrored.
+        jitter_hu: training clips are shifted by up to this.
+        jitter_scale: and scaled by up to this share.
+        study_label: where the label of a study comes from.
+    """
+
+    matrix_px: int
+    hu_window: str = "lung"
+    rotation_deg: float = 0.0
+    channels: str = "repeat"
+    flip: bool = False
+    jitter_hu: float = 0.0
+    jitter_scale: float = 0.0
+    study_label: str = "exam"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> CtSource:
+        """How clips are cut, by the parameters of `02_pretrain`: `folder_hu_window` is `hu_window`."""
+        return cls(**picked(cls, values, "folder_"))
+
+    def settings(self) -> dict[str, Any]:
+        """All that changes the weights, but for the cohort itself."""
+        return {"kind": "ct", **dataclasses.asdict(self)}
+
+
+def of_cohort(
+    workspace: Workspace, origin: Origin, source: CtSource, clip_length: int, crop_px: int, seed: int
+) -> Lessons:
+    """A cohort's training patients, with the labels of its task or without.
+
+    Args:
+        workspace: where tables and volumes lie.
+        origin: names the cohort, and whether labels are learnt, exchanged or not read.
+        source: how clips are cut.
+        clip_length: slices a clip.
+        crop_px: rows and columns of a clip.
+        seed: of the augmentation.
+
+    Raises:
+        FitError: no clip to learn from, or validation studies of one label only.
+        MissingInput: the cohort was not prepared.
+        ValueError: no cohort has that name, or a clip has no label where labels are learnt.
+    """
+    task = task_of(origin, source.hu_window)
+    cut = ClipSettings(
+        clip_length,
+        crop_px,
+        task.hu_window,
+        source.rotation_deg,
+        channels=source.channels,
+        flip=source.flip,
+        jitter_hu=source.jitter_hu,
+        jitter_scale=source.jitter_scale,
+    )
+    if origin.self_supervised:
+        rows = run.clips_of(workspace, task.cohort).assign(label=0)  # which nobody reads
+    else:
+        rows = run.labelled_clips(workspace, task.cohort, source.study_label)
+    train, heldout = (rows[rows["split"] == split].reset_index(drop=True) for split in ("train", "val"))
+    for split, part in (("train", train), ("val", heldout)):
+        if part.empty:
+            raise FitError(
+                f"cohort {task.cohort} has no clip in split {split}; give it patients (split_shares)."
+            )
+    learnt = "no labels" if origin.self_supervised else "labelled"
+    if origin.variant == PLACEBO:
+        train, learnt = with_permuted_labels(train, seed), "labels exchanged"
+    store = Store(workspace.store(task.cohort), source.matrix_px)
+    about = {
+        "source": f"{task.title}, {train['patient_id'].nunique()} training patients, {learnt}",
+        "licence": TERMS[task.cohort],
+        "classes": [] if origin.self_supervised else ["no disease", "disease"],
+    }
+    seen = ClipDataset(store, train, cut, train=True, seed=seed)
+    shown = partial(ClipDataset, store, heldout, cut, seed=seed)
+    measured = partial(intensity, store, train, cut)
+    if origin.self_supervised:
+        return unlabelled(seen, shown(train=True), cut.n_channels, measured, about)
+    return Lessons(
+        seen,
+        train["label"].tolist(),
+        shown(train=False),
+        loss="bce",
+        n_outputs=1,
+        metric=study_auroc(heldout),
+        asked="study AUROC",
+        chance=0.5,
+        n_channels=cut.n_channels,
+        intensity=measured,
+        about=about | {"n_train": len(train), "n_heldout": len(heldout)},
+    )
+
+
+def task_of(origin: Origin, hu_window: str) -> Task:
+    """The task whose labels a source cohort has.
+
+    Raises:
+        ValueError: no cohort has that name.
+    """
+    cohort = origin.source.removeprefix("ct_")
+    known = sorted({task.cohort for task in TASKS.values()})
+    if cohort not in known:
+        raise ValueError(f"init {origin.source} names no cohort; known are {', '.join(known)}.")
+    return tasks_of([cohort], hu_window)[cohort]

@@ -1,0 +1,1 @@
+"""What people look at: figures, small tables, and the viewer in JupyterLab."""
