@@ -49,7 +49,7 @@ BATCH = 2
 
 
 def clip_of(key: str) -> tuple[int, int, int]:
-    """(D, H, W) that a network is trained with (shared/protocol.md)."""
+    """(D, H, W) that a network is trained with (docs/protocol.md)."""
     return (24 if key == "penet" else 32, 224, 224)
 
 

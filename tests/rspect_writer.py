@@ -5,7 +5,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 N_STUDIES, N_ROWS = 7_279, 1_790_594
-"""Of the real file (shared/protocol.md)."""
+"""Of the real file (docs/protocol.md)."""
 SLICE = ("pe_present_on_image",)
 EXAM = (
     *("negative_exam_for_pe", "qa_motion", "qa_contrast", "flow_artifact", "rv_lv_ratio_gte_1"),

@@ -1,6 +1,6 @@
 """The published settings are in params/paper, value by value, and heads say what a command found.
 
-The facts are those of shared/protocol.md; each has its section. Where the file is there, it is read too.
+The facts are those of docs/protocol.md; each has its section, and the file is read too.
 """
 
 import re
@@ -122,9 +122,9 @@ def test_the_profiles_of_one_dataset_are_parts_of_the_published_one(profile, pap
         assert set(values[name]) <= set(whole[name])
 
 
-def test_the_protocol_says_the_same(shared_data):
+def test_the_protocol_says_the_same():
     """The literals above, against the file they were taken from."""
-    text = (shared_data.parent / "protocol.md").read_text()
+    text = (PROJECT / "docs" / "protocol.md").read_text()
     training = text[text.index("## Training") : text.index("Learning rates chosen")]
     told = re.search(
         r"Adam, weight decay (\S+), batch (\d+) \(Swin (\d+)\), BCE with logits, mixed precision, at most "

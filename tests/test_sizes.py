@@ -35,7 +35,7 @@ def test_tables_are_counted(tmp_path):
 
 def test_rspect_is_known_before_it_is_here(tmp_path):
     found = size_of(Workspace(tmp_path), "rspect", VALUES)
-    assert (found.patients["train"], found.patients["test"]) == (5095, 1092)  # shared/protocol.md
+    assert (found.patients["train"], found.patients["test"]) == (5095, 1092)  # docs/protocol.md
     assert found.positive["test"] == 328
     assert found.n_slices == 1_790_594
     assert sum(found.clips.values()) == pytest.approx(1_790_594 / 32 + 7279 / 2, abs=2)
@@ -48,7 +48,7 @@ def test_rspect_is_known_before_it_is_here(tmp_path):
 
 def test_lidc_is_known_before_it_is_here(tmp_path):
     one = size_of(Workspace(tmp_path), "lidc", VALUES)
-    assert one.patients["test"] == 152 and one.n_slices == 243_945  # 152: shared/protocol.md
+    assert one.patients["test"] == 152 and one.n_slices == 243_945  # 152: docs/protocol.md
     folds = size_of(Workspace(tmp_path), "lidc", VALUES | {"splits_file": "params/lidc/folds.csv"})
     assert folds.patients == {"train": 606, "val": 202, "test": 202}
     assert folds.positive["test"] == 139  # ctlib.datasets.lidc_folds: of each fold

@@ -49,7 +49,7 @@ class HuWindow:
 
 
 HU_WINDOWS = {
-    "pe": HuWindow(400, 1000),  # Ke et al. 2023, released code (shared/protocol.md)
+    "pe": HuWindow(400, 1000),  # Ke et al. 2023, released code (docs/protocol.md)
     "lung": HuWindow(-600, 1500),  # the same
     "mediastinum": HuWindow(40, 400),  # the same
     "bone": HuWindow(400, 1800),  # common radiology preset

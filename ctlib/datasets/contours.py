@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 MIN_READERS = 3
-"""Readers who must have marked a nodule, as for the labels of task `lidc_nodule` (shared/protocol.md)."""
+"""Readers who must have marked a nodule, as for the labels of task `lidc_nodule` (docs/protocol.md)."""
 _SHIFT = 4
 """Bits of a fraction of a pixel that OpenCV is given."""
 

@@ -28,7 +28,7 @@ from ctlib.core import hu
 CHANNELS = ("repeat", "hu_windows", "neighbours")
 """What the channels of a clip are: one, which the network repeats; three HU windows; three slices."""
 CHANNEL_HU_WINDOWS = ("lung", "pe", "mediastinum")
-"""Of `hu_windows`: those of the 2D baselines of Ke et al. 2023, released code (shared/protocol.md)."""
+"""Of `hu_windows`: those of the 2D baselines of Ke et al. 2023, released code (docs/protocol.md)."""
 
 _WARP = {
     "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

@@ -34,7 +34,7 @@ PUBLISHED: dict[tuple[str, str], tuple[float, float]] = {
     ("lidc_nodule", "penet"): (1e-4, 1e-3),
     ("lidc_nodule", "lrcn_resnext101"): (1e-4, 1e-3),
 }
-"""Rates of Ke et al. by task and network: from pretrained weights, and from random ones (shared/protocol.md).
+"""Rates of Ke et al. by task and network: from pretrained weights, and from random ones (docs/protocol.md).
 
 Where two are given, the first is taken here. MViT-B and PENet on RSPECT were trained by SGD, PENet with a
 focal loss: their rates mean little for Adam.

@@ -17,7 +17,7 @@ def study_scores(predictions: pd.DataFrame, rule: str = "max") -> pd.DataFrame:
 
     Args:
         predictions: table `predictions`, of one or more runs and splits, in any order.
-        rule: `max`, the highest clip score (Ke et al. 2023; shared/protocol.md);
+        rule: `max`, the highest clip score (Ke et al. 2023; docs/protocol.md);
             `noisy_or`, the chance that at least one clip is positive if clips were independent,
             1 - prod(1 - score), which depends on the number of clips;
             `mean_top_K`, the mean of the K highest (of all, where an exam has fewer).

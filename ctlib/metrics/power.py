@@ -30,7 +30,7 @@ takes somewhat fewer, as three seeds ask for). The smallest difference is (t(1 -
 sqrt(variance). With one seed the analysis knows nothing of seeds,
 and neither does this: `within` alone, and the figure holds for the networks as they were trained.
 
-What is assumed, and not known before the runs: A, r, e and s. A is that of shared/protocol.md ("Power"),
+What is assumed, and not known before the runs: A, r, e and s. A is that of docs/protocol.md ("Power"),
 whose ranges come out for r from 0.5 to 0.8; e is a guess of ours. s is sqrt(2) times the standard deviation
 of one run's test AUROC between seeds, as if the seeds of a pair shared nothing: that of the profile's own
 finished runs where there are enough (`measured_seeds`; what patients do to single runs is in it, so it is
@@ -49,7 +49,7 @@ import pandas as pd
 from scipy.special import ndtri, stdtrit
 
 CORRELATIONS = (0.8, 0.5)
-"""Of paired AUROCs: shared/protocol.md, its best and worst case."""
+"""Of paired AUROCs: docs/protocol.md, its best and worst case."""
 
 
 ENOUGH_FREEDOM = 10

@@ -12,7 +12,7 @@ import torch
 from ctlib.training.losses import LOSSES
 
 SGD_MOMENTUM = 0.9  # Goyal et al. 2017, and the recipes of pytorchvideo's model zoo
-PLATEAU_FACTOR = 0.5  # "halved on plateau": Ke et al. 2023, released code (shared/protocol.md)
+PLATEAU_FACTOR = 0.5  # "halved on plateau": Ke et al. 2023, released code (docs/protocol.md)
 PLATEAU_PATIENCE = 1  # epochs without a lower validation loss before it is halved; ours
 
 

@@ -2,7 +2,7 @@
 
 `protocol: released` puts all of them back, `corrected` none, and `protocol_overrides` adds some, so that an
 ablation tells what each of them does. They are those of the table "Its flaws, and what we do" of
-shared/protocol.md that change a run; what only changes a file format is not among them.
+docs/protocol.md that change a run; what only changes a file format is not among them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLAWS = {
 PROTOCOLS = {"corrected": (), "released": tuple(FLAWS)}
 """Flaws of each protocol."""
 FILL_VALUE = -1000.0
-"""In [0, 1], where air is 0: shared/protocol.md."""
+"""In [0, 1], where air is 0: docs/protocol.md."""
 
 
 def flaws_of(protocol: str, overrides: Sequence[str] = ()) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from ctlib.datasets.download.kaggle import COMPETITION, PAGE, credentials, downl
 from ctlib.datasets.download.meter import GB, Meter, bytes_under, size
 
 N_STUDIES, N_IMAGES, N_BYTES = 7_279, 1_790_594, 900 * GB
-"""Labelled studies, their images and about how many bytes, as published (shared/protocol.md). How
+"""Labelled studies, their images and about how many bytes, as published (docs/protocol.md). How
 large the archive is, is not: it is taken to be as large, so that rather too much room is asked for."""
 CITATION = (
     "Colak E, Kitamura FC, Hobbs SB, et al. The RSNA Pulmonary Embolism CT Dataset. "

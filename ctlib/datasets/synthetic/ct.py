@@ -75,7 +75,7 @@ COLUMNS = (
     *("rv_lv_ratio_lt_1", "leftsided_pe", "chronic_pe", "true_filling_defect_not_pe", "rightsided_pe"),
     *("acute_and_chronic_pe", "central_pe", "indeterminate"),
 )
-"""Columns of RSPECT's train.csv, in its order (shared/protocol.md)."""
+"""Columns of RSPECT's train.csv, in its order (docs/protocol.md)."""
 
 
 def _uid(*parts: object, digits: int = 12) -> str:

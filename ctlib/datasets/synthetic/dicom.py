@@ -1,9 +1,8 @@
 """The scanner of a phantom: noise and blur, then DICOM files with the habits of real scanners.
 
 Makers differ in how they store a slice (sign, intercept, padding outside the field of view), in
-which way rows and columns run, and in how they number instances. The variants written here are
-among those of `shared/dicom-field-notes.md`, points 1 to 4 and 7, each written right, so that a
-reader that goes by the standard gets the volume back.
+which way rows and columns run, and in how they number instances. Each of these variants is written
+right, so that a reader that goes by the standard gets the volume back.
 """
 
 from __future__ import annotations

