@@ -503,14 +503,14 @@ FILES = (
     Fault(
         "a misspelt parameter accepted",
         "ctlib/core/parameters.py",
-        "unknown = [key for key in given if key not in known[name]]",
-        "unknown: list[str] = []",
+        "yield from (_unknown(name, key, known) for key in given if key not in known[name])",
+        "yield from ()",
         "a value that somebody set is never used",
         ("tests/test_notebooks.py::test_a_misspelt_key_of_a_file_is_one_problem_not_two",),
     ),
     Fault(
         "a value of another type accepted",
-        "ctlib/core/parameters.py",
+        "ctlib/core/declarations.py",
         "case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:",
         "case ast.Name(id=name) if name in _SIMPLE:",
         "the text 'False' is true",

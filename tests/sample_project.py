@@ -53,7 +53,9 @@ def project(root: Path, *bodies) -> Places:
     places = Places(root / "notebooks", root / "params", root / "reports", names)
     for folder in (places.notebooks, places.params / "small"):
         folder.mkdir(parents=True)
-    imports = "from pathlib import Path\nfrom ctlib import notebooks\nfrom ctlib.core.workspace import Places"
+    imports = (
+        "from pathlib import Path\nfrom ctlib.cli import notebooks\nfrom ctlib.core.workspace import Places"
+    )
     for n, (name, body) in enumerate(zip(names, bodies, strict=True), start=1):
         header = f"notebooks.header({name!r}, globals(), Places(notebooks=Path({str(places.notebooks)!r})))"
         cells = [markdown(OPENING.format(n=n)), code(imports)]

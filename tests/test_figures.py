@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from test_findings_claims import study_of
 
-from ctlib import analysis
+from ctlib.analysis import findings
 from ctlib.datasets.store import Store
 from ctlib.io.volume import Volume
 from ctlib.metrics.stats import Bootstrap, arm_aurocs, effects, run_aurocs
@@ -147,7 +147,7 @@ def drawn():
 def asked(key, options):
     """The figure of a question, of made-up results."""
     runs = made_up(plain({"video": 0.1}), n_patients=24, **options)
-    found = analysis.answer(key, study_of(runs))
+    found = findings.answer(key, study_of(runs))
     return found.question.draw(found.study, found.table)
 
 

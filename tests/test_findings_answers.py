@@ -11,8 +11,9 @@ import pytest
 from made_up_results import made_up, plain
 from test_findings_claims import study_of
 
-from ctlib import analysis, metrics
-from ctlib.analysis.questions import calibration, speed_and_cost
+from ctlib import metrics
+from ctlib.analysis import findings, text
+from ctlib.analysis.questions import calibration, effect, speed_and_cost
 from ctlib.core.workspace import Workspace
 from ctlib.metrics import stats
 from ctlib.visualization.figures.html import figure_html
@@ -31,10 +32,10 @@ def whole():
 
 @functools.cache
 def answered(key):
-    return analysis.answer(key, whole())
+    return findings.answer(key, whole())
 
 
-ANSWERED = [key for key in analysis.QUESTIONS if key not in ("looks", "groups")]
+ANSWERED = [key for key in findings.QUESTIONS if key not in ("looks", "groups")]
 """Questions that need no exam, so that made-up tables are enough."""
 
 
@@ -58,7 +59,7 @@ def test_a_question_has_a_sentence_a_table_and_a_figure(key):
 @pytest.mark.parametrize("key", ANSWERED)
 def test_another_table_gives_another_sentence(key):
     """Each column that is said is changed in turn; the sentence follows, and says what the table holds."""
-    asked, table = analysis.QUESTIONS[key], answered(key).table
+    asked, table = findings.QUESTIONS[key], answered(key).table
     before, followed = asked.say(table), []
     for name in table.select_dtypes("number").columns.drop("level", errors="ignore"):
         changed = table.copy()
@@ -116,12 +117,12 @@ GROUP = {"task": "lidc_nodule", "by": "kernel", "group": "B30f", "p_holm": 0.5}
     ],
 )
 def test_what_is_said_of_exams_is_in_the_table(key, row, changes):
-    said = analysis.QUESTIONS[key].say(pd.DataFrame([row]))
+    said = findings.QUESTIONS[key].say(pd.DataFrame([row]))
     assert row["task"] in said and row["reason" if key == "looks" else "task"] in said
     for name in changes:
-        assert analysis.QUESTIONS[key].say(pd.DataFrame([row | {name: row[name] + 1}])) != said, name
+        assert findings.QUESTIONS[key].say(pd.DataFrame([row | {name: row[name] + 1}])) != said, name
     if key == "groups":
-        assert analysis.QUESTIONS[key].say(pd.DataFrame([row | {"p_holm": 0.01}])) != said
+        assert findings.QUESTIONS[key].say(pd.DataFrame([row | {"p_holm": 0.01}])) != said
 
 
 def test_controls_that_were_not_run_are_named():
@@ -142,7 +143,7 @@ def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
     tables.write(renamed, "controls", work.table("controls"))
     scores = scores.assign(run_id="c" + scores["run_id"])
     tables.write(scores, "predictions", work.table("control_predictions"))
-    found = analysis.answer("nothing", study)
+    found = findings.answer("nothing", study)
     own = found.table[found.table["kind"] == "runs"]
     assert set(own["init"]) == {"random", "video"} and own["change"].abs().max() < 1e-12
     assert "permuted labels, from video: AUROC 0." in found.sentence
@@ -159,12 +160,12 @@ def test_every_difference_that_is_said_is_in_the_table(key):
 
 def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
     row = {"effect": 0.1, "se": 0.04, "freedom": 30.0, "p_holm": 0.2, "margin": 0.05, "level": 0.95}
-    assert analysis.words.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 not decided"
-    assert analysis.words.conclusions(pd.DataFrame([row | {"p_holm": 0.01}])) == "of 1 comparison, 1 gain"
+    assert text.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 not decided"
+    assert text.conclusions(pd.DataFrame([row | {"p_holm": 0.01}])) == "of 1 comparison, 1 gain"
     lost = row | {"effect": -0.15, "p_holm": 0.01}
     nothing = row | {"effect": 0.001, "se": 0.01, "p_holm": 1.0}
     empty = row | {"effect": np.nan, "se": np.nan, "p_holm": np.nan}
-    assert analysis.words.conclusions(pd.DataFrame([lost, lost, nothing, empty])) == (
+    assert text.conclusions(pd.DataFrame([lost, lost, nothing, empty])) == (
         "of 4 comparisons, 2 losses, 1 equivalent within the margin and 1 without an answer"
     )
 
@@ -189,7 +190,7 @@ def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
 )
 def test_what_the_grid_lacks_is_one_sentence_and_no_error(key, said, tmp_path, capsys):
     study = study_of(made_up(plain({}), n_patients=16, backbones=["slow_r50", "r2plus1d_r50", "swin3d_t"]))
-    found, work = analysis.answer(key, study), Workspace(tmp_path)
+    found, work = findings.answer(key, study), Workspace(tmp_path)
     old = tmp_path / "answers" / f"{key}.csv"
     old.parent.mkdir()
     old.write_text("of an earlier grid")
@@ -201,7 +202,7 @@ def test_what_the_grid_lacks_is_one_sentence_and_no_error(key, said, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", analysis.QUESTIONS)
+@pytest.mark.parametrize("key", findings.QUESTIONS)
 @pytest.mark.parametrize("why", ["nothing finished", "one class", "no run of the init"])
 def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
     results = {
@@ -209,13 +210,13 @@ def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
         "one class": lambda: made_up(plain({}), n_patients=8, label=0),
         "no run of the init": lambda: made_up(plain({}), ("random",), n_patients=8),
     }[why]()
-    analysis.answer(key, study_of(results)).show(Workspace(tmp_path))
+    findings.answer(key, study_of(results)).show(Workspace(tmp_path))
     assert capsys.readouterr().out
 
 
 def test_a_question_that_is_unknown_is_named():
     with pytest.raises(ValueError, match="is called 'hlep'; known are help, unlearned, fractions"):
-        analysis.answer("hlep", whole())
+        findings.answer("hlep", whole())
 
 
 # ---- files -------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ WORTH = {
     ],
 )  # fmt: skip
 def test_a_worth_without_an_upper_end_is_no_number(changes, said):
-    assert analysis.gains._worth(WORTH | changes).endswith(said)
+    assert effect._worth(WORTH | changes).endswith(said)
 
 
 def test_exams_to_a_target_are_those_of_the_fitted_curve():
@@ -381,7 +382,7 @@ CALIBRATED = {
 
 
 def test_a_calibration_error_stands_beside_its_floor_and_sensitivity_beside_its_specificity():
-    say = analysis.QUESTIONS["calibration"].say
+    say = findings.QUESTIONS["calibration"].say
     said = say(pd.DataFrame([CALIBRATED]))
     assert "calibration error is 0.15 (0.13 to 0.17), where scores that are right would have 0.13" in said
     assert "chosen on the validation exams for a specificity of 0.9: from video a sensitivity of 0.61" in said

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from ctlib.analysis import QUESTIONS
 from ctlib.analysis.cautions import cautions
+from ctlib.analysis.findings import QUESTIONS
 from ctlib.metrics.stats.bootstrap import few_of_a_class
 
 ARM = {"task": "t", "fraction": 0.5, "backbone": "penet", "init": "video", "auroc": 0.8}

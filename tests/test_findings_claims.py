@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from made_up_results import FRACTIONS, NETWORKS, STORIES, TASKS, TWO_D, made_up, plain
 
-from ctlib import analysis
-from ctlib.analysis import preregistration
+from ctlib.analysis import findings, preregistration
+from ctlib.analysis import text as words
 from ctlib.analysis.claims import Claim
 from ctlib.analysis.study import NETWORK_COSTS
 from ctlib.metrics import stats
@@ -173,7 +173,7 @@ def test_a_gain_or_loss_that_does_not_outlive_the_correction_is_said():
 
 def study_of(results, plan=PLAN):
     costs = pd.DataFrame([(b, 0.1 * (i + 1), 20.0) for i, b in enumerate([*NETWORKS, *TWO_D])])
-    return analysis.Study(
+    return findings.Study(
         results.runs, results.predictions, results.curves, costs.set_axis(NETWORK_COSTS, axis=1), plan,
         "random", "video", NETWORKS, how=stats.Bootstrap(400),
     )  # fmt: skip
@@ -183,7 +183,7 @@ def study_of(results, plan=PLAN):
 def told(story):
     """The claims of a story, and its study."""
     study = study_of(STORIES[story]())
-    return analysis.claims(study), study
+    return findings.claims(study), study
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_five_stories_give_the_right_findings(story, verdicts):
         assert text.startswith(f"Claim {made.number}, {made.text}: {made.verdict}.")
         for row in made.comparisons.to_dict("records")[: 4 if len(made.comparisons) <= 4 else 0]:
             if not pd.isna(row["low"]):
-                assert analysis.words.interval(row) in text
-    assert list(analysis.overview(claims)["verdict"]) == [made.verdict for made in claims]
+                assert words.interval(row) in text
+    assert list(findings.overview(claims)["verdict"]) == [made.verdict for made in claims]
 
 
 def test_too_little_data_says_how_little():
@@ -227,7 +227,7 @@ def test_runs_that_failed_are_named_and_not_averaged_over():
 
 
 def test_a_claim_without_its_arms_says_how_to_get_them():
-    claims = analysis.claims(
+    claims = findings.claims(
         study_of(made_up(plain({}), ("random", "video"), n_patients=16, backbones=NETWORKS))
     )
     assert claims[1].sentence() == (
@@ -235,16 +235,16 @@ def test_a_claim_without_its_arms_says_how_to_get_them():
         "network; add one, resnet18 say, to `backbones` of 03_finetune_grid."
     )
     assert claims[2].verdict == "not decided here" and "`pretrained` of 02_pretrain" in claims[2].sentence()
-    only = analysis.claims(study_of(made_up(plain({}), ("random",), n_patients=16)))
+    only = findings.claims(study_of(made_up(plain({}), ("random",), n_patients=16)))
     assert "the grid holds no run from video; add it to `inits` of 03_finetune_grid" in only[0].sentence()
 
 
 def test_without_a_plan_no_difference_is_ever_said():
     study = study_of(STORIES["none"](), plan=None)
-    assert analysis.claims(study)[0].verdict == "not decided here"
+    assert findings.claims(study)[0].verdict == "not decided here"
 
 
 def test_results_of_one_class_have_no_verdict():
-    claims = analysis.claims(study_of(made_up(plain({"video": 0.1}), n_patients=20, label=1)))
+    claims = findings.claims(study_of(made_up(plain({"video": 0.1}), n_patients=20, label=1)))
     assert claims[0].verdict == "not decided here"
     assert "all 20 labels are 1" in claims[0].sentence()

@@ -8,8 +8,7 @@ import pytest
 from made_up_results import made_up, plain
 from test_findings_claims import PLAN, study_of
 
-from ctlib import analysis
-from ctlib.analysis import preregistration
+from ctlib.analysis import findings, preregistration
 from ctlib.analysis.deviations import plan_table
 from ctlib.core.workspace import Workspace
 
@@ -20,13 +19,13 @@ def followed():
 
 
 def listed(study, met=()):
-    table = analysis.deviations(study, met)
+    table = findings.deviations(study, met)
     return {row.what: (row.kind, row.planned, row.done) for row in table.itertuples()}
 
 
 def test_a_plan_that_was_followed_has_no_deviation():
     assert listed(followed()) == {}
-    assert analysis.say_deviations(PLAN, analysis.deviations(followed())).endswith(
+    assert findings.say_deviations(PLAN, findings.deviations(followed())).endswith(
         "followed, without a deviation."
     )
 
@@ -101,7 +100,7 @@ def test_a_plan_that_came_after_results_is_a_change():
 def test_without_a_plan_all_is_exploratory(tmp_path, capsys):
     study = dataclasses.replace(followed(), plan=None)
     assert listed(study)["the plan"][0] == "changed"
-    analysis.show_plan(study, Workspace(tmp_path))
+    findings.show_plan(study, Workspace(tmp_path))
     assert "nothing here is confirmatory" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
@@ -110,7 +109,7 @@ def test_the_section_shows_the_plan_its_hash_and_the_deviations(tmp_path, capsys
     monkeypatch.setattr(
         "ctlib.visualization.figures.table", lambda table, caption: shown.append((caption, len(table)))
     )
-    analysis.show_plan(dataclasses.replace(followed(), rule="noisy_or"), Workspace(tmp_path))
+    findings.show_plan(dataclasses.replace(followed(), rule="noisy_or"), Workspace(tmp_path))
     assert f"Plan {PLAN.hash}, fixed on" in capsys.readouterr().out
     assert shown == [(f"Plan {PLAN.hash}", len(plan_table(PLAN))), ("Deviations from the plan", 1)]
     assert [entry["hash"] for entry in preregistration.remember(Workspace(tmp_path), PLAN)] == [PLAN.hash]
@@ -118,9 +117,9 @@ def test_the_section_shows_the_plan_its_hash_and_the_deviations(tmp_path, capsys
 
 def test_the_sentence_counts_what_the_table_lists():
     study = dataclasses.replace(followed(), rule="noisy_or", averaged=["slow_r50"])
-    table = analysis.deviations(study)
-    assert analysis.say_deviations(PLAN, table).endswith(": 2 deviations (2 changed).")
-    assert analysis.say_deviations(PLAN, table[:1]).endswith(": 1 deviation (1 changed).")
+    table = findings.deviations(study)
+    assert findings.say_deviations(PLAN, table).endswith(": 2 deviations (2 changed).")
+    assert findings.say_deviations(PLAN, table[:1]).endswith(": 1 deviation (1 changed).")
 
 
 def test_a_plan_that_was_changed_is_named_field_by_field():

@@ -7,8 +7,7 @@ import pytest
 from made_up_results import NETWORKS, SEEDS, made_up, plain
 from test_findings_claims import study_of
 
-from ctlib import analysis
-from ctlib.analysis import preregistration
+from ctlib.analysis import findings, preregistration
 from ctlib.analysis.preregistration import RULES, Asked
 from ctlib.datasets.synthetic.versions import GENERATORS
 from ctlib.metrics.stats.decisions import WORDS
@@ -35,7 +34,7 @@ def answered(gains, *questions, apart=0.0, **made):
 
     study = study_of(made_up(auroc, inits=INITS, n_patients=600, backbones=NETWORKS, seed_sd=0.005, **made))
     plan = dataclasses.replace(study.plan, averaged=NETWORKS, seeds=SEEDS, questions=list(questions))
-    return analysis.method(dataclasses.replace(study, plan=plan))
+    return findings.method(dataclasses.replace(study, plan=plan))
 
 
 @pytest.mark.parametrize(
@@ -62,18 +61,18 @@ def test_what_is_planted_is_read_with_its_word(question, gains, apart, word):
 
 def test_the_method_passes_by_all_wanted_words_and_by_nothing_else():
     good = answered(NOTHING, KNOWLEDGE, MORE, DRAWS, OPTIMISATION)
-    assert analysis.passes(good) and list(good["verdict"])[-1] == "told only"
-    assert analysis.say_method(good)[0] == f"{HEAD}: passed; 3 questions ended as the plan wants."
+    assert findings.passes(good) and list(good["verdict"])[-1] == "told only"
+    assert findings.say_method(good)[0] == f"{HEAD}: passed; 3 questions ended as the plan wants."
     bad = answered(NOTHING | {"video_b": 0.0}, KNOWLEDGE, MORE, DRAWS, OPTIMISATION)
-    assert not analysis.passes(bad)
-    assert analysis.say_method(bad)[0] == f"{HEAD}: not passed; draws is different, not equivalent."
-    assert not analysis.passes(answered(NOTHING, OPTIMISATION))
-    assert "asks nothing of the method" in analysis.say_method(pd.DataFrame())[0]
+    assert not findings.passes(bad)
+    assert findings.say_method(bad)[0] == f"{HEAD}: not passed; draws is different, not equivalent."
+    assert not findings.passes(answered(NOTHING, OPTIMISATION))
+    assert "asks nothing of the method" in findings.say_method(pd.DataFrame())[0]
 
 
 def test_numbers_of_a_sentence_are_those_of_its_row():
     table = answered(NOTHING, KNOWLEDGE)
-    row, sentence = table.iloc[0], analysis.say_method(table)[1]
+    row, sentence = table.iloc[0], findings.say_method(table)[1]
     for name in ("effect", "low", "high"):
         assert f"{row[name]:+.3f}".replace("-", "\N{MINUS SIGN}") in sentence
     assert 0.1 < row["low"] < 0.15 < row["high"] < 0.2
@@ -84,12 +83,12 @@ def test_a_missing_run_leaves_the_question_without_an_answer_and_is_named():
         return "failed" if (row["init"], row["seed"]) == ("video", 1) else ""
 
     table = answered(NOTHING, KNOWLEDGE, lost=lost)
-    assert table["word"].tolist() == ["no answer"] and not analysis.passes(table)
-    assert "seed 1" in analysis.say_method(table)[1]
+    assert table["word"].tolist() == ["no answer"] and not findings.passes(table)
+    assert "seed 1" in findings.say_method(table)[1]
 
 
 def test_the_words_of_the_plan_are_those_that_can_come_out():
-    for rule, asked in analysis.ASKED.items():
+    for rule, asked in findings.ASKED.items():
         assert set(WORDS[asked]) | {"not decided"} == set(RULES[rule])
 
 

@@ -2,12 +2,13 @@ import json
 import platform
 import sys
 
+import click
 import nbformat
 import pytest
 from sample_project import code, markdown, project
 
-from ctlib.cli import notebooks
-from ctlib.core.parameters import ParameterError, conform, declared, load
+from ctlib.cli import grid, notebooks
+from ctlib.core.parameters import ParameterError, conform, declared, load, resolved
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 
@@ -80,11 +81,27 @@ def test_a_misspelt_key_of_a_file_is_one_problem_not_two(places):
     ]
 
 
-def test_a_missing_key_is_named_with_type_and_meaning(places):
+def test_what_a_file_does_not_give_is_the_notebooks_default(places):
     rewrite(places, "02_step", "rate: 0.25\n", "")
     assert problems(places) == [
-        "02_step.rate is missing; give it a value of type float, for example 0.5 (per step)."
+        "02_step.rate is 0.5, which is its default, but 01_step.rate is 0.25: a key that notebooks share has "
+        "one value in profile 'small'; give it in both files."
     ]
+    rewrite(places, "01_step", "rate: 0.25\n", "")
+    found = resolved("small", ["01.seeds=[7]"], places)
+    assert found.values["02_step"]["rate"] == 0.5 and found.sources["02_step"]["rate"] == "the notebook"
+    assert found.values["01_step"]["seeds"] == [7] and found.sources["01_step"]["seeds"] == "--set"
+    assert found.sources["02_step"]["seeds"].endswith("params/small/02_step.yaml")
+
+
+def test_a_changed_profile_is_shown_with_where_it_comes_from(capsys):
+    group = click.Group(commands={"params": grid.params})
+    group.main(["params", "folder", "--changed", "--set", "03.seeds=[4]"], standalone_mode=False, obj=HOME)
+    told = capsys.readouterr().out
+    assert '  tasks: ["folder_lung"]  (params/folder/03_finetune_grid.yaml)' in told
+    assert "  seeds: [4]  (--set)" in told and "optimizer" not in told
+    group.main(["params", "demo", "--json"], standalone_mode=False, obj=HOME)
+    assert json.loads(capsys.readouterr().out)["03_finetune_grid"]["optimizer"] == "adamw"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,12 @@ from ctlib.models.registry import build
 pytestmark = pytest.mark.e2e
 N_PATIENTS = 24
 CSV = blocks("Your own data")[0].splitlines()
+QUICK = {
+    "02_pretrain": {"generated_per_class": 5, "pretrain_epochs": 1, "pretrain_steps_per_epoch": 2},
+    "03_finetune_grid": {"epochs": 1, "steps_per_epoch": 2},
+    "04_analyze": {"replicates": 500},
+}
+"""What makes the profile quick: the commands are tested, not what networks learn in the time."""
 
 
 def write_volume(path, number):
@@ -50,6 +56,10 @@ def project(tmp_path_factory):
         label = write_volume(root / "data" / f"{place}.nii.gz", number)
         rows.append(f"{name if number % 2 else place + '.nii.gz'},{label},Patient {number}")
     (root / "data" / "labels.csv").write_text("\n".join(rows) + "\n")
+    for name, quick in QUICK.items():
+        path = root / "params" / "folder" / f"{name}.yaml"
+        kept = [line for line in path.read_text().splitlines() if line.split(":")[0] not in quick]
+        path.write_text("\n".join([*kept, *(f"{key}: {value}" for key, value in quick.items())]) + "\n")
     return root
 
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
-import yaml
 
-from ctlib.core.workspace import PROJECT, resolve
+from ctlib.core import parameters
+from ctlib.core.workspace import resolve
 from ctlib.grid.expand import AXES, settings_of
 from ctlib.training.pretraining import CtSource, Plan, PretrainSettings, VideoSource
 from ctlib.training.run import Run
@@ -15,7 +15,7 @@ LOOKED_UP = {"data", "weights", "code", "control"}
 
 
 def values_of(notebook):
-    return yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text())
+    return parameters.load("demo")[notebook]
 
 
 def names(kind):

@@ -8,7 +8,7 @@ from sample_project import markdown, project
 
 from ctlib.cli import reports
 from ctlib.cli.notebooks import HEADER_TYPE
-from ctlib.cli.reports import index as overview
+from ctlib.cli.reports import index_page as overview
 from ctlib.cli.reports.executed import Thumbnail
 
 SVG = base64.b64encode(

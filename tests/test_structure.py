@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from ctlib.core import parameters
 from ctlib.core.workspace import NOTEBOOKS, PROJECT
 
 FLOORS = [
@@ -183,9 +184,12 @@ def test_notebooks_are_committed_clean(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_parameter_cells_hold_commented_literals(notebook):
-    # the formatter's mark: without, it would break a long list over lines
-    cell = source_of(cells_of(notebook)[2]).removeprefix("# fmt: off\n")
-    for line, node in zip(cell.splitlines(), ast.parse(cell).body, strict=True):
+    """One a line, in groups; `# fmt: off` is the formatter's mark: it would break a long list over lines."""
+    cell = source_of(cells_of(notebook)[2])
+    heads = [line for line in cell.splitlines() if line.startswith("# --- ")]
+    assert len(heads) >= 3 and cell.removeprefix("# fmt: off\n").startswith(heads[0])
+    lines = [line for line in cell.splitlines() if not line.startswith("# ")]
+    for line, node in zip(lines, ast.parse(cell).body, strict=True):
         assert isinstance(node, ast.AnnAssign) and node.value is not None, line
         ast.literal_eval(node.value)
         assert re.search(r"  # \S", line), f"no unit or meaning: {line}"
@@ -193,12 +197,31 @@ def test_parameter_cells_hold_commented_literals(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_defaults_are_the_demo_profile(notebook):
-    body = ast.parse(source_of(cells_of(notebook)[2])).body
-    defaults = {node.target.id: ast.literal_eval(node.value) for node in body}
-    assert yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text()) == defaults
+    given = yaml.safe_load((PROJECT / "params" / "demo" / f"{notebook}.yaml").read_text())
+    assert given == {"profile": "demo"}
 
 
 PARAMS = sorted((PROJECT / "params").glob("*/[0-9]*.yaml"))
+RESOLVED = PROJECT / "tests" / "resolved_parameters.json"
+PROFILES = sorted({path.parent.name for path in (PROJECT / "params").glob("*/0*.yaml")})
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_changed_default_is_seen_in_every_profile(profile):
+    """Profiles say what differs; what they come to is kept here, so that no default changes unnoticed.
+
+    After a change that is meant: `python -m ctlib params PROFILE --json` prints what is wanted.
+    """
+    assert parameters.load(profile) == json.loads(RESOLVED.read_text())[profile]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PROJECT / "params").glob("*/0*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_a_profile_gives_nothing_that_is_the_default(path):
+    declared = parameters.declared(PROJECT / "notebooks" / f"{path.stem}.ipynb")
+    given = yaml.safe_load(path.read_text())
+    assert [key for key in given if key != "profile" and given[key] == declared[key].default] == []
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda p: f"{p.parent.name}/{p.name}")

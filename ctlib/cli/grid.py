@@ -1,4 +1,4 @@
-"""The commands about a grid of runs: plan, retry, prune. `ctlib.cli.__main__` has `runs`, which lists them."""
+"""The commands about a profile and its grid: params, plan, retry, prune; `ctlib.cli.__main__` has `runs`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ctlib.cli.data import Refused, load, show
+from ctlib.core import parameters
 from ctlib.core.workspace import Places, Workspace, shown
 from ctlib.datasets.download.meter import size
 from ctlib.grid import maintenance
@@ -35,6 +36,38 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
 
 
 # ---- plan ------------------------------------------------------------------------------
+
+
+@click.command("params", short_help="Show the parameters of a profile, and where each comes from.")
+@click.argument("profile")
+@_set_option
+@click.option("--changed", is_flag=True, help="Only those that are not the notebook's default.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: by notebook, name and value.")
+@click.pass_obj
+def params(places: Places, profile: str, overrides: tuple[str, ...], changed: bool, as_json: bool) -> None:
+    """Show every parameter of PROFILE: its value, and whether a file, --set or the notebook gives it."""
+    try:
+        found = parameters.resolved(profile, overrides, places)
+    except parameters.ParameterError as error:
+        raise Refused(str(error)) from error
+    kept = {
+        name: {key: value for key, value in values.items() if not changed or told(found, name, key)}
+        for name, values in found.values.items()
+    }
+    if as_json:
+        click.echo(json.dumps(kept, indent=1))
+        return
+    for name, values in kept.items():
+        click.echo(name)
+        for key, value in values.items():
+            source = told(found, name, key)
+            click.echo(f"  {key}: {json.dumps(value)}" + (f"  ({source})" if source else ""))
+
+
+def told(found: parameters.Profile, notebook: str, key: str) -> str:
+    """Where the value of a parameter comes from; "" for a default."""
+    source = found.sources[notebook][key]
+    return "" if source == parameters.DEFAULT else source
 
 
 @click.command(short_help="Tell what the grid of a profile will take, before anything runs.")
@@ -159,4 +192,4 @@ def prune(
     click.echo(f"{size(sum(kind.n_bytes for kind in kinds))} deleted.")
 
 
-COMMANDS = (plan, retry, prune)
+COMMANDS = (params, plan, retry, prune)

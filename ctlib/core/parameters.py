@@ -1,16 +1,14 @@
 """Parameters: what a notebook declares, what a profile gives, and whether the two fit.
 
-One idea: a notebook is a function. Its arguments are the literals of the cell tagged
-`parameters`; a profile (a folder of YAML files) gives them values; all of them are checked
-before the first kernel starts, without importing anything heavy.
+One idea: a notebook is a function. Its arguments, with their defaults, are the literals of the cell tagged
+`parameters`; a profile (a folder of YAML files) says what differs from them; all values are checked before the
+first kernel starts, without importing anything heavy.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,114 +16,8 @@ from typing import Any
 
 import yaml
 
+from ctlib.core.declarations import Parameter, ParameterError, conform, declared
 from ctlib.core.workspace import HOME, PLAN, Places, shown
-
-
-class ParameterError(ValueError):
-    """Parameters that do not fit their notebooks; one line a problem."""
-
-    def __init__(self, problems: Sequence[str]):
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
-
-
-# ---- what a notebook declares ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a parameters cell.
-
-    Args:
-        name: of the variable.
-        annotation: declared type, as written, for example `list[int]`.
-        default: value in the notebook.
-        comment: unit or meaning.
-    """
-
-    name: str
-    annotation: str
-    default: Any
-    comment: str
-
-
-def declared(path: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook declares in its cell tagged `parameters`.
-
-    Raises:
-        ParameterError: no such notebook, or a line of the cell is not `name: type = literal`.
-    """
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ParameterError([f"{shown(path)} is no readable notebook: {error}."]) from error
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    source = "".join(tagged[0]["source"]) if tagged else ""
-    found = [_parameter(node, source, path) for node in ast.parse(source).body]
-    return {parameter.name: parameter for parameter in found}
-
-
-def _parameter(node: ast.stmt, source: str, path: Path) -> Parameter:
-    lines = source.splitlines()
-    if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
-        line = lines[node.lineno - 1]
-        raise ParameterError([f"{path.stem}: {line!r} in the parameters cell is not 'name: type = literal'."])
-    annotation = ast.unparse(node.annotation)
-    try:
-        default = conform(ast.literal_eval(node.value), annotation)
-    except (ValueError, TypeError) as error:
-        raise ParameterError([f"{path.stem}.{node.target.id}: its default is wrong: {error}."]) from error
-    rest = lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset :]
-    return Parameter(node.target.id, annotation, default, rest.decode().lstrip(" #"))
-
-
-# ---- types -------------------------------------------------------------------------------
-
-_SIMPLE = {"str": str, "int": int, "bool": bool}
-
-
-def conform(value: Any, annotation: str) -> Any:
-    """The value as its declared type; an int where a float is wanted becomes a float.
-
-    Raises:
-        TypeError: it is of another type; the sentence states both.
-
-    >>> conform([1, 0.25], "list[float]"), conform(None, "int | None")
-    ([1.0, 0.25], None)
-    >>> conform(True, "int")
-    Traceback (most recent call last):
-    TypeError: it is True, which is bool, but must be int
-    """
-    try:
-        return _conform(value, ast.parse(annotation, mode="eval").body)
-    except TypeError:
-        hint = ""
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.IGNORECASE):
-            hint = f"; YAML reads {value} as text, write it as {float(value)!r}"
-        raise TypeError(
-            f"it is {value!r}, which is {type(value).__name__}, but must be {annotation}{hint}"
-        ) from None
-
-
-def _conform(value: Any, node: ast.expr) -> Any:
-    match node:
-        case ast.Name(id="float") if type(value) in (int, float):
-            return float(value)
-        case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:
-            return value
-        case ast.Constant(value=None) if value is None:
-            return None
-        case ast.Subscript(value=ast.Name(id="list"), slice=item) if isinstance(value, list | tuple):
-            return [_conform(element, item) for element in value]
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            try:
-                return _conform(value, left)
-            except TypeError:
-                return _conform(value, right)
-    raise TypeError
-
-
-# ---- what a profile gives ----------------------------------------------------------------
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -215,11 +107,42 @@ def _override(text: str, places: Places) -> _Override:
     return _Override(text, notebook, key, raw.strip())
 
 
+DEFAULT, SET = "the notebook", "--set"
+"""Where a value comes from, beside the files of a profile."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The parameters of the notebooks of a profile, and where each value comes from.
+
+    Args:
+        values: by notebook, in the order in which they run, and by name; of the declared types.
+        sources: alike; `DEFAULT`, the file of the profile, or `SET`.
+    """
+
+    values: dict[str, dict[str, Any]]
+    sources: dict[str, dict[str, str]]
+
+
 def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> dict[str, dict[str, Any]]:
     """The parameters of every notebook of a profile, checked, in the order in which they run.
 
-    A profile's folder holds one YAML file for each notebook that belongs to it. A key that
-    several notebooks share has one value in these files.
+    Args:
+        profile: see `resolved`.
+        overrides: see `resolved`.
+        places: see `resolved`.
+
+    Raises:
+        ParameterError: see `resolved`.
+    """
+    return resolved(profile, overrides, places).values
+
+
+def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> Profile:
+    """The parameters of every notebook of a profile, checked, and where each comes from.
+
+    A profile's folder holds one YAML file for each notebook that belongs to it. What a file does not give
+    is the notebook's default. A key that several notebooks share has one value in a profile.
 
     Args:
         profile: name of a folder of `places.params`.
@@ -228,8 +151,8 @@ def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> 
         places: where to look.
 
     Raises:
-        ParameterError: anything is unknown, missing, of the wrong type or no literal; every
-            problem is a line with the notebook, the key and the nearest right name.
+        ParameterError: anything is unknown, of the wrong type or no literal; every problem is a line with
+            the notebook, the key and the nearest right name.
     """
     folder = places.params / profile
     if not folder.is_dir():
@@ -238,38 +161,64 @@ def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> 
         raise ParameterError([f"{shown(places.params)} has no profile {profile!r}{near}, of {profiles}."])
     names = [name for name in places.names if (folder / f"{name}.yaml").is_file()]
     known = {name: declared(places.notebooks / f"{name}.ipynb") for name in places.names}
-    values = {name: read_yaml(folder / f"{name}.yaml") for name in names}
+    given = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     problems = [
         f"{shown(path)} belongs to no notebook{nearest(path.stem, places.names)}."
         for path in sorted(folder.glob("*.y*ml"))
         if path.name not in {PLAN, *(f"{name}.yaml" for name in names)}
     ]
-    problems += _differing(values, profile)
+    defaults = {name: {key: p.default for key, p in known[name].items()} for name in names}
+    values = {name: defaults[name] | given[name] for name in names}
+    for name in names:  # what a misspelt name was meant for has no value: it is one problem, not two
+        for key in given[name].keys() - known[name].keys():
+            for near in difflib.get_close_matches(key, list(known[name]), n=1):
+                if near not in given[name]:
+                    del values[name][near]
+    problems += _differing(values, given, profile)
+    sources = {
+        name: dict.fromkeys(values[name], DEFAULT)
+        | dict.fromkeys(given[name], shown(folder / f"{name}.yaml"))
+        for name in names
+    }
     for text in overrides:
-        problems += _apply(_override(text, places), values, known, profile)
+        override = _override(text, places)
+        problems += _apply(override, values, known, profile)
+        for name in [override.notebook] if override.notebook in sources else names:
+            if override.key in sources[name]:
+                sources[name][override.key] = SET
     for name in names:
         problems += check(name, values[name], known)
     if problems:
         raise ParameterError(problems)
-    return {
-        name: {key: conform(values[name][key], p.annotation) for key, p in known[name].items()}
-        for name in names
-    }
+    return Profile(
+        {
+            name: {key: conform(values[name][key], p.annotation) for key, p in known[name].items()}
+            for name in names
+        },
+        sources,
+    )
 
 
-def _differing(values: Mapping[str, Mapping[str, Any]], profile: str) -> Iterator[str]:
-    """Problems of keys that do not have the same value in each file of a profile."""
+def _differing(
+    values: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]], profile: str
+) -> Iterator[str]:
+    """Problems of keys that do not have the same value in each notebook of a profile."""
     first: dict[str, str] = {}
-    for name, given in values.items():
-        for key, value in given.items():
+    for name, here in values.items():
+        for key, value in here.items():
             other = first.setdefault(key, name)
             if values[other][key] != value:
+                told = [f"{at}.{key} is {values[at][key]!r}" for at in (name, other)]
+                told = [
+                    one if key in given[at] else f"{one}, which is its default"
+                    for one, at in zip(told, (name, other), strict=True)
+                ]
                 yield (
-                    f"{name}.{key} is {value!r}, but {other}.{key} is {values[other][key]!r}: a key that "
-                    f"notebooks share has one value in profile {profile!r}."
+                    f"{told[0]}, but {told[1]}: a key that notebooks share has one value in profile "
+                    f"{profile!r}; give it in both files."
                 )
-        if given.get("profile", profile) != profile:
-            yield f"{name}.profile is {given['profile']!r}, but its file lies in profile {profile!r}."
+        if here.get("profile", profile) != profile:
+            yield f"{name}.profile is {here['profile']!r}, but its file lies in profile {profile!r}."
 
 
 def _apply(
@@ -295,18 +244,11 @@ def _apply(
 
 
 def check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
-    """Problems of one notebook's values: unknown, of the wrong type, missing."""
-    unknown = [key for key in given if key not in known[name]]
-    yield from (_unknown(name, key, known) for key in unknown)
-    meant = {near for key in unknown for near in difflib.get_close_matches(key, list(known[name]), n=1)}
+    """Problems of one notebook's values: unknown, or of the wrong type."""
+    yield from (_unknown(name, key, known) for key in given if key not in known[name])
     for key, parameter in known[name].items():
         if key in given:
             try:
                 conform(given[key], parameter.annotation)
             except TypeError as error:
                 yield f"{name}.{key}: {error} ({parameter.comment})."
-        elif key not in meant:
-            yield (
-                f"{name}.{key} is missing; give it a value of type {parameter.annotation}, for example "
-                f"{parameter.default!r} ({parameter.comment})."
-            )

@@ -11,7 +11,7 @@ cells by tag:
   the first `MAX_PICTURES` are shown.
 """
 
-from ctlib.cli.reports.index import index, profiles
+from ctlib.cli.reports.index_page import index, profiles
 from ctlib.cli.reports.page import remote_addresses, render
 from ctlib.cli.reports.pdf import print_pdf
 from ctlib.cli.reports.executed import ReportError, Story, duration

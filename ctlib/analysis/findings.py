@@ -1,0 +1,85 @@
+"""What the analysis says: the paper's claims, the questions, and deviations from the plan.
+
+Every sentence is made from a table by rules that are fixed before a result is seen; a change of the
+table changes the sentence. `Study` holds the tables, `answer` gives a question's sentence, figure and
+table, `claims` the paper's claims with their verdicts.
+"""
+
+from ctlib.analysis.arms_table import arm_table, score_caption
+from ctlib.analysis.cautions import cautions
+from ctlib.analysis.claims import Claim, claims, overview
+from ctlib.analysis.deviations import deviations, say_deviations
+from ctlib.analysis.overview import show_claims, show_plan
+from ctlib.analysis.question import Answer, Question
+from ctlib.analysis.questions.baselines import DOMAIN, TWO_D
+from ctlib.analysis.questions.calibration import CALIBRATION
+from ctlib.analysis.questions.effect import FRACTIONS, HELP
+from ctlib.analysis.questions.injected_effects import INJECTED
+from ctlib.analysis.questions.localization import GROUPS, LOOKS, show_exams, show_sights
+from ctlib.analysis.questions.method_check import ASKED, method, passes, say_method, show_method
+from ctlib.analysis.questions.negative_controls import NOTHING
+from ctlib.analysis.questions.not_learned import UNLEARNED
+from ctlib.analysis.questions.speed_and_cost import COST, SPEED
+from ctlib.analysis.questions.weight_ablations import LADDER, WHY_VIDEO
+from ctlib.analysis.study import Study
+
+QUESTIONS = {
+    asked.key: asked
+    for asked in (
+        HELP,
+        UNLEARNED,
+        FRACTIONS,
+        TWO_D,
+        DOMAIN,
+        LADDER,
+        WHY_VIDEO,
+        SPEED,
+        COST,
+        CALIBRATION,
+        LOOKS,
+        GROUPS,
+        NOTHING,
+        INJECTED,
+    )
+}
+"""The questions, in the order of the notebook."""
+
+__all__ = [
+    "ASKED",
+    "QUESTIONS",
+    "Answer",
+    "Claim",
+    "Question",
+    "Study",
+    "answer",
+    "arm_table",
+    "cautions",
+    "claims",
+    "deviations",
+    "method",
+    "overview",
+    "passes",
+    "say_deviations",
+    "say_method",
+    "score_caption",
+    "show_claims",
+    "show_exams",
+    "show_method",
+    "show_plan",
+    "show_sights",
+]
+
+
+def answer(key: str, study: Study) -> Answer:
+    """What a study answers to a question.
+
+    Args:
+        key: a key of `QUESTIONS`.
+        study: its tables.
+
+    Raises:
+        ValueError: no question has this key.
+    """
+    if key not in QUESTIONS:
+        raise ValueError(f"no question is called {key!r}; known are {', '.join(QUESTIONS)}.")
+    return QUESTIONS[key].answer(study)
