@@ -34,7 +34,7 @@ from grid import prepared
 from safetensors.torch import load_file
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "tests"))  # the site and the cohort are shared with the tests
+sys.path.insert(0, str(PROJECT / "tests" / "factories"))  # the site and the cohort are shared with the tests
 
 from chaos_grid import FINISHES, content, prepare, runs_of, untimed  # noqa: E402
 from dask_site import Site, computing, kill, wait_for  # noqa: E402
@@ -99,7 +99,7 @@ class Noise(Grid):
             raise SystemExit(f"the quiet grid failed:\n{site.log('calm')}")
 
     def _start(self, site: Site, name: str, workspace: Workspace, where: str) -> subprocess.Popen:
-        script = str(PROJECT / "tests" / "chaos_grid.py")
+        script = str(PROJECT / "tests" / "factories" / "chaos_grid.py")
         return site.start(name, script, str(workspace.root), self._seeds, where)
 
     def tables(self, workspace: Workspace) -> dict[str, pd.DataFrame]:

@@ -57,7 +57,7 @@ VOLUMES = (
         "hu = np.ascontiguousarray(upright(hu, self.grid.orientation))",
         "hu = np.ascontiguousarray(upright(hu[::-1], self.grid.orientation))",
         "head and feet are exchanged: slices get the labels of others",
-        ("tests/test_volumes.py::test_axial_volumes_come_back_upright",),
+        ("tests/io/test_volume.py::test_axial_volumes_come_back_upright",),
     ),
     Fault(
         "volume transposed",
@@ -65,7 +65,7 @@ VOLUMES = (
         'if orientation[0] in "AP":\n        planes = planes.swapaxes(-1, -2)',
         'if orientation[0] in "LR":\n        planes = planes.swapaxes(-1, -2)',
         "rows and columns are exchanged: the patient lies on the side",
-        ("tests/test_volumes.py::test_axial_volumes_come_back_upright",),
+        ("tests/io/test_volume.py::test_axial_volumes_come_back_upright",),
     ),
     Fault(
         "left and right exchanged in NIfTI",
@@ -73,7 +73,7 @@ VOLUMES = (
         "np.array([[1], [-1], [-1]])",
         "np.array([[1], [-1], [1]])",
         "the heart lies to the right in the volumes of one format",
-        ("tests/test_nifti.py::test_every_orientation_comes_back_upright",),
+        ("tests/io/test_nifti.py::test_every_orientation_comes_back_upright",),
     ),
     Fault(
         "rescaled twice",
@@ -82,7 +82,7 @@ VOLUMES = (
         "    _rescale(raw, out, found.slope, found.intercept)\n"
         "    _rescale(out, out, found.slope, found.intercept)",
         "HU are 1,024 too low where the file has an intercept",
-        ("tests/test_volumes.py::test_slope_and_intercept_belong_to_the_slice",),
+        ("tests/io/test_volume.py::test_slope_and_intercept_belong_to_the_slice",),
     ),
     Fault(
         "wrong spacing",
@@ -90,7 +90,7 @@ VOLUMES = (
         "spacing_mm=(step, dx, dy) if turned else (step, dy, dx)",
         "spacing_mm=(step, dx, dy)",
         "y and x are exchanged: lengths and areas are wrong where pixels are not square",
-        ("tests/test_volumes.py::test_axial_volumes_come_back_upright",),
+        ("tests/io/test_volume.py::test_axial_volumes_come_back_upright",),
     ),
     Fault(
         "spacing not scaled with the matrix",
@@ -98,7 +98,7 @@ VOLUMES = (
         '"spacing_mm": [z, y * scale, x * scale]',
         '"spacing_mm": [z, y, x]',
         "a stored volume claims the spacing of the scanner's matrix: all sizes in mm are too small",
-        ("tests/test_store.py::test_what_is_put_is_read",),
+        ("tests/datasets/test_store.py::test_what_is_put_is_read",),
     ),
     Fault(
         "padding that is not air",
@@ -106,7 +106,7 @@ VOLUMES = (
         "planes[:begin] = planes[end:] = table[hu.HU_MIN]",
         "planes[:begin] = planes[end:] = 0",
         "in the lung's HU window 0 is below air: the network sees where a volume ends",
-        ("tests/test_clips.py::test_slices_that_a_short_clip_lacks_are_air",),
+        ("tests/datasets/test_clips.py::test_slices_that_a_short_clip_lacks_are_air",),
     ),
     Fault(
         "tail slices dropped",
@@ -114,7 +114,7 @@ VOLUMES = (
         "for start in range(0, n_slices, length)]",
         "for start in range(0, max(n_slices - length, 0) + 1, length)]",
         "the last slices of a chest are never looked at, nor what is ill in them",
-        ("tests/test_clips.py::test_each_slice_is_in_exactly_one_clip",),
+        ("tests/datasets/test_clips.py::test_each_slice_is_in_exactly_one_clip",),
     ),
     Fault(
         "stored slices not compared with their checksum",
@@ -122,7 +122,7 @@ VOLUMES = (
         "check(self._plain[i].data, self._slices, i)",
         "pass",
         "damage of a disk becomes a result",
-        ("tests/test_store.py::test_the_reader_finds_damage_in_the_slices_it_reads",),
+        ("tests/datasets/test_store.py::test_the_reader_finds_damage_in_the_slices_it_reads",),
     ),
     Fault(
         "picture mirrored",
@@ -130,7 +130,7 @@ VOLUMES = (
         "np.round(unit * (GREYS - 1)),",
         "np.round(unit[:, ::-1] * (GREYS - 1)),",
         "a reader looks for the finding on the wrong side",
-        ("tests/test_figures.py::test_ct_is_shown_in_radiological_convention_and_true_aspect",),
+        ("tests/visualization/test_figures.py::test_ct_is_shown_in_radiological_convention_and_true_aspect",),
     ),
 )
 
@@ -141,7 +141,7 @@ PATIENTS = (
         "for patient in patients[start:stop]]",
         "for patient in patients[start : stop + 1]]",
         "what is learnt of a patient helps to recognize the same patient in the test",
-        ("tests/test_splits.py::test_each_patient_lies_in_one_split_and_classes_are_kept",),
+        ("tests/datasets/test_splits.py::test_each_patient_lies_in_one_split_and_classes_are_kept",),
     ),
     Fault(
         "a patient in two splits of a file accepted",
@@ -149,7 +149,7 @@ PATIENTS = (
         'torn = table[splits.transform("nunique") > 1]',
         'torn = table[splits.transform("nunique") > 3]',
         "the same, where splits are those of others",
-        ("tests/test_splits.py::test_bad_files_are_named_without_a_patient",),
+        ("tests/datasets/test_splits.py::test_bad_files_are_named_without_a_patient",),
     ),
     Fault(
         "training on validation patients",
@@ -157,7 +157,7 @@ PATIENTS = (
         'train = splits.loc[splits["split"] == "train", "patient_id"]\n    labels = labels',
         'train = splits.loc[splits["split"] != "test", "patient_id"]\n    labels = labels',
         "the patients who choose the epoch are counted among those who are learnt from",
-        ("tests/test_splits.py::test_fractions_are_nested_stratified_and_from_training_only",),
+        ("tests/datasets/test_splits.py::test_fractions_are_nested_stratified_and_from_training_only",),
     ),
     Fault(
         "fractions not nested",
@@ -165,7 +165,7 @@ PATIENTS = (
         "rng = np.random.default_rng(seed)\n    chosen: list[str] = []",
         "rng = np.random.default_rng([seed, round(1000 * fraction)])\n    chosen: list[str] = []",
         "a step from 10 to 50 % exchanges patients too: the curve over fractions has their noise",
-        ("tests/test_splits.py::test_fractions_are_nested_stratified_and_from_training_only",),
+        ("tests/datasets/test_splits.py::test_fractions_are_nested_stratified_and_from_training_only",),
     ),
     Fault(
         "folds in one order for every turn",
@@ -173,7 +173,7 @@ PATIENTS = (
         "(of_patient - tested[0] - turn) % n_folds",
         "(of_patient - tested[0]) % n_folds",
         "a cross-validation tests the same patients in each turn",
-        ("tests/test_turns.py::test_a_turn_is_the_split_of_its_fold",),
+        ("tests/datasets/test_cross_validation.py::test_a_turn_is_the_split_of_its_fold",),
     ),
     Fault(
         "videos of one recording on both sides",
@@ -181,7 +181,7 @@ PATIENTS = (
         'groups = table["group"].astype(str)\n    if',
         "groups = pd.Series([str(i) for i in range(len(table))], index=table.index)\n    if",
         "held-out accuracy measures the recognition of a recording",
-        ("tests/test_videos.py::test_clips_of_a_recording_are_not_divided",),
+        ("tests/datasets/test_video.py::test_clips_of_a_recording_are_not_divided",),
     ),
     Fault(
         "labels inverted",
@@ -190,8 +190,8 @@ PATIENTS = (
         'label = exams["negative"].astype("Int64")',
         "every AUROC is one minus what it should be",
         (
-            "tests/test_rspect_index.py::test_exams_follow_the_contract",
-            "tests/test_cohorts.py::test_rspect_labels_find_their_slices",
+            "tests/datasets/test_rspect_index.py::test_exams_follow_the_contract",
+            "tests/datasets/test_cohorts.py::test_rspect_labels_find_their_slices",
         ),
     ),
     Fault(
@@ -200,12 +200,13 @@ PATIENTS = (
         'rows.groupby("study")[source].transform("max")',
         'rows.groupby("study")[source].transform("last")',
         "an exam whose disease lies elsewhere is called well",
-        ("tests/test_grid.py::test_clips_are_counted_within_the_study_and_labels_are_the_studys",),
+        ("tests/grid/test_execute.py::test_clips_are_counted_within_the_study_and_labels_are_the_studys",),
     ),
 )
 
 ARMS_OF_A_SEED = (
-    "tests/test_grid.py::test_the_arms_of_a_seed_see_the_same_batches_and_test_patients_are_not_measured"
+    "tests/grid/test_execute.py::"
+    "test_the_arms_of_a_seed_see_the_same_batches_and_test_patients_are_not_measured"
 )
 
 TRAINING = (
@@ -215,7 +216,7 @@ TRAINING = (
         "rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])\n        for position",
         "rng = np.random.default_rng()\n        for position",
         "a run cannot be repeated, and arms of a seed see other batches",
-        ("tests/test_clips.py::test_draws_are_a_function_of_seed_and_epoch",),
+        ("tests/datasets/test_clips.py::test_draws_are_a_function_of_seed_and_epoch",),
     ),
     Fault(
         "the same order in every epoch",
@@ -223,7 +224,7 @@ TRAINING = (
         "rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])\n        for position",
         "rng = np.random.default_rng([self.seed, _SAMPLE])\n        for position",
         "clips that the first epoch does not draw are never learnt from",
-        ("tests/test_clips.py::test_draws_are_a_function_of_seed_and_epoch",),
+        ("tests/datasets/test_clips.py::test_draws_are_a_function_of_seed_and_epoch",),
     ),
     Fault(
         "the same augmentation in every epoch",
@@ -231,7 +232,7 @@ TRAINING = (
         "[self.seed, _AUGMENT, int(self._epoch), position]",
         "[self.seed, _AUGMENT, position]",
         "crops and rotations repeat: a network learns them by heart",
-        ("tests/test_clips.py::test_epochs_differ_also_in_workers_that_outlive_them",),
+        ("tests/datasets/test_clips.py::test_epochs_differ_also_in_workers_that_outlive_them",),
     ),
     Fault(
         "other batches for another init",
@@ -247,7 +248,7 @@ TRAINING = (
         "generator = torch.Generator().manual_seed(_stream(seed, _HEAD_STREAM))",
         "generator = torch.Generator().manual_seed(_stream(seed + len(init.name), _HEAD_STREAM))",
         "two arms of a seed differ by luck and not by their weights alone",
-        ("tests/test_inits.py::test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new",),
+        ("tests/models/test_load.py::test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new",),
     ),
     Fault(
         "a missing tensor accepted",
@@ -255,7 +256,7 @@ TRAINING = (
         'names = {"missing": wanted.keys() - given.keys(),',
         'names = {"missing": set(),',
         "part of a pretrained network is random, and nobody knows",
-        ("tests/test_inits.py::test_a_tensor_that_does_not_fit_is_refused_by_name",),
+        ("tests/models/test_load.py::test_a_tensor_that_does_not_fit_is_refused_by_name",),
     ),
     Fault(
         "a tensor silently skipped",
@@ -263,7 +264,7 @@ TRAINING = (
         "made.load_state_dict(adapted, strict=False)",
         "made.load_state_dict(dict(list(adapted.items())[1:]), strict=False)",
         "part of a pretrained network is random, and nobody knows",
-        ("tests/test_inits.py::test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new",),
+        ("tests/models/test_load.py::test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new",),
     ),
     Fault(
         "the loss inverted",
@@ -271,7 +272,7 @@ TRAINING = (
         "binary_cross_entropy_with_logits(logits.float().squeeze(1), labels.float())",
         "binary_cross_entropy_with_logits(logits.float().squeeze(1), 1 - labels.float())",
         "a network learns to call the ill well",
-        ("tests/test_objectives.py::test_supervised_losses_equal_their_formulas",),
+        ("tests/training/test_losses.py::test_supervised_losses_equal_their_formulas",),
     ),
     Fault(
         "the epoch chosen on test patients",
@@ -279,7 +280,7 @@ TRAINING = (
         'chosen_by = in_split["val"]',
         'chosen_by = in_split["test"]',
         "the test flatters every arm",
-        ("tests/test_grid.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
+        ("tests/grid/test_execute.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
     ),
     Fault(
         "mean and std of all splits",
@@ -295,7 +296,7 @@ TRAINING = (
         "    load_weights(network, folder / WEIGHTS)\n",
         "",
         "test scores are of another epoch than the one that was chosen",
-        ("tests/test_training.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
+        ("tests/training/test_loop.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
     ),
     Fault(
         "prediction in training mode",
@@ -303,7 +304,7 @@ TRAINING = (
         "    network.eval()\n",
         "",
         "scores depend on dropout and on the other clips of the batch",
-        ("tests/test_training.py::test_a_prediction_does_not_depend_on_dropout_or_on_the_batch",),
+        ("tests/training/test_loop.py::test_a_prediction_does_not_depend_on_dropout_or_on_the_batch",),
     ),
     Fault(
         "permuted labels not permuted",
@@ -312,7 +313,7 @@ TRAINING = (
         "if run.control == PERMUTED_LABELS.upper():",
         "the negative control finds what the runs find",
         (
-            "tests/test_negative_controls.py"
+            "tests/training/test_negative_controls.py"
             "::test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones",
         ),
     ),
@@ -325,7 +326,7 @@ RESULTS = (
         "logits.append(network(clip).float().cpu())",
         "logits.append(network(clip).float().cpu().round(decimals=2))",
         "scores tie: AUROCs move by chance",
-        ("tests/test_training.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
+        ("tests/training/test_loop.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
     ),
     Fault(
         "scores rounded to 1",
@@ -333,7 +334,7 @@ RESULTS = (
         "scores = expit(logits[:, 0].astype(np.float64))",
         "scores = expit(logits[:, 0].astype(np.float32))",
         "of two high logits nobody knows which is higher",
-        ("tests/test_grid.py::test_high_logits_give_scores_that_differ",),
+        ("tests/grid/test_execute.py::test_high_logits_give_scores_that_differ",),
     ),
     Fault(
         "lowest instead of highest clip score",
@@ -341,7 +342,7 @@ RESULTS = (
         "return np.maximum.reduceat(score, starts)",
         "return np.minimum.reduceat(score, starts)",
         "an exam is as ill as its healthiest clip",
-        ("tests/test_metrics.py::test_study_scores_by_rule_in_any_order_of_rows",),
+        ("tests/metrics/test_metrics.py::test_study_scores_by_rule_in_any_order_of_rows",),
     ),
     Fault(
         "equal scores in favour of the network",
@@ -349,7 +350,7 @@ RESULTS = (
         'below = int(np.searchsorted(negatives, positives, side="left").sum())',
         'below = int(np.searchsorted(negatives, positives, side="right").sum())',
         "a network that says nothing has an AUROC of 1",
-        ("tests/test_metrics.py::test_auroc_and_auprc_equal_sklearn",),
+        ("tests/metrics/test_metrics.py::test_auroc_and_auprc_equal_sklearn",),
     ),
     Fault(
         "wrong degrees of freedom",
@@ -358,7 +359,7 @@ RESULTS = (
         "return _estimate(values, [(between, n_seeds)], shared, patients)",
         "with three seeds an interval at 95 % is a quarter too short",
         (
-            "tests/test_stats_crossed.py"
+            "tests/metrics/test_stats_crossed_ci.py"
             "::test_where_seeds_alone_vary_they_less_one_are_the_degrees_of_freedom",
         ),
     ),
@@ -370,7 +371,7 @@ RESULTS = (
         "self.exams.draw(self._how.n_replicates, np.random.default_rng(len(name[1])))"
         "\n            )",
         "two inits are compared as if on other patients: intervals of differences are far too long",
-        ("tests/test_stats.py::test_the_interval_pairs_patients_between_arms",),
+        ("tests/metrics/test_stats.py::test_the_interval_pairs_patients_between_arms",),
     ),
     Fault(
         "draws of its own for each run",
@@ -380,7 +381,7 @@ RESULTS = (
         "self.exams.draw(self._how.n_replicates, np.random.default_rng(len(self._replicates)))"
         "\n            )",
         "patients seem to average out over seeds: intervals are too short",
-        ("tests/test_stats.py::test_seeds_that_agree_leave_the_uncertainty_of_the_patients",),
+        ("tests/metrics/test_stats.py::test_seeds_that_agree_leave_the_uncertainty_of_the_patients",),
     ),
     Fault(
         "rows for patients",
@@ -389,7 +390,7 @@ RESULTS = (
         "pd.factorize(np.arange(len(scores)), sort=True)",
         "exams of a patient count as independent: intervals are too short",
         (
-            "tests/test_stats_exams.py"
+            "tests/metrics/test_stats_bootstrap.py"
             "::test_all_exams_of_a_patient_are_drawn_together_and_classes_keep_their_size",
         ),
     ),
@@ -399,7 +400,9 @@ RESULTS = (
         "[(int(name), np.flatnonzero(fold == name)) for name in np.unique(fold)]",
         "[(int(fold[0]), np.arange(len(fold)))]",
         "a shift between folds counts as errors of the network",
-        ("tests/test_stats_exams.py::test_exams_of_different_folds_are_never_ranked_against_each_other",),
+        (
+            "tests/metrics/test_stats_bootstrap.py::test_exams_of_different_folds_are_never_ranked_against_each_other",
+        ),
     ),
     Fault(
         "correction for many comparisons left out",
@@ -415,7 +418,7 @@ RESULTS = (
         "return first - (second if paired else second.mean(axis=0, keepdims=True))",
         "return (second if paired else second.mean(axis=0, keepdims=True)) - first",
         "a gain is told as a loss",
-        ("tests/test_stats.py::test_effects_are_differences_of_mean_aurocs",),
+        ("tests/metrics/test_stats.py::test_effects_are_differences_of_mean_aurocs",),
     ),
     Fault(
         "a figure with exchanged arms",
@@ -423,7 +426,7 @@ RESULTS = (
         "for k, (init, look) in enumerate(looks.items()):",
         "for k, (init, look) in enumerate(zip(looks, reversed(looks.values()), strict=True)):",
         "the legend gives the dots of one arm to the other",
-        ("tests/test_figures.py::test_dots_means_and_intervals_have_the_colour_of_their_init",),
+        ("tests/visualization/test_figures.py::test_dots_means_and_intervals_have_the_colour_of_their_init",),
     ),
     Fault(
         "a forest's axis with exchanged arms",
@@ -431,7 +434,7 @@ RESULTS = (
         'f"{init} − {baseline}"',
         'f"{baseline} − {init}"',
         "a gain is read as a loss",
-        ("tests/test_figures.py::test_the_forest_says_what_the_table_says",),
+        ("tests/visualization/test_figures.py::test_the_forest_says_what_the_table_says",),
     ),
 )
 
@@ -442,7 +445,7 @@ FILES = (
         'temporary.write_text(text, encoding="utf-8")',
         'path.write_text(text, encoding="utf-8")\n        temporary.write_text(text, encoding="utf-8")',
         "a process that is killed leaves half a result, which is read as a whole one",
-        ("tests/test_workspace.py::test_a_write_that_is_interrupted_leaves_the_old_text",),
+        ("tests/core/test_workspace.py::test_a_write_that_is_interrupted_leaves_the_old_text",),
     ),
     Fault(
         "a half-written volume",
@@ -450,7 +453,9 @@ FILES = (
         'with replacing(path) as temporary, temporary.open("wb") as file:',
         'with path.open("wb") as file:',
         "the same for the volumes of a store",
-        ("tests/test_store.py::test_a_failed_write_leaves_nothing_behind_but_voxels_without_a_record",),
+        (
+            "tests/datasets/test_store.py::test_a_failed_write_leaves_nothing_behind_but_voxels_without_a_record",
+        ),
     ),
     Fault(
         "the old record beside new voxels",
@@ -458,7 +463,9 @@ FILES = (
         "self._path(uid, ending).unlink(missing_ok=True)",
         "pass",
         "a volume that was being replaced is read under the record of the one before",
-        ("tests/test_store.py::test_a_failed_write_leaves_nothing_behind_but_voxels_without_a_record",),
+        (
+            "tests/datasets/test_store.py::test_a_failed_write_leaves_nothing_behind_but_voxels_without_a_record",
+        ),
     ),
     Fault(
         "a claim ignored",
@@ -466,7 +473,10 @@ FILES = (
         "if before is not None and not _stale(before, token, stale_s):",
         "if before is not None and not folder.is_dir():",
         "two processes compute one run and write over each other",
-        ("tests/test_grid.py::test_a_run_of_another_process_is_left_to_it", "tests/test_claims.py"),
+        (
+            "tests/grid/test_execute.py::test_a_run_of_another_process_is_left_to_it",
+            "tests/core/test_locks.py",
+        ),
     ),
     Fault(
         "a lost claim not noticed",
@@ -474,7 +484,10 @@ FILES = (
         'return _read(self.path).get("token") == self.token and _highest(self.path.parent) == self.path',
         "return True",
         "a process that was stopped wakes up and writes over the result of another",
-        ("tests/test_grid.py::test_a_run_of_another_process_is_left_to_it", "tests/test_claims.py"),
+        (
+            "tests/grid/test_execute.py::test_a_run_of_another_process_is_left_to_it",
+            "tests/core/test_locks.py",
+        ),
     ),
     Fault(
         "a finished run computed again",
@@ -482,7 +495,7 @@ FILES = (
         "with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:",
         "with claimed(folder, lambda: False, wait_s=0) as claim:",
         "hours are spent twice, and results change under a reader",
-        ("tests/test_grid.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
+        ("tests/grid/test_execute.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
     ),
     Fault(
         "a setting that is no part of the id",
@@ -490,7 +503,7 @@ FILES = (
         "if (name, value) not in LATER.items()}",
         "if name not in LATER}",
         "a result is taken for that of another experiment",
-        ("tests/test_grid.py::test_every_field_is_part_of_the_id",),
+        ("tests/grid/test_execute.py::test_every_field_is_part_of_the_id",),
     ),
     Fault(
         "changed data not noticed",
@@ -498,7 +511,7 @@ FILES = (
         '"volumes": volumes})',
         '"volumes": sorted(volumes)})',
         "a result of old volumes is shown beside new ones",
-        ("tests/test_grid.py::test_one_voxel_changes_the_runs_of_its_cohort_only",),
+        ("tests/grid/test_execute.py::test_one_voxel_changes_the_runs_of_its_cohort_only",),
     ),
     Fault(
         "a misspelt parameter accepted",
@@ -506,7 +519,7 @@ FILES = (
         "yield from (_unknown(name, key, known) for key in given if key not in known[name])",
         "yield from ()",
         "a value that somebody set is never used",
-        ("tests/test_notebooks.py::test_a_misspelt_key_of_a_file_is_one_problem_not_two",),
+        ("tests/core/test_parameters.py::test_a_misspelt_key_of_a_file_is_one_problem_not_two",),
     ),
     Fault(
         "a value of another type accepted",
@@ -514,7 +527,7 @@ FILES = (
         "case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:",
         "case ast.Name(id=name) if name in _SIMPLE:",
         "the text 'False' is true",
-        ("tests/test_notebooks.py::test_types_are_not_bent",),
+        ("tests/core/test_parameters.py::test_types_are_not_bent",),
     ),
 )
 
@@ -525,7 +538,7 @@ READERS = (
         """return f"a text of {len(value)} character{'s' * (len(value) != 1)}\"""",
         "return repr(value)",
         "free text of a header, which may be somebody's name, stands in a table and a report",
-        ("tests/test_volumes.py::test_reasons_tell_nothing_that_could_be_a_name",),
+        ("tests/io/test_volume.py::test_reasons_tell_nothing_that_could_be_a_name",),
     ),
     Fault(
         "a name in a log",
@@ -535,7 +548,7 @@ READERS = (
 """,
         "        with warnings.catch_warnings():\n",
         "pydicom's warnings repeat values of headers: they stand in the output of a notebook",
-        ("tests/test_privacy.py::test_values_that_pydicom_would_repeat_are_not_heard",),
+        ("tests/io/test_privacy.py::test_values_that_pydicom_would_repeat_are_not_heard",),
     ),
     Fault(
         "a file's name as it is",
@@ -543,7 +556,7 @@ READERS = (
         'return self._hashed("path", part, PART_DIGITS) + ending.lower()',
         "return part",
         "folders are called after patients",
-        ("tests/test_identity.py", "tests/test_privacy.py::test_prepare_tells_no_name"),
+        ("tests/core/test_pseudonyms.py", "tests/io/test_privacy.py::test_prepare_tells_no_name"),
     ),
     Fault(
         "pseudonyms without the key",
@@ -551,7 +564,7 @@ READERS = (
         "hmac.digest(self.key, ",
         'hmac.digest(b"", ',
         "whoever tries out names finds the patient of a pseudonym",
-        ("tests/test_identity.py::test_pseudonyms_depend_on_key_kind_and_id",),
+        ("tests/core/test_pseudonyms.py::test_pseudonyms_depend_on_key_kind_and_id",),
     ),
     Fault(
         "a network address in a report",
@@ -559,7 +572,7 @@ READERS = (
         "found = remote_addresses(text)",
         "found: list[str] = []",
         "opening a report tells another computer that it is read",
-        ("tests/test_reports.py::test_a_page_that_would_load_something_is_not_written",),
+        ("tests/cli/test_reports.py::test_a_page_that_would_load_something_is_not_written",),
     ),
     Fault(
         "text shown as markup",

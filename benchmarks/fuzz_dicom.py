@@ -20,7 +20,9 @@ from pathlib import Path
 import click
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "tests"))  # the mutations are shared with tests/test_fuzz.py
+sys.path.insert(
+    0, str(PROJECT / "tests" / "factories")
+)  # the mutations are shared with tests/io/test_fuzz.py
 
 import dicom_fuzz  # noqa: E402
 import fuzz_pool  # noqa: E402

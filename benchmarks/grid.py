@@ -40,7 +40,7 @@ from ctlib.grid.execute import expand, run_grid
 from ctlib.training.results import collect
 from ctlib.training.run import Run
 
-sys.path.insert(0, str(PROJECT / "tests"))  # the cohort of noise is shared with the tests
+sys.path.insert(0, str(PROJECT / "tests" / "factories"))  # the cohort of noise is shared with the tests
 
 from noise_cohort import LENGTH, SIDE, write_cohort
 

@@ -32,7 +32,7 @@ import click
 from faults import FAULTS, Fault, FaultError
 
 PROJECT = Path(__file__).resolve().parent.parent
-OWN_TEST = "tests/test_mutations.py"
+OWN_TEST = "tests/project/test_mutations.py"
 """Not run in a copy: it looks whether the faults can still be applied, which in a changed copy they can't."""
 FAST, REST = "not e2e and not slow and not nightly", "(e2e or slow) and not nightly"
 """What `make test` runs first, and what it runs afterwards, as pytest's -m takes it."""

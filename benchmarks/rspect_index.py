@@ -22,7 +22,9 @@ from pathlib import Path
 import click
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "tests"))  # the file is shared with tests/test_rspect_index.py
+sys.path.insert(
+    0, str(PROJECT / "tests" / "factories")
+)  # the file is shared with tests/datasets/test_rspect_index.py
 
 import rspect_writer  # noqa: E402
 

@@ -40,7 +40,7 @@ import pandas as pd
 
 from ctlib.analysis.arms_table import LEARNED
 from ctlib.analysis.questions import baselines
-from ctlib.analysis.questions.effect import HELP
+from ctlib.analysis.questions.effect import EFFECT
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import concluded, interval, listed, place, who
 from ctlib.metrics import stats
@@ -176,7 +176,7 @@ def claims(study: Study) -> list[Claim]:
     init = study.compared
     asked = (
         (f"{init} raises the mean of the 3D networks in every task, whatever the number of patients",
-         f"{init} − {study.baseline}", lambda _: helps.assign(label=helps["backbone"]), HELP.missing),
+         f"{init} − {study.baseline}", lambda _: helps.assign(label=helps["backbone"]), EFFECT.missing),
         ("with it, 3D networks outperform 2D ones", "3D − 2D", baselines.compute_two_d, baselines.TWO_D.missing),
         (f"{init} helps more than CT", f"{init} − CT", _video_against_ct, _no_ct),
     )  # fmt: skip
@@ -197,7 +197,9 @@ def _video_against_ct(study: Study) -> pd.DataFrame:
 
 
 def _no_ct(study: Study) -> str:
-    return baselines.DOMAIN.missing(study) if baselines.domain_inits(study)[0] else baselines.no_ct(study)
+    return (
+        baselines.VIDEO_OR_CT.missing(study) if baselines.domain_inits(study)[0] else baselines.no_ct(study)
+    )
 
 
 def overview(found: Sequence[Claim]) -> pd.DataFrame:

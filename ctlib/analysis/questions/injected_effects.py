@@ -69,8 +69,8 @@ def _missing(study: Study) -> str:
     )  # fmt: skip
 
 
-INJECTED = Question(
-    "injected",
+INJECTED_EFFECTS = Question(
+    "injected_effects",
     "How often effects of a known size are shown",
     (
         "task", "fraction", "networks", "shift", "injected", "estimate", "seen", "all_seeds", "n_half",

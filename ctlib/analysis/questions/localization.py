@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ctlib.analysis import gradcam_exams, localization, subgroups
 from ctlib.analysis.question import Question
-from ctlib.analysis.questions.effect import HELP
+from ctlib.analysis.questions.effect import EFFECT
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import capital, listed
 from ctlib.core import tables
@@ -119,7 +119,7 @@ def compute_groups(study: Study) -> pd.DataFrame:
 
 
 def _no_groups(study: Study) -> str:
-    return HELP.missing(study) or no_cohort(study, _tasks(study))
+    return EFFECT.missing(study) or no_cohort(study, _tasks(study))
 
 
 def say_groups(table: pd.DataFrame) -> str:
@@ -173,7 +173,7 @@ def _no_exams(study: Study, name: str) -> str:
     """Why no exam can be shown, or ''."""
     if not name:
         return "No exam is shown: `browsed_task` of 04_analyze is empty."
-    if absent := HELP.missing(study) or no_cohort(study, [name]):
+    if absent := EFFECT.missing(study) or no_cohort(study, [name]):
         return absent
     runs = study.runs[(study.runs["task"] == name) & study.runs["backbone"].isin(study.averaged)]
     runs = runs[(runs["status"] == "finished") & (runs["fraction"] == runs["fraction"].max())]
@@ -185,8 +185,8 @@ def _no_exams(study: Study, name: str) -> str:
     return ""
 
 
-LOOKS = Question(
-    "looks",
+LOCALIZATION = Question(
+    "localization",
     "Scores of Grad-CAM maps beside random weights",
     (
         "task", "backbone", "init", "measure", "value", "low", "high", "untrained", "gain", "gain_low",
@@ -202,8 +202,8 @@ LOOKS = Question(
         "intervals over patients and seeds; a cross is the mean of random weights, the number the gain."
     ),
 )  # fmt: skip
-GROUPS = Question(
-    "groups",
+SUBGROUPS = Question(
+    "subgroups",
     "Effect of the init by subgroup of the test exams",
     (
         "task", "by", "group", "auroc_baseline", "auroc_init", "effect", "low", "high", "interaction",

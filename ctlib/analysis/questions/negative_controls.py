@@ -99,8 +99,8 @@ def _whole_counts(part: pd.DataFrame) -> pd.DataFrame:
     return part.astype(dict.fromkeys(counts, "int64")).fillna({"reason": ""})
 
 
-NOTHING = Question(
-    "nothing",
+NEGATIVE_CONTROLS = Question(
+    "negative_controls",
     "What is found where there is nothing to find",
     COLUMNS,
     compute_nothing,

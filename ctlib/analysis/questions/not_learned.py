@@ -68,8 +68,8 @@ def _lines(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([own.assign(label=own["backbone"]), left], ignore_index=True)
 
 
-UNLEARNED = Question(
-    "unlearned",
+NOT_LEARNED = Question(
+    "not_learned",
     "Runs that did not learn, and the effect without pairs of which a side did not",
     (
         "task", "fraction", "backbone", "n_unlearned", "n_runs", "unlearned", "effect", "low", "high",

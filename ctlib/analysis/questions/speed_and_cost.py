@@ -17,7 +17,7 @@ from ctlib.metrics import stats
 from ctlib.visualization import figures
 from ctlib.visualization.figures.style import percent
 
-NOTHING = f"No answer: no run is finished; see {GRID}."
+NO_RUN = f"No answer: no run is finished; see {GRID}."
 
 # ---- epochs and exams to a given AUROC ----------------------------------------------------
 
@@ -155,7 +155,7 @@ def _luck(row: dict) -> str:
 def _no_speed(study: Study) -> str:
     absent = lacking(study, study.baseline, study.compared)
     own = study.runs[study.runs["backbone"].isin(study.averaged)]
-    return absent or ("" if own["run_id"].isin(study.curves["run_id"]).any() else NOTHING)
+    return absent or ("" if own["run_id"].isin(study.curves["run_id"]).any() else NO_RUN)
 
 
 # ---- what it costs -----------------------------------------------------------------------
@@ -257,7 +257,7 @@ def _arm(row: pd.Series) -> str:
 
 
 def _no_cost(study: Study) -> str:
-    return "" if (study.runs["status"] == "finished").any() else NOTHING
+    return "" if (study.runs["status"] == "finished").any() else NO_RUN
 
 
 SPEED = Question(

@@ -148,8 +148,8 @@ def say_why(table: pd.DataFrame) -> str:
     return "\n".join([*lines, f"Why video: {conclusions(table)}.", *unanswered(table)])
 
 
-LADDER = Question(
-    "ladder",
+WEIGHT_ABLATIONS = Question(
+    "weight_ablations",
     "What each control gains over the baseline",
     (
         "task",

@@ -28,7 +28,7 @@ Mean and std decide how many channels the stem keeps:
   be folded into kernel and bias, but convolutions pad with 0 after normalization, which is the mean colour;
   with mean and std folded in, the same 0 would be black. In ResNet-18 with random weights and pictures the
   stem's outermost cells would differ by more than they are (1.2 times), the inner ones by nothing, and the
-  features by 8.5 % at 64 px and 1.5 % at 224 px (measured in `tests/test_zoo.py`, where this is tested).
+  features by 8.5 % at 64 px and 1.5 % at 224 px (measured in `tests/models/test_catalog.py`, where this is tested).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ statistics of random clips, its last normalization of a block between 0.05 and 0
 
 Not seen is a tensor that hardly matters for this clip: a table of biases that are still near 0 (Swin3D-T,
 1e-5), a kernel of a map of one cell (MViTv2), a running mean near the drawn 0. The ledger has those.
-`tests/test_inits.py` holds both ends.
+`tests/models/test_load.py` holds both ends.
 """
 
 from __future__ import annotations

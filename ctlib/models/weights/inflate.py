@@ -5,7 +5,7 @@ Over depth, as I3D does (Carreira and Zisserman, Quo vadis, action recognition?,
 what the 2D network gives on one. Kernels along the slices are padded with 0 at the ends of a clip, so there
 it gives less: the first and last slices of a map see part of the kernel only. Of the mean over 32 equal
 slices that is 1 % of Slow's features, and 24 % of R3D-18's, which has such kernels everywhere (random
-weights; twice as much over 16 slices). `tests/test_inflated.py` holds that the inner slices are exact.
+weights; twice as much over 16 slices). `tests/models/test_inflate.py` holds that the inner slices are exact.
 
 Windows of attention are spread as Video Swin does (Liu et al., CVPR 2022): the biases of places in the plane
 are repeated for every distance along the slices. That is exact where slices fill whole windows: 16 or 32 do.

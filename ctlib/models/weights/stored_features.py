@@ -3,7 +3,8 @@
 The clip is that of `ctlib.models.weights.forward_check`.
 
 The first 24 of each: most are exactly 0 behind the last ReLU, and the largest of these are among the largest
-of all. `tests/test_zoo.py` and `tests/test_astra.py` compute them again where those packages are installed.
+of all. `tests/models/test_catalog.py` and `tests/models/test_astra.py` compute them again where those packages
+are installed.
 """
 
 from __future__ import annotations

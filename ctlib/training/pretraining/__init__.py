@@ -31,7 +31,7 @@ from ctlib.training.loop import fit
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.pretraining.ct import CtSource
 from ctlib.training.pretraining.plan import Plan, PretrainSettings, made_here
-from ctlib.training.pretraining.task import Lessons
+from ctlib.training.pretraining.task import PretrainTask
 from ctlib.training.pretraining.vicreg import Paired, expander
 from ctlib.training.pretraining.videos import VideoSource
 from ctlib.training.run import PROTOCOL_VERSION, digest
@@ -106,10 +106,10 @@ def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> d
         return record
     folder = path.parent / f".{path.stem}-{todo.made_from[:12]}"
     made = made_here(todo.init)
-    how, lessons = plan.settings_of(made, todo.backbone), plan.lessons(workspace, made)
-    measured = lessons.intensity() if made.start == "random" else NO_COHORT
-    start = find(made.start, todo.backbone, workspace, measured, lessons.n_channels)
-    fitted, about = _fit(todo, lessons, start, how, folder, loader_workers)
+    how, pretrain_task = plan.settings_of(made, todo.backbone), plan.pretrain_task(workspace, made)
+    measured = pretrain_task.intensity() if made.start == "random" else NO_COHORT
+    start = find(made.start, todo.backbone, workspace, measured, pretrain_task.n_channels)
+    fitted, about = _fit(todo, pretrain_task, start, how, folder, loader_workers)
     settings = {"settings": dataclasses.asdict(how), "made_from": todo.made_from}
     save_weights(fitted, path, {"init": todo.init, "backbone": todo.backbone, **settings, **about})
     shutil.rmtree(folder)
@@ -127,25 +127,30 @@ def known(workspace: Workspace, todo: Job) -> dict[str, Any] | None:
 
 
 def _fit(
-    todo: Job, lessons: Lessons, start: Init, settings: PretrainSettings, folder: Path, loader_workers: int
+    todo: Job,
+    task: PretrainTask,
+    start: Init,
+    settings: PretrainSettings,
+    folder: Path,
+    loader_workers: int,
 ) -> tuple[Network, dict[str, Any]]:
     """The trained network, and what is known of its training."""
-    model, _ = network(todo.backbone, settings.size, start, settings.seed, lessons.n_outputs)
-    views = 2 if lessons.paired else 1
-    if lessons.paired:
+    model, _ = network(todo.backbone, settings.size, start, settings.seed, task.n_outputs)
+    views = 2 if task.paired else 1
+    if task.paired:
         generator = torch.Generator().manual_seed(settings.seed)
         model.head = expander(int(model.backbone.n_features), generator)  # type: ignore[arg-type, assignment]
     n_draws = settings.steps_per_epoch * settings.batch_size
-    drawn = BalancedSampler(lessons.labels, n_draws, settings.seed, classes=sorted(set(lessons.labels)))
+    drawn = BalancedSampler(task.labels, n_draws, settings.seed, classes=sorted(set(task.labels)))
     chosen = picked(FitSettings, vars(settings))
     compute = choose(settings.precision, spec(todo.backbone))
     fitted = fit(
         model,
-        lessons.train,
-        Paired(drawn) if lessons.paired else drawn,
-        lessons.heldout,
-        lessons.metric,
-        FitSettings(**chosen | {"batch_size": views * settings.batch_size, "loss": lessons.loss}),
+        task.train,
+        Paired(drawn) if task.paired else drawn,
+        task.heldout,
+        task.metric,
+        FitSettings(**chosen | {"batch_size": views * settings.batch_size, "loss": task.loss}),
         compute,
         folder,
         settings.seed,
@@ -153,17 +158,15 @@ def _fit(
     )
     curves = fitted.curves.rename(columns={"val_loss": "heldout_loss", "val_metric": "heldout_metric"})
     begun = "" if start.name == "random" else f"{start.source}; then "
-    licence = (
-        lessons.about["licence"] if start.name == "random" else f"{start.licence}; {lessons.about['licence']}"
-    )
+    licence = task.about["licence"] if start.name == "random" else f"{start.licence}; {task.about['licence']}"
     return model, {
-        **lessons.about,
-        "source": begun + lessons.about["source"],
+        **task.about,
+        "source": begun + task.about["source"],
         "licence": licence,
         "begins_from": start.name,
         "begins_from_sha256": start.checksum,
-        "metric": lessons.asked,
-        "chance": lessons.chance,
+        "metric": task.asked,
+        "chance": task.chance,
         "best_epoch": fitted.best_epoch,
         "heldout_metric": float(curves["heldout_metric"][fitted.best_epoch - 1]),
         "seconds": fitted.seconds,

@@ -22,7 +22,7 @@ from ctlib.training import run
 from ctlib.training.loop import FitError
 from ctlib.training.negative_controls import with_permuted_labels
 from ctlib.training.predictions import study_auroc
-from ctlib.training.pretraining.task import Lessons, unlabelled
+from ctlib.training.pretraining.task import PretrainTask, unlabelled
 
 TERMS = {
     "lidc": "CC BY 3.0 (LIDC-IDRI, TCIA)",
@@ -68,7 +68,7 @@ class CtSource:
 
 def of_cohort(
     workspace: Workspace, origin: Origin, source: CtSource, clip_length: int, crop_px: int, seed: int
-) -> Lessons:
+) -> PretrainTask:
     """A cohort's training patients, with the labels of its task or without.
 
     Args:
@@ -119,7 +119,7 @@ def of_cohort(
     measured = partial(intensity, store, train, cut)
     if origin.self_supervised:
         return unlabelled(seen, shown(train=True), cut.n_channels, measured, about)
-    return Lessons(
+    return PretrainTask(
         seen,
         train["label"].tolist(),
         shown(train=False),

@@ -13,7 +13,7 @@ from ctlib.models.weights.init_names import KNOWN, PART, SECOND, Origin, origin
 from ctlib.training import run
 from ctlib.training.exceptions import exceptions_of, own_settings
 from ctlib.training.pretraining.ct import CtSource, of_cohort, task_of
-from ctlib.training.pretraining.task import Lessons
+from ctlib.training.pretraining.task import PretrainTask
 from ctlib.training.pretraining.videos import VideoSource, of_videos
 
 OWN = ("lr", "weight_decay", "epochs", "steps_per_epoch")
@@ -140,7 +140,7 @@ class Plan:
             raise ValueError(f"init {made.source}: nothing is known of its source; give one.")
         return source
 
-    def lessons(self, workspace: Workspace, made: Origin) -> Lessons:
+    def pretrain_task(self, workspace: Workspace, made: Origin) -> PretrainTask:
         """What an init is made from; see `of_videos` and `of_cohort`."""
         source, how = self.source_of(made), self.settings.of_variant(made.variant)
         cut = how.clip_length, how.crop_px, how.seed

@@ -13,7 +13,7 @@ from ctlib.training.pretraining.vicreg import EMBEDDING, Views, found_again
 
 
 @dataclass(frozen=True)
-class Lessons:
+class PretrainTask:
     """What is learnt in one pretraining.
 
     Args:
@@ -50,17 +50,17 @@ class Lessons:
 
 def unlabelled(
     train: Clips, heldout: Clips, n_channels: int, intensity: Callable[[], MeanStd], about: dict[str, Any]
-) -> Lessons:
+) -> PretrainTask:
     """Two views of each clip, and which belong together.
 
     Args:
         train: a data set that augments.
         heldout: another that augments.
-        n_channels: of `Lessons`.
-        intensity: of `Lessons`.
-        about: of `Lessons`; the numbers of clips are added.
+        n_channels: of `PretrainTask`.
+        intensity: of `PretrainTask`.
+        about: of `PretrainTask`; the numbers of clips are added.
     """
-    return Lessons(
+    return PretrainTask(
         train,
         [0] * len(train),
         Views(heldout),

@@ -24,7 +24,7 @@ from ctlib.datasets.video import (
 )
 from ctlib.models.weights.init_names import PLACEBO, Origin
 from ctlib.models.weights.record import MeanStd
-from ctlib.training.pretraining.task import Lessons, unlabelled
+from ctlib.training.pretraining.task import PretrainTask, unlabelled
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class VideoSource:
 
 def of_videos(
     workspace: Workspace, origin: Origin, source: VideoSource, n_frames: int, crop_px: int, seed: int
-) -> Lessons:
+) -> PretrainTask:
     """Videos that are not held out, with their classes or without.
 
     Args:
@@ -112,7 +112,7 @@ def of_videos(
     def accuracy(logits: NDArray[np.float32]) -> float:
         return float((logits.argmax(axis=1) == truth).mean())
 
-    return Lessons(
+    return PretrainTask(
         train,
         train.labels,
         heldout,

@@ -1,7 +1,7 @@
 """What is changed in ipyniivue's script before a page gets it: how soon a volume is seen, and that it is.
 
-Each change replaces a text that the script of the pinned version holds (tests/test_viewer.py watches that);
-where another version words it otherwise, that text stays as it is.
+Each change replaces a text that the script of the pinned version holds (tests/visualization/test_viewer.py
+watches that); where another version words it otherwise, that text stays as it is.
 """
 
 from __future__ import annotations

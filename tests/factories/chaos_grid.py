@@ -1,6 +1,6 @@
 """The grid that benchmarks/chaos.py hurts; as a script, the process that drives it.
 
-python tests/chaos_grid.py WORK_DIR SEEDS local|ADDRESS
+python tests/factories/chaos_grid.py WORK_DIR SEEDS local|ADDRESS
 """
 
 from __future__ import annotations

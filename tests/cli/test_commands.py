@@ -153,7 +153,7 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
 
 WORK = """
 import time
-from ctlib.engine import Engine
+from ctlib.grid.engine import Engine
 with Engine(1) as engine:
     engine.client()
     Path({ready!r}).write_text("ready")

@@ -84,6 +84,14 @@ def test_no_modules_import_each_other_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_tests_mirror_the_rooms():
+    """Beside them: factories, which make what tests need, and tests of the project as a whole."""
+    folders = {path.parent.name for path in (PROJECT / "tests").glob("*/*.py")}
+    assert folders == {*FLOOR, "factories", "project"}
+    assert [path.name for path in (PROJECT / "tests").glob("*.py")] == ["conftest.py"]
+    assert [path for path in (PROJECT / "tests").glob("*/test_*.py") if path.parent.name == "factories"] == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
 def test_modules_stay_small(path):
     assert len(path.read_text().splitlines()) <= 330

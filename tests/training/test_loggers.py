@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 from noise_cohort import write_cohort
-from test_turns import runs_of
+from test_cross_validation import runs_of
 
 from ctlib.core.workspace import Workspace
 from ctlib.grid.engine import Engine

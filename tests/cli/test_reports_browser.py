@@ -8,7 +8,7 @@ import pytest
 from chromium import WHY, axe_source
 from nbformat import v4
 from sample_project import markdown, project
-from test_cli import called
+from test_commands import called
 from test_figures import FIGURES
 from test_reports import broken, executed, good, html, run
 from test_scroller import exam

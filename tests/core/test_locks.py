@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of t
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from ctlib.claims import ClaimLost, claimed
+from ctlib.core.locks import ClaimLost, claimed
 
 folder, hold_s, beat_s, stale_s = Path(sys.argv[1]), *map(float, sys.argv[2:5])
 log, result = folder.parent / "log", folder / "result"

@@ -26,7 +26,7 @@ RUN = """
 import sys
 from pathlib import Path
 from ctlib.__main__ import main
-from ctlib.workspace import Places
+from ctlib.core.workspace import Places
 
 main(sys.argv[2:], Places(params=Path(sys.argv[1]) / "params", reports=Path(sys.argv[1]) / "reports"))
 """

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from chaos_grid import FINISHES
 from noise_cohort import write_cohort
-from test_turns import SETTINGS
+from test_cross_validation import SETTINGS
 
 from ctlib.core import tables
 from ctlib.core.workspace import PROJECT, Workspace
@@ -26,33 +26,33 @@ NETWORKS = ["slow_r50", "swin3d_t"]
 KILLED = """
 import os, signal, sys
 import chaos_grid  # notes what is finished
-from ctlib import training
-from ctlib.finetuning import execute
-from ctlib.runs import Run
-from ctlib.threads import pin_threads
+from ctlib.training import loop
+from ctlib.training.finetune import execute
+from ctlib.training.run import Run
+from ctlib.core.threads import pin_threads
 import pickle
 
 pin_threads(1)
 work, where, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 name = {"within": "training_step", "validating": "validation_step", "between": "on_train_epoch_start"}[where]
-method = getattr(training._Fit, name)
+method = getattr(loop._Fit, name)
 
 def killed(self, *given):
     if self.current_epoch == epoch and (where == "between" or given[1] == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     return method(self, *given)
 
-setattr(training._Fit, name, killed)
+setattr(loop._Fit, name, killed)
 execute(work, pickle.loads(sys.stdin.buffer.read()))
 """
 GRID = """
 import pickle, sys
 import chaos_grid
-from ctlib.engine import Engine
-from ctlib.grid import run_grid
-from ctlib.results import collect
-from ctlib import tables
-from ctlib.workspace import Workspace
+from ctlib.grid.engine import Engine
+from ctlib.grid.execute import run_grid
+from ctlib.training.results import collect
+from ctlib.core import tables
+from ctlib.core.workspace import Workspace
 from pathlib import Path
 
 work, runs = Workspace(Path(sys.argv[1])), pickle.loads(sys.stdin.buffer.read())
@@ -78,7 +78,7 @@ def runs_of(workspace, **changes):
 def python(code, *arguments, given):
     import pickle
 
-    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "factories")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", code, *map(str, arguments)]
     process = subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -189,7 +189,7 @@ def test_senseless_numbers_are_refused(workers, threads):
 
 SCRIPT = """
 import os, sys, time
-from ctlib.engine import Engine
+from ctlib.grid.engine import Engine
 
 def pid_and_wait(seconds):
     os.write(1, f"{os.getpid()}\\n".encode())  # at once: the other worker writes too

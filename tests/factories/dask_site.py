@@ -41,7 +41,10 @@ class Site:
 
     def __init__(self, folder: Path, environment: dict[str, str] | None = None):
         self.folder, self.port, self.begun = folder, free_port(), []
-        paths = [str(PROJECT / "tests"), os.environ.get("PYTHONPATH", "")]
+        paths = [
+            *(str(PROJECT / "tests" / name) for name in ("factories", "grid")),
+            os.environ.get("PYTHONPATH", ""),
+        ]
         self.environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",

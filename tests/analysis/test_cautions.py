@@ -55,9 +55,9 @@ def test_families_are_counted():
     silent = [SimpleNamespace(key="x", columns=("p_holm",), missing=lambda _: "No answer")]
     assert said({}, questions=silent) == []
     assert {key for key, asked in QUESTIONS.items() if "p_holm" in asked.columns} >= {
-        "help",
+        "effect",
         "two_d",
-        "domain",
+        "video_or_ct",
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_results import made_up, plain
-from test_findings_claims import study_of
+from test_claims import study_of
 
 from ctlib.analysis import findings
 from ctlib.analysis.questions.not_learned import say_unlearned
@@ -118,7 +118,7 @@ def test_runs_that_are_missing_are_named_as_elsewhere():
 
 @functools.cache
 def answered():
-    return findings.answer("unlearned", study_of(spoilt(results(), BAD, still)))
+    return findings.answer("not_learned", study_of(spoilt(results(), BAD, still)))
 
 
 def test_the_sentence_names_them_and_gives_both_effects():

@@ -2,7 +2,7 @@
 
 import pytest
 from noise_cohort import write_cohort
-from test_turns import SETTINGS, runs_of
+from test_cross_validation import SETTINGS, runs_of
 
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace

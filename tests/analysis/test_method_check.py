@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 from made_up_results import NETWORKS, SEEDS, made_up, plain
-from test_findings_claims import study_of
+from test_claims import study_of
 
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis.preregistration import RULES, Asked

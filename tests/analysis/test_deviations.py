@@ -6,7 +6,7 @@ import json
 
 import pytest
 from made_up_results import made_up, plain
-from test_findings_claims import PLAN, study_of
+from test_claims import PLAN, study_of
 
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis.deviations import plan_table

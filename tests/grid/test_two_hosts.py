@@ -58,7 +58,7 @@ class Host:
             exec {command}
         """
         words = ["ip", "netns", "exec", self.name, *UNSHARE, "sh", "-c", inside]
-        paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+        paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests" / "factories")])
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(words, cwd=self.folder, env=environment, stdout=log, stderr=log)
@@ -139,7 +139,7 @@ def test_two_hosts_that_share_only_the_work_folder_compute_one_grid(hosts, tmp_p
     address = re.search(r"cluster=(\S+)", run)[1].replace("HEAD", head.address)
     head.start(on(scheduler))
     node.start(on(worker))
-    script = PROJECT / "tests" / "chaos_grid.py"
+    script = PROJECT / "tests" / "factories" / "chaos_grid.py"
     drive = f"{sys.executable} {script} {shared.root} {SEEDS} {address}"
     driver = head.start(drive)
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scored_grid import scored_grid
-from test_grid import SETTINGS
+from test_execute import SETTINGS
 
 from ctlib import metrics
 from ctlib.analysis import negative_controls

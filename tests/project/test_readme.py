@@ -82,7 +82,7 @@ def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "tiny"], ids=lambda row: row[0])
 def test_tiny_networks_cost_what_the_table_says(row):
-    """To the three digits that are shown; those of full size are in tests/test_backbones_check.py."""
+    """To the three digits that are shown; those of full size are in tests/models/test_check.py."""
     from ctlib.models.cost import cost
 
     key, size, _, clip, *shown = row[:7]

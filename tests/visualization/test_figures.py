@@ -12,7 +12,7 @@ import pytest
 from made_up_results import made_up, plain
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
-from test_findings_claims import study_of
+from test_claims import study_of
 
 from ctlib.analysis import findings
 from ctlib.datasets.store import Store
@@ -171,7 +171,7 @@ def questions():
     ]
     yield "question cost, eight networks", lambda: asked("cost", {"backbones": seven})
     controls = ("random", "video", "shuffled:video", "first_2:video", "frozen:video")
-    yield "question ladder", lambda: asked("ladder", {"inits": controls})
+    yield "question ladder", lambda: asked("weight_ablations", {"inits": controls})
     one = {"tasks": ["lidc_nodule"], "fractions": [1.0], "seeds": [0]}
     yield "question cost, one of everything", lambda: asked("cost", one)
     yield "question speed, one of everything", lambda: asked("speed", one)

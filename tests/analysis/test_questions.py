@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_results import made_up, plain
-from test_findings_claims import study_of
+from test_claims import study_of
 
 from ctlib import metrics
 from ctlib.analysis import findings, text
@@ -35,7 +35,7 @@ def answered(key):
     return findings.answer(key, whole())
 
 
-ANSWERED = [key for key in findings.QUESTIONS if key not in ("looks", "groups")]
+ANSWERED = [key for key in findings.QUESTIONS if key not in ("localization", "subgroups")]
 """Questions that need no exam, so that made-up tables are enough."""
 
 
@@ -70,12 +70,12 @@ def test_another_table_gives_another_sentence(key):
 
 
 SAID = {
-    "help": {"effect", "low", "high", "p_next", "low_p_next", "high_p_next", "n_networks", "p_holm"},
-    "unlearned": {"n_unlearned", "n_runs"},
+    "effect": {"effect", "low", "high", "p_next", "low_p_next", "high_p_next", "n_networks", "p_holm"},
+    "not_learned": {"n_unlearned", "n_runs"},
     "fractions": {"effect", "low", "high", "fraction", "low_ratio"},
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},
-    "domain": {"effect", "low", "high", "fraction"},
-    "ladder": {"effect", "low", "high", "fraction", "kept"},
+    "video_or_ct": {"effect", "low", "high", "fraction"},
+    "weight_ablations": {"effect", "low", "high", "fraction", "kept"},
     "why": {"effect", "low", "high", "fraction"},
     "speed": {"epoch", "target", "n_reached", "n_runs"},
     "cost": {"auroc", "low", "high", "multiply_adds_g", "seconds", "fraction"},
@@ -88,8 +88,8 @@ SAID = {
         "brier",
         "n_runs",
     },
-    "nothing": {"auroc", "low", "high", "n_runs"},
-    "injected": {"shift", "seen", "all_seeds", "n_half", "n_seeds"},
+    "negative_controls": {"auroc", "low", "high", "n_runs"},
+    "injected_effects": {"shift", "seen", "all_seeds", "n_half", "n_seeds"},
 }
 """Columns of which each sentence speaks."""
 
@@ -111,22 +111,22 @@ GROUP = {"task": "lidc_nodule", "by": "kernel", "group": "B30f", "p_holm": 0.5}
 @pytest.mark.parametrize(
     ("key", "row", "changes"),
     [
-        ("looks", LOOKED, ["value", "untrained", "gain", "gain_low", "gain_high", "n_patients"]),
-        ("looks", LOOKED | {"value": np.nan, "gain": np.nan, "reason": "nobody drew a contour"}, []),
-        ("groups", GROUP, []),
+        ("localization", LOOKED, ["value", "untrained", "gain", "gain_low", "gain_high", "n_patients"]),
+        ("localization", LOOKED | {"value": np.nan, "gain": np.nan, "reason": "nobody drew a contour"}, []),
+        ("subgroups", GROUP, []),
     ],
 )
 def test_what_is_said_of_exams_is_in_the_table(key, row, changes):
     said = findings.QUESTIONS[key].say(pd.DataFrame([row]))
-    assert row["task"] in said and row["reason" if key == "looks" else "task"] in said
+    assert row["task"] in said and row["reason" if key == "localization" else "task"] in said
     for name in changes:
         assert findings.QUESTIONS[key].say(pd.DataFrame([row | {name: row[name] + 1}])) != said, name
-    if key == "groups":
+    if key == "subgroups":
         assert findings.QUESTIONS[key].say(pd.DataFrame([row | {"p_holm": 0.01}])) != said
 
 
 def test_controls_that_were_not_run_are_named():
-    said = answered("nothing").sentence
+    said = answered("negative_controls").sentence
     assert "no run of permuted_labels or shuffled_slices; name it in `controls` of 03_finetune_grid" in said
     assert "metadata alone" in said and "chance gives" in said
 
@@ -143,14 +143,14 @@ def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
     tables.write(renamed, "controls", work.table("controls"))
     scores = scores.assign(run_id="c" + scores["run_id"])
     tables.write(scores, "predictions", work.table("control_predictions"))
-    found = findings.answer("nothing", study)
+    found = findings.answer("negative_controls", study)
     own = found.table[found.table["kind"] == "runs"]
     assert set(own["init"]) == {"random", "video"} and own["change"].abs().max() < 1e-12
     assert "permuted labels, from video: AUROC 0." in found.sentence
     assert "no run of shuffled_slices; name it" in found.sentence
 
 
-@pytest.mark.parametrize("key", ["help", "two_d", "domain", "ladder", "why"])
+@pytest.mark.parametrize("key", ["effect", "two_d", "video_or_ct", "weight_ablations", "why"])
 def test_every_difference_that_is_said_is_in_the_table(key):
     table = answered(key).table
     held = {f"{v:+.3f}".replace("-", "−") for c in ("effect", "low", "high") for v in table[c].dropna()}
@@ -176,9 +176,9 @@ def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("domain", "make one with `pretrained` of 02_pretrain"),
+        ("video_or_ct", "make one with `pretrained` of 02_pretrain"),
         (
-            "ladder",
+            "weight_ablations",
             "meanvar:video, shuffled:video, first_2:video, flat:video, reversed:video or frozen:video to",
         ),
         (
@@ -215,14 +215,14 @@ def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
 
 
 def test_a_question_that_is_unknown_is_named():
-    with pytest.raises(ValueError, match="is called 'hlep'; known are help, unlearned, fractions"):
+    with pytest.raises(ValueError, match="is called 'hlep'; known are effect, not_learned, fractions"):
         findings.answer("hlep", whole())
 
 
 # ---- files -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["help", "cost"])
+@pytest.mark.parametrize("key", ["effect", "cost"])
 def test_an_answer_leaves_its_table_as_csv(key, tmp_path, capsys):
     answered(key).show(Workspace(tmp_path))
     read = pd.read_csv(tmp_path / "answers" / f"{key}.csv")
@@ -399,7 +399,7 @@ def test_without_validation_scores_no_sensitivity_is_given():
 
 
 def test_what_is_kept_of_the_gain_is_a_share_of_the_whole():
-    table = answered("ladder").table
+    table = answered("weight_ablations").table
     for _, part in table.groupby(["task", "fraction"]):
         whole_gain = part[part["label"] == "video"]["effect"].iloc[0]
         assert part["kept"].to_numpy() == pytest.approx((part["effect"] / whole_gain).to_numpy())

@@ -259,21 +259,21 @@ def test_a_second_draw_that_is_the_first_and_a_share_that_is_none_are_refused(ch
 
 def test_a_placebo_learns_exchanged_labels_and_is_judged_by_true_ones(workspace):
     how = plan(workspace)
-    true, exchanged = (how.lessons(workspace, made_here(init)) for init in ("video", "video_placebo"))
-    for lessons, same in ((true, True), (exchanged, False)):
-        taught = [lessons.train[i]["label"] for i in range(len(lessons.train))]
-        of_videos = lessons.train.table["label"].tolist()
-        assert taught == lessons.labels  # what the sampler balances is what is learnt
+    true, exchanged = (how.pretrain_task(workspace, made_here(init)) for init in ("video", "video_placebo"))
+    for pretrain_task, same in ((true, True), (exchanged, False)):
+        taught = [pretrain_task.train[i]["label"] for i in range(len(pretrain_task.train))]
+        of_videos = pretrain_task.train.table["label"].tolist()
+        assert taught == pretrain_task.labels  # what the sampler balances is what is learnt
         assert sorted(taught) == sorted(of_videos) and (taught == of_videos) == same
-        assert lessons.heldout.labels == lessons.heldout.table["label"].tolist()
-        assert lessons.metric(np.eye(3)[lessons.heldout.table["label"]]) == 1.0
+        assert pretrain_task.heldout.labels == pretrain_task.heldout.table["label"].tolist()
+        assert pretrain_task.metric(np.eye(3)[pretrain_task.heldout.table["label"]]) == 1.0
     assert exchanged.train.table.equals(true.train.table)
     assert exchanged.about == true.about | {"source": "bright and dark noise, labels exchanged"}
 
 
 def test_a_second_draw_is_of_other_weights_and_of_other_held_out_videos(workspace):
     how = plan(workspace)
-    first, second = (how.lessons(workspace, made_here(init)) for init in ("video", "video_b"))
+    first, second = (how.pretrain_task(workspace, made_here(init)) for init in ("video", "video_b"))
     assert first.heldout.table["path"].tolist() != second.heldout.table["path"].tolist()
     made(workspace, how)
     record = made(workspace, how, "video_b")
@@ -389,11 +389,11 @@ def test_a_cohort_teaches_its_labels_and_shows_no_test_patient(cohort):
     patients = rows[rows["split"] == "train"]["patient_id"].nunique()
     assert record["source"] == f"Lung nodule (LIDC-IDRI), {patients} training patients, labelled"
     assert record["licence"] == "CC BY 3.0 (LIDC-IDRI, TCIA)"
-    lessons = how.lessons(cohort, made_here("ct_lidc"))
-    seen = {*lessons.train.table["series_uid"], *lessons.heldout.table["series_uid"]}
+    pretrain_task = how.pretrain_task(cohort, made_here("ct_lidc"))
+    seen = {*pretrain_task.train.table["series_uid"], *pretrain_task.heldout.table["series_uid"]}
     assert not seen & set(rows[rows["split"] == "test"]["series_uid"])
     assert (
-        lessons.intensity()[0] == record_mean(cohort, "ct_lidc")
+        pretrain_task.intensity()[0] == record_mean(cohort, "ct_lidc")
         and weights(cohort, "ct_lidc")["head.weight"].shape[0] == 1
     )
 
@@ -420,12 +420,15 @@ def test_a_cohort_without_labels_teaches_by_views(cohort):
 
 def test_a_placebo_of_a_cohort_exchanges_the_labels_of_training_patients_alone(cohort):
     how = Plan(SETTINGS, ct=CT)
-    true, exchanged = (how.lessons(cohort, made_here(init)) for init in ("ct_lidc", "ct_lidc_placebo"))
+    true, exchanged = (how.pretrain_task(cohort, made_here(init)) for init in ("ct_lidc", "ct_lidc_placebo"))
     assert exchanged.labels == exchanged.train.table["label"].tolist() != true.labels
     assert exchanged.train.table[["series_uid", "clip"]].equals(true.train.table[["series_uid", "clip"]])
     assert exchanged.heldout.table.equals(true.heldout.table)
     assert exchanged.about["source"] == true.about["source"].removesuffix("labelled") + "labels exchanged"
-    ill = [lessons.train.table.groupby("series_uid")["label"].max().sum() for lessons in (true, exchanged)]
+    ill = [
+        pretrain_task.train.table.groupby("series_uid")["label"].max().sum()
+        for pretrain_task in (true, exchanged)
+    ]
     assert ill[0] == ill[1] > 0
 
 
