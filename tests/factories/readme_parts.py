@@ -1,11 +1,12 @@
-"""The README in parts: its sections, their code blocks by language, its commands."""
+"""The README, with what it leads to in docs/, in parts: sections, their code blocks by language, commands."""
 
 import re
 import shlex
 
 from ctlib.core.workspace import PROJECT
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+FILES = ("README.md", "docs/networks.md", "docs/growing.md", "docs/cluster.md")
+README = "\n".join((PROJECT / name).read_text(encoding="utf-8") for name in FILES)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

@@ -34,7 +34,7 @@ main(sys.argv[2:], Places(params=Path(sys.argv[1]) / "params", reports=Path(sys.
 
 @pytest.fixture
 def section():
-    return (PROJECT / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
+    return (PROJECT / "docs" / "cluster.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
 
 
 def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, section, tmp_path):  # noqa: F811

@@ -120,7 +120,7 @@ def hosts(tmp_path):
 
 def commands_of_the_readme() -> list[str]:
     """The three commands for machines without a queue."""
-    section = (PROJECT / "README.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
+    section = (PROJECT / "docs" / "cluster.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
     block = re.search(r"```\n(python -m dask scheduler.*?)```", section, re.DOTALL)[1]
     return [line.split("#")[0].strip() for line in block.splitlines()]
 

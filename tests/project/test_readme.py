@@ -44,9 +44,22 @@ def test_every_notebook_has_its_row(notebook):
     assert re.search(rf"^\| `{notebook}` \|", README, re.MULTILINE)
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (PROJECT / target).exists(), target
+@pytest.mark.parametrize(
+    "path", [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_linked_files_and_sections_exist(path):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", path.read_text(encoding="utf-8")):
+        file = (path.parent / target) if target else path
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w-]", "", one.lower().replace(" ", "-")) for one in headings}, (
+                anchor
+            )
+
+
+def test_the_readme_is_read_in_one_sitting():
+    assert len(README.splitlines()) <= 300
 
 
 def test_commands_are_those_of_the_command_line():
@@ -64,7 +77,11 @@ def test_make_targets_exist():
 
 ROWS = [
     [cell.strip(" `") for cell in line.strip("|").split("|")]
-    for line in README.split("<!-- networks")[1].split("<!-- /networks -->")[0].splitlines()
+    for line in (PROJECT / "docs" / "networks.md")
+    .read_text()
+    .split("<!-- networks")[1]
+    .split("<!-- /networks -->")[0]
+    .splitlines()
     if line.startswith("| `")
 ]
 
