@@ -27,14 +27,14 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## run the whole study on phantoms (about twenty minutes), then read reports/demo/index.html
+demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), then read reports/demo/index.html
 	@$(BIN)/python -m ctlib run demo
 
 # One run of pytest: to find the tests and import what they use takes each of its processes a minute. Three for two
 # cores, for many tests wait for processes. Files with few tests, whole studies among them, come last.
 TESTS := $(BIN)/python -m pytest -q --durations=30
 TOGETHER := $(TESTS) -n 3 --dist loadfile
-test: $(STAMP) lint ## lint, types, all tests, whole studies among them (25 minutes at most on two cores)
+test: $(STAMP) lint ## lint, types, all tests, whole studies among them (18 minutes on two cores)
 	@$(TOGETHER) -m "not nightly"
 
 test-all: test ## make test, then what takes too long for each change: the whole demo, all browser sizes, more fuzz
