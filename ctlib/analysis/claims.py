@@ -191,7 +191,7 @@ def claims(study: Study) -> list[Claim]:
 
 
 def _video_against_ct(study: Study) -> pd.DataFrame:
-    """The comparisons of `rivals.compute_domain` that are of video against CT alone."""
+    """The comparisons of `baselines.compute_domain` that are of video against CT alone."""
     table = baselines.compute_domain(study)
     return table[table["init"] == study.compared].reset_index(drop=True)
 

@@ -6,7 +6,7 @@ stands in every report: the first hex digits of a SHA-256 of what the file says,
 and the order of its lines, so that a reader can tell whether two reports followed one plan.
 
 A workspace remembers when it first met each plan, and how many runs were finished by then: a plan
-that was changed after the first result is a deviation, and is listed as one (`ctlib.analysis`).
+that was changed after the first result is a deviation, and is listed as one (`ctlib.analysis.deviations`).
 
 A plan may ask questions of the method itself, where the truth is known (`Asked`), and fix parameters of the
 notebooks (`fixed`). The hash covers both, the rules (`RULES`) and the versions of the generators, so that one

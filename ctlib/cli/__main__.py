@@ -37,7 +37,7 @@ def cli() -> None:
 
     \b
     Begin with      run demo; then open reports/demo/index.html
-    Your own data   scan data; run folder
+    Your own data   scan data; run folder; params folder shows what it decides
     Real CT         fetch, prepare, verify, run
     A large grid    plan, run or worker, runs, retry, prune
 

@@ -269,17 +269,17 @@ def worker(
     """
     import asyncio
 
-    from ctlib.grid.engine import worker as nannies
+    from ctlib.grid.engine import worker as worker_process
     from ctlib.grid.engine.clusters import Cluster
 
     if not Cluster.at(scheduler):
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tcp://host:port.")
     try:
-        asked = nannies.all_options(gpus, workers, threads, memory, name)
+        asked = worker_process.all_options(gpus, workers, threads, memory, name)
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}
-    why = asyncio.run(nannies.serve(scheduler, [one | where for one in asked], patience, lifetime))
+    why = asyncio.run(worker_process.serve(scheduler, [one | where for one in asked], patience, lifetime))
     click.echo(f"The worker ended: {why}.")
     if why.startswith("no scheduler"):
         raise SystemExit(1)

@@ -51,7 +51,7 @@ def params(places: Places, profile: str, overrides: tuple[str, ...], changed: bo
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
     kept = {
-        name: {key: value for key, value in values.items() if not changed or told(found, name, key)}
+        name: {key: value for key, value in values.items() if not changed or _given_by(found, name, key)}
         for name, values in found.values.items()
     }
     if as_json:
@@ -60,11 +60,11 @@ def params(places: Places, profile: str, overrides: tuple[str, ...], changed: bo
     for name, values in kept.items():
         click.echo(name)
         for key, value in values.items():
-            source = told(found, name, key)
+            source = _given_by(found, name, key)
             click.echo(f"  {key}: {json.dumps(value)}" + (f"  ({source})" if source else ""))
 
 
-def told(found: parameters.Profile, notebook: str, key: str) -> str:
+def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
     """Where the value of a parameter comes from; "" for a default."""
     source = found.sources[notebook][key]
     return "" if source == parameters.DEFAULT else source

@@ -15,7 +15,7 @@ import dask
 import pytest
 
 from ctlib.grid.engine import Engine, clusters
-from ctlib.grid.engine import worker as nannies
+from ctlib.grid.engine import worker as worker_process
 from ctlib.grid.engine.clusters import Cluster, ClusterError
 from ctlib.grid.engine.worker import own_memory_mb, visible_gpus
 
@@ -123,23 +123,23 @@ def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
 
 def test_the_workers_of_a_machine(monkeypatch):
     gpus(monkeypatch, "3,5")
-    one, two = nannies.all_options(None, 1, 2, "10GB", "here")
+    one, two = worker_process.all_options(None, 1, 2, "10GB", "here")
     assert [one["name"], two["name"]] == ["here-0", "here-1"]
     assert one["env"] == {
-        **dict.fromkeys(nannies.THREAD_VARIABLES, "2"),
+        **dict.fromkeys(worker_process.THREAD_VARIABLES, "2"),
         "CUDA_VISIBLE_DEVICES": "3",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
-    hidden = nannies.all_options(0, 3, 1, None, None)
+    hidden = worker_process.all_options(0, 3, 1, None, None)
     assert len(hidden) == 3 and len({options["name"] for options in hidden}) == 3
     assert all(o["env"]["CUDA_VISIBLE_DEVICES"] == "" and o["resources"] is None for o in hidden)
     with pytest.raises(ValueError, match="--gpus is 3, and 2 are in sight here"):
-        nannies.all_options(3, 1, 1, None, None)
+        worker_process.all_options(3, 1, 1, None, None)
     with pytest.raises(ValueError, match="--memory is 'much'; give a size"):
-        nannies.all_options(None, 1, 1, "much", None)
+        worker_process.all_options(None, 1, 1, "much", None)
     gpus(monkeypatch, "")
-    [only] = nannies.all_options(None, 1, 1, None, "here")
+    [only] = worker_process.all_options(None, 1, 1, None, "here")
     assert only["name"] == "here" and "CUDA_VISIBLE_DEVICES" not in only["env"]
 
 
@@ -240,9 +240,12 @@ def where(_: int) -> tuple[int, int]:
 def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch):
     """With the parameters of the README's section; only the memory and the interface are this machine's."""
     monkeypatch.setattr("ctlib.grid.engine.RESTORE_S", 1.0)
-    monkeypatch.setitem(nannies.DASK_CONFIG, "distributed.deploy.lost-worker-timeout", "2s")
+    monkeypatch.setitem(worker_process.DASK_CONFIG, "distributed.deploy.lost-worker-timeout", "2s")
     options = ["queue=main", "cores=1", "memory=4GB", "walltime=12:00:00", "interface=lo"]
-    with dask.config.set(nannies.DASK_CONFIG), Engine(2, cluster="slurm", cluster_options=options) as engine:
+    with (
+        dask.config.set(worker_process.DASK_CONFIG),
+        Engine(2, cluster="slurm", cluster_options=options) as engine,
+    ):
         engine.client().wait_for_workers(2, timeout=60)
         groups = {group for _, group in engine.map(where, range(12))}
         jobs = {int(path.read_text()): path.name.removeprefix("pid-") for path in queue.glob("pid-*")}
