@@ -346,7 +346,7 @@ RESULTS = (
     ),
     Fault(
         "equal scores in favour of the network",
-        "ctlib/metrics/auroc.py",
+        "ctlib/metrics/discrimination.py",
         'below = int(np.searchsorted(negatives, positives, side="left").sum())',
         'below = int(np.searchsorted(negatives, positives, side="right").sum())',
         "a network that says nothing has an AUROC of 1",

@@ -31,9 +31,9 @@ from environment import begin_anew
 
 from ctlib.cli.data import load
 from ctlib.core.workspace import PROJECT, Places, Workspace
-from ctlib.grid import maintenance
+from ctlib.grid import estimate_text, maintenance
 from ctlib.grid.engine import Engine
-from ctlib.grid.estimate import Setting, make, step_timing, text
+from ctlib.grid.estimate import Setting, make, step_timing
 from ctlib.grid.estimate.cohort_sizes import counted
 from ctlib.grid.estimate.profile import expected
 from ctlib.grid.execute import expand, run_grid
@@ -95,7 +95,7 @@ def plan_many(runs: int) -> None:
 
         def planned() -> str:
             states = maintenance.states(workspace.runs, [run.run_id for run in expanded])
-            return text.as_text(make(Setting("many", sizes, timings, 64), expanded, states))
+            return estimate_text.as_text(make(Setting("many", sizes, timings, 64), expanded, states))
 
         _, wall_2, cpu_2 = timed(planned)
     click.echo(f"expand {wall_1:.1f} s (CPU {cpu_1:.1f} s), plan {wall_2:.1f} s (CPU {cpu_2:.1f} s)")

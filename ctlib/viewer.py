@@ -1,6 +1,6 @@
 """The short name of `ctlib.visualization.viewer`: `from ctlib import viewer`, then `viewer.show(volume)`."""
 
-from ctlib.visualization.viewer import (
+from ctlib.visualization import (
     VIEWERS,
     Browser,
     Exams,

@@ -16,8 +16,8 @@ from ctlib.grid.estimate import Plan
 from ctlib.grid.estimate.cohort_sizes import size_of
 from ctlib.grid.estimate.profile import plan_of_profile
 from ctlib.grid.estimate.step_timing import GPU_MULTIPLY_ADDS, PASSES
-from ctlib.grid.estimate.text import size
-from ctlib.models.cost import cost
+from ctlib.grid.estimate_text import size
+from ctlib.models.cost import network_cost
 
 PROFILES = ("paper", "rspect", "lidc")
 """Those that are planned for GPUs; what others take was measured."""
@@ -37,7 +37,7 @@ def pretraining_hours(profile: str, places: Places | None = None) -> float:
     values = load(profile, (), places or Places())
     how, data = values[PRETRAINING], values[DATA]
     clip = (how["clip_length"], how["crop_px"], how["crop_px"])
-    each = [cost(key, how["size"], clip).multiply_adds for key in how["backbones"]]
+    each = [network_cost(key, how["size"], clip).multiply_adds for key in how["backbones"]]
     drawn = how["pretrain_steps_per_epoch"] * how["pretrain_batch_size"]
     passes = 0
     with tempfile.TemporaryDirectory() as folder:

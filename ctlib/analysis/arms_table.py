@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.visualization.figures.style import percent
+from ctlib.visualization import percent
 
 LEARNED = 0.6
 """AUROC that one arm should reach before a difference of nothing says much; ours, a rule of thumb."""

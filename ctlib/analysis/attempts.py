@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import csv
 
-from ctlib.core.parameters import ParameterError
-from ctlib.core.workspace import HOME, Places, shown
+from ctlib.core import HOME, ParameterError, Places, shown
 
 ATTEMPTS = "attempts.csv"
 """File of a profile with a row for each time that the runs of a plan were made for a report."""

@@ -15,7 +15,7 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed, spanned
 from ctlib.metrics import stats
-from ctlib.visualization.figures.style import percent
+from ctlib.visualization import percent
 
 MOST_NAMED = 4
 """Arms that a sentence names; of more it says how many there are."""

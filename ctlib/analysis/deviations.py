@@ -17,8 +17,7 @@ import pandas as pd
 from ctlib.analysis.preregistration import Prespecified, fixed
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed
-from ctlib.core.text import counted
-from ctlib.core.workspace import read_json
+from ctlib.core import counted, read_json
 
 CHANGED, INCOMPLETE, ADDED = "changed", "incomplete", "added"
 COLUMNS = ["kind", "what", "planned", "done"]

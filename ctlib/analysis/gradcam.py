@@ -31,16 +31,21 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from ctlib.datasets.clips import ClipDataset
-from ctlib.datasets.transforms import centre
-from ctlib.models.astra import I3ResNet
-from ctlib.models.convnets import R3D, S3D, SlowFast
-from ctlib.models.efficientnet import SliceEfficientNet
-from ctlib.models.network import Network
-from ctlib.models.penet import PENet
-from ctlib.models.pytorchvideo import Trunk
-from ctlib.models.slicewise import SliceResNet, Slices
-from ctlib.models.transformers import MViT, MViT2
+from ctlib.datasets import ClipDataset, centre
+from ctlib.models import (
+    R3D,
+    S3D,
+    I3ResNet,
+    MViT,
+    MViT2,
+    Network,
+    PENet,
+    SliceEfficientNet,
+    SliceResNet,
+    Slices,
+    SlowFast,
+    Trunk,
+)
 
 MIN_CELLS = 3
 """Cells that a map has at least, along rows and along columns, where a stage of the network has them."""

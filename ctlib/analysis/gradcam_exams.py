@@ -11,16 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.analysis.gradcam import ClassActivation, exam_map
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.clips import ClipDataset
-from ctlib.datasets.cohort import task
-from ctlib.datasets.contours import MIN_READERS, mask
-from ctlib.datasets.store import Store
-from ctlib.training.finetune import drawn, trained
-from ctlib.training.loop import WEIGHTS
-from ctlib.training.negative_controls import NONE
-from ctlib.training.run import Run, clip_settings, clips_of_run, read_run, read_table, store_of
-from ctlib.visualization.figures.gradcam import Sight
+from ctlib.core import Workspace
+from ctlib.datasets import MIN_READERS, ClipDataset, Store, mask, task
+from ctlib.training import (
+    NONE,
+    WEIGHTS,
+    Run,
+    clip_settings,
+    clips_of_run,
+    drawn,
+    read_run,
+    read_table,
+    store_of,
+    trained,
+)
+from ctlib.visualization import Sight
 
 UNTRAINED = "untrained"
 """In the place of an init: the network with random weights, never trained."""

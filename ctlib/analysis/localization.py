@@ -20,13 +20,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ctlib.analysis.gradcam_exams import UNTRAINED, activation_of, test_exams, why_unseen
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.contours import MIN_READERS
-from ctlib.metrics import Metric, auroc
-from ctlib.metrics.stats import MEAN_OF, Bootstrap
-from ctlib.metrics.stats.crossed_ci import Estimate, for_these
-from ctlib.training.run import Run, read_run
-from ctlib.visualization.figures.style import signed
+from ctlib.core import Workspace
+from ctlib.datasets import MIN_READERS
+from ctlib.metrics import MEAN_OF, Bootstrap, Estimate, Metric, auroc, for_these
+from ctlib.training import Run, read_run
+from ctlib.visualization import signed
 
 DRAWS = 4
 """Networks with random weights a seed."""

@@ -17,18 +17,27 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.cohort import task
-from ctlib.datasets.quality.metadata_baseline import TOGETHER, metadata_baseline
-from ctlib.metrics import study_scores
-from ctlib.metrics.stats import Bootstrap, Contrast, Interval, arms_of, contrasts, decide
-from ctlib.metrics.stats.crossed_ci import for_these
-from ctlib.metrics.stats.decisions import DIFFERENT, NO_ANSWER, decide_auroc
-from ctlib.metrics.stats.permutations import beside_chance, exchanged_rows
-from ctlib.metrics.stats.runs_table import shown, tasks
-from ctlib.training.negative_controls import PERMUTED_LABELS
-from ctlib.training.run import read_table
-from ctlib.visualization.figures.style import signed
+from ctlib.core import Workspace
+from ctlib.datasets import TOGETHER, metadata_baseline, task
+from ctlib.metrics import (
+    DIFFERENT,
+    NO_ANSWER,
+    Bootstrap,
+    Contrast,
+    Interval,
+    arms_of,
+    beside_chance,
+    contrasts,
+    decide,
+    decide_auroc,
+    exchanged_rows,
+    for_these,
+    shown,
+    study_scores,
+    tasks,
+)
+from ctlib.training import PERMUTED_LABELS, read_table
+from ctlib.visualization import signed
 
 __all__ = [
     "control_aurocs",

@@ -9,7 +9,7 @@ from ctlib.analysis.claims import Claim, hardest, overview
 from ctlib.analysis.deviations import deviations, plan_table, say_deviations
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import forest_caption
-from ctlib.core.workspace import Workspace
+from ctlib.core import Workspace
 from ctlib.visualization import figures
 
 

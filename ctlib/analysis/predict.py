@@ -14,21 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ctlib.core.pseudonyms import Identity
-from ctlib.core.workspace import Workspace, shown, write_text
-from ctlib.datasets.clips import ClipDataset, tile
-from ctlib.datasets.cohort import task
-from ctlib.datasets.store import StoreError, shrink
-from ctlib.io.volume import SeriesError, Volume, read_series
-from ctlib.models.registry import spec
-from ctlib.models.weights.load import InitError
-from ctlib.training import loop
-from ctlib.training.device import choose
-from ctlib.training.finetune import trained
-from ctlib.training.results import RESULT
-from ctlib.training.run import Run, clip_settings, read_run
-from ctlib.visualization.figures.html import png
-from ctlib.visualization.figures.scores import clip_scores
+from ctlib.core import Identity, Workspace, shown, write_text
+from ctlib.datasets import ClipDataset, StoreError, shrink, task, tile
+from ctlib.io import SeriesError, Volume, read_series
+from ctlib.models import InitError, spec
+from ctlib.training import RESULT, Run, choose, clip_settings, loop, read_run, trained
+from ctlib.visualization import clip_scores, png
 
 DISCLAIMER = (
     "A demonstration of the machinery, for research only: no diagnosis, and no statement about this patient."

@@ -29,9 +29,21 @@ from typing import Any
 
 import yaml
 
-from ctlib.core.parameters import ParameterError, conform, load, nearest, read_yaml
-from ctlib.core.workspace import HOME, PLAN, Places, Workspace, read_json, shown, write_json
-from ctlib.datasets.synthetic.versions import GENERATORS
+from ctlib.core import (
+    HOME,
+    PLAN,
+    ParameterError,
+    Places,
+    Workspace,
+    conform,
+    load,
+    nearest,
+    read_json,
+    read_yaml,
+    shown,
+    write_json,
+)
+from ctlib.datasets import GENERATORS
 
 METRICS = ("auroc",)
 """Metrics that a primary comparison may have."""

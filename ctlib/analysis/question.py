@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ctlib.analysis.study import Study
-from ctlib.core.workspace import Workspace, shown, write_text
+from ctlib.core import Workspace, shown, write_text
 from ctlib.visualization import figures
 
 FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}

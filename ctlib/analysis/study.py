@@ -10,11 +10,10 @@ from typing import Any, cast
 import pandas as pd
 
 from ctlib.analysis.preregistration import Prespecified
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace
+from ctlib.core import Workspace, tables
 from ctlib.metrics import stats
-from ctlib.models.registry import Size, spec
-from ctlib.training.run import clip_settings, read_run
+from ctlib.models import Size, spec
+from ctlib.training import clip_settings, read_run
 from ctlib.visualization import summary_tables
 
 GRID = "03_finetune_grid"

@@ -21,15 +21,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.cohort import task
-from ctlib.datasets.contours import measured
-from ctlib.metrics import study_scores
-from ctlib.metrics.stats import Bootstrap, arms_of, holm
-from ctlib.metrics.stats.bootstrap import Draws, Exams
-from ctlib.metrics.stats.crossed_ci import Array, Estimate, for_these
-from ctlib.metrics.stats.runs_table import shown, tasks, with_fold
-from ctlib.training.run import read_table
+from ctlib.core import Workspace
+from ctlib.datasets import measured, task
+from ctlib.metrics import (
+    Array,
+    Bootstrap,
+    Draws,
+    Estimate,
+    Exams,
+    arms_of,
+    for_these,
+    holm,
+    shown,
+    study_scores,
+    tasks,
+    with_fold,
+)
+from ctlib.training import read_table
 
 LEAST = 5
 """Patients with disease, and without, below which a group has no interval: four patients of a class have

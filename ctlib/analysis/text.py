@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ctlib.metrics import stats
-from ctlib.visualization.figures.style import percent, signed
+from ctlib.visualization import percent, signed
 
 Row = Mapping[str, Any]
 """A row of a table; a `pd.Series` will do."""

@@ -15,9 +15,7 @@ from ctlib import __version__
 from ctlib.analysis import preregistration
 from ctlib.cli import grid
 from ctlib.cli.data import COMMANDS, Refused, identity_at, load, show
-from ctlib.core import parameters
-from ctlib.core.pseudonyms import DEFAULT_KEY
-from ctlib.core.workspace import HOME, Places, Workspace, shown
+from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, parameters, shown
 from ctlib.grid import maintenance
 
 STOPPED = "Stopped. What was finished stays; the same command goes on from there."
@@ -79,7 +77,7 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
         raise Refused(str(error)) from error
     names = _chosen(profile, only, list(values), places)
     from ctlib.cli import notebooks, reports
-    from ctlib.core.console import Bar
+    from ctlib.core import Bar
 
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):

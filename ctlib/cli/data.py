@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctlib.core import parameters
-from ctlib.core.pseudonyms import DEFAULT_KEY, Identity, IdentityError
-from ctlib.core.workspace import PROJECT, Places, shown
+from ctlib.core import DEFAULT_KEY, PROJECT, Identity, IdentityError, Places, parameters, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +68,7 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     """
     if not root.is_dir():
         raise Refused(f"{shown(root)} is no folder.")
-    from ctlib.io import scan as tree
+    from ctlib.io import listing as tree
 
     series, problems = tree.listed(root, identity_at(id_key), paths)
     if as_json:
@@ -104,9 +102,9 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if unknown := [name for name in only if name not in values["cohorts"]]:
         near = parameters.nearest(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
-    from ctlib.core.console import Bar
+    from ctlib.core import Bar
     from ctlib.datasets import prepare as preparing
-    from ctlib.grid.engine import Engine
+    from ctlib.grid import Engine
     from ctlib.visualization import summary_tables
 
     names = [name for name in values["cohorts"] if not only or name in only]
@@ -131,8 +129,8 @@ def verify(places: Places, profile: str) -> None:
     values = load(profile, (), places).get("01_explore_data")
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what is stored.")
-    from ctlib.datasets.prepare import Preparation
-    from ctlib.grid.engine import Engine
+    from ctlib.datasets import Preparation
+    from ctlib.grid import Engine
 
     plan, n_damaged = Preparation.of(values), 0
     with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
@@ -269,17 +267,16 @@ def worker(
     """
     import asyncio
 
-    from ctlib.grid.engine import worker as worker_process
-    from ctlib.grid.engine.clusters import Cluster
+    from ctlib.grid import Cluster, serve_worker, worker_options
 
     if not Cluster.at(scheduler):
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tcp://host:port.")
     try:
-        asked = worker_process.all_options(gpus, workers, threads, memory, name)
+        asked = worker_options(gpus, workers, threads, memory, name)
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}
-    why = asyncio.run(worker_process.serve(scheduler, [one | where for one in asked], patience, lifetime))
+    why = asyncio.run(serve_worker(scheduler, [one | where for one in asked], patience, lifetime))
     click.echo(f"The worker ended: {why}.")
     if why.startswith("no scheduler"):
         raise SystemExit(1)

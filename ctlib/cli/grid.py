@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from ctlib.cli.data import Refused, load, show
-from ctlib.core import parameters
-from ctlib.core.workspace import Places, Workspace, shown
-from ctlib.datasets.download.meter import size
+from ctlib.core import Places, Workspace, parameters, shown
+from ctlib.datasets import size
 from ctlib.grid import maintenance
 
 DATA, GRID = "01_explore_data", "03_finetune_grid"
@@ -103,20 +102,19 @@ def plan(
     then taken from what is published of them.
     """
     values, workspace = _values(profile, overrides, places)
-    from ctlib.datasets.cohort import CohortError
-    from ctlib.grid.estimate import step_timing, text
-    from ctlib.grid.estimate.profile import plan_of_profile
+    from ctlib.datasets import CohortError
+    from ctlib.grid import GPU_MULTIPLY_ADDS, CalibrationError, estimate_text, plan_of_profile
 
-    rate = step_timing.GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12
+    rate = GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
     try:
         made = plan_of_profile(workspace, profile, values, workers, not no_calibration, rate, tell)
-    except (ValueError, FileNotFoundError, CohortError, step_timing.CalibrationError) as error:
+    except (ValueError, FileNotFoundError, CohortError, CalibrationError) as error:
         raise Refused(str(error)) from error
-    click.echo(json.dumps(text.as_object(made)) if as_json else text.as_text(made))
+    click.echo(json.dumps(estimate_text.as_object(made)) if as_json else estimate_text.as_text(made))
 
 
 # ---- retry, prune ----------------------------------------------------------------------
@@ -166,7 +164,7 @@ def prune(
     Predictions, curves, ledgers and results stay, and whatever an unfinished run goes on from.
     """
     values, workspace = _values(profile, overrides, places)
-    from ctlib.grid.estimate.profile import expected
+    from ctlib.grid import expected
 
     needed = None
     if stale:

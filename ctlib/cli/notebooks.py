@@ -21,9 +21,7 @@ from typing import IO, Any
 
 from ctlib.analysis import preregistration
 from ctlib.cli import staleness
-from ctlib.core import progress
-from ctlib.core.parameters import ParameterError, check, declared
-from ctlib.core.workspace import HOME, PROJECT, Places, Workspace, shown
+from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, check, declared, progress, shown
 
 HEADER_TYPE = "application/vnd.ctlib.header+json"
 """MIME type under which the header cell leaves what it shows for the report."""

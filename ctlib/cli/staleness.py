@@ -15,9 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctlib.core import tables
-from ctlib.core.parameters import ParameterError, load
-from ctlib.core.workspace import HOME, PROJECT, Places, Workspace, write_text
+from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, load, tables, write_text
 
 KEY = "ctlib"
 """Of the note in a copy's metadata."""

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.hu import HU_WINDOWS
-from ctlib.core.pseudonyms import Identity
-from ctlib.core.workspace import Workspace
+from ctlib.core import HU_WINDOWS, Identity, Workspace, tables
 from ctlib.datasets.store import Store, StoreError
-from ctlib.io.volume import SeriesError, Volume, open_series, read_series
+from ctlib.io import SeriesError, Volume, open_series, read_series
 
 TABLES = ("series", "slices", "problems", "marks")
 """Tables of a cohort, keys of `tables.SCHEMAS`."""

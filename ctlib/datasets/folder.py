@@ -26,12 +26,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.core import tables
-from ctlib.core.parallel import Map, in_order
+from ctlib.core import Map, in_order, tables
 from ctlib.datasets.cohort import FOLDER, Cohort, CohortError, assemble, slice_rows
-from ctlib.io.errors import quoted
-from ctlib.io.nifti import ENDINGS, is_nifti
-from ctlib.io.volume import scan
+from ctlib.io import ENDINGS, is_nifti, quoted, scan
 
 SPLITS = ("train", "val", "test")
 RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")

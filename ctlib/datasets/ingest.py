@@ -16,10 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.parallel import Map
-from ctlib.core.pseudonyms import Identity
-from ctlib.core.workspace import Workspace, resolve, shown
+from ctlib.core import Identity, Map, Workspace, resolve, shown, tables
 from ctlib.datasets import folder, lidc, rspect
 from ctlib.datasets.cohort import FOLDER, Cohort, store_series
 from ctlib.datasets.store import Store

@@ -16,14 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.core import tables
-from ctlib.core.parallel import Map, in_order
-from ctlib.core.workspace import read_json, write_json
+from ctlib.core import Map, in_order, read_json, tables, write_json
 from ctlib.datasets.cohort import Cohort, CohortError, assemble, slice_rows
 from ctlib.datasets.lidc_annotations import check_readers, label_scan, labels, nearest_slices, number
 from ctlib.datasets.lidc_database import database, read_database
-from ctlib.io.geometry import upright_points
-from ctlib.io.volume import scan
+from ctlib.io import scan, upright_points
 
 __all__ = ["database", "labels", "load", "unpack"]
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from ctlib.core.workspace import write_text
+from ctlib.core import write_text
 from ctlib.datasets import lidc
 
 N_FOLDS, SEED, MIN_READERS = 5, 0, 3

@@ -12,10 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.parallel import Map
-from ctlib.core.pseudonyms import Identity, IdentityError
-from ctlib.core.workspace import Workspace, resolve
+from ctlib.core import Identity, IdentityError, Map, Workspace, resolve, tables
 from ctlib.datasets.cohort import Cohort, CohortError
 from ctlib.datasets.cross_validation import NO_FOLD, file_for, read_folds
 from ctlib.datasets.ingest import IngestError, Source, ingest

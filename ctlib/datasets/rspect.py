@@ -13,11 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.parallel import Map, in_order
+from ctlib.core import Map, in_order, tables
 from ctlib.datasets.cohort import Cohort, assemble, slice_rows
 from ctlib.datasets.rspect_labels import labels
-from ctlib.io.volume import scan
+from ctlib.io import scan
 
 __all__ = ["labels", "load"]
 

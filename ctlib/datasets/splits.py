@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ctlib.core import tables
-from ctlib.io.errors import quoted
+from ctlib.io import quoted
 
 SPLITS = ("train", "val", "test")
 MIN_FOLDS = 3

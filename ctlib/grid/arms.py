@@ -12,10 +12,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ctlib.datasets.cohort import task
-from ctlib.models.weights.ablations import split
-from ctlib.models.weights.catalog import InitError, absent
-from ctlib.models.weights.init_names import origin
+from ctlib.datasets import task
+from ctlib.models import InitError, absent, origin, split
 
 Arm = tuple[str, str, str]
 """Task, backbone and init."""

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace, write_text
+from ctlib.core import Workspace, tables, write_text
 from ctlib.grid import maintenance
 from ctlib.grid.arms import Arm, arms
 from ctlib.grid.expand import controlled, expand, left_out, outline, settings_of
 from ctlib.grid.lr_search import chosen, fixed, of_table, tried
-from ctlib.training.finetune import execute
-from ctlib.training.loggers import CSV, require
-from ctlib.training.results import ERROR, collect
-from ctlib.training.run import Run
+from ctlib.training import CSV, ERROR, Run, collect, execute, require
 
 if TYPE_CHECKING:
     from ctlib.grid.engine import Engine, Outcome

@@ -7,18 +7,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ctlib.core.fields import picked
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.cohort import task
+from ctlib.core import Workspace, picked
+from ctlib.datasets import task
 from ctlib.grid.arms import Arm, arms, cells, single, skipped, turns
-from ctlib.models.registry import code_of
-from ctlib.models.weights.load import find
-from ctlib.models.weights.record import NO_COHORT
-from ctlib.training.exceptions import exceptions_of, own_settings
-from ctlib.training.negative_controls import NONE, control_of
-from ctlib.training.predictions import study_auroc
-from ctlib.training.protocol import flaws_of
-from ctlib.training.run import Run, fingerprint, labelled_clips
+from ctlib.models import NO_COHORT, code_of, find
+from ctlib.training import (
+    NONE,
+    Run,
+    control_of,
+    exceptions_of,
+    fingerprint,
+    flaws_of,
+    labelled_clips,
+    own_settings,
+    study_auroc,
+)
 
 AXES = {"task", "backbone", "init", "fraction", "seed", "lr", "fold"}
 """Fields of `Run` that an experiment has lists of, or looks up."""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ctlib.core import tables
 from ctlib.grid.arms import Arm
-from ctlib.training.run import Run
+from ctlib.training import Run
 
 SEARCH, PUBLISHED_NAME = "search", "published"
 PUBLISHED: dict[tuple[str, str], tuple[float, float]] = {

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctlib.core.workspace import Workspace, shown
+from ctlib.core import Workspace, shown
 
 if TYPE_CHECKING:
     import pandas as pd

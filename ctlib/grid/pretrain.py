@@ -8,11 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace
+from ctlib.core import Workspace, tables
 from ctlib.grid.engine import Engine, Outcome
-from ctlib.training.pretraining import Job, Plan, VideoSource, job, known, pretrain
-from ctlib.training.pretraining.plan import made_here
+from ctlib.training import Job, Plan, VideoSource, job, known, made_here, pretrain
 
 
 def pretrain_all(

@@ -1,1 +1,5 @@
 """Files to volumes in HU: DICOM and NIfTI, their headers checked, every refusal with its reason."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

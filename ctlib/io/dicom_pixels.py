@@ -16,7 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 
-from ctlib.core.hu import HU_MAX, HU_MIN
+from ctlib.core import HU_MAX, HU_MIN
 from ctlib.io import dicom_codecs
 from ctlib.io.dicom_bytes import (
     BIG_ENDIAN,

@@ -23,7 +23,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
-from ctlib.core.hu import HU_MAX, HU_MIN
+from ctlib.core import HU_MAX, HU_MIN
 from ctlib.io.errors import SeriesError
 from ctlib.io.nifti_affine import affine_of, place_of
 

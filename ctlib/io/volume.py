@@ -22,7 +22,7 @@ from ctlib.io.dicom_pixels import read_plane
 from ctlib.io.dicom_slice import Slice
 from ctlib.io.errors import SeriesError
 from ctlib.io.geometry import Grid, one, upright
-from ctlib.io.scan import files_under, nifti_uid, scan
+from ctlib.io.listing import files_under, nifti_uid, scan
 from ctlib.io.series import judge, named
 
 __all__ = ["OpenSeries", "SeriesError", "Volume", "open_series", "read_series", "scan", "upright"]

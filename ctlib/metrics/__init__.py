@@ -4,46 +4,6 @@ A value that does not exist (one class only, a score that is not a number) is Na
 reason, never 0 and never left out in silence: `Metric` carries both.
 """
 
-from ctlib.metrics.auroc import (
-    auprc,
-    auroc,
-    auroc_by_luck,
-    prevalence,
-    sensitivity,
-    specificity,
-    threshold_at_specificity,
-)
-from ctlib.metrics.calibration import (
-    THRESHOLDS,
-    brier,
-    calibration_intercept,
-    calibration_slope,
-    decision_curve,
-    ece,
-    ece_floor,
-    reliability,
-)
-from ctlib.metrics.exam_scores import study_scores
-from ctlib.metrics.summary import by_run
-from ctlib.metrics.values import Metric
+import lazy_loader
 
-__all__ = [
-    "THRESHOLDS",
-    "Metric",
-    "auprc",
-    "auroc",
-    "auroc_by_luck",
-    "brier",
-    "by_run",
-    "calibration_intercept",
-    "calibration_slope",
-    "decision_curve",
-    "ece",
-    "ece_floor",
-    "prevalence",
-    "reliability",
-    "sensitivity",
-    "specificity",
-    "study_scores",
-    "threshold_at_specificity",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,8 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.metrics.auroc import auprc, auroc, prevalence, sensitivity, specificity, threshold_at_specificity
 from ctlib.metrics.calibration import brier, calibration_intercept, calibration_slope, ece, ece_floor
+from ctlib.metrics.discrimination import (
+    auprc,
+    auroc,
+    prevalence,
+    sensitivity,
+    specificity,
+    threshold_at_specificity,
+)
 from ctlib.metrics.exam_scores import study_scores
 from ctlib.metrics.values import Metric
 

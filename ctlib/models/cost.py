@@ -40,7 +40,7 @@ class Cost:
     saved_mb: float
 
 
-def cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> Cost:
+def network_cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> Cost:
     """What the network of a key costs.
 
     Args:
@@ -52,7 +52,7 @@ def cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1)
     Raises:
         ValueError: unknown key or size.
 
-    >>> cost("resnet18", "full", (1, 224, 224), in_channels=3).multiply_adds
+    >>> network_cost("resnet18", "full", (1, 224, 224), in_channels=3).multiply_adds
     1813561344
     """
     with torch.random.fork_rng(devices=[]):

@@ -29,7 +29,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from ctlib.core.workspace import PROJECT, shown
+from ctlib.core import PROJECT, shown
 from ctlib.models.record import Backbone, Size
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)

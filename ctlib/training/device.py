@@ -43,7 +43,7 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import nn
 
-from ctlib.models.registry import Backbone
+from ctlib.models import Backbone
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -27,19 +27,21 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ctlib.core import tables
-from ctlib.core.fields import picked
-from ctlib.core.locks import Busy, Claim, ClaimLost, claimed
-from ctlib.core.workspace import Workspace, read_json, shown, write_json, write_text
-from ctlib.datasets.clips import ClipDataset, intensity
-from ctlib.datasets.cohort import task
-from ctlib.datasets.samplers import SAMPLERS
-from ctlib.datasets.splits import fraction_patients
-from ctlib.models.network import Network
-from ctlib.models.registry import spec
-from ctlib.models.weights.ablations import split
-from ctlib.models.weights.load import Init, find, load_weights, network
-from ctlib.models.weights.record import DRAWN, NO_COHORT
+from ctlib.core import (
+    Busy,
+    Claim,
+    ClaimLost,
+    Workspace,
+    claimed,
+    picked,
+    read_json,
+    shown,
+    tables,
+    write_json,
+    write_text,
+)
+from ctlib.datasets import SAMPLERS, ClipDataset, fraction_patients, intensity, task
+from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, spec, split
 from ctlib.training import loggers
 from ctlib.training.device import choose
 from ctlib.training.loaders import EpochSampler
@@ -132,7 +134,7 @@ def _finetune(
     is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
     mean, std = intensity(store, in_split["train"], cut) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
-    model, ledger = network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
     if ONE_MEAN in run.flaws:
         per_channel = model.mean.numel() // len(mean)
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
@@ -196,7 +198,7 @@ def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
     record = read_json(record_path)
     mean, std = tuple(record["mean"]), tuple(record["std"])
     init = Init("random", DRAWN, "none needed", mean, std, record["channels"])
-    return network(run.backbone, run.size, init, run.seed if seed is None else seed)[0]  # type: ignore[arg-type]
+    return build_network(run.backbone, run.size, init, run.seed if seed is None else seed)[0]  # type: ignore[arg-type]
 
 
 def trained(workspace: Workspace, run: Run) -> Network:

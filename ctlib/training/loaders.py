@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ctlib.core.threads import pin_threads
+from ctlib.core import pin_threads
 from ctlib.training.device import Compute
 
 AHEAD = 2

@@ -22,9 +22,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ctlib.core.workspace import shown
-from ctlib.models.network import Network
-from ctlib.models.weights.load import load_weights, save_weights
+from ctlib.core import shown
+from ctlib.models import Network, load_weights, save_weights
 from ctlib.training.device import Compute, trainer
 from ctlib.training.loaders import Clips, EpochSampler, loader, set_epoch
 from ctlib.training.losses import LOSSES

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace, read_json
+from ctlib.core import Workspace, read_json, tables
 from ctlib.training.run import Run
 
 RESULT, ERROR = "result.json", "error.txt"

@@ -18,12 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace, read_json
-from ctlib.datasets.clips import ClipSettings
-from ctlib.datasets.cohort import task
-from ctlib.datasets.cross_validation import turned
-from ctlib.datasets.store import Store
+from ctlib.core import Workspace, read_json, tables
+from ctlib.datasets import ClipSettings, Store, task, turned
 from ctlib.training.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.training.protocol import (
     CLIP_LABELS,

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.core.text import counted
-from ctlib.core.workspace import Workspace
+from ctlib.core import Workspace, counted
+from ctlib.datasets import Cohort, load_tables, task
 from ctlib.datasets import splits as split_rules
-from ctlib.datasets.cohort import Cohort, load_tables, task
 
 if TYPE_CHECKING:
-    from ctlib.datasets.video import VideoClips
-    from ctlib.models.registry import Size
+    from ctlib.datasets import VideoClips
+    from ctlib.models import Size
 
 
 def refusals(cohorts: Mapping[str, Cohort]) -> pd.DataFrame:
@@ -200,14 +199,11 @@ def networks(keys: Sequence[str], size: Size, clip: tuple[int, int, int], channe
         clip: (D, H, W) of a clip.
         channels: C of a clip.
     """
-    from ctlib.models.cost import cost as cost_of_network
-    from ctlib.models.registry import (
-        spec,  # here, for figures and the viewer import this module, without torch
-    )
+    from ctlib.models import network_cost, spec
 
     rows = []
     for key in keys:
-        known, costs = spec(key), cost_of_network(key, size, clip, channels)
+        known, costs = spec(key), network_cost(key, size, clip, channels)
         rows.append(
             {
                 "backbone": key,

@@ -10,7 +10,7 @@ from ctlib.analysis.gradcam import ClassActivation, exam_map, stages, stride_of
 from ctlib.datasets.clips import ClipDataset, ClipSettings
 from ctlib.models.network import Network
 from ctlib.models.registry import REGISTRY
-from ctlib.models.weights.load import Init, network
+from ctlib.models.weights.load import Init, build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DRAWN = Init("random", "drawn", "none", (0.3,), (0.3,))
@@ -18,7 +18,7 @@ SHAPE = (1, 16, 48, 48)
 
 
 def made(key: str) -> Network:
-    return network(key, "tiny", DRAWN, seed=0)[0]
+    return build_network(key, "tiny", DRAWN, seed=0)[0]
 
 
 @pytest.fixture(scope="module")

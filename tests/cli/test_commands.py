@@ -244,7 +244,7 @@ def finished(places):
     """A finished run of the profile `small`, with weights that were never trained."""
     from ctlib.core.parameters import load
     from ctlib.core.workspace import Workspace
-    from ctlib.models.weights.load import Init, network, save_weights
+    from ctlib.models.weights.load import Init, build_network, save_weights
     from ctlib.training.run import Run
 
     run = Run(
@@ -255,7 +255,7 @@ def finished(places):
     )  # fmt: skip
     workspace = Workspace.at(load("small", (), places)["01_step"]["work_dir"])
     folder = workspace.runs / run.run_id
-    made, _ = network("slow_r50", "tiny", Init("random", "s", "l", (0.3,), (0.2,)), seed=5)
+    made, _ = build_network("slow_r50", "tiny", Init("random", "s", "l", (0.3,), (0.2,)), seed=5)
     save_weights(made, folder / "weights.safetensors", {})
     write_json(folder / "run.json", {**run.__dict__, "run_id": run.run_id})
     write_json(folder / "result.json", {})

@@ -123,7 +123,7 @@ def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
 
 def test_the_workers_of_a_machine(monkeypatch):
     gpus(monkeypatch, "3,5")
-    one, two = worker_process.all_options(None, 1, 2, "10GB", "here")
+    one, two = worker_process.worker_options(None, 1, 2, "10GB", "here")
     assert [one["name"], two["name"]] == ["here-0", "here-1"]
     assert one["env"] == {
         **dict.fromkeys(worker_process.THREAD_VARIABLES, "2"),
@@ -131,15 +131,15 @@ def test_the_workers_of_a_machine(monkeypatch):
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
-    hidden = worker_process.all_options(0, 3, 1, None, None)
+    hidden = worker_process.worker_options(0, 3, 1, None, None)
     assert len(hidden) == 3 and len({options["name"] for options in hidden}) == 3
     assert all(o["env"]["CUDA_VISIBLE_DEVICES"] == "" and o["resources"] is None for o in hidden)
     with pytest.raises(ValueError, match="--gpus is 3, and 2 are in sight here"):
-        worker_process.all_options(3, 1, 1, None, None)
+        worker_process.worker_options(3, 1, 1, None, None)
     with pytest.raises(ValueError, match="--memory is 'much'; give a size"):
-        worker_process.all_options(None, 1, 1, "much", None)
+        worker_process.worker_options(None, 1, 1, "much", None)
     gpus(monkeypatch, "")
-    [only] = worker_process.all_options(None, 1, 1, None, "here")
+    [only] = worker_process.worker_options(None, 1, 1, None, "here")
     assert only["name"] == "here" and "CUDA_VISIBLE_DEVICES" not in only["env"]
 
 

@@ -17,6 +17,7 @@ from noise_cohort import LENGTH, SIDE, write_cohort
 from ctlib.cli import grid as gridcommands
 from ctlib.core import parameters, tables
 from ctlib.core.workspace import PROJECT, Places, Workspace
+from ctlib.grid import estimate_text as words
 from ctlib.grid import maintenance
 from ctlib.grid.estimate import (
     Setting,
@@ -29,7 +30,6 @@ from ctlib.grid.estimate import (
     seconds,
     step_timing,
 )
-from ctlib.grid.estimate import text as words
 from ctlib.grid.estimate.cohort_sizes import CohortSize
 from ctlib.grid.estimate.step_timing import Timing, kind
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING

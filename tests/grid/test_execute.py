@@ -23,7 +23,7 @@ from ctlib.grid import maintenance
 from ctlib.grid.engine import Engine, Outcome
 from ctlib.grid.execute import expand, run_grid
 from ctlib.io.volume import Volume
-from ctlib.models.weights.load import Init, network, save_weights
+from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import finetune
 from ctlib.training.finetune import execute
 from ctlib.training.loop import FitError
@@ -44,7 +44,7 @@ def prepared(tmp_path_factory) -> Path:
     for cohort in ("rspect", "lidc"):
         write_cohort(workspace, cohort)
     for backbone in ("resnet18", "slow_r50"):
-        made, _ = network(backbone, "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+        made, _ = build_network(backbone, "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
         record = {"source": "a test", "licence": "none"}
         save_weights(made, workspace.weights("video", backbone), record)
     return workspace.root
@@ -209,7 +209,7 @@ def test_what_no_run_sees_changes_no_id(workspace):
 
 def test_one_weight_tensor_changes_the_runs_that_load_it(workspace):
     before = runs_of(workspace, backbones=["resnet18", "slow_r50"])
-    made, _ = network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+    made, _ = build_network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
     with torch.no_grad():
         made.backbone.conv1.weight[0, 0, 0, 0] += 1e-3
     save_weights(made, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})

@@ -9,7 +9,7 @@ from ctlib.core.workspace import Workspace
 from ctlib.models import registry
 from ctlib.models.weights import ablations
 from ctlib.models.weights.ablations import ADAPTED, ControlError, adapt, split, stage
-from ctlib.models.weights.load import Init, InitError, find, network, save_weights
+from ctlib.models.weights.load import Init, InitError, build_network, find, save_weights
 
 RANDOM = Init("random", "drawn from the seed", "none needed", (0.3,), (0.2,))
 COHORT = ((0.3,), (0.2,))
@@ -25,14 +25,16 @@ def workspace(tmp_path_factory):
     """Weights of each network, saved as pretraining saves them."""
     space = Workspace(tmp_path_factory.mktemp("controls"))
     for key in KEYS:
-        trained, _ = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=77, n_outputs=9)
+        trained, _ = build_network(
+            key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=77, n_outputs=9
+        )
         trained.train()(torch.rand(2, 1, 8, 32, 32))  # moves the batch-norm statistics
         save_weights(trained, space.weights("video", key), {"source": "none", "licence": "none"})
     return space
 
 
 def made(workspace, name, key="slow_r50", seed=0):
-    return network(key, "tiny", find(name, key, workspace, COHORT), seed)
+    return build_network(key, "tiny", find(name, key, workspace, COHORT), seed)
 
 
 def generator(seed=0):
@@ -215,7 +217,7 @@ def test_a_damaged_file_is_still_refused(workspace, monkeypatch):
     init = find("shuffled:video", "slow_r50", workspace, COHORT)
     monkeypatch.setattr("ctlib.models.weights.load._tensors", lambda path: {})
     with pytest.raises(InitError, match="missing"):
-        network("slow_r50", "tiny", init, 0)
+        build_network("slow_r50", "tiny", init, 0)
 
 
 def test_every_control_stands_in_the_docstring():

@@ -12,7 +12,7 @@ import torchvision
 from ctlib.core.workspace import Workspace
 from ctlib.models import astra, registry
 from ctlib.models.weights import catalog, forward_check
-from ctlib.models.weights.load import InitError, find, forward_difference, network
+from ctlib.models.weights.load import InitError, build_network, find, forward_difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KEY = "i3_resnet152"
@@ -125,7 +125,7 @@ def test_without_the_packages_the_extra_is_named(workspace, monkeypatch):
 
 @pytest.mark.slow
 def test_the_published_weights_are_read_completely_and_nothing_is_imported(init):
-    made, ledger = network(KEY, "full", init, seed=0)
+    made, ledger = build_network(KEY, "full", init, seed=0)
     rows = ledger.set_index("tensor")
     assert len(rows) == 930 + 2 and set(rows["status"]) == {"adapted", "loaded", "head"}
     counters = rows.index.str.endswith("num_batches_tracked")
@@ -146,8 +146,8 @@ def test_the_published_weights_are_read_completely_and_nothing_is_imported(init)
 
 @pytest.mark.slow
 def test_three_channels_keep_the_published_stem(init, workspace):
-    one, _ = network(KEY, "full", init, seed=0)
-    three, ledger = network(KEY, "full", find("ct_astra", KEY, workspace, COHORT, channels=3), seed=0)
+    one, _ = build_network(KEY, "full", init, seed=0)
+    three, ledger = build_network(KEY, "full", find("ct_astra", KEY, workspace, COHORT, channels=3), seed=0)
     rows = ledger.set_index("tensor")
     assert "summed" not in rows.loc["backbone.conv1.weight", "why"]
     torch.testing.assert_close(three.backbone.conv1.weight.sum(1, keepdim=True), one.backbone.conv1.weight)
@@ -166,7 +166,7 @@ def test_the_publishers_own_code_gives_the_same_features(init):
 
     theirs = I3ResNet152().eval()
     theirs.load_state_dict(torch.load(init.path, weights_only=True)["state_dict"])
-    made, _ = network(KEY, "full", init, seed=0)
+    made, _ = build_network(KEY, "full", init, seed=0)
     for clip in (forward_check.clip(1), torch.rand(1, 1, 16, 96, 64)):
         with torch.no_grad():
             expected = theirs(clip.flip(3, 4).permute(0, 1, 4, 3, 2)).mean(dim=(2, 3, 4))

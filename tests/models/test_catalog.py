@@ -18,7 +18,7 @@ from torch import nn
 from ctlib.core.workspace import Workspace
 from ctlib.models import registry
 from ctlib.models.weights import catalog, forward_check
-from ctlib.models.weights.load import Init, InitError, find, forward_difference, network
+from ctlib.models.weights.load import Init, InitError, build_network, find, forward_difference
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
@@ -137,7 +137,7 @@ def put(state, init_name, key, workspace):
 
 
 def load(init_name, key, workspace, size="full"):
-    return network(key, size, find(init_name, key, workspace, COHORT), seed=0)
+    return build_network(key, size, find(init_name, key, workspace, COHORT), seed=0)
 
 
 def normalized(clip, init_name, key):
@@ -447,11 +447,11 @@ def test_a_network_without_a_record_and_a_name_without_a_folder(own, workspace):
 def test_a_published_stem_keeps_its_three_channels_for_clips_of_three(own, workspace):
     state = own(OWN)
     init = find("hospital", "slow_r50", workspace, COHORT, channels=3)
-    made, ledger = network("slow_r50", "tiny", init, seed=0)
+    made, ledger = build_network("slow_r50", "tiny", init, seed=0)
     theirs = state["module.encoder.blocks.0.conv.weight"]
     assert torch.equal(made.backbone.blocks[0].conv.weight, theirs) and theirs.shape[1] == 3
     assert "adapted" not in set(ledger["status"]) and made.mean.tolist() == pytest.approx([0.4] * 3)
-    one = network("slow_r50", "tiny", find("hospital", "slow_r50", workspace, COHORT), seed=0)[0]
+    one = build_network("slow_r50", "tiny", find("hospital", "slow_r50", workspace, COHORT), seed=0)[0]
     clip = torch.rand(1, 1, 4, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(made.eval()(clip.expand(-1, 3, -1, -1, -1)), one.eval()(clip))
@@ -463,7 +463,7 @@ def test_a_users_weights_of_one_channel_are_repeated_for_three(own, workspace):
     state = registry.build("slow_r50", "tiny", 1).state_dict()
     save_file(state, catalog.folder(workspace) / "hospital" / "one.safetensors")
     init = find("hospital", "slow_r50", workspace, COHORT, channels=3)
-    made, ledger = network("slow_r50", "tiny", init, seed=0)
+    made, ledger = build_network("slow_r50", "tiny", init, seed=0)
     torch.testing.assert_close(
         made.backbone.blocks[0].conv.weight.sum(1), state["blocks.0.conv.weight"][:, 0]
     )
@@ -475,7 +475,7 @@ def test_a_stem_that_was_cut_to_one_channel_is_refused_and_not_repeated(own, wor
     stem = OWN["stem"][0]
     own(OWN, lambda state: state | {stem: state[stem][:, :1].clone()})
     with pytest.raises(InitError, match=r"of another shape or type: backbone\.blocks\.0\.conv\.weight"):
-        network("slow_r50", "tiny", find("hospital", "slow_r50", workspace, COHORT, channels=3), seed=0)
+        build_network("slow_r50", "tiny", find("hospital", "slow_r50", workspace, COHORT, channels=3), seed=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -600,7 +600,7 @@ def test_efficientnet_lite0_from_its_package_gives_the_publishers_features(works
     init = find("imagenet", "efficientnet_lite0", workspace, COHORT)
     assert forward_difference(made, init) < 1e-4 and len(init.features) == 24
     with pytest.raises(InitError, match="the features of the stored clip differ"):
-        network("efficientnet_lite0", "full", replace(init, std=(0.25,)), seed=0)
+        build_network("efficientnet_lite0", "full", replace(init, std=(0.25,)), seed=0)
 
 
 def test_the_publishers_own_efficientnet_lite0_gives_the_stored_features(workspace):

@@ -8,7 +8,7 @@ from readme_parts import README
 from torch import nn
 
 from ctlib.models.check import HEADER, Seen, check, check_all, row
-from ctlib.models.cost import cost
+from ctlib.models.cost import network_cost
 from ctlib.models.registry import REGISTRY, spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,7 +41,7 @@ def test_a_good_network_passes_with_all_that_was_seen(key):
     seen = check(spec(key), "tiny")
     assert (seen.problem, seen.features_finite, seen.gradients_finite) == ("", True, True)
     assert seen.order_changes == spec(key).sees_order
-    assert seen.cost == cost(key, "tiny", (16, 48, 48)) and seen.clip == (16, 48, 48)
+    assert seen.cost == network_cost(key, "tiny", (16, 48, 48)) and seen.clip == (16, 48, 48)
     assert seen.n_features == spec(key).build("tiny", 1).n_features
 
 
@@ -166,7 +166,15 @@ def test_all_networks_are_gone_through_unless_some_are_named():
 
 def test_the_rows_fit_the_head():
     seen = Seen(
-        "a", "tiny", "slices (2D)", (1, 2, 3), cost("penet", "tiny", (16, 48, 48)), 3, True, True, False
+        "a",
+        "tiny",
+        "slices (2D)",
+        (1, 2, 3),
+        network_cost("penet", "tiny", (16, 48, 48)),
+        3,
+        True,
+        True,
+        False,
     )
     assert row(seen).count("|") == HEADER.splitlines()[0].count("|") == HEADER.splitlines()[1].count("|")
     assert row(seen).endswith("| 0.196 M | 0.0347 G | 2.35 MB | finite | finite | not seen |")

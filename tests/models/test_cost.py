@@ -8,7 +8,7 @@ from torch.nn import functional
 from torchvision import models
 from torchvision.models import video
 
-from ctlib.models.cost import cost, cost_of
+from ctlib.models.cost import cost_of, network_cost
 from ctlib.models.registry import REGISTRY, build
 from ctlib.models.slicewise import SliceResNet
 
@@ -83,14 +83,14 @@ def test_attention_is_counted():
 @pytest.mark.parametrize(("size", "features", "hidden"), [("tiny", 96, 32), ("full", 512, 256)])
 def test_grus_are_counted(size, features, hidden):
     """Three gates of a product with what comes in and with the state, in two directions, slice by slice."""
-    read, plain = (cost(key, size, (7, 64, 64)) for key in ("lrcn_resnet18", "resnet18"))
+    read, plain = (network_cost(key, size, (7, 64, 64)) for key in ("lrcn_resnet18", "resnet18"))
     gru = 7 * 2 * 3 * hidden * (3 * features + hidden)
     assert read.multiply_adds - plain.multiply_adds == gru
     assert read.parameters - plain.parameters == 2 * 3 * hidden * (3 * features + hidden + 2)
 
 
 def test_slices_cost_the_same_each():
-    one, eight = (cost("resnet18", "tiny", (n, 48, 48)) for n in (1, 8))
+    one, eight = (network_cost("resnet18", "tiny", (n, 48, 48)) for n in (1, 8))
     assert eight.multiply_adds == 8 * one.multiply_adds and eight.parameters == one.parameters
     # the statistics of batch norms are kept once
     assert 7.5 * one.saved_mb < eight.saved_mb < 8 * one.saved_mb
@@ -117,7 +117,7 @@ X3D_HEAD = 192 * 432 * 16 * 7 * 7 + 432 * 2048
 @pytest.mark.parametrize("key", PYTORCHVIDEO)
 def test_multiply_adds_are_those_of_pytorchvideos_table(key):
     clip, published, counts_norms = PYTORCHVIDEO[key]
-    counted = cost(key, "full", clip, in_channels=3).multiply_adds
+    counted = network_cost(key, "full", clip, in_channels=3).multiply_adds
     counted += NORM * norm_outputs(key, clip) if counts_norms else 0
     counted += X3D_HEAD if key == "x3d_m" else 0
     assert counted / 1e9 == pytest.approx(published, rel=0.003 if key == "mvit_b" else 0.0003, abs=0.005)
@@ -147,7 +147,7 @@ TORCHVISION = {
 @pytest.mark.parametrize("key", TORCHVISION)
 def test_multiply_adds_are_those_torchvision_publishes(key):
     clip, weights = TORCHVISION[key]
-    made = cost(key, "full", clip, in_channels=3)
+    made = network_cost(key, "full", clip, in_channels=3)
     assert made.multiply_adds / 1e9 == pytest.approx(weights.DEFAULT.meta["_ops"], abs=0.003)  # less the head
     assert made.parameters < weights.DEFAULT.meta["num_params"]
 
@@ -169,7 +169,7 @@ def test_memory_is_what_autograd_keeps_when_it_computes(key):
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         features = network(torch.rand(1, 1, 16, 48, 48))
-    made = cost(key, "tiny", (16, 48, 48))
+    made = network_cost(key, "tiny", (16, 48, 48))
     assert features.requires_grad and made.saved_mb > 0
     assert made.saved_mb == pytest.approx(sum(n for n, _ in kept.values()) / 1e6, rel=1e-6)
     assert made.parameters == sum(parameter.numel() for parameter in network.parameters())
@@ -179,7 +179,7 @@ def test_counting_leaves_torchs_generator_alone():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    cost("swin3d_t", "full", (4, 32, 32))
+    network_cost("swin3d_t", "full", (4, 32, 32))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -190,4 +190,4 @@ def test_other_structure_costs_other():
 
 def test_unknown_keys_are_refused():
     with pytest.raises(ValueError, match="'slow_r5'; known are slow_r50"):
-        cost("slow_r5", "full", (8, 224, 224))
+        network_cost("slow_r5", "full", (8, 224, 224))

@@ -11,7 +11,7 @@ import torch
 from ctlib.core.workspace import PROJECT
 from ctlib.models import custom
 from ctlib.models.registry import REGISTRY, OwnNetworkError, build, code_of, file_name, spec
-from ctlib.models.weights.load import Init, network
+from ctlib.models.weights.load import Init, build_network
 
 NETS = """
 import torch
@@ -131,7 +131,7 @@ def test_counting_its_features_leaves_it_as_it_is(nets):
 
 def test_it_takes_a_head_and_a_ledger(nets):
     init = Init("random", "drawn", "none", (0.4,), (0.2,))
-    made, ledger = network("my_nets:unet", "tiny", init, seed=0)
+    made, ledger = build_network("my_nets:unet", "tiny", init, seed=0)
     assert made(torch.rand(2, 1, 4, 16, 16)).shape == (2, 1)
     assert set(ledger["backbone"]) == {"my_nets:unet"} and "backbone.conv.weight" in set(ledger["tensor"])
 

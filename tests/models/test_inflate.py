@@ -11,7 +11,7 @@ from torch import nn
 from ctlib.core.workspace import Workspace
 from ctlib.models.weights import catalog
 from ctlib.models.weights.ablations import ControlError
-from ctlib.models.weights.load import InitError, find, network
+from ctlib.models.weights.load import InitError, build_network, find
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COHORT = ((0.3,), (0.2,))
@@ -62,7 +62,7 @@ def inflated(key, workspace, change=dict):
     path = catalog.folder(workspace) / catalog.PUBLIC["inflated"][key].file
     path.parent.mkdir(exist_ok=True)
     torch.save(change(net.state_dict()), path)
-    made, ledger = network(key, "full", find("inflated", key, workspace, COHORT), seed=0)
+    made, ledger = build_network(key, "full", find("inflated", key, workspace, COHORT), seed=0)
     return made.eval().backbone, ledger.set_index("tensor"), net
 
 
@@ -187,8 +187,10 @@ def test_what_is_the_same_along_the_slices_has_nothing_for_some_controls(workspa
     for control in ("flat", "reversed"):
         init = find(f"{control}:inflated", "slow_r50", workspace, COHORT)
         with pytest.raises(ControlError, match="all are the same along them"):
-            network("slow_r50", "full", init, seed=0)
-    made, _ = network("slow_r50", "full", find("first_2:inflated", "slow_r50", workspace, COHORT), seed=0)
+            build_network("slow_r50", "full", init, seed=0)
+    made, _ = build_network(
+        "slow_r50", "full", find("first_2:inflated", "slow_r50", workspace, COHORT), seed=0
+    )
     assert made.mean.numel() == 3
 
 
@@ -205,4 +207,4 @@ def test_the_tiny_network_is_refused(workspace):
     path.parent.mkdir(exist_ok=True)
     torch.save({}, path)
     with pytest.raises(InitError, match="the weights are of the full network"):
-        network("slow_r50", "tiny", find("inflated", "slow_r50", workspace, COHORT), seed=0)
+        build_network("slow_r50", "tiny", find("inflated", "slow_r50", workspace, COHORT), seed=0)

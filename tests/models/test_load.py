@@ -18,13 +18,13 @@ from ctlib.models.weights.load import (
     Init,
     InitError,
     Origin,
+    build_network,
     checksum,
     find,
     forward_checks,
     forward_difference,
     load_weights,
     loaded_ledger,
-    network,
     origin,
     save_weights,
 )
@@ -50,7 +50,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def video(workspace):
     """A pretrained network of nine outputs, saved; its weights and its init."""
-    trained, _ = network(KEY, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=77, n_outputs=9)
+    trained, _ = build_network(KEY, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=77, n_outputs=9)
     trained.train()(torch.rand(2, 1, 4, 32, 32))  # moves the batch-norm statistics
     save_weights(trained, workspace.weights("video", KEY), RECORD)
     return trained, find("video", KEY, workspace, COHORT)
@@ -64,18 +64,18 @@ def rewrite(init, change):
 
 
 def state(seed=0, init=RANDOM, key=KEY, n_outputs=1):
-    return network(key, "tiny", init, seed, n_outputs)[0].state_dict()
+    return build_network(key, "tiny", init, seed, n_outputs)[0].state_dict()
 
 
 def test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new(video):
     trained, init = video
-    made, ledger = network(KEY, "tiny", init, seed=0)
+    made, ledger = build_network(KEY, "tiny", init, seed=0)
     source = trained.state_dict()
     for name, tensor in made.state_dict().items():
         if name.startswith("backbone."):
             assert torch.equal(tensor, source[name]), name
     assert made.state_dict()["backbone.blocks.0.norm.num_batches_tracked"] == 1
-    assert torch.equal(made.head.weight, network(KEY, "tiny", RANDOM, seed=0)[0].head.weight)
+    assert torch.equal(made.head.weight, build_network(KEY, "tiny", RANDOM, seed=0)[0].head.weight)
     status = ledger.set_index("tensor")["status"]
     assert set(status[status == "head"].index) == {"head.weight", "head.bias"}
     assert set(status.drop(["head.weight", "head.bias"])) == {"loaded"}
@@ -84,7 +84,7 @@ def test_all_tensors_of_the_backbone_are_loaded_and_the_head_is_new(video):
 
 def test_the_ledger_has_one_row_a_tensor_as_it_is_in_memory(video):
     for init in (RANDOM, video[1]):
-        made, ledger = network(KEY, "tiny", init, seed=0)
+        made, ledger = build_network(KEY, "tiny", init, seed=0)
         tables.check(ledger, "ledger")
         held = made.state_dict()
         assert ledger["tensor"].tolist() == list(held)
@@ -99,7 +99,7 @@ def test_the_ledger_has_one_row_a_tensor_as_it_is_in_memory(video):
 
 
 def test_mean_and_std_are_no_part_of_the_state_but_follow_the_init(video):
-    made, ledger = network(KEY, "tiny", video[1], seed=0)
+    made, ledger = build_network(KEY, "tiny", video[1], seed=0)
     assert (made.mean.item(), made.std.item()) == pytest.approx((0.45, 0.225))
     assert not {"mean", "std"} & set(made.state_dict()) and not {"mean", "std"} & set(ledger["tensor"])
     clip = torch.rand(2, 1, 4, 32, 32)
@@ -112,7 +112,7 @@ def test_mean_and_std_are_no_part_of_the_state_but_follow_the_init(video):
 
 @pytest.mark.parametrize("key", list(registry.REGISTRY))
 def test_networks_take_the_memory_format_of_their_record(key):
-    made = network(key, "tiny", RANDOM, seed=0)[0].eval()
+    made = build_network(key, "tiny", RANDOM, seed=0)[0].eval()
     clip = torch.rand(1, 1, 16, 48, 48)
     with torch.no_grad():
         expected = made(clip)
@@ -122,12 +122,12 @@ def test_networks_take_the_memory_format_of_their_record(key):
 
 def test_a_clip_of_one_channel_is_repeated_where_the_network_takes_three():
     init = Init("kinetics400", "", "", (0.45, 0.4, 0.5), (0.225, 0.2, 0.25), channels=3)
-    made = network("resnet18", "tiny", init, seed=0)[0].eval()
+    made = build_network("resnet18", "tiny", init, seed=0)[0].eval()
     clip = torch.rand(1, 1, 2, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(made(clip), made(clip.expand(-1, 3, -1, -1, -1)))
     same = Init("kinetics400", "", "", (0.45,), (0.225,), channels=3)
-    assert network("resnet18", "tiny", same, seed=0)[0].mean.tolist() == pytest.approx([0.45] * 3)
+    assert build_network("resnet18", "tiny", same, seed=0)[0].mean.tolist() == pytest.approx([0.45] * 3)
 
 
 @pytest.mark.parametrize("key", list(registry.REGISTRY))
@@ -145,7 +145,7 @@ def test_torchs_own_generator_is_left_alone():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    network(KEY, "tiny", RANDOM, seed=5)
+    build_network(KEY, "tiny", RANDOM, seed=5)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -203,28 +203,28 @@ def drop_statistics(tensors):
 def test_a_tensor_that_does_not_fit_is_refused_by_name(video, change, message):
     rewrite(video[1], change)
     with pytest.raises(InitError, match=message):
-        network(KEY, "tiny", video[1], seed=0)
+        build_network(KEY, "tiny", video[1], seed=0)
 
 
 def test_weights_of_another_network_are_refused_with_the_first_names(video):
     with pytest.raises(InitError, match=r"init video for r2plus1d_r50 \(tiny\).* and \d+ more"):
-        network("r2plus1d_r50", "tiny", video[1], seed=0)
+        build_network("r2plus1d_r50", "tiny", video[1], seed=0)
 
 
 def test_a_file_that_is_no_safetensors_is_refused(video):
     video[1].path.write_bytes(b"not weights")
     with pytest.raises(InitError, match="no safetensors file"):
-        network(KEY, "tiny", video[1], seed=0)
+        build_network(KEY, "tiny", video[1], seed=0)
 
 
 def test_saved_weights_come_back_with_their_head(video, workspace):
     trained, init = video
-    other, _ = network(KEY, "tiny", RANDOM, seed=1, n_outputs=9)
+    other, _ = build_network(KEY, "tiny", RANDOM, seed=1, n_outputs=9)
     load_weights(other, init.path)
     for name, tensor in trained.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
     with pytest.raises(InitError, match=r"head\.bias \(9 .* for 1 .*head\.weight"):
-        load_weights(network(KEY, "tiny", RANDOM, seed=1)[0], init.path)
+        load_weights(build_network(KEY, "tiny", RANDOM, seed=1)[0], init.path)
     with pytest.raises(InitError, match="is missing"):
         load_weights(other, workspace.weights("video", "x3d_m"))
 
@@ -254,7 +254,7 @@ def test_random_takes_mean_and_std_of_the_cohort(workspace):
     three = ((0.3, 0.4, 0.5), (0.1, 0.2, 0.25))
     init = find("random", KEY, workspace, three, channels=3)
     assert (init.mean, init.std, init.channels) == (*three, 3)
-    assert network(KEY, "tiny", init, seed=0)[0](torch.rand(1, 3, 4, 32, 32)).shape == (1, 1)
+    assert build_network(KEY, "tiny", init, seed=0)[0](torch.rand(1, 3, 4, 32, 32)).shape == (1, 1)
     with pytest.raises(InitError, match=r"init random: mean is \(0\.3, 0\.4, 0\.5\); give 1 finite"):
         find("random", KEY, workspace, three)
     with pytest.raises(ValueError, match="clips of 2 channels; they have 1 or 3"):
@@ -297,7 +297,7 @@ def test_a_mean_or_std_that_cannot_be_is_refused(mean, std):
 
 def test_the_ledger_of_what_a_run_would_load(video, workspace):
     ledger = loaded_ledger(workspace, ["video"], [KEY], "tiny")
-    pd.testing.assert_frame_equal(ledger, network(KEY, "tiny", video[1], seed=0)[1])
+    pd.testing.assert_frame_equal(ledger, build_network(KEY, "tiny", video[1], seed=0)[1])
     with pytest.raises(MissingInput, match="x3d_m"):
         loaded_ledger(workspace, ["video"], [KEY, "x3d_m"], "tiny")
 
@@ -368,9 +368,9 @@ def test_weights_made_here_are_found_under_all_such_names(name, workspace):
         MissingInput, match=rf"{name.replace('+', '.')}/slow_r50\.saf.* 02_pretrain writes it"
     ):
         find(name, KEY, workspace, COHORT)
-    trained, _ = network(KEY, "tiny", RANDOM, seed=77, n_outputs=2)
+    trained, _ = build_network(KEY, "tiny", RANDOM, seed=77, n_outputs=2)
     save_weights(trained, workspace.weights(name, KEY), RECORD)
-    made, ledger = network(KEY, "tiny", find(f"frozen:{name}", KEY, workspace, COHORT), seed=0)
+    made, ledger = build_network(KEY, "tiny", find(f"frozen:{name}", KEY, workspace, COHORT), seed=0)
     assert torch.equal(made.backbone.blocks[0].conv.weight, trained.backbone.blocks[0].conv.weight)
     assert set(ledger["init"]) == {f"frozen:{name}"} and made.is_frozen
 
@@ -395,13 +395,13 @@ def test_a_head_of_any_names_is_the_files_own(video):
         tensors |= {"head.layers.0.weight": torch.ones(3, 3), "head.layers.2.bias": torch.ones(3)}
 
     rewrite(init, selfsupervised)
-    made, ledger = network(KEY, "tiny", init, seed=0)
+    made, ledger = build_network(KEY, "tiny", init, seed=0)
     rows = ledger.set_index("tensor")
     assert rows.loc["head.bias", "why"].endswith("the file's own head is not used")
-    assert torch.equal(made.head.weight, network(KEY, "tiny", RANDOM, seed=0)[0].head.weight)
+    assert torch.equal(made.head.weight, build_network(KEY, "tiny", RANDOM, seed=0)[0].head.weight)
     rewrite(init, lambda tensors: tensors.update({"heads.weight": torch.ones(1)}))
     with pytest.raises(InitError, match=r"1 unexpected: heads\.weight\."):
-        network(KEY, "tiny", init, seed=0)
+        build_network(KEY, "tiny", init, seed=0)
 
 
 # ---- channels --------------------------------------------------------------------------
@@ -410,7 +410,9 @@ def test_a_head_of_any_names_is_the_files_own(video):
 def saved(key, workspace, channels=1):
     """A network with batch-norm statistics of its own, and its init for clips of three channels."""
     mean = tuple(0.4 + 0.05 * c for c in range(channels))
-    trained, _ = network(key, "tiny", Init("random", "", "", mean, (0.2,) * channels, channels), seed=77)
+    trained, _ = build_network(
+        key, "tiny", Init("random", "", "", mean, (0.2,) * channels, channels), seed=77
+    )
     trained.train()(torch.rand(2, channels, 8, 64, 64))
     save_weights(trained, workspace.weights("video", key), RECORD)
     return trained.eval(), find("video", key, workspace, COHORT, channels=3)
@@ -419,7 +421,7 @@ def saved(key, workspace, channels=1):
 @pytest.mark.parametrize("key", ["slow_r50", "slowfast_r50", "mvit_b", "penet", "resnet18"])
 def test_weights_of_one_channel_see_three_equal_ones_as_they_saw_one(key, workspace):
     trained, init = saved(key, workspace)
-    made, ledger = network(key, "tiny", init, seed=0)
+    made, ledger = build_network(key, "tiny", init, seed=0)
     clip = torch.rand(2, 1, 8, 64, 64)
     with torch.no_grad():
         expected = trained.backbone((clip - 0.4) / 0.2)
@@ -432,14 +434,14 @@ def test_weights_of_one_channel_see_three_equal_ones_as_they_saw_one(key, worksp
     assert set(ledger["status"]) == {"loaded", "adapted", "head"}
     assert made.mean.tolist() == pytest.approx([0.4] * 3)
     assert forward_difference(made, init) < 1e-5
-    assert network(key, "tiny", find("video", key, workspace, COHORT), 0)[0].mean.numel() == 1
+    assert build_network(key, "tiny", find("video", key, workspace, COHORT), 0)[0].mean.numel() == 1
 
 
 def test_weights_of_three_channels_keep_them_for_clips_of_one(workspace):
     _, init = saved(KEY, workspace, channels=3)
     one = find("video", KEY, workspace, COHORT, channels=1)
     assert one == init and (one.channels, len(one.mean)) == (3, 3)
-    made, ledger = network(KEY, "tiny", one, seed=0)
+    made, ledger = build_network(KEY, "tiny", one, seed=0)
     assert "adapted" not in set(ledger["status"])
     assert forward_difference(made, one) < 1e-6
     pd.testing.assert_frame_equal(loaded_ledger(workspace, ["video"], [KEY], "tiny", channels=3), ledger)
@@ -453,7 +455,7 @@ def test_the_features_of_what_was_saved_stand_in_its_record(video, workspace):
     with torch.no_grad():
         expected = trained.eval().backbone((forward_check.clip(1) - 0.45) / 0.225)[0]
     assert read_json(init.path.with_suffix(".json"))["features"] == pytest.approx(expected.tolist())
-    made, _ = network(KEY, "tiny", init, seed=0)
+    made, _ = build_network(KEY, "tiny", init, seed=0)
     assert forward_difference(made, init) < 1e-6
     [row] = forward_checks(workspace, ["shuffled:video"], [KEY], "tiny").itertuples()
     assert (row.backbone, row.init, row.n_features) == (KEY, "video", len(expected))
@@ -484,21 +486,21 @@ def test_a_network_of_the_same_tensors_that_computes_something_else_is_refused(f
     with pytest.raises(
         InitError, match=r"init video for slow_r50 \(tiny\).*: every tensor fits, but the feat"
     ):
-        network(KEY, "tiny", video[1], seed=0)
+        build_network(KEY, "tiny", video[1], seed=0)
 
 
 def test_a_mean_that_was_changed_behind_its_back_is_noticed(video, workspace):
     path = video[1].path.with_suffix(".json")
     write_json(path, read_json(path) | {"mean": [0.5]})
     with pytest.raises(InitError, match="the features of the stored clip differ"):
-        network(KEY, "tiny", find("video", KEY, workspace, COHORT), seed=0)
+        build_network(KEY, "tiny", find("video", KEY, workspace, COHORT), seed=0)
 
 
 def test_controls_change_features_on_purpose(video, workspace):
     init = find("first_2:video", KEY, workspace, COHORT)
-    made, _ = network(KEY, "tiny", init, seed=0)
+    made, _ = build_network(KEY, "tiny", init, seed=0)
     assert forward_difference(made, init) > 0.01
-    drawn = network(KEY, "tiny", RANDOM, seed=0)[0].state_dict()
+    drawn = build_network(KEY, "tiny", RANDOM, seed=0)[0].state_dict()
     name = "backbone.blocks.3.res_blocks.0.branch2.conv_b.weight"
     assert torch.equal(made.state_dict()[name], drawn[name]), "what a control leaves out stays as drawn"
 
@@ -507,10 +509,10 @@ def test_a_record_without_features_is_taken_and_told(video, workspace):
     path = video[1].path.with_suffix(".json")
     write_json(path, {key: value for key, value in read_json(path).items() if "features" not in key})
     init = find("video", KEY, workspace, COHORT)
-    made, _ = network(KEY, "tiny", init, seed=0)
+    made, _ = build_network(KEY, "tiny", init, seed=0)
     assert math.isnan(forward_difference(made, init))
     assert forward_checks(workspace, ["video"], [KEY], "tiny")["difference"].isna().all()
-    assert math.isnan(forward_difference(network(KEY, "tiny", RANDOM, seed=0)[0], RANDOM))
+    assert math.isnan(forward_difference(build_network(KEY, "tiny", RANDOM, seed=0)[0], RANDOM))
 
 
 def test_saving_leaves_the_network_and_torchs_generator_as_they_were(video, workspace):
@@ -546,8 +548,8 @@ KINDS = ["slow_r50", "csn_r101", "mvit_b", "penet", "resnet18"]
 
 @pytest.mark.parametrize("key", KINDS)
 def test_rounding_passes_the_forward_check_and_a_tensor_that_was_not_loaded_does_not(key):
-    net = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=1)[0].backbone
-    other = network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=2)[0].state_dict()
+    net = build_network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=1)[0].backbone
+    other = build_network(key, "tiny", Init("random", "", "", (0.45,), (0.225,)), seed=2)[0].state_dict()
     net.train()(torch.rand(2, 1, 8, 64, 64) * 4 - 2)  # moves the batch-norm statistics
     stored = forward_check.features(net, [0.45], [0.225], 1)
     moved = copy.deepcopy(net).eval().to(memory_format=registry.spec(key).channels_last)

@@ -100,10 +100,10 @@ def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
 @pytest.mark.parametrize("row", [row for row in ROWS if row[1] == "tiny"], ids=lambda row: row[0])
 def test_tiny_networks_cost_what_the_table_says(row):
     """To the three digits that are shown; those of full size are in tests/models/test_check.py."""
-    from ctlib.models.cost import cost
+    from ctlib.models.cost import network_cost
 
     key, size, _, clip, *shown = row[:7]
-    costs = cost(key, size, tuple(int(n) for n in clip.split(" x ")))
+    costs = network_cost(key, size, tuple(int(n) for n in clip.split(" x ")))
     for told, value in zip(
         shown, (costs.parameters / 1e6, costs.multiply_adds / 1e9, costs.saved_mb), strict=True
     ):

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import json
 import re
 import subprocess
@@ -76,6 +77,34 @@ def test_imports_go_down_one_way(path):
             assert FLOOR.get(room_of(other), 9) < FLOOR[room_of(name)], f"{name} imports {other}"
 
 
+def test_rooms_are_entered_by_their_doors():
+    """What a room gives to others stands in its `__init__.pyi`, which `__init__` loads when asked for."""
+    deep = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ctlib."):
+                if room_of(node.module) != room_of(name_of(path)) and node.module.count(".") > 1:
+                    deep.append(f"{name_of(path)} imports {node.module}")
+            elif isinstance(node, ast.Import):
+                deep += [alias.name for alias in node.names if alias.name.startswith("ctlib.")]
+    assert deep == []
+
+
+@pytest.mark.parametrize("room", FLOOR)
+def test_what_a_room_exports_exists_is_used_and_hides_no_module(room):
+    stub = ast.parse((PROJECT / "ctlib" / room / "__init__.pyi").read_text())
+    users = [*MODULES, *(PROJECT / "notebooks").glob("*.ipynb"), *(PROJECT / "tests").rglob("*.py")]
+    asked = "\n".join(path.read_text() for path in users if path.parent.name != room)
+    package = importlib.import_module(f"ctlib.{room}")
+    for node in stub.body:
+        assert isinstance(node, ast.ImportFrom) and node.level == 1
+        for name in (alias.name for alias in node.names):
+            assert getattr(package, name) is not None
+            assert re.search(rf"\b{name}\b", asked) or room == "metrics", f"nobody outside uses {name}"
+            module = f"ctlib.{room}.{name}"
+            assert not (node.module and module in NAMES), f"{module} is a module, {name} of {node.module} too"
+
+
 def test_no_modules_import_each_other_in_a_circle():
     graph = {name_of(path): set(imported(ast.parse(path.read_text()).body)) for path in MODULES}
     try:
@@ -94,7 +123,7 @@ def test_tests_mirror_the_rooms():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
 def test_modules_stay_small(path):
-    assert len(path.read_text().splitlines()) <= 330
+    assert len(path.read_text().splitlines()) <= 600
 
 
 def test_files_are_read_without_torch():

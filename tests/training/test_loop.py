@@ -16,7 +16,7 @@ from torch import nn
 from ctlib.datasets.samplers import BalancedSampler
 from ctlib.models.network import Network
 from ctlib.models.registry import spec
-from ctlib.models.weights.load import Init, network
+from ctlib.models.weights.load import Init, build_network
 from ctlib.training.device import Compute, choose
 from ctlib.training.loaders import loader, set_epoch
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict
@@ -122,7 +122,7 @@ def test_a_resumed_fit_equals_one_that_was_not_interrupted(
 
 def test_a_resumed_fit_of_slow_in_bf16_is_the_same_too(tmp_path):
     compute = choose("bf16", spec("slow_r50"))
-    nets = [network("slow_r50", "tiny", RANDOM, seed=0)[0] for _ in range(3)]
+    nets = [build_network("slow_r50", "tiny", RANDOM, seed=0)[0] for _ in range(3)]
     expected = run(nets[0], tmp_path / "quiet", compute=compute, side=32, schedule="one_cycle")
     with pytest.raises(RuntimeError, match="killed"):
         run(nets[1], tmp_path / "killed", killed_at=3, compute=compute, side=32, schedule="one_cycle")

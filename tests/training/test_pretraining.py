@@ -94,7 +94,7 @@ def test_the_weights_are_an_init_with_the_mean_and_std_of_the_videos(workspace):
     init = load.find("video", "resnet18", workspace, NO_COHORT)
     assert init.source == "bright and dark noise" and init.licence == "none needed"
     assert init.mean[0] == pytest.approx((59.5 + 60) / 255, abs=0.02)  # the mean of the three classes
-    network, ledger = load.network("resnet18", "tiny", init, seed=0)
+    network, ledger = load.build_network("resnet18", "tiny", init, seed=0)
     assert set(ledger["status"]) == {"loaded", "head"}
     assert torch.equal(network.backbone.conv1.weight, weights(workspace)["backbone.conv1.weight"])
     assert weights(workspace)["head.weight"].shape[0] == 3  # one logit a class
@@ -200,7 +200,7 @@ def test_one_init_begins_from_another(workspace):
     first, second = weights(workspace), weights(workspace, "video+video_ssl")
     backbone = [name for name in first if name.startswith("backbone") and first[name].is_floating_point()]
     moved = torch.cat([(second[name] - first[name]).flatten().abs() for name in backbone])
-    fresh, _ = load.network("resnet18", "tiny", load.Init("random", "", "", (0.5,), (0.2,)), 0)
+    fresh, _ = load.build_network("resnet18", "tiny", load.Init("random", "", "", (0.5,), (0.2,)), 0)
     away = fresh.state_dict()
     far = torch.cat([(away[name] - first[name]).flatten().abs() for name in backbone])
     assert 0 < moved.mean() < far.mean()  # begun from the first, not from random weights
@@ -345,7 +345,7 @@ def test_the_expander_takes_the_place_of_the_head_and_is_not_loaded(workspace):
     n = stored["head.0.weight"].shape[1]
     assert stored["head.3.weight"].shape == expander(n, torch.Generator())[3].weight.shape
     init = load.find("video_ssl", "resnet18", workspace, NO_COHORT)
-    network, ledger = load.network("resnet18", "tiny", init, seed=0)
+    network, ledger = load.build_network("resnet18", "tiny", init, seed=0)
     assert torch.equal(network.backbone.conv1.weight, stored["backbone.conv1.weight"])
     assert network.head.weight.shape == (1, n) and set(ledger["status"]) == {"loaded", "head"}
 

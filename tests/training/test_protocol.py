@@ -14,7 +14,7 @@ from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.datasets.clips import ClipSettings, cut
 from ctlib.grid.execute import expand
-from ctlib.models.weights.load import Init, network, save_weights
+from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import finetune
 from ctlib.training.finetune import execute
 from ctlib.training.protocol import FLAWS, flaws_of, without_tails
@@ -28,7 +28,7 @@ SETTINGS = SHORT | {"rotation_deg": 20.0, "epochs": 2, "steps_per_epoch": 4}
 def prepared(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("flaws"))
     write_cohort(workspace, "lidc")
-    made, _ = network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+    made, _ = build_network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
     save_weights(made, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})
     return workspace.root
 

@@ -8,7 +8,7 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import conclusions, forest_caption, interval, place, unanswered
-from ctlib.metrics.stats import Contrast, arms_of
+from ctlib.metrics import Contrast, arms_of
 from ctlib.visualization import figures
 
 COLUMNS = (

@@ -17,8 +17,7 @@ from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import place, spanned
 from ctlib.metrics import stats
-from ctlib.visualization import figures
-from ctlib.visualization.figures.style import percent
+from ctlib.visualization import figures, percent
 
 MEASURES = ("auprc", "sensitivity", "specificity", "brier", "ece", "ece_floor", "slope", "intercept")
 """Of `metrics.by_run`, whose medians are shown."""

@@ -17,10 +17,9 @@ from ctlib.analysis.text import (
     unanswered,
     who,
 )
-from ctlib.core.text import counted
+from ctlib.core import counted
 from ctlib.metrics import stats
-from ctlib.visualization import figures
-from ctlib.visualization.figures.style import percent
+from ctlib.visualization import figures, percent
 
 
 def lacking(study: Study, *inits: str) -> str:

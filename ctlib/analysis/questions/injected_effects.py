@@ -8,10 +8,8 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed, place, spanned
-from ctlib.metrics import stats
-from ctlib.metrics.stats.injected_effects import COMMON
-from ctlib.visualization import figures
-from ctlib.visualization.figures.style import percent
+from ctlib.metrics import COMMON, stats
+from ctlib.visualization import figures, percent
 
 
 def compute_injected(study: Study) -> pd.DataFrame:

@@ -13,12 +13,10 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import EFFECT
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import capital, listed
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace, shown
-from ctlib.datasets.cohort import task
-from ctlib.training.run import WRITER
-from ctlib.visualization import figures, viewer
-from ctlib.visualization.figures.style import percent
+from ctlib.core import Workspace, shown, tables
+from ctlib.datasets import task
+from ctlib.training import WRITER
+from ctlib.visualization import figures, percent, viewer
 
 SHOWN_EXAMS = 3
 """Exams of a task over which Grad-CAM is drawn."""

@@ -15,10 +15,9 @@ from ctlib.analysis.attempts import attempts
 from ctlib.analysis.preregistration import Asked
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed
-from ctlib.core.text import counted
+from ctlib.core import counted
 from ctlib.metrics import stats
-from ctlib.visualization import figures
-from ctlib.visualization.figures.style import percent, signed
+from ctlib.visualization import figures, percent, signed
 
 ASKED = {"superiority": "effect", "trend": "trend", "equivalence": "null"}
 """What `stats.decide` is asked, by the plan's rule."""

@@ -9,10 +9,9 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed
 from ctlib.core import tables
-from ctlib.datasets.cohort import task
-from ctlib.training.negative_controls import CONTROLS, NONE
-from ctlib.visualization import figures
-from ctlib.visualization.figures.style import percent
+from ctlib.datasets import task
+from ctlib.training import CONTROLS, NONE
+from ctlib.visualization import figures, percent
 
 RUNS, EXCHANGED, METADATA = "runs", "exchanged test labels", "metadata alone"
 """Kinds of control: runs that learned from something spoilt, scores that meet spoilt labels, no image."""

@@ -12,10 +12,9 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import interval, place
-from ctlib.core.text import counted
+from ctlib.core import counted
 from ctlib.metrics import stats
-from ctlib.visualization import figures
-from ctlib.visualization.figures.style import percent
+from ctlib.visualization import figures, percent
 
 NO_RUN = f"No answer: no run is finished; see {GRID}."
 

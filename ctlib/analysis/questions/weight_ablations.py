@@ -11,7 +11,7 @@ from ctlib.analysis.questions.baselines import COLUMNS
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import concluded, conclusions, forest_caption, interval, listed, place, unanswered
-from ctlib.metrics.stats import Contrast, arms_of
+from ctlib.metrics import Contrast, arms_of
 from ctlib.visualization import figures
 
 RUNGS = ("meanvar", "shuffled", "first_", "flat", "reversed", "frozen")

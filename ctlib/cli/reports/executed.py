@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctlib.cli.notebooks import HEADER_TYPE, Failure, failure
-from ctlib.core.workspace import shown
+from ctlib.core import shown
 
 LEAD = re.compile(r"^\*\*(\w+)\*\*[ \t]*(.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
 """A paragraph of the first cell that begins with a bold word."""

@@ -17,7 +17,7 @@ from ctlib import __version__
 from ctlib.cli.staleness import reasons
 from ctlib.cli.reports.page import exporter, write
 from ctlib.cli.reports.executed import Story, Thumbnail
-from ctlib.core.workspace import HOME, Places
+from ctlib.core import HOME, Places
 
 MAX_FINDINGS = 8
 """Sentences of a notebook on the index."""

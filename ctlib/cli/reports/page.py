@@ -11,7 +11,7 @@ from typing import Any
 from ctlib import __version__
 from ctlib.cli.notebooks import HEADER_TYPE, sections
 from ctlib.cli.reports.executed import LEAD, ReportError, Story, duration
-from ctlib.core.workspace import shown, write_text
+from ctlib.core import shown, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _HEADING = re.compile(r'<h([23]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ctlib.cli.reports.executed import ReportError
-from ctlib.core.workspace import replacing, shown
+from ctlib.core import replacing, shown
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names under which it is looked for on the PATH, in this order."""

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import click
 
-from ctlib.core.console import left
-from ctlib.core.workspace import resolve, shown
+from ctlib.core import left, resolve, shown
 from ctlib.datasets.download.meter import GB, MB, size
 
 ASSUMED_MB_S = 20.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ctlib.core.console import LINE_EVERY_S, POLL_S, left
+from ctlib.core import LINE_EVERY_S, POLL_S, left
 
 MB, GB = 10**6, 10**9
 

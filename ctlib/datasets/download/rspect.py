@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from ctlib.core.workspace import shown, write_json
+from ctlib.core import shown, write_json
 from ctlib.datasets.download import (
     GOES_ON,
     FetchError,

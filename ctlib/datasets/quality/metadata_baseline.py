@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ctlib.datasets.quality.overview import ABSENT
-from ctlib.metrics.stats.decisions import NO_ANSWER
-from ctlib.metrics.stats.permutations import beside_chance, exchanged_rows
+from ctlib.metrics import NO_ANSWER, beside_chance, exchanged_rows
 
 NUMBERS = {
     "n_slices": "slice count",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ctlib.core.text import counted
+from ctlib.core import counted
 from ctlib.datasets.cohort import Cohort
 from ctlib.datasets.quality.duplicates import MOST_PAIRS, near_duplicates
 from ctlib.datasets.quality.hu_scale import rescale_faults

@@ -46,12 +46,12 @@ import pandas as pd
 import xxhash
 from numpy.typing import NDArray
 
-from ctlib.core.parallel import Map, in_order
+from ctlib.core import Map, in_order
 from ctlib.datasets.store.codecs import CODECS, Codec, StoreError, content, digests
 from ctlib.datasets.store.files import Stamp, delete_leftovers, load, save, stamps_of, write
 from ctlib.datasets.store.resize import shrink, shrink_planes
 from ctlib.datasets.store.volume_checks import examine
-from ctlib.io.volume import OpenSeries, Volume
+from ctlib.io import OpenSeries, Volume
 
 __all__ = ["CODECS", "Store", "StoreError", "shrink"]
 

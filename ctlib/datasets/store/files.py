@@ -11,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from ctlib.core.workspace import replacing
+from ctlib.core import replacing
 from ctlib.datasets.store.codecs import Part, StoreError
 
 Stamp = tuple[int, int, int]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core.hu import HU_MIN
+from ctlib.core import HU_MIN
 from ctlib.datasets.store.codecs import StoreError
 
 

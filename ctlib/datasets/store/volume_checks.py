@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core.hu import HU_MAX, HU_MIN
+from ctlib.core import HU_MAX, HU_MIN
 
 COARSE = (8, 16, 16)
 """Blocks of the coarse copy along z, y, x."""

@@ -55,8 +55,7 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.core.parallel import Map, in_order
-from ctlib.core.workspace import read_json, write_json, write_text
+from ctlib.core import Map, in_order, read_json, write_json, write_text
 from ctlib.datasets.synthetic import readers
 from ctlib.datasets.synthetic.dicom import write_series
 from ctlib.datasets.synthetic.exam import COHORTS, Exam, exam

@@ -18,7 +18,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from ctlib.core.hu import HU_MAX, HU_MIN
+from ctlib.core import HU_MAX, HU_MIN
 
 IMPLEMENTATION_UID = "2.25.267733498370251213905270349203127403751"
 """Implementation Class UID of this writer: a random UUID as an OID (DICOM PS3.5 B.2)."""

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
-from ctlib.core.workspace import read_json, write_json
+from ctlib.core import read_json, write_json
 from ctlib.datasets.synthetic.versions import GENERATORS
 
 MOTIONS = {

@@ -18,8 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core.parallel import Map, in_order
-from ctlib.core.workspace import read_json, write_json
+from ctlib.core import Map, in_order, read_json, write_json
 from ctlib.datasets.store.files import Stamp, stamps_of
 from ctlib.datasets.video.decode import Facts
 from ctlib.datasets.video.frames import VERSION, Frames, FrameSettings, store

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core.workspace import read_json, write_json
+from ctlib.core import read_json, write_json
 from ctlib.datasets.store.files import delete_leftovers
 from ctlib.datasets.video.decode import Facts, VideoError, decode
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core.workspace import resolve
+from ctlib.core import resolve
 from ctlib.datasets.synthetic.video import MANIFEST
 from ctlib.datasets.video.decode import VideoError
 

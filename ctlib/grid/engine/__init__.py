@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from ctlib.core import progress
-from ctlib.core.threads import pinned_threads
+from ctlib.core import pinned_threads, progress
 from ctlib.grid.engine import clusters
 from ctlib.grid.engine.clusters import Cluster
 from ctlib.grid.engine.outcomes import EngineError, Outcome, PutOff, call

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ctlib.core.locks import Busy
-from ctlib.core.threads import pin_threads
+from ctlib.core import Busy, pin_threads
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from distributed import Nanny
 from distributed.core import Status
 from tornado.ioloop import PeriodicCallback
 
-from ctlib.core.threads import THREAD_VARIABLES
+from ctlib.core import THREAD_VARIABLES
 
 DASK_CONFIG = {
     "distributed.worker.multiprocessing-method": "spawn",  # fork copies locks held by torch's threads
@@ -102,7 +102,7 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
     }
 
 
-def all_options(
+def worker_options(
     gpus: int | None, workers: int, threads: int, memory: str | None, name: str | None
 ) -> list[dict[str, Any]]:
     """What the nannies of a machine are asked for: one a GPU, or so many where no GPU is used.
@@ -179,7 +179,7 @@ def own_memory_mb(pid: int) -> float:
     return sum(int(fields[name].split()[0]) for name in held if name in fields) / 1024
 
 
-async def serve(
+async def serve_worker(
     scheduler: str, asked: Sequence[dict[str, Any]], patience_s: float, lifetime_s: float = 0.0
 ) -> str:
     """Keep workers at a scheduler until it is away for long, the lifetime ends, or SIGTERM or SIGINT comes.

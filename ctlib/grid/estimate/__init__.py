@@ -23,15 +23,13 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.datasets.cohort import task
-from ctlib.datasets.store import RECORD_BYTES
+from ctlib.datasets import RECORD_BYTES, task
 from ctlib.grid.estimate.cohort_sizes import CohortSize
 from ctlib.grid.estimate.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
 from ctlib.metrics import power
-from ctlib.models.weights.ablations import FROZEN, split
-from ctlib.training.protocol import FRESH_FRACTION
-from ctlib.training.run import Run, batches_an_epoch
+from ctlib.models import FROZEN, split
+from ctlib.training import FRESH_FRACTION, Run, batches_an_epoch
 
 RUN_S, EPOCH_S = 0.5, 0.15
 """What a run and an epoch take beside their steps, s (tiny networks of the demo, CPU time)."""

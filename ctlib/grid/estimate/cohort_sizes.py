@@ -15,12 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace, resolve
-from ctlib.datasets.clips import tile
-from ctlib.datasets.cross_validation import file_for
-from ctlib.datasets.lidc_database import database, read_positions
-from ctlib.datasets.splits import SPLITS, patient_labels
+from ctlib.core import Workspace, resolve, tables
+from ctlib.datasets import SPLITS, database, file_for, patient_labels, read_positions, tile
 
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables."""

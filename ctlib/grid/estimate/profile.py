@@ -10,11 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ctlib.core import tables
-from ctlib.core.workspace import MissingInput, Workspace
-from ctlib.datasets.cohort import task
-from ctlib.datasets.cross_validation import NO_FOLD, file_for
-from ctlib.datasets.store import StoreError
+from ctlib.core import MissingInput, Workspace, tables
+from ctlib.datasets import NO_FOLD, StoreError, file_for, task
 from ctlib.grid import lr_search, maintenance
 from ctlib.grid.arms import arms, single, skipped, turns
 from ctlib.grid.estimate import Plan, Setting, make, step_timing
@@ -22,9 +19,8 @@ from ctlib.grid.estimate.cohort_sizes import counted, size_of
 from ctlib.grid.estimate.step_timing import GPU_MULTIPLY_ADDS
 from ctlib.grid.expand import controlled, expand, outline, settings_of
 from ctlib.metrics import power, stats
-from ctlib.models.weights.catalog import InitError
-from ctlib.training.loop import FitError
-from ctlib.training.run import Run
+from ctlib.models import InitError
+from ctlib.training import FitError, Run
 
 LR_RATES, LR_FRACTION = "lr_rates", "lr_fraction"
 """Parameters of `03_finetune_grid` that say how a learning rate is searched."""

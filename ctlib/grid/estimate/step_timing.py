@@ -30,15 +30,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ctlib.core.threads import pinned_threads
-from ctlib.core.workspace import read_json, write_json
-from ctlib.datasets.transforms import cut
-from ctlib.models.cost import Cost, cost
-from ctlib.models.network import Network
-from ctlib.models.registry import build, spec
-from ctlib.training.device import Compute, choose
-from ctlib.training.optimizer import FitSettings, optimizer_of
-from ctlib.training.run import Run, clip_settings, digest
+from ctlib.core import pinned_threads, read_json, write_json
+from ctlib.datasets import cut
+from ctlib.models import Cost, Network, build, network_cost, spec
+from ctlib.training import Compute, FitSettings, Run, choose, clip_settings, digest, optimizer_of
 
 SETTINGS = (
     *("backbone", "code", "size", "matrix_px", "clip_length", "crop_px", "rotation_deg", "channels"),
@@ -151,7 +146,7 @@ def _clip(run: Run) -> tuple[int, int, int, int]:
 def _cost_of(run: Run) -> Cost:
     channels, *clip = _clip(run)
     with _named(run):
-        return cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
+        return network_cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.metrics import auroc
+from ctlib.metrics.discrimination import auroc
 from ctlib.metrics.stats.degrees_of_freedom import satterthwaite
 from ctlib.metrics.stats.delong import components
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ctlib.metrics import THRESHOLDS, decision_curve
+from ctlib.metrics.calibration import THRESHOLDS, decision_curve
 from ctlib.metrics.stats.crossed_ci import Array, for_these
 from ctlib.metrics.stats.degrees_of_freedom import satterthwaite
 from ctlib.metrics.stats.intervals import Bootstrap

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from ctlib.metrics import auroc
+from ctlib.metrics.discrimination import auroc
 from ctlib.metrics.stats.crossed_ci import Array, Estimate, for_these, student
 from ctlib.metrics.stats.degrees_of_freedom import freedom_of
 from ctlib.metrics.stats.intervals import Bootstrap

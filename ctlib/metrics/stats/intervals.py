@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ctlib.metrics import auroc
+from ctlib.metrics.discrimination import auroc
 from ctlib.metrics.stats.bootstrap import Exams
 from ctlib.metrics.stats.crossed_ci import Estimate, Interval
 

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ctlib.metrics import Metric, auroc, study_scores
+from ctlib.metrics.discrimination import auroc
+from ctlib.metrics.exam_scores import study_scores
 from ctlib.metrics.stats.bootstrap import Draws, Exams
 from ctlib.metrics.stats.crossed_ci import Array
 from ctlib.metrics.stats.intervals import Bootstrap
+from ctlib.metrics.values import Metric
 
 KEY = ["backbone", "init", "fraction", "seed"]
 """What names a run of a task; with a column `fold` in table `runs`, the runs of all folds."""
-PLAIN = Bootstrap()
+PLAIN: Bootstrap = Bootstrap()
 """Intervals as they are made where nothing else is asked for."""
 Arm = tuple[str, str]
 """A network and an init."""

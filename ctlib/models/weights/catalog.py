@@ -43,7 +43,7 @@ from typing import Any
 import torch
 import yaml
 
-from ctlib.core.workspace import Workspace, resolve, shown
+from ctlib.core import Workspace, resolve, shown
 from ctlib.models.registry import file_name
 from ctlib.models.weights.inflate import over_channels, over_depth
 from ctlib.models.weights.packages import carried

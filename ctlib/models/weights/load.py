@@ -40,7 +40,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ctlib.core.workspace import Workspace, shown
+from ctlib.core import Workspace, shown
 from ctlib.models.network import Network
 from ctlib.models.registry import Size, build
 from ctlib.models.weights import catalog, forward_check, ledger
@@ -80,7 +80,7 @@ def _draw(backbone_key: str, size: Size, init: Init, seed: int, n_outputs: int) 
     return network
 
 
-def network(
+def build_network(
     backbone_key: str, size: Size, init: Init, seed: int, n_outputs: int = 1
 ) -> tuple[Network, pd.DataFrame]:
     """A network ready to be trained, and the ledger of its tensors.
@@ -214,7 +214,7 @@ def loaded_ledger(
         MissingInput: weights were not made yet.
     """
     ledgers = [
-        network(key, size, find(name, key, workspace, NO_COHORT, channels), seed=0)[1]
+        build_network(key, size, find(name, key, workspace, NO_COHORT, channels), seed=0)[1]
         for name in init_names
         for key in backbones
     ]
@@ -244,6 +244,6 @@ def forward_checks(
     rows = []
     for base, key in product(dict.fromkeys(split(name)[1] for name in init_names), backbones):
         init = find(base, key, workspace, NO_COHORT, channels)
-        found = forward_difference(network(key, size, init, seed=0)[0], init)
+        found = forward_difference(build_network(key, size, init, seed=0)[0], init)
         rows.append((key, base, len(init.features), found, forward_check.TOLERANCE))
     return pd.DataFrame(rows, columns=["backbone", "init", "n_features", "difference", "tolerance"])

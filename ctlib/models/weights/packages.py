@@ -7,7 +7,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from ctlib.core.workspace import replacing, shown
+from ctlib.core import replacing, shown
 from ctlib.models.weights.read import InitError, Weights
 
 

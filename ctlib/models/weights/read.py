@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ctlib.core.workspace import shown
+from ctlib.core import shown
 
 COUNTER = "num_batches_tracked"
 """Batches that a batch norm has seen; read by torch only where a norm has no momentum (none here)."""

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from ctlib.core.workspace import Workspace, read_json, replacing, shown, write_json
+from ctlib.core import Workspace, read_json, replacing, shown, write_json
 from ctlib.models.network import Network
 from ctlib.models.registry import file_name
 from ctlib.models.weights import catalog, forward_check, ledger

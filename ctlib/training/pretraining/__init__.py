@@ -19,13 +19,9 @@ from typing import Any
 
 import torch
 
-from ctlib.core.fields import picked
-from ctlib.core.workspace import Workspace, read_json
-from ctlib.datasets.samplers import BalancedSampler
-from ctlib.models.network import Network
-from ctlib.models.registry import code_of, file_name, spec
-from ctlib.models.weights.load import Init, find, network, save_weights
-from ctlib.models.weights.record import NO_COHORT
+from ctlib.core import Workspace, picked, read_json
+from ctlib.datasets import BalancedSampler
+from ctlib.models import NO_COHORT, Init, Network, build_network, code_of, file_name, find, save_weights, spec
 from ctlib.training.device import choose
 from ctlib.training.loop import fit
 from ctlib.training.optimizer import FitSettings
@@ -135,7 +131,7 @@ def _fit(
     loader_workers: int,
 ) -> tuple[Network, dict[str, Any]]:
     """The trained network, and what is known of its training."""
-    model, _ = network(todo.backbone, settings.size, start, settings.seed, task.n_outputs)
+    model, _ = build_network(todo.backbone, settings.size, start, settings.seed, task.n_outputs)
     views = 2 if task.paired else 1
     if task.paired:
         generator = torch.Generator().manual_seed(settings.seed)

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ctlib.core.fields import picked
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.clips import ClipDataset, ClipSettings, intensity
-from ctlib.datasets.cohort import TASKS, Task, tasks_of
-from ctlib.datasets.store import Store
-from ctlib.models.weights.init_names import PLACEBO, Origin
+from ctlib.core import Workspace, picked
+from ctlib.datasets import TASKS, ClipDataset, ClipSettings, Store, Task, intensity, tasks_of
+from ctlib.models import PLACEBO, Origin
 from ctlib.training import run
 from ctlib.training.loop import FitError
 from ctlib.training.negative_controls import with_permuted_labels

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ctlib.core.fields import picked
-from ctlib.core.workspace import Workspace
-from ctlib.models.weights.init_names import KNOWN, PART, SECOND, Origin, origin
+from ctlib.core import Workspace, picked
+from ctlib.models import KNOWN, PART, SECOND, Origin, origin
 from ctlib.training import run
 from ctlib.training.exceptions import exceptions_of, own_settings
 from ctlib.training.pretraining.ct import CtSource, of_cohort, task_of

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctlib.models.weights.record import MeanStd
+from ctlib.models import MeanStd
 from ctlib.training.loaders import Clips
 from ctlib.training.loop import Metric
 from ctlib.training.pretraining.vicreg import EMBEDDING, Views, found_again

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ctlib.datasets.samplers import Draw
+from ctlib.datasets import Draw
 from ctlib.training.loaders import Clips, EpochSampler
 
 EMBEDDING = 256

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core.fields import picked
-from ctlib.core.parallel import Map, in_order
-from ctlib.core.workspace import Workspace, resolve
-from ctlib.datasets.video import (
+from ctlib.core import Map, Workspace, in_order, picked, resolve
+from ctlib.datasets import (
     FrameSettings,
     VideoClips,
     VideoError,
@@ -22,8 +20,7 @@ from ctlib.datasets.video import (
     prepare_videos,
     stored_px,
 )
-from ctlib.models.weights.init_names import PLACEBO, Origin
-from ctlib.models.weights.record import MeanStd
+from ctlib.models import PLACEBO, MeanStd, Origin
 from ctlib.training.pretraining.task import PretrainTask, unlabelled
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ctlib.core.text import counted
+from ctlib.core import counted
 from ctlib.visualization.figures.style import DISEASE, FAINT, INK, NO_DISEASE, WIDTH, styled
 
 GEOMETRY = {

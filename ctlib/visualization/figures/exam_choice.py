@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core.text import counted
-from ctlib.datasets.cohort import Cohort, Task
-from ctlib.io.volume import Volume
+from ctlib.core import counted
+from ctlib.datasets import Cohort, Task
+from ctlib.io import Volume
 from ctlib.visualization.figures.cohorts import CohortTables
 from ctlib.visualization.figures.scroller import ClipScores, ScrollerExam, exam_of
 from ctlib.visualization.figures.slices import in_turn

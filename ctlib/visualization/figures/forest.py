@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ctlib.metrics.stats import MEAN_OF
+from ctlib.metrics import MEAN_OF
 from ctlib.visualization.figures.style import (
     FAINT,
     INK,

@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ctlib.core import hu
-from ctlib.io.volume import Volume
+from ctlib.io import Volume
 from ctlib.visualization.figures.slices import GREYS, outline
 from ctlib.visualization.figures.style import FAINT, INK, WIDTH, styled
 

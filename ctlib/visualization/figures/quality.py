@@ -11,12 +11,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ctlib.core.hu import HU_MIN
-from ctlib.datasets.quality import extremes, rescale_faults
-from ctlib.datasets.quality.hu_scale import AIR_HU, BODY_HU, FOAM_HU
-from ctlib.datasets.quality.metadata_baseline import SAME, TOGETHER
-from ctlib.datasets.quality.overview import ABSENT
-from ctlib.datasets.store import Store
+from ctlib.core import HU_MIN
+from ctlib.datasets import ABSENT, AIR_HU, BODY_HU, FOAM_HU, SAME, TOGETHER, Store, extremes, rescale_faults
 from ctlib.visualization.figures.cohorts import CohortTables
 from ctlib.visualization.figures.slices import Picture, slices_of, stored
 from ctlib.visualization.figures.style import FAINT, INK, WARNING, WIDTH, panels, styled

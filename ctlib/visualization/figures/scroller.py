@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ctlib.core import hu
-from ctlib.io.volume import Volume
+from ctlib.io import Volume
 from ctlib.visualization.figures import slice_atlas
 from ctlib.visualization.figures.slices import points_of
 from ctlib.visualization.figures.style import DISEASE, READERS, init_looks

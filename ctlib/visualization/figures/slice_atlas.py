@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ctlib.core.hu import HU_MIN, HU_WINDOWS
+from ctlib.core import HU_MIN, HU_WINDOWS
 
 CENTRE_HU, SOFTNESS_HU = 40.0, 200.0
 """Where the code is finest, and how far from there a step has grown by the square root of 2."""

@@ -21,9 +21,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ctlib.core import hu
-from ctlib.datasets.contours import points_of
-from ctlib.datasets.store import Store
-from ctlib.io.volume import Volume
+from ctlib.datasets import Store, points_of
+from ctlib.io import Volume
 from ctlib.visualization.figures.cohorts import CohortTables
 from ctlib.visualization.figures.style import DISEASE, FAINT, INK, READERS, WIDTH, styled
 

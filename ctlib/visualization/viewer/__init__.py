@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.datasets.cohort import Cohort
-from ctlib.io.volume import Volume
+from ctlib.datasets import Cohort
+from ctlib.io import Volume
 from ctlib.visualization.viewer.browser import Browser, browse
 from ctlib.visualization.viewer.exams import Exams, acquired, disagreement, exam_scores, exams_of
 from ctlib.visualization.viewer.frontend import VIEWERS, is_watched

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core.workspace import resolve, shown, write_text
+from ctlib.core import resolve, shown, write_text
 from ctlib.visualization import figures
 from ctlib.visualization.viewer.frontend import is_watched
 from ctlib.visualization.viewer.scene import Scene

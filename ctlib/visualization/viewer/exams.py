@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace
-from ctlib.datasets.cohort import Cohort, load_tables, task
-from ctlib.datasets.store import Store
+from ctlib.core import Workspace, tables
+from ctlib.datasets import Cohort, Store, load_tables, task
 from ctlib.visualization.figures.cohorts import CohortTables
 from ctlib.visualization.figures.slices import stored
 from ctlib.visualization.viewer.scene import Run, Scene

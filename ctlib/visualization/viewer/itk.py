@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ctlib.core.hu import named
+from ctlib.core import named
 from ctlib.visualization.viewer.bands import ASSETS
 from ctlib.visualization.viewer.layers import contours, nifti
 from ctlib.visualization.viewer.scene import Scene

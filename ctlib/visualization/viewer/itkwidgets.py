@@ -7,7 +7,7 @@ import socket
 from types import ModuleType
 from typing import Any
 
-from ctlib.core.hu import named
+from ctlib.core import named
 from ctlib.visualization.viewer.layers import contours
 from ctlib.visualization.viewer.scene import Scene
 

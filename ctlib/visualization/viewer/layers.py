@@ -10,7 +10,7 @@ import pandas as pd
 from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
-from ctlib.io.volume import Volume
+from ctlib.io import Volume
 from ctlib.visualization.figures.slices import points_of
 from ctlib.visualization.figures.style import READERS
 

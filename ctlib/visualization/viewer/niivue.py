@@ -9,8 +9,8 @@ import ipyniivue
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core.hu import HuWindow
-from ctlib.io.volume import Volume
+from ctlib.core import HuWindow
+from ctlib.io import Volume
 from ctlib.visualization.figures.style import READERS
 from ctlib.visualization.viewer.layers import OVERLAP, drawable, matrix, nifti, part, resized
 from ctlib.visualization.viewer.niivue_patches import changed

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core.hu import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow, named
+from ctlib.core import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow, named
 from ctlib.visualization.figures.style import READERS
 from ctlib.visualization.viewer.bands import Strip
 from ctlib.visualization.viewer.layers import OVERLAP, SEVERAL, contours, heat, matrix

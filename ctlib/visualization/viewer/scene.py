@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.core import hu
-from ctlib.io.volume import Volume
+from ctlib.io import Volume
 from ctlib.visualization.figures.planes import Band, Part
 from ctlib.visualization.figures.slices import points_of
 from ctlib.visualization.figures.style import DISEASE

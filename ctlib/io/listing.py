@@ -18,8 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core.parallel import Map, in_order
-from ctlib.core.pseudonyms import Identity
+from ctlib.core import Identity, Map, in_order
 from ctlib.io import nifti
 from ctlib.io.dicom_header import read_header
 from ctlib.io.dicom_slice import Slice

@@ -1,0 +1,3 @@
+from . import findings as findings
+from . import predict as predict
+from . import preregistration as preregistration

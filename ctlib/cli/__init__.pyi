@@ -1,0 +1,2 @@
+from . import notebooks as notebooks
+from .__main__ import main as main

@@ -1,0 +1,14 @@
+from . import estimate as estimate
+from . import estimate_text as estimate_text
+from . import execute as execute
+from . import maintenance as maintenance
+from .engine import Engine as Engine
+from .engine.clusters import Cluster as Cluster
+from .engine.worker import serve_worker as serve_worker
+from .engine.worker import worker_options as worker_options
+from .estimate.profile import expected as expected
+from .estimate.profile import plan_of as plan_of
+from .estimate.profile import plan_of_profile as plan_of_profile
+from .estimate.step_timing import GPU_MULTIPLY_ADDS as GPU_MULTIPLY_ADDS
+from .estimate.step_timing import CalibrationError as CalibrationError
+from .pretrain import pretrain_all as pretrain_all

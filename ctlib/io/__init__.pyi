@@ -1,0 +1,12 @@
+from . import listing as listing
+from .errors import quoted as quoted
+from .geometry import upright_points as upright_points
+from .nifti import ENDINGS as ENDINGS
+from .nifti import is_nifti as is_nifti
+from .volume import OpenSeries as OpenSeries
+from .volume import SeriesError as SeriesError
+from .volume import Volume as Volume
+from .volume import open_series as open_series
+from .volume import read_series as read_series
+from .volume import scan as scan
+from .volume import upright as upright
