@@ -100,7 +100,7 @@ def test_the_head_asks_and_dates_and_the_foot_says_how_the_page_was_made(page):
     """What was found comes before hashes and machines: the first screen is for the answer."""
     head, foot = (
         text_of(page[: page.index("</header>")]),
-        text_of("<body" + page.split('<section class="made"')[1]),
+        text_of("<body" + page.split('id="made"')[1]),
     )
     for part in ("Look at it", "Is it *there*?", "Profile demo", "23 November 2026, 20:00 UTC"):
         assert part in head, part
@@ -127,7 +127,7 @@ def test_a_line_a_run_is_one_box_not_one_each(tmp_path):
 
 def test_code_is_folded_and_set_up_is_told_once(page):
     assert page.count('<details class="code">') == 4 and '<details class="code" open' not in page
-    body = page[page.index("<main ") : page.index('<section class="made"')]
+    body = page[page.index("<main ") : page.index('id="made"')]
     assert "setup_of_this" in page and "setup_of_this" not in body and "rate = 0.25" not in body
 
 
