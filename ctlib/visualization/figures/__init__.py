@@ -11,6 +11,7 @@ from ctlib.visualization.figures.forest import beside_chance, contrast_forest, e
 from ctlib.visualization.figures.gradcam import cam_scores, cam_slices
 from ctlib.visualization.figures.html import say, show, table
 from ctlib.visualization.figures.injected_effects import injected
+from ctlib.visualization.figures.published import published_cells, published_forest
 from ctlib.visualization.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.visualization.figures.questions import auroc_by_cost, calibration, effect_by_fraction, speed
 from ctlib.visualization.figures.scores import auroc_by_fraction, clip_scores
@@ -58,6 +59,8 @@ __all__ = [
     "montage",
     "n_patients",
     "pretraining_curves",
+    "published_cells",
+    "published_forest",
     "sample",
     "sample_exams",
     "samples",
