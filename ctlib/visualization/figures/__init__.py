@@ -9,7 +9,7 @@ from ctlib.visualization.figures.cohorts import geometry, hu_histogram, label_ba
 from ctlib.visualization.figures.exam_choice import disagreed_exams, sample_exams, samples
 from ctlib.visualization.figures.forest import beside_chance, contrast_forest, effect_forest
 from ctlib.visualization.figures.gradcam import cam_scores, cam_slices
-from ctlib.visualization.figures.html import say, show, table
+from ctlib.visualization.figures.html import png, say, show, svg, table
 from ctlib.visualization.figures.injected_effects import injected
 from ctlib.visualization.figures.published import published_cells, published_forest
 from ctlib.visualization.figures.quality import extreme_exams, hu_peaks, metadata_baseline
@@ -58,6 +58,7 @@ __all__ = [
     "metadata_baseline",
     "montage",
     "n_patients",
+    "png",
     "pretraining_curves",
     "published_cells",
     "published_forest",
@@ -73,6 +74,7 @@ __all__ = [
     "stored",
     "style",
     "subgroup_forest",
+    "svg",
     "table",
     "video_strip",
 ]
