@@ -1,5 +1,5 @@
 from . import listing as listing
-from .errors import quoted as quoted
+from .deidentify import quoted as quoted
 from .geometry import upright_points as upright_points
 from .nifti import ENDINGS as ENDINGS
 from .nifti import is_nifti as is_nifti

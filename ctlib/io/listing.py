@@ -20,8 +20,7 @@ import pandas as pd
 
 from ctlib.core import Identity, Map, in_order
 from ctlib.io import nifti
-from ctlib.io.dicom_header import read_header
-from ctlib.io.dicom_slice import Slice
+from ctlib.io.dicom_header import Slice, read_header
 from ctlib.io.geometry import Grid
 from ctlib.io.series import judge, named
 

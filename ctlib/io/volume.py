@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctlib.io import nifti
-from ctlib.io.dicom_header import NO_DICOM, read_header
+from ctlib.io.deidentify import SeriesError
+from ctlib.io.dicom_header import NO_DICOM, Slice, read_header
 from ctlib.io.dicom_pixels import read_plane
-from ctlib.io.dicom_slice import Slice
-from ctlib.io.errors import SeriesError
 from ctlib.io.geometry import Grid, one, upright
 from ctlib.io.listing import files_under, nifti_uid, scan
 from ctlib.io.series import judge, named

@@ -27,7 +27,7 @@ from ctlib.core.pseudonyms import Identity
 from ctlib.core.workspace import PROJECT
 from ctlib.datasets.prepare import Preparation
 from ctlib.io.dicom_bytes import hushed
-from ctlib.io.dicom_slice import KEYWORDS
+from ctlib.io.dicom_header import KEYWORDS
 from ctlib.io.listing import listed
 from ctlib.visualization import summary_tables
 
