@@ -28,8 +28,6 @@ from ctlib.core import HU_MAX, HU_MIN
 from ctlib.io.deidentify import SeriesError
 from ctlib.io.geometry import AXIS_TOLERANCE, MIN_SLICES
 
-ENDINGS = (".nii", ".nii.gz")
-"""Names of NIfTI files, in any case."""
 DTYPES = {
     **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
     **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
@@ -84,14 +82,10 @@ class NiftiHeader:
     slope: float = 1.0
     intercept: float = 0.0
 
-
-def is_nifti(path: str | Path) -> bool:
-    """Whether the name is that of a NIfTI file; nothing is opened.
-
-    >>> is_nifti("chest.NII.gz"), is_nifti("chest.nii"), is_nifti("chest.hdr"), is_nifti("nii")
-    (True, True, False, False)
-    """
-    return Path(path).name.lower().endswith(ENDINGS)
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
 
 
 def _open(path: Path) -> IO[bytes]:
