@@ -523,7 +523,7 @@ FILES = (
     ),
     Fault(
         "a value of another type accepted",
-        "ctlib/core/declarations.py",
+        "ctlib/core/parameters.py",
         "case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:",
         "case ast.Name(id=name) if name in _SIMPLE:",
         "the text 'False' is true",

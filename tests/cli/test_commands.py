@@ -12,7 +12,7 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import __main__ as cli
-from ctlib.core import console, parameters, progress
+from ctlib.core import parameters, progress
 from ctlib.core.pseudonyms import DEFAULT_KEY, Identity
 from ctlib.core.workspace import PROJECT, Workspace, write_json, write_text
 
@@ -225,11 +225,11 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_the_bar_tells_notebook_run_and_time_left(tmp_path, stream, monkeypatch):
-    monkeypatch.setattr(console, "POLL_S", 0.05)
+    monkeypatch.setattr(progress, "POLL_S", 0.05)
     path = tmp_path / "progress.json"
     state = progress.State("finetuning runs", 3, 9, time.time() - 300)
     write_json(path, {"what": state.what, "done": 3, "total": 9, "started_s": state.started_s, "note": ""})
-    with console.Bar(4, stream, every_s=0.05).notebook("03_finetune_grid", 3, path) as on_section:
+    with progress.Bar(4, stream, every_s=0.05).notebook("03_finetune_grid", 3, path) as on_section:
         on_section("The runs")
         time.sleep(0.4)
         path.unlink()
