@@ -36,11 +36,11 @@ from ctlib.core import (
     Places,
     Workspace,
     conform,
+    display_path,
     load,
     nearest,
     read_json,
     read_yaml,
-    shown,
     write_json,
 )
 from ctlib.datasets import GENERATORS
@@ -191,7 +191,7 @@ def read(profile: str, places: Places = HOME) -> Prespecified | None:
     path = path_of(profile, places)
     if not path.is_file():
         return None
-    given, where = read_yaml(path), shown(path)
+    given, where = read_yaml(path), display_path(path)
     asked = given.pop("questions", None)
     values, problems = _conformed(given, Prespecified, where, skipped=("questions",))
     if not isinstance(asked, list) or not all(isinstance(entry, dict) for entry in asked):
@@ -257,7 +257,7 @@ def require(profile: str, places: Places = HOME) -> None:
         ParameterError: a question or the plan names a network, init, task or fraction that the grid has no
             run of, or a fixed parameter that is unknown or has another value; a line a problem.
     """
-    plan, where = read(profile, places), shown(path_of(profile, places))
+    plan, where = read(profile, places), display_path(path_of(profile, places))
     if plan is None or not (plan.questions or plan.fixed):
         return
     values = load(profile, (), places)
@@ -311,7 +311,7 @@ def facts(profile: str, places: Places = HOME) -> str:
     Raises:
         ParameterError: see `read`.
     """
-    plan, where = read(profile, places), shown(path_of(profile, places))
+    plan, where = read(profile, places), display_path(path_of(profile, places))
     return f"{plan.hash} ({where})" if plan else f"none: {where} does not exist"
 
 

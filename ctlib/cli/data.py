@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctlib.core import DEFAULT_KEY, PROJECT, Identity, IdentityError, Places, parameters, shown
+from ctlib.core import DEFAULT_KEY, PROJECT, Identity, IdentityError, Places, display_path, parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     same key; with --paths the place stands beside each, so this finds a series of a report again.
     """
     if not root.is_dir():
-        raise Refused(f"{shown(root)} is no folder.")
+        raise Refused(f"{display_path(root)} is no folder.")
     from ctlib.io import listing as tree
 
     series, problems = tree.listed(root, identity_at(id_key), paths)

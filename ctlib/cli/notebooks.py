@@ -21,7 +21,17 @@ from typing import IO, Any
 
 from ctlib.analysis import preregistration
 from ctlib.cli import staleness
-from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, check, declared, progress, shown
+from ctlib.core import (
+    HOME,
+    PROJECT,
+    ParameterError,
+    Places,
+    Workspace,
+    check,
+    declared,
+    display_path,
+    progress,
+)
 
 HEADER_TYPE = "application/vnd.ctlib.header+json"
 """MIME type under which the header cell leaves what it shows for the report."""
@@ -233,7 +243,7 @@ def execute(
         except PapermillExecutionError as error:
             raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
         except DeadKernelError as error:
-            reason = f"the kernel died, most likely for lack of memory; see {shown(Path(log.name))}"
+            reason = f"the kernel died, most likely for lack of memory; see {display_path(Path(log.name))}"
             _note(output, current[0], "DeadKernelError", reason)
             raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
         except (KeyboardInterrupt, SystemExit):

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from ctlib.core.workspace import HOME, PLAN, Places, shown
+from ctlib.core.workspace import HOME, PLAN, Places, display_path
 
 
 class ParameterError(ValueError):
@@ -56,7 +56,7 @@ def declared(path: Path) -> dict[str, Parameter]:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
-        raise ParameterError([f"{shown(path)} is no readable notebook: {error}."]) from error
+        raise ParameterError([f"{display_path(path)} is no readable notebook: {error}."]) from error
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
     found = [_parameter(node, source, path) for node in ast.parse(source).body]
@@ -142,9 +142,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
-        raise ParameterError([f"{shown(path)} is no YAML: {' '.join(str(error).split())}."]) from error
+        raise ParameterError([f"{display_path(path)} is no YAML: {' '.join(str(error).split())}."]) from error
     if not isinstance(values or {}, dict):
-        raise ParameterError([f"{shown(path)} holds no 'name: value' lines."])
+        raise ParameterError([f"{display_path(path)} holds no 'name: value' lines."])
     return values or {}
 
 
@@ -259,12 +259,14 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
     if not folder.is_dir():
         profiles = sorted({path.parent.name for path in places.params.glob("*/*.yaml")})
         near = nearest(profile, profiles)
-        raise ParameterError([f"{shown(places.params)} has no profile {profile!r}{near}, of {profiles}."])
+        raise ParameterError(
+            [f"{display_path(places.params)} has no profile {profile!r}{near}, of {profiles}."]
+        )
     names = [name for name in places.names if (folder / f"{name}.yaml").is_file()]
     known = {name: declared(places.notebooks / f"{name}.ipynb") for name in places.names}
     given = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     problems = [
-        f"{shown(path)} belongs to no notebook{nearest(path.stem, places.names)}."
+        f"{display_path(path)} belongs to no notebook{nearest(path.stem, places.names)}."
         for path in sorted(folder.glob("*.y*ml"))
         if path.name not in {PLAN, *(f"{name}.yaml" for name in names)}
     ]
@@ -278,7 +280,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
     problems += _differing(values, given, profile)
     sources = {
         name: dict.fromkeys(values[name], DEFAULT)
-        | dict.fromkeys(given[name], shown(folder / f"{name}.yaml"))
+        | dict.fromkeys(given[name], display_path(folder / f"{name}.yaml"))
         for name in names
     }
     for text in overrides:

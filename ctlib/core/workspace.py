@@ -71,10 +71,10 @@ def resolve(path: str | Path) -> Path:
     return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as people read it: relative to the project where it lies inside.
 
-    >>> shown(PROJECT / "work" / "demo")
+    >>> display_path(PROJECT / "work" / "demo")
     'work/demo'
     """
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
@@ -164,7 +164,7 @@ class Workspace:
         """
         if not path.exists():
             raise MissingInput(
-                f"{shown(path)} is missing; notebook {writer} writes it: run "
+                f"{display_path(path)} is missing; notebook {writer} writes it: run "
                 f"`python -m ctlib run {self.root.name} --only {writer[:2]}` first."
             )
         return path

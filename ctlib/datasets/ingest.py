@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core import Identity, Map, Workspace, resolve, shown, tables
+from ctlib.core import Identity, Map, Workspace, display_path, resolve, tables
 from ctlib.datasets import folder, lidc, rspect
 from ctlib.datasets.cohort import FOLDER, Cohort, store_series
 from ctlib.datasets.store import Store
@@ -145,7 +145,7 @@ def check_disk(store: Store, n_slices: int) -> None:
     needed, free = store.estimate_bytes(n_slices), shutil.disk_usage(place).free
     if n_slices and needed + SPARE_BYTES > free:
         raise IngestError(
-            f"{shown(store.folder)} needs {needed / 1e9:.1f} GB for {n_slices:,} slices and "
+            f"{display_path(store.folder)} needs {needed / 1e9:.1f} GB for {n_slices:,} slices and "
             f"{SPARE_BYTES / 1e9:.0f} GB to spare, {free / 1e9:.1f} GB are free: name another work_dir, or "
             f"store_codec 'blosc2'."
         )

@@ -33,9 +33,9 @@ from ctlib.core import (
     ClaimLost,
     Workspace,
     claimed,
+    display_path,
     picked,
     read_json,
-    shown,
     tables,
     write_json,
     write_text,
@@ -194,7 +194,9 @@ def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
     """
     record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
     if not record_path.is_file():
-        raise FileNotFoundError(f"{shown(record_path)} is missing: run {run.run_id} has no weights any more.")
+        raise FileNotFoundError(
+            f"{display_path(record_path)} is missing: run {run.run_id} has no weights any more."
+        )
     record = read_json(record_path)
     mean, std = tuple(record["mean"]), tuple(record["std"])
     init = Init("random", DRAWN, "none needed", mean, std, record["channels"])
