@@ -20,7 +20,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, load, resolve, tables, write_text
+from ctlib.core import (
+    HOME,
+    PROJECT,
+    ParameterError,
+    Places,
+    Workspace,
+    load,
+    project_path,
+    tables,
+    write_text,
+)
 
 KEY = "ctlib"
 """Of the note in a copy's metadata."""
@@ -98,7 +108,7 @@ def _state(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places
         *(places.notebooks / f"{n}.ipynb" for n in values),
     ):
         whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    named = {resolve(text) for text in _texts(values) if text}
+    named = {project_path(text) for text in _texts(values) if text}
     for root in sorted(path for path in named if path.exists()):
         for file in sorted(_files(root)):
             if file.name != ".finished":

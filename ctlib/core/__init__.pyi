@@ -39,8 +39,8 @@ from .workspace import MissingInput as MissingInput
 from .workspace import Places as Places
 from .workspace import Workspace as Workspace
 from .workspace import display_path as display_path
+from .workspace import project_path as project_path
 from .workspace import read_json as read_json
 from .workspace import replacing as replacing
-from .workspace import resolve as resolve
 from .workspace import write_json as write_json
 from .workspace import write_text as write_text

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from tempfile import NamedTemporaryFile
 
-from ctlib.core.workspace import display_path, resolve
+from ctlib.core.workspace import display_path, project_path
 
 DEFAULT_KEY = "~/.config/ctlib/key"
 """Where the key of a user's own data lies, unless a parameter says otherwise."""
@@ -63,7 +63,7 @@ class Identity:
         """
         if id_key == PUBLIC:
             return cls(PUBLIC.encode())
-        path = resolve(id_key)
+        path = project_path(id_key)
         if path.is_relative_to(work.resolve()) or path.resolve().is_relative_to(work.resolve()):
             raise IdentityError(
                 f"id_key {id_key} lies inside {display_path(work)}; keep the key out of the work folder."

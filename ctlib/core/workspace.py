@@ -62,10 +62,10 @@ class MissingInput(FileNotFoundError):
     """A notebook's input is missing: the sentence names it and the notebook that writes it."""
 
 
-def resolve(path: str | Path) -> Path:
+def project_path(path: str | Path) -> Path:
     """An absolute path; a relative one is taken from the project's folder.
 
-    >>> resolve("work/demo") == PROJECT / "work" / "demo"
+    >>> project_path("work/demo") == PROJECT / "work" / "demo"
     True
     """
     return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
@@ -122,7 +122,7 @@ class Workspace:
     @classmethod
     def at(cls, work_dir: str | Path) -> Workspace:
         """The workspace of a parameter `work_dir`."""
-        return cls(resolve(work_dir))
+        return cls(project_path(work_dir))
 
     def table(self, name: str, cohort: str = "") -> Path:
         """`tables/<name>.parquet`, or `tables/<cohort>/<name>.parquet`."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from ctlib.core import display_path, left, resolve
+from ctlib.core import display_path, left, project_path
 from ctlib.datasets.download.meter import GB, MB, size
 
 ASSUMED_MB_S = 20.0
@@ -120,7 +120,7 @@ def target(dataset: str, to: Path | None = None) -> Path:
         FetchRefused: it is a file; or the top of a disk, which leaves no place beside it from where
             a series could be renamed into it.
     """
-    folder = resolve(to or f"data/{dataset}").resolve()
+    folder = project_path(to or f"data/{dataset}").resolve()
     if folder.exists() and not folder.is_dir():
         raise FetchRefused(f"{display_path(folder)} is a file: name a folder with --to.")
     if folder.is_mount():

@@ -43,7 +43,7 @@ from typing import Any
 import torch
 import yaml
 
-from ctlib.core import Workspace, display_path, resolve
+from ctlib.core import Workspace, display_path, project_path
 from ctlib.models.registry import file_name
 from ctlib.models.weights.inflate import over_channels, over_depth
 from ctlib.models.weights.packages import carried
@@ -72,7 +72,7 @@ FOLDER_VARIABLE = "CTLIB_WEIGHTS"
 def folder(workspace: Workspace) -> Path:
     """Where the files lie: the folder of CTLIB_WEIGHTS, or `weights/public` of the workspace."""
     given = os.environ.get(FOLDER_VARIABLE)
-    return resolve(given) if given else workspace.root / "weights" / "public"
+    return project_path(given) if given else workspace.root / "weights" / "public"
 
 
 def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, Path, str] | None:

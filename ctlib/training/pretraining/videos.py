@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core import Map, Workspace, in_order, picked, resolve
+from ctlib.core import Map, Workspace, in_order, picked, project_path
 from ctlib.datasets import (
     FrameSettings,
     VideoClips,
@@ -51,7 +51,7 @@ class VideoSource:
         """The source that the parameters of `02_pretrain` name; None where `videos_root` is empty."""
         if not values["videos_root"]:
             return None
-        files = picked(VideoFiles, values, "videos_") | {"root": resolve(values["videos_root"])}
+        files = picked(VideoFiles, values, "videos_") | {"root": project_path(values["videos_root"])}
         about = {"source": values["videos_source"], "licence": values["videos_licence"]}
         return cls(VideoFiles(**files), **about, **picked(cls, values, "video_"))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import display_path, resolve, write_text
+from ctlib.core import display_path, project_path, write_text
 from ctlib.visualization import figures
 from ctlib.visualization.viewer.frontend import is_watched
 from ctlib.visualization.viewer.scene import Scene
@@ -37,7 +37,7 @@ class Notes:
     """
 
     def __init__(self, path: str | Path, key: str) -> None:
-        self.path, self.key = resolve(path), key
+        self.path, self.key = project_path(path), key
         self._table()
 
     def _table(self) -> pd.DataFrame:
