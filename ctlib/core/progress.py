@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from ctlib.core.text import left
+from ctlib.core.text import time_left
 from ctlib.core.workspace import write_text
 
 VARIABLE = "CTLIB_PROGRESS"
@@ -85,7 +85,7 @@ def _line(name: str, position: int, total: int, section: str, state: State | Non
     head = f"[{position} of {total}] {name}"
     if state is None or state.done >= state.total:
         return f"{head}: {section}" if section else head
-    rest = left(state.left_s(time.time()))
+    rest = time_left(state.left_s(time.time()))
     return f"{head}: {state.what}, {state.done} of {state.total}" + (f", {rest}" if rest else "")
 
 

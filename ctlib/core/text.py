@@ -12,10 +12,10 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def left(seconds: float | None) -> str:
+def time_left(seconds: float | None) -> str:
     """Time left, as rough as it is known.
 
-    >>> left(8.0), left(47.0), left(200.0), left(4000.0), left(None)
+    >>> time_left(8.0), left(47.0), left(200.0), left(4000.0), left(None)
     ('less than 10 s left', 'about 50 s left', 'about 3 min left', 'about 1 h 7 min left', '')
     """
     if seconds is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from ctlib.core import display_path, left, project_path
+from ctlib.core import display_path, project_path, time_left
 from ctlib.datasets.download.meter import GB, MB, size
 
 ASSUMED_MB_S = 20.0
@@ -67,7 +67,7 @@ class Job:
         facts = list(self.facts)
         if self.fetch_bytes:
             rate = f"{ASSUMED_MB_S:g} MB/s (assumed; measured and told while it runs)"
-            facts.append(("time", f"{left(seconds).removesuffix(' left')} at {rate}"))
+            facts.append(("time", f"{time_left(seconds).removesuffix(' left')} at {rate}"))
         free = size(free_bytes(self.to))
         facts.append(
             ("to", f"{display_path(self.to)}: needs {size(self.needs_bytes)}, {free} of the disk are free")

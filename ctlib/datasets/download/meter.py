@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ctlib.core import LINE_EVERY_S, left, watched
+from ctlib.core import LINE_EVERY_S, time_left, watched
 
 MB, GB = 10**6, 10**9
 
@@ -40,7 +40,7 @@ def line(done: int, total: int, begun: int, seconds: float) -> str:
     """
     rate = (done - begun) / seconds if seconds > 0 else 0.0
     told = f"{size(done)} of {size(total)}, {rate / MB:.3g} MB/s"
-    return f"{told}, {left((total - done) / rate)}" if rate > 0 and done < total else told
+    return f"{told}, {time_left((total - done) / rate)}" if rate > 0 and done < total else told
 
 
 class Meter:
