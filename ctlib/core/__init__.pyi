@@ -20,9 +20,9 @@ from .parameters import ParameterError as ParameterError
 from .parameters import check as check
 from .parameters import conform as conform
 from .parameters import declared as declared
+from .parameters import field_values as field_values
 from .parameters import load as load
 from .parameters import nearest as nearest
-from .parameters import picked as picked
 from .parameters import read_yaml as read_yaml
 from .progress import LINE_EVERY_S as LINE_EVERY_S
 from .progress import Bar as Bar

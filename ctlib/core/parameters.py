@@ -357,7 +357,7 @@ def check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
                 yield f"{name}.{key}: {error} ({parameter.comment})."
 
 
-def picked(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def field_values(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of a data class's fields.
 
     Args:
@@ -369,7 +369,7 @@ def picked(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str, 
     ... class Cut:
     ...     length: int
     ...     flip: bool = False
-    >>> picked(Cut, {"length": 32, "lr": 0.1}), picked(Cut, {"length": 32, "my_length": 16}, "my_")
+    >>> field_values(Cut, {"length": 32, "lr": 0.1}), picked(Cut, {"length": 32, "my_length": 16}, "my_")
     ({'length': 32}, {'length': 16})
     """
     found = {}
