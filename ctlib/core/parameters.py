@@ -369,7 +369,7 @@ def field_values(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict
     ... class Cut:
     ...     length: int
     ...     flip: bool = False
-    >>> field_values(Cut, {"length": 32, "lr": 0.1}), picked(Cut, {"length": 32, "my_length": 16}, "my_")
+    >>> field_values(Cut, {"length": 32, "lr": 0.1}), field_values(Cut, {"length": 32, "my_length": 16}, "my_")
     ({'length': 32}, {'length': 16})
     """
     found = {}

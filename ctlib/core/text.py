@@ -15,7 +15,7 @@ def counted(n: int, noun: str) -> str:
 def time_left(seconds: float | None) -> str:
     """Time left, as rough as it is known.
 
-    >>> time_left(8.0), left(47.0), left(200.0), left(4000.0), left(None)
+    >>> time_left(8.0), time_left(47.0), time_left(200.0), time_left(4000.0), time_left(None)
     ('less than 10 s left', 'about 50 s left', 'about 3 min left', 'about 1 h 7 min left', '')
     """
     if seconds is None:

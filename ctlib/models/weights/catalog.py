@@ -103,7 +103,8 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     record = own / f"{file_name(backbone)}.yaml"
     if not record.is_file():
         raise InitError(
-            f"init {init_name} has no record for {backbone}: write {display_path(record)} (see ctlib.models.weights.catalog)."
+            f"init {init_name} has no record for {backbone}: write {display_path(record)} "
+            "(see ctlib.models.weights.catalog)."
         )
     return _checked(_record(record), own)
 
