@@ -27,9 +27,9 @@ from ctlib.core import (
     ParameterError,
     Places,
     Workspace,
-    check,
     declared,
     display_path,
+    parameter_problems,
     progress,
 )
 
@@ -60,7 +60,7 @@ def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -
     known = declared(places.notebooks / f"{notebook}.ipynb")
     given = {name: namespace[name] for name in known if name in namespace}
     given |= {name: None for name in _injected(namespace.get("In", [])) if name not in known}
-    problems = list(check(notebook, given, {notebook: known}))
+    problems = list(parameter_problems(notebook, given, {notebook: known}))
     if problems:
         raise ParameterError(problems)
     from IPython.display import display

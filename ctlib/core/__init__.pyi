@@ -17,12 +17,12 @@ from .parallel import in_order as in_order
 from .parallel import pin_threads as pin_threads
 from .parallel import pinned_threads as pinned_threads
 from .parameters import ParameterError as ParameterError
-from .parameters import check as check
 from .parameters import conform as conform
 from .parameters import declared as declared
 from .parameters import field_values as field_values
 from .parameters import load as load
 from .parameters import nearest as nearest
+from .parameters import parameter_problems as parameter_problems
 from .parameters import read_yaml as read_yaml
 from .progress import LINE_EVERY_S as LINE_EVERY_S
 from .progress import Bar as Bar

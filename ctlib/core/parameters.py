@@ -290,7 +290,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
             if override.key in sources[name]:
                 sources[name][override.key] = SET
     for name in names:
-        problems += check(name, values[name], known)
+        problems += parameter_problems(name, values[name], known)
     if problems:
         raise ParameterError(problems)
     return Profile(
@@ -346,7 +346,7 @@ def _apply(
             yield f"{name}.{key} in --set: {error}."
 
 
-def check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
+def parameter_problems(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
     """Problems of one notebook's values: unknown, or of the wrong type."""
     yield from (_unknown(name, key, known) for key in given if key not in known[name])
     for key, parameter in known[name].items():
