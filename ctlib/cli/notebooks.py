@@ -27,7 +27,7 @@ from ctlib.core import (
     ParameterError,
     Places,
     Workspace,
-    declared,
+    declared_parameters,
     display_path,
     parameter_problems,
     progress,
@@ -57,7 +57,7 @@ def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -
     Raises:
         ParameterError: a parameter is unknown, missing or of the wrong type.
     """
-    known = declared(places.notebooks / f"{notebook}.ipynb")
+    known = declared_parameters(places.notebooks / f"{notebook}.ipynb")
     given = {name: namespace[name] for name in known if name in namespace}
     given |= {name: None for name in _injected(namespace.get("In", [])) if name not in known}
     problems = list(parameter_problems(notebook, given, {notebook: known}))

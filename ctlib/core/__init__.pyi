@@ -18,7 +18,7 @@ from .parallel import pin_threads as pin_threads
 from .parallel import pinned_threads as pinned_threads
 from .parameters import ParameterError as ParameterError
 from .parameters import conform as conform
-from .parameters import declared as declared
+from .parameters import declared_parameters as declared_parameters
 from .parameters import field_values as field_values
 from .parameters import load as load
 from .parameters import nearest as nearest

@@ -47,7 +47,7 @@ class Parameter:
     comment: str
 
 
-def declared(path: Path) -> dict[str, Parameter]:
+def declared_parameters(path: Path) -> dict[str, Parameter]:
     """The parameters that a notebook declares in its cell tagged `parameters`.
 
     Raises:
@@ -185,15 +185,15 @@ class _Override:
         try:
             value = ast.literal_eval(self.raw)
         except (ValueError, SyntaxError):
-            if not declared.annotation.startswith("str"):
+            if not declared_parameters.annotation.startswith("str"):
                 raise TypeError(
-                    f"{self.raw!r} is no literal of type {declared.annotation}; write it like "
-                    f"{declared.default!r}"
+                    f"{self.raw!r} is no literal of type {declared_parameters.annotation}; write it like "
+                    f"{declared_parameters.default!r}"
                 ) from None
             value = self.raw
-        if declared.annotation == "str" and not isinstance(value, str):
+        if declared_parameters.annotation == "str" and not isinstance(value, str):
             value = self.raw
-        return conform(value, declared.annotation)
+        return conform(value, declared_parameters.annotation)
 
 
 def _override(text: str, places: Places) -> _Override:
@@ -263,7 +263,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
             [f"{display_path(places.params)} has no profile {profile!r}{near}, of {profiles}."]
         )
     names = [name for name in places.names if (folder / f"{name}.yaml").is_file()]
-    known = {name: declared(places.notebooks / f"{name}.ipynb") for name in places.names}
+    known = {name: declared_parameters(places.notebooks / f"{name}.ipynb") for name in places.names}
     given = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     problems = [
         f"{display_path(path)} belongs to no notebook{nearest(path.stem, places.names)}."

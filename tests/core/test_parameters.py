@@ -8,7 +8,7 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import grid, notebooks
-from ctlib.core.parameters import ParameterError, conform, declared, load, resolved
+from ctlib.core.parameters import ParameterError, conform, declared_parameters, load, resolved
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 
@@ -33,7 +33,7 @@ def problems(places, *overrides):
 
 
 def test_a_parameters_cell_is_read_with_types_and_comments(places):
-    found = declared(places.notebooks / "01_step.ipynb")
+    found = declared_parameters(places.notebooks / "01_step.ipynb")
     assert list(found) == ["profile", "work_dir", "rate", "seeds", "limit"]
     assert (found["seeds"].annotation, found["seeds"].default) == ("list[int]", [0, 1])
     assert found["limit"].comment == "steps; None for no limit"
@@ -43,7 +43,7 @@ def test_a_cell_that_is_no_literal_is_refused(tmp_path):
     path = tmp_path / "n.ipynb"
     path.write_text(json.dumps({"cells": [code("a: int = 1  # x\nb = a + 1  # y", "parameters")]}))
     with pytest.raises(ParameterError, match="'b = a \\+ 1  # y' in the parameters cell is not"):
-        declared(path)
+        declared_parameters(path)
 
 
 def test_the_right_parameters_come_out_as_declared(places):
@@ -152,7 +152,7 @@ def test_the_profiles_of_the_project_fit_its_notebooks(profile):
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_notebook_that_is_run_by_hand_is_the_demo(notebook):
     """Else Run All in JupyterLab computes other runs than `make demo` did."""
-    found = declared(HOME.notebooks / f"{notebook}.ipynb")
+    found = declared_parameters(HOME.notebooks / f"{notebook}.ipynb")
     assert {name: parameter.default for name, parameter in found.items()} == load("demo")[notebook]
 
 
@@ -168,7 +168,9 @@ def test_types_are_not_bent(value, annotation):
 
 
 def given(places, **changes):
-    return {name: p.default for name, p in declared(places.notebooks / "01_step.ipynb").items()} | changes
+    return {
+        name: p.default for name, p in declared_parameters(places.notebooks / "01_step.ipynb").items()
+    } | changes
 
 
 def test_the_header_shows_parameters_versions_commit_and_device(places, capsys):

@@ -256,7 +256,7 @@ def test_a_changed_default_is_seen_in_every_profile(profile):
     "path", sorted((PROJECT / "params").glob("*/0*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}"
 )
 def test_a_profile_gives_nothing_that_is_the_default(path):
-    declared = parameters.declared(PROJECT / "notebooks" / f"{path.stem}.ipynb")
+    declared = parameters.declared_parameters(PROJECT / "notebooks" / f"{path.stem}.ipynb")
     given = yaml.safe_load(path.read_text())
     assert [key for key in given if key != "profile" and given[key] == declared[key].default] == []
 
