@@ -37,7 +37,7 @@ from ctlib.core import (
     Workspace,
     conform,
     display_path,
-    load,
+    load_profile,
     nearest,
     read_json,
     read_yaml,
@@ -260,7 +260,7 @@ def require(profile: str, places: Places = HOME) -> None:
     plan, where = read(profile, places), display_path(path_of(profile, places))
     if plan is None or not (plan.questions or plan.fixed):
         return
-    values = load(profile, (), places)
+    values = load_profile(profile, (), places)
     grid = values.get(GRID, {})
     problems = []
     if plan.questions:

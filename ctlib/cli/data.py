@@ -27,7 +27,7 @@ class Refused(click.ClickException):
 def load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
     """The parameters of a profile, checked."""
     try:
-        return parameters.load(profile, overrides, places)
+        return parameters.load_profile(profile, overrides, places)
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
 

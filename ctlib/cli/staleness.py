@@ -26,7 +26,7 @@ from ctlib.core import (
     ParameterError,
     Places,
     Workspace,
-    load,
+    load_profile,
     project_path,
     tables,
     write_text,
@@ -147,7 +147,7 @@ def reasons(notebook: str, book: Any, profile: str, places: Places = HOME) -> li
     found = list(_notebook_changed(notebook, book, places))
     given = book.metadata.get("papermill", {}).get("parameters", {})
     try:
-        now = load(profile, (), places).get(notebook, {})
+        now = load_profile(profile, (), places).get(notebook, {})
     except ParameterError:
         return [*found, "the parameter files of the profile cannot be read"]
     differing = [name for name, value in now.items() if name in given and given[name] != value]

@@ -225,7 +225,9 @@ class Profile:
     sources: dict[str, dict[str, str]]
 
 
-def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> dict[str, dict[str, Any]]:
+def load_profile(
+    profile: str, overrides: Sequence[str] = (), places: Places = HOME
+) -> dict[str, dict[str, Any]]:
     """The parameters of every notebook of a profile, checked, in the order in which they run.
 
     Args:

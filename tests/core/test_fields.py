@@ -15,7 +15,7 @@ LOOKED_UP = {"data", "weights", "code", "control"}
 
 
 def values_of(notebook):
-    return parameters.load("demo")[notebook]
+    return parameters.load_profile("demo")[notebook]
 
 
 def names(kind):

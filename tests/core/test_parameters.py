@@ -8,7 +8,7 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import grid, notebooks
-from ctlib.core.parameters import ParameterError, conform, declared_parameters, load, resolved
+from ctlib.core.parameters import ParameterError, conform, declared_parameters, load_profile, resolved
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 
@@ -25,7 +25,7 @@ def rewrite(places, notebook, old, new):
 
 def problems(places, *overrides):
     with pytest.raises(ParameterError) as caught:
-        load("small", overrides, places)
+        load_profile("small", overrides, places)
     return caught.value.problems
 
 
@@ -47,7 +47,7 @@ def test_a_cell_that_is_no_literal_is_refused(tmp_path):
 
 
 def test_the_right_parameters_come_out_as_declared(places):
-    values = load("small", ["02.seeds=[5]", "rate=1", "work_dir=elsewhere"], places)
+    values = load_profile("small", ["02.seeds=[5]", "rate=1", "work_dir=elsewhere"], places)
     assert list(values) == ["01_step", "02_step"]
     assert values["01_step"]["seeds"] == [0, 1] and values["02_step"]["seeds"] == [5]
     assert [v["rate"] for v in values.values()] == [1.0, 1.0] and type(values["01_step"]["rate"]) is float
@@ -135,25 +135,25 @@ def test_a_profile_of_another_folder_and_a_file_of_no_notebook_are_refused(place
 
 def test_an_unknown_profile_is_named(places):
     with pytest.raises(ParameterError, match="no profile 'smal'; the nearest name is 'small'"):
-        load("smal", (), places)
+        load_profile("smal", (), places)
 
 
 def test_an_override_of_a_notebook_outside_the_profile_is_refused(places):
     (places.params / "small" / "02_step.yaml").unlink()
-    assert list(load("small", (), places)) == ["01_step"]
+    assert list(load_profile("small", (), places)) == ["01_step"]
     assert "has no parameters for 02_step" in " ".join(problems(places, "02.rate=1"))
 
 
 @pytest.mark.parametrize("profile", sorted(path.name for path in HOME.params.iterdir()))
 def test_the_profiles_of_the_project_fit_its_notebooks(profile):
-    assert set(load(profile)) <= set(NOTEBOOKS)
+    assert set(load_profile(profile)) <= set(NOTEBOOKS)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_notebook_that_is_run_by_hand_is_the_demo(notebook):
     """Else Run All in JupyterLab computes other runs than `make demo` did."""
     found = declared_parameters(HOME.notebooks / f"{notebook}.ipynb")
-    assert {name: parameter.default for name, parameter in found.items()} == load("demo")[notebook]
+    assert {name: parameter.default for name, parameter in found.items()} == load_profile("demo")[notebook]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def ran(tmp_path_factory):
         [markdown("## Die"), code("os = __import__('os')\nos._exit(9)")],
     )
     places = project(tmp_path_factory.mktemp("ran"), *bodies)
-    values, seen, failed = load("small", (), places), {}, {}
+    values, seen, failed = load_profile("small", (), places), {}, {}
     for name in places.names:
         seen[name] = []
         try:

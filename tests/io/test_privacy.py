@@ -101,9 +101,9 @@ def source(tmp_path_factory):
 
 
 def parameters(source, work):
-    from ctlib.core.parameters import load
+    from ctlib.core.parameters import load_profile
 
-    values = load("folder")["01_explore_data"]
+    values = load_profile("folder")["01_explore_data"]
     own = dict(work_dir=str(work), folder_root=str(source["root"]), folder_labels=str(source["csv"]))
     own |= dict(folder_columns=["exam", "ill", "who", "role", ""], id_key=str(source["key"]), workers=0)
     return {**values, **own, "matrix_px": 4, "split_shares": [0.5, 0.25, 0.25], "clip_length": 4}

@@ -89,7 +89,7 @@ def test_overrides_and_profiles_are_those_of_the_parameters():
     for arguments in commands():
         if arguments[:4] == ["python", "-m", "ctlib", "run"] and arguments[4] != "PROFILE":
             overrides = [arguments[i + 1] for i, part in enumerate(arguments) if part == "--set"]
-            parameters.load(arguments[4], overrides)
+            parameters.load_profile(arguments[4], overrides)
 
 
 PARAMETERS = {

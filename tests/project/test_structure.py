@@ -249,7 +249,7 @@ def test_a_changed_default_is_seen_in_every_profile(profile):
 
     After a change that is meant: `python -m ctlib params PROFILE --json` prints what is wanted.
     """
-    assert parameters.load(profile) == json.loads(RESOLVED.read_text())[profile]
+    assert parameters.load_profile(profile) == json.loads(RESOLVED.read_text())[profile]
 
 
 @pytest.mark.parametrize(
