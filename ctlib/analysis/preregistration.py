@@ -38,7 +38,7 @@ from ctlib.core import (
     conform,
     display_path,
     load_profile,
-    nearest,
+    nearest_name,
     read_json,
     read_yaml,
     write_json,
@@ -216,7 +216,9 @@ def _conformed(
     """The fields of a data class as their declared types, and what is wrong with them."""
     fields = dataclasses.fields(kind)
     known = {field.name: str(field.type) for field in fields if field.name not in skipped}
-    problems = [f"{where}: {key} is not known{nearest(key, known)}." for key in given if key not in known]
+    problems = [
+        f"{where}: {key} is not known{nearest_name(key, known)}." for key in given if key not in known
+    ]
     problems += [f"{where}: {key} is missing; give it a {known[key]}." for key in known if key not in given]
     values: dict[str, Any] = {}
     for key, annotation in known.items():
@@ -283,7 +285,7 @@ def _unfixed(text: str, values: Mapping[str, Mapping[str, Any]], where: str) -> 
     name, value = fixed(text)
     held = {notebook: given[name] for notebook, given in values.items() if name in given}
     if not held:
-        return [f"{where}: fixed names {name}, which no notebook has{nearest(name, _names(values))}."]
+        return [f"{where}: fixed names {name}, which no notebook has{nearest_name(name, _names(values))}."]
     return [
         f"{where}: fixed has {text!r}, but {notebook}.{name} is {there!r}; give both the same."
         for notebook, there in held.items()

@@ -114,7 +114,7 @@ def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places)
     for name in only:
         found = places.find(name)
         if found not in names:
-            near = "" if found else parameters.nearest(name, names)
+            near = "" if found else parameters.nearest_name(name, names)
             raise Refused(f"--only {name}: profile {profile!r} has no such notebook{near}; it has {names}.")
         chosen.append(found)
     return [name for name in names if name in chosen] if chosen else names

@@ -100,7 +100,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what to prepare.")
     if unknown := [name for name in only if name not in values["cohorts"]]:
-        near = parameters.nearest(unknown[0], values["cohorts"])
+        near = parameters.nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
     from ctlib.core import Bar
     from ctlib.datasets import prepare as preparing

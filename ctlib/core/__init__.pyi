@@ -21,7 +21,7 @@ from .parameters import conform as conform
 from .parameters import declared_parameters as declared_parameters
 from .parameters import field_values as field_values
 from .parameters import load_profile as load_profile
-from .parameters import nearest as nearest
+from .parameters import nearest_name as nearest_name
 from .parameters import parameter_problems as parameter_problems
 from .parameters import read_yaml as read_yaml
 from .progress import LINE_EVERY_S as LINE_EVERY_S

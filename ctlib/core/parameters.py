@@ -148,7 +148,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values or {}
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str:
+def nearest_name(name: str, candidates: Iterable[str]) -> str:
     """'; the nearest name is ...', or '' without candidates; compares whole names and their parts."""
 
     def likeness(candidate: str) -> float:
@@ -168,7 +168,7 @@ def _unknown(notebook: str, key: str, known: Known) -> str:
     elsewhere = {name: other for other in known if other != notebook for name in known[other]}
     near = difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.75)
     also = f" ({elsewhere[near[0]]} has {near[0]!r})" if near else ""
-    return f"{notebook}.{key} is no parameter of that notebook{nearest(key, known[notebook])}{also}."
+    return f"{notebook}.{key} is no parameter of that notebook{nearest_name(key, known[notebook])}{also}."
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _override(text: str, places: Places) -> _Override:
         raise ParameterError([f"--set {text!r} is not NOTEBOOK.KEY=VALUE, for example 03.seeds='[0]'."])
     notebook = places.find(prefix) if dot else ""
     if notebook is None:
-        near = nearest(prefix, places.names)
+        near = nearest_name(prefix, places.names)
         raise ParameterError([f"--set {text!r}: no notebook is called {prefix!r}{near}."])
     return _Override(text, notebook, key, raw.strip())
 
@@ -260,7 +260,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
     folder = places.params / profile
     if not folder.is_dir():
         profiles = sorted({path.parent.name for path in places.params.glob("*/*.yaml")})
-        near = nearest(profile, profiles)
+        near = nearest_name(profile, profiles)
         raise ParameterError(
             [f"{display_path(places.params)} has no profile {profile!r}{near}, of {profiles}."]
         )
@@ -268,7 +268,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
     known = {name: declared_parameters(places.notebooks / f"{name}.ipynb") for name in places.names}
     given = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     problems = [
-        f"{display_path(path)} belongs to no notebook{nearest(path.stem, places.names)}."
+        f"{display_path(path)} belongs to no notebook{nearest_name(path.stem, places.names)}."
         for path in sorted(folder.glob("*.y*ml"))
         if path.name not in {PLAN, *(f"{name}.yaml" for name in names)}
     ]
@@ -336,7 +336,7 @@ def _apply(
         return
     here = [notebook] if notebook else [name for name in values if key in known[name]]
     if not here:
-        near = nearest(key, sorted({name for each in values for name in known[each]}))
+        near = nearest_name(key, sorted({name for each in values for name in known[each]}))
         yield f"--set {override.text!r}: no notebook has the parameter {key!r}{near}."
     for name in here:
         if key not in known[name]:
