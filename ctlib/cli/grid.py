@@ -46,7 +46,7 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
 def params(places: Places, profile: str, overrides: tuple[str, ...], changed: bool, as_json: bool) -> None:
     """Show every parameter of PROFILE: its value, and whether a file, --set or the notebook gives it."""
     try:
-        found = parameters.resolved(profile, overrides, places)
+        found = parameters.resolve_profile(profile, overrides, places)
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
     kept = {

@@ -238,10 +238,10 @@ def load_profile(
     Raises:
         ParameterError: see `resolved`.
     """
-    return resolved(profile, overrides, places).values
+    return resolve_profile(profile, overrides, places).values
 
 
-def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> Profile:
+def resolve_profile(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> Profile:
     """The parameters of every notebook of a profile, checked, and where each comes from.
 
     A profile's folder holds one YAML file for each notebook that belongs to it. What a file does not give

@@ -8,7 +8,7 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import grid, notebooks
-from ctlib.core.parameters import ParameterError, conform, declared_parameters, load_profile, resolved
+from ctlib.core.parameters import ParameterError, conform, declared_parameters, load_profile, resolve_profile
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 
@@ -88,7 +88,7 @@ def test_what_a_file_does_not_give_is_the_notebooks_default(places):
         "one value in profile 'small'; give it in both files."
     ]
     rewrite(places, "01_step", "rate: 0.25\n", "")
-    found = resolved("small", ["01.seeds=[7]"], places)
+    found = resolve_profile("small", ["01.seeds=[7]"], places)
     assert found.values["02_step"]["rate"] == 0.5 and found.sources["02_step"]["rate"] == "the notebook"
     assert found.values["01_step"]["seeds"] == [7] and found.sources["01_step"]["seeds"] == "--set"
     assert found.sources["02_step"]["seeds"].endswith("params/small/02_step.yaml")
