@@ -198,7 +198,7 @@ def execute(
 
     Args:
         notebook: its name.
-        values: all its parameters (`ctlib.core.parameters.load`).
+        values: all its parameters (`ctlib.core.parameters.load_profile`).
         on_section: called with the heading of the section that begins to run.
         places: where the notebook lies.
 

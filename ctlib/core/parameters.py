@@ -180,20 +180,20 @@ class _Override:
     key: str
     raw: str
 
-    def value(self, declared: Parameter) -> Any:
+    def value(self, parameter: Parameter) -> Any:
         """What was written, as the declared type; text needs no quotes."""
         try:
             value = ast.literal_eval(self.raw)
         except (ValueError, SyntaxError):
-            if not declared_parameters.annotation.startswith("str"):
+            if not parameter.annotation.startswith("str"):
                 raise TypeError(
-                    f"{self.raw!r} is no literal of type {declared_parameters.annotation}; write it like "
-                    f"{declared_parameters.default!r}"
+                    f"{self.raw!r} is no literal of type {parameter.annotation}; write it like "
+                    f"{parameter.default!r}"
                 ) from None
             value = self.raw
-        if declared_parameters.annotation == "str" and not isinstance(value, str):
+        if parameter.annotation == "str" and not isinstance(value, str):
             value = self.raw
-        return conform(value, declared_parameters.annotation)
+        return conform(value, parameter.annotation)
 
 
 def _override(text: str, places: Places) -> _Override:
@@ -231,12 +231,12 @@ def load_profile(
     """The parameters of every notebook of a profile, checked, in the order in which they run.
 
     Args:
-        profile: see `resolved`.
-        overrides: see `resolved`.
-        places: see `resolved`.
+        profile: see `resolve_profile`.
+        overrides: see `resolve_profile`.
+        places: see `resolve_profile`.
 
     Raises:
-        ParameterError: see `resolved`.
+        ParameterError: see `resolve_profile`.
     """
     return resolve_profile(profile, overrides, places).values
 
