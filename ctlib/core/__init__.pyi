@@ -6,7 +6,6 @@ from .hu import HU_MAX as HU_MAX
 from .hu import HU_MIN as HU_MIN
 from .hu import HU_WINDOWS as HU_WINDOWS
 from .hu import HuWindow as HuWindow
-from .hu import named as named
 from .locks import Busy as Busy
 from .locks import Claim as Claim
 from .locks import ClaimLost as ClaimLost
