@@ -69,7 +69,7 @@ VOLUMES = (
     ),
     Fault(
         "left and right exchanged in NIfTI",
-        "ctlib/io/nifti_affine.py",
+        "ctlib/io/nifti.py",
         "np.array([[1], [-1], [-1]])",
         "np.array([[1], [-1], [1]])",
         "the heart lies to the right in the volumes of one format",
@@ -523,7 +523,7 @@ FILES = (
     ),
     Fault(
         "a value of another type accepted",
-        "ctlib/core/declarations.py",
+        "ctlib/core/parameters.py",
         "case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:",
         "case ast.Name(id=name) if name in _SIMPLE:",
         "the text 'False' is true",
@@ -534,7 +534,7 @@ FILES = (
 READERS = (
     Fault(
         "a name in a reason",
-        "ctlib/io/errors.py",
+        "ctlib/io/deidentify.py",
         """return f"a text of {len(value)} character{'s' * (len(value) != 1)}\"""",
         "return repr(value)",
         "free text of a header, which may be somebody's name, stands in a table and a report",

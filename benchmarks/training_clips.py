@@ -54,7 +54,7 @@ OURS = "ours, repeat"
 
 def recipe_clip(h5: Path, start: int, rng: np.random.Generator, order: int) -> NDArray[np.float32]:
     """A clip `[3, D, H, W]` by the recipe; of order 3, cropped first, which is the less work."""
-    window = hu.named(HU_WINDOW)
+    window = hu.HuWindow.named(HU_WINDOW)
     run = recipe.read(h5, start, start + LENGTH)
     unit = (np.clip(run, window.low, window.high) - np.float32(window.low)) / np.float32(window.width)
     top, left = rng.integers(SPARE_PX, size=2, endpoint=True)
@@ -138,7 +138,7 @@ def sides(folder: Path, files: list[Path]) -> tuple[dict[str, Side], ClipDataset
     }
     stored = plain.store.read(uid)
     clips = [
-        hu.to_unit(stored[start : start + LENGTH], hu.named(HU_WINDOW))[None]
+        hu.to_unit(stored[start : start + LENGTH], hu.HuWindow.named(HU_WINDOW))[None]
         for start in range(0, len(plain) * LENGTH, LENGTH)
     ]
     for name, make in (("MONAI", monai_sides), ("TorchIO", torchio_sides)):
@@ -180,7 +180,7 @@ def difference(data: ClipDataset) -> float:
     (a, b, left), (c, d, top) = affine(recipe.MATRIX_PX, CROP_PX, ROTATION_DEG, np.random.default_rng(1))
     y, x = np.mgrid[:CROP_PX, :CROP_PX].astype(np.float64)
     at = [c * x + d * y + top, a * x + b * y + left]
-    unit, air = hu.to_unit(volume, hu.named(HU_WINDOW)).astype(np.float64), data.settings.air
+    unit, air = hu.to_unit(volume, hu.HuWindow.named(HU_WINDOW)).astype(np.float64), data.settings.air
     exact = [map_coordinates(plane, at, order=1, mode="grid-constant", cval=air) for plane in unit]
     return float(abs(clip - np.stack(exact)).max())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 
-from ctlib.core import HOME, ParameterError, Places, shown
+from ctlib.core import HOME, ParameterError, Places, display_path
 
 ATTEMPTS = "attempts.csv"
 """File of a profile with a row for each time that the runs of a plan were made for a report."""
@@ -27,5 +27,7 @@ def attempts(profile: str, places: Places = HOME) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if tuple(rows.fieldnames or ()) != ATTEMPT:
-            raise ParameterError([f"{shown(path)} has columns {rows.fieldnames}; give {', '.join(ATTEMPT)}."])
+            raise ParameterError(
+                [f"{display_path(path)} has columns {rows.fieldnames}; give {', '.join(ATTEMPT)}."]
+            )
         return list(rows)

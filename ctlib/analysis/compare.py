@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ctlib.core import counted, nearest
+from ctlib.core import counted, nearest_name
 from ctlib.metrics import (
     NO_ANSWER,
     Bootstrap,
@@ -131,7 +131,7 @@ def read(path: Path) -> pd.DataFrame:
     for name in ("label", "score"):
         if name not in table:
             raise CompareError(
-                f"{path} lacks the column {name}{nearest(name, list(table))}; give {_columns()}."
+                f"{path} lacks the column {name}{nearest_name(name, list(table))}; give {_columns()}."
             )
     if not {"patient", "study"} & set(table):
         raise CompareError(f"{path} has neither patient nor study; give {_columns()}.")

@@ -36,11 +36,11 @@ from ctlib.core import (
     Places,
     Workspace,
     conform,
-    load,
-    nearest,
+    display_path,
+    load_profile,
+    nearest_name,
     read_json,
     read_yaml,
-    shown,
     write_json,
 )
 from ctlib.datasets import GENERATORS
@@ -191,7 +191,7 @@ def read(profile: str, places: Places = HOME) -> Prespecified | None:
     path = path_of(profile, places)
     if not path.is_file():
         return None
-    given, where = read_yaml(path), shown(path)
+    given, where = read_yaml(path), display_path(path)
     asked = given.pop("questions", None)
     values, problems = _conformed(given, Prespecified, where, skipped=("questions",))
     if not isinstance(asked, list) or not all(isinstance(entry, dict) for entry in asked):
@@ -216,7 +216,9 @@ def _conformed(
     """The fields of a data class as their declared types, and what is wrong with them."""
     fields = dataclasses.fields(kind)
     known = {field.name: str(field.type) for field in fields if field.name not in skipped}
-    problems = [f"{where}: {key} is not known{nearest(key, known)}." for key in given if key not in known]
+    problems = [
+        f"{where}: {key} is not known{nearest_name(key, known)}." for key in given if key not in known
+    ]
     problems += [f"{where}: {key} is missing; give it a {known[key]}." for key in known if key not in given]
     values: dict[str, Any] = {}
     for key, annotation in known.items():
@@ -257,10 +259,10 @@ def require(profile: str, places: Places = HOME) -> None:
         ParameterError: a question or the plan names a network, init, task or fraction that the grid has no
             run of, or a fixed parameter that is unknown or has another value; a line a problem.
     """
-    plan, where = read(profile, places), shown(path_of(profile, places))
+    plan, where = read(profile, places), display_path(path_of(profile, places))
     if plan is None or not (plan.questions or plan.fixed):
         return
-    values = load(profile, (), places)
+    values = load_profile(profile, (), places)
     grid = values.get(GRID, {})
     problems = []
     if plan.questions:
@@ -283,7 +285,7 @@ def _unfixed(text: str, values: Mapping[str, Mapping[str, Any]], where: str) -> 
     name, value = fixed(text)
     held = {notebook: given[name] for notebook, given in values.items() if name in given}
     if not held:
-        return [f"{where}: fixed names {name}, which no notebook has{nearest(name, _names(values))}."]
+        return [f"{where}: fixed names {name}, which no notebook has{nearest_name(name, _names(values))}."]
     return [
         f"{where}: fixed has {text!r}, but {notebook}.{name} is {there!r}; give both the same."
         for notebook, there in held.items()
@@ -311,7 +313,7 @@ def facts(profile: str, places: Places = HOME) -> str:
     Raises:
         ParameterError: see `read`.
     """
-    plan, where = read(profile, places), shown(path_of(profile, places))
+    plan, where = read(profile, places), display_path(path_of(profile, places))
     return f"{plan.hash} ({where})" if plan else f"none: {where} does not exist"
 
 

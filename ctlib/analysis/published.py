@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from ctlib.analysis.claims import verdict_of
-from ctlib.core import nearest, shown
+from ctlib.core import display_path, nearest_name
 from ctlib.metrics import decide, holm
 
 CHANCE = 0.5
@@ -96,21 +96,27 @@ def read(path: Path) -> pd.DataFrame:
             outside 0 to 1, a fraction is not above 0 and at most 1, or two rows are of one cell.
     """
     if not path.is_file():
-        raise PublishedError(f"{shown(path)} is missing; give a CSV with the columns {', '.join(COLUMNS)}.")
+        raise PublishedError(
+            f"{display_path(path)} is missing; give a CSV with the columns {', '.join(COLUMNS)}."
+        )
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for name in COLUMNS:
         if name not in table:
-            raise PublishedError(f"{shown(path)} lacks the column {name}{nearest(name, list(table))}.")
+            raise PublishedError(
+                f"{display_path(path)} lacks the column {name}{nearest_name(name, list(table))}."
+            )
     for name in NUMBERS:
         table[name] = _numbers(table[name], path, (0, 1))
     if (table["fraction"] <= 0).any():
         row = int(table.index[table["fraction"] <= 0][0])
-        raise PublishedError(f"{shown(path)}, row {row + 2}: fraction is 0; give a share above 0, at most 1.")
+        raise PublishedError(
+            f"{display_path(path)}, row {row + 2}: fraction is 0; give a share above 0, at most 1."
+        )
     twice = table[table.duplicated(["network", "arm", "task", "fraction"])]
     if len(twice):
         one = twice.iloc[0]
         raise PublishedError(
-            f"{shown(path)}, row {twice.index[0] + 2}: {_named(one)} is there twice; keep one of the two rows."
+            f"{display_path(path)}, row {twice.index[0] + 2}: {_named(one)} is there twice; keep one of the two rows."
         )
     return table.assign(chain=table.get("chain", ""))
 
@@ -121,7 +127,7 @@ def _numbers(column: pd.Series, path: Path, between: tuple[float, float]) -> pd.
     if len(wrong):
         low, high = between
         raise PublishedError(
-            f"{shown(path)}, row {wrong.index[0] + 2}: {column.name} is {wrong.iloc[0]!r}; "
+            f"{display_path(path)}, row {wrong.index[0] + 2}: {column.name} is {wrong.iloc[0]!r}; "
             f"give a number from {low} to {high}."
         )
     return found

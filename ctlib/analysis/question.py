@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ctlib.analysis.study import Study
-from ctlib.core import Workspace, shown, write_text
+from ctlib.core import Workspace, display_path, write_text
 from ctlib.visualization import figures
 
 FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}
@@ -84,7 +84,7 @@ class Answer:
             return
         asked = self.question
         figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table))
-        where = shown(write_csv(self.table, path))
+        where = display_path(write_csv(self.table, path))
         told = [name for name in asked.columns if not _says_nothing(self.table[name])]
         frame = self.table[told].rename(columns={"label": "comparison"})
         figures.table(frame, f"{asked.title} (with more columns in {where})", FORMATS)

@@ -16,7 +16,7 @@ from ctlib import __version__
 from ctlib.analysis import preregistration
 from ctlib.cli import grid
 from ctlib.cli.data import COMMANDS, Refused, identity_at, load, show
-from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, parameters, shown
+from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, display_path, parameters
 from ctlib.grid import maintenance
 
 STOPPED = "Stopped. What was finished stays; the same command goes on from there."
@@ -87,7 +87,7 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
         click.echo("Nothing has changed since all notebooks were executed; --again executes them anyway.")
         for name in names:
             _report(profile, name, values, places)
-        click.echo(f"Read {shown(_index(profile, values, places))}")
+        click.echo(f"Read {display_path(_index(profile, values, places))}")
         return
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
@@ -99,14 +99,14 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
                 failed = str(error)
         story, _ = _report(profile, name, values, places)
         told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
-        click.echo(f"[{position} of {len(names)}] {told}: {shown(_page(profile, name, places))}")
+        click.echo(f"[{position} of {len(names)}] {told}: {display_path(_page(profile, name, places))}")
         if failed:
             _index(profile, values, places)
             raise click.ClickException(failed)
     work = Workspace.at(values[names[0]]["work_dir"])
     if not only and maintenance.listed(work, only_failed=True).empty:
         staleness.keep(profile, values, places)
-    click.echo(f"Read {shown(_index(profile, values, places))}")
+    click.echo(f"Read {display_path(_index(profile, values, places))}")
 
 
 def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places) -> list[str]:
@@ -115,7 +115,7 @@ def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places)
     for name in only:
         found = places.find(name)
         if found not in names:
-            near = "" if found else parameters.nearest(name, names)
+            near = "" if found else parameters.nearest_name(name, names)
             raise Refused(f"--only {name}: profile {profile!r} has no such notebook{near}; it has {names}.")
         chosen.append(found)
     return [name for name in names if name in chosen] if chosen else names
@@ -177,13 +177,13 @@ def report(places: Places, profile: str, pdf: bool) -> None:
             story, stale = _report(profile, name, values, places)
             pages.append(_page(profile, name, places))
             told = f", stale: {'; '.join(stale)}" if stale else ""
-            click.echo(f"{name} {story.status}{told}: {shown(pages[-1])}")
+            click.echo(f"{name} {story.status}{told}: {display_path(pages[-1])}")
         else:
             click.echo(f"{name} was not run")
     pages.append(_index(profile, values, places))
     if pdf:
         _print(pages)
-    click.echo(f"Read {shown(pages[-1])}")
+    click.echo(f"Read {display_path(pages[-1])}")
 
 
 def _print(pages: Sequence[Path]) -> None:
@@ -191,7 +191,7 @@ def _print(pages: Sequence[Path]) -> None:
 
     try:
         for page in pages:
-            click.echo(shown(reports.print_pdf(page)))
+            click.echo(display_path(reports.print_pdf(page)))
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
 
@@ -239,7 +239,7 @@ def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
         raise Refused(str(error)) from error
     show(scored.table)
     for path in scored.files:
-        click.echo(shown(path))
+        click.echo(display_path(path))
     click.echo(predicting.DISCLAIMER)
 
 
@@ -286,7 +286,7 @@ def compare(
         click.echo(found.sentence())
     if figure is not None:
         comparing.draw(found, figure)
-        click.echo(shown(figure), err=as_json)
+        click.echo(display_path(figure), err=as_json)
 
 
 def _hush() -> None:

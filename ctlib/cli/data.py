@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctlib.core import DEFAULT_KEY, PROJECT, Identity, IdentityError, Places, parameters, shown
+from ctlib.core import DEFAULT_KEY, PROJECT, Identity, IdentityError, Places, display_path, parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ class Refused(click.ClickException):
 def load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
     """The parameters of a profile, checked."""
     try:
-        return parameters.load(profile, overrides, places)
+        return parameters.load_profile(profile, overrides, places)
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
 
@@ -67,7 +67,7 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     same key; with --paths the place stands beside each, so this finds a series of a report again.
     """
     if not root.is_dir():
-        raise Refused(f"{shown(root)} is no folder.")
+        raise Refused(f"{display_path(root)} is no folder.")
     from ctlib.io import listing as tree
 
     series, problems = tree.listed(root, identity_at(id_key), paths)
@@ -100,7 +100,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what to prepare.")
     if unknown := [name for name in only if name not in values["cohorts"]]:
-        near = parameters.nearest(unknown[0], values["cohorts"])
+        near = parameters.nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
     from ctlib.core import Bar
     from ctlib.datasets import prepare as preparing

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ctlib.cli.data import Refused, load, show
-from ctlib.core import Places, Workspace, parameters, shown
+from ctlib.core import Places, Workspace, display_path, parameters
 from ctlib.datasets import size
 from ctlib.grid import maintenance
 
@@ -46,7 +46,7 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
 def params(places: Places, profile: str, overrides: tuple[str, ...], changed: bool, as_json: bool) -> None:
     """Show every parameter of PROFILE: its value, and whether a file, --set or the notebook gives it."""
     try:
-        found = parameters.resolved(profile, overrides, places)
+        found = parameters.resolve_profile(profile, overrides, places)
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
     kept = {
@@ -177,7 +177,7 @@ def prune(
         needed = {run.run_id for run in [*found.runs, *found.search]}
     kinds = maintenance.waste(workspace, keep_weights, needed)
     if not kinds:
-        click.echo(f"{shown(workspace.runs)} holds nothing that can go.")
+        click.echo(f"{display_path(workspace.runs)} holds nothing that can go.")
         return
     for kind in kinds:
         click.echo(f"{kind.what}: {len(kind.paths):,} files, {size(kind.n_bytes)}")

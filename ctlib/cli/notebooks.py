@@ -21,7 +21,17 @@ from typing import IO, Any
 
 from ctlib.analysis import preregistration
 from ctlib.cli import staleness
-from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, check, declared, progress, shown
+from ctlib.core import (
+    HOME,
+    PROJECT,
+    ParameterError,
+    Places,
+    Workspace,
+    declared_parameters,
+    display_path,
+    parameter_problems,
+    progress,
+)
 
 HEADER_TYPE = "application/vnd.ctlib.header+json"
 """MIME type under which the header cell leaves what it shows for the report."""
@@ -47,10 +57,10 @@ def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -
     Raises:
         ParameterError: a parameter is unknown, missing or of the wrong type.
     """
-    known = declared(places.notebooks / f"{notebook}.ipynb")
+    known = declared_parameters(places.notebooks / f"{notebook}.ipynb")
     given = {name: namespace[name] for name in known if name in namespace}
     given |= {name: None for name in _injected(namespace.get("In", [])) if name not in known}
-    problems = list(check(notebook, given, {notebook: known}))
+    problems = list(parameter_problems(notebook, given, {notebook: known}))
     if problems:
         raise ParameterError(problems)
     from IPython.display import display
@@ -188,7 +198,7 @@ def execute(
 
     Args:
         notebook: its name.
-        values: all its parameters (`ctlib.core.parameters.load`).
+        values: all its parameters (`ctlib.core.parameters.load_profile`).
         on_section: called with the heading of the section that begins to run.
         places: where the notebook lies.
 
@@ -233,7 +243,7 @@ def execute(
         except PapermillExecutionError as error:
             raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
         except DeadKernelError as error:
-            reason = f"the kernel died, most likely for lack of memory; see {shown(Path(log.name))}"
+            reason = f"the kernel died, most likely for lack of memory; see {display_path(Path(log.name))}"
             _note(output, current[0], "DeadKernelError", reason)
             raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
         except (KeyboardInterrupt, SystemExit):

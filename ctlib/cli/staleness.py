@@ -20,7 +20,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, load, resolve, tables, write_text
+from ctlib.core import (
+    HOME,
+    PROJECT,
+    ParameterError,
+    Places,
+    Workspace,
+    load_profile,
+    project_path,
+    tables,
+    write_text,
+)
 
 KEY = "ctlib"
 """Of the note in a copy's metadata."""
@@ -98,7 +108,7 @@ def _state(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places
         *(places.notebooks / f"{n}.ipynb" for n in values),
     ):
         whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    named = {resolve(text) for text in _texts(values) if text}
+    named = {project_path(text) for text in _texts(values) if text}
     for root in sorted(path for path in named if path.exists()):
         for file in sorted(_files(root)):
             if file.name != ".finished":
@@ -137,7 +147,7 @@ def reasons(notebook: str, book: Any, profile: str, places: Places = HOME) -> li
     found = list(_notebook_changed(notebook, book, places))
     given = book.metadata.get("papermill", {}).get("parameters", {})
     try:
-        now = load(profile, (), places).get(notebook, {})
+        now = load_profile(profile, (), places).get(notebook, {})
     except ParameterError:
         return [*found, "the parameter files of the profile cannot be read"]
     differing = [name for name, value in now.items() if name in given and given[name] != value]

@@ -34,6 +34,20 @@ class HuWindow:
         if not self.width > 0:
             raise ValueError(f"HuWindow: width is {self.width} HU; give a width above 0.")
 
+    @classmethod
+    def named(cls, name: str) -> HuWindow:
+        """The HU window of a name.
+
+        Raises:
+            ValueError: no HU window has that name; the message lists those that there are.
+
+        >>> str(HuWindow.named("lung"))
+        '-600/1500 HU'
+        """
+        if name not in HU_WINDOWS:
+            raise ValueError(f"hu_window is {name!r}; known are {', '.join(HU_WINDOWS)}.")
+        return HU_WINDOWS[name]
+
     @property
     def low(self) -> float:
         """HU that maps to 0."""
@@ -56,27 +70,13 @@ HU_WINDOWS = {
 }
 
 
-def named(name: str) -> HuWindow:
-    """The HU window of a name.
-
-    Raises:
-        ValueError: no HU window has that name; the message lists those that there are.
-
-    >>> str(named("lung"))
-    '-600/1500 HU'
-    """
-    if name not in HU_WINDOWS:
-        raise ValueError(f"hu_window is {name!r}; known are {', '.join(HU_WINDOWS)}.")
-    return HU_WINDOWS[name]
-
-
 def to_unit(hu: NDArray[np.generic], hu_window: HuWindow) -> NDArray[np.float32]:
     """HU of any shape to float32 in [0, 1], clipped at both ends.
 
     Air maps to 0 where the HU window begins above it (`pe`, `mediastinum`, `bone`); in
     `lung`, which begins at -1350 HU, padding of -1024 HU maps to 0.217, and air of -1000 HU to 0.233.
 
-    >>> to_unit(np.array([-1024, -100, 400, 900, 3071]), named("pe")).tolist()
+    >>> to_unit(np.array([-1024, -100, 400, 900, 3071]), HuWindow.named("pe")).tolist()
     [0.0, 0.0, 0.5, 1.0, 1.0]
     """
     scaled = (np.asarray(hu, dtype=np.float32) - hu_window.low) / hu_window.width
@@ -86,7 +86,7 @@ def to_unit(hu: NDArray[np.generic], hu_window: HuWindow) -> NDArray[np.float32]
 def from_unit(unit: NDArray[np.generic], hu_window: HuWindow) -> NDArray[np.float32]:
     """[0, 1] of any shape back to float32 HU; the inverse of `to_unit` inside the HU window.
 
-    >>> from_unit(np.array([0.0, 0.5, 1.0]), named("pe")).tolist()
+    >>> from_unit(np.array([0.0, 0.5, 1.0]), HuWindow.named("pe")).tolist()
     [-100.0, 400.0, 900.0]
     """
     return np.asarray(unit, dtype=np.float32) * np.float32(hu_window.width) + np.float32(hu_window.low)

@@ -2,13 +2,16 @@
 
 One idea: a notebook is a function. Its arguments, with their defaults, are the literals of the cell tagged
 `parameters`; a profile (a folder of YAML files) says what differs from them; all values are checked before the
-first kernel starts, without importing anything heavy.
+first kernel starts, without importing anything heavy. Settings are data classes that take theirs by name.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +19,106 @@ from typing import Any
 
 import yaml
 
-from ctlib.core.declarations import Parameter, ParameterError, conform, declared
-from ctlib.core.workspace import HOME, PLAN, Places, shown
+from ctlib.core.workspace import HOME, PLAN, Places, display_path
+
+
+class ParameterError(ValueError):
+    """Parameters that do not fit their notebooks; one line a problem."""
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a parameters cell.
+
+    Args:
+        name: of the variable.
+        annotation: declared type, as written, for example `list[int]`.
+        default: value in the notebook.
+        comment: unit or meaning.
+    """
+
+    name: str
+    annotation: str
+    default: Any
+    comment: str
+
+
+def declared_parameters(path: Path) -> dict[str, Parameter]:
+    """The parameters that a notebook declares in its cell tagged `parameters`.
+
+    Raises:
+        ParameterError: no such notebook, or a line of the cell is not `name: type = literal`.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ParameterError([f"{display_path(path)} is no readable notebook: {error}."]) from error
+    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    source = "".join(tagged[0]["source"]) if tagged else ""
+    found = [_parameter(node, source, path) for node in ast.parse(source).body]
+    return {parameter.name: parameter for parameter in found}
+
+
+def _parameter(node: ast.stmt, source: str, path: Path) -> Parameter:
+    lines = source.splitlines()
+    if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
+        line = lines[node.lineno - 1]
+        raise ParameterError([f"{path.stem}: {line!r} in the parameters cell is not 'name: type = literal'."])
+    annotation = ast.unparse(node.annotation)
+    try:
+        default = conform(ast.literal_eval(node.value), annotation)
+    except (ValueError, TypeError) as error:
+        raise ParameterError([f"{path.stem}.{node.target.id}: its default is wrong: {error}."]) from error
+    rest = lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset :]
+    return Parameter(node.target.id, annotation, default, rest.decode().lstrip(" #"))
+
+
+_SIMPLE = {"str": str, "int": int, "bool": bool}
+
+
+def conform(value: Any, annotation: str) -> Any:
+    """The value as its declared type; an int where a float is wanted becomes a float.
+
+    Raises:
+        TypeError: it is of another type; the sentence states both.
+
+    >>> conform([1, 0.25], "list[float]"), conform(None, "int | None")
+    ([1.0, 0.25], None)
+    >>> conform(True, "int")
+    Traceback (most recent call last):
+    TypeError: it is True, which is bool, but must be int
+    """
+    try:
+        return _conform(value, ast.parse(annotation, mode="eval").body)
+    except TypeError:
+        hint = ""
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.IGNORECASE):
+            hint = f"; YAML reads {value} as text, write it as {float(value)!r}"
+        raise TypeError(
+            f"it is {value!r}, which is {type(value).__name__}, but must be {annotation}{hint}"
+        ) from None
+
+
+def _conform(value: Any, node: ast.expr) -> Any:
+    match node:
+        case ast.Name(id="float") if type(value) in (int, float):
+            return float(value)
+        case ast.Name(id=name) if name in _SIMPLE and type(value) is _SIMPLE[name]:
+            return value
+        case ast.Constant(value=None) if value is None:
+            return None
+        case ast.Subscript(value=ast.Name(id="list"), slice=item) if isinstance(value, list | tuple):
+            return [_conform(element, item) for element in value]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            try:
+                return _conform(value, left)
+            except TypeError:
+                return _conform(value, right)
+    raise TypeError
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -41,13 +142,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
-        raise ParameterError([f"{shown(path)} is no YAML: {' '.join(str(error).split())}."]) from error
+        raise ParameterError([f"{display_path(path)} is no YAML: {' '.join(str(error).split())}."]) from error
     if not isinstance(values or {}, dict):
-        raise ParameterError([f"{shown(path)} holds no 'name: value' lines."])
+        raise ParameterError([f"{display_path(path)} holds no 'name: value' lines."])
     return values or {}
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str:
+def nearest_name(name: str, candidates: Iterable[str]) -> str:
     """'; the nearest name is ...', or '' without candidates; compares whole names and their parts."""
 
     def likeness(candidate: str) -> float:
@@ -67,7 +168,7 @@ def _unknown(notebook: str, key: str, known: Known) -> str:
     elsewhere = {name: other for other in known if other != notebook for name in known[other]}
     near = difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.75)
     also = f" ({elsewhere[near[0]]} has {near[0]!r})" if near else ""
-    return f"{notebook}.{key} is no parameter of that notebook{nearest(key, known[notebook])}{also}."
+    return f"{notebook}.{key} is no parameter of that notebook{nearest_name(key, known[notebook])}{also}."
 
 
 @dataclass(frozen=True)
@@ -79,20 +180,20 @@ class _Override:
     key: str
     raw: str
 
-    def value(self, declared: Parameter) -> Any:
+    def value(self, parameter: Parameter) -> Any:
         """What was written, as the declared type; text needs no quotes."""
         try:
             value = ast.literal_eval(self.raw)
         except (ValueError, SyntaxError):
-            if not declared.annotation.startswith("str"):
+            if not parameter.annotation.startswith("str"):
                 raise TypeError(
-                    f"{self.raw!r} is no literal of type {declared.annotation}; write it like "
-                    f"{declared.default!r}"
+                    f"{self.raw!r} is no literal of type {parameter.annotation}; write it like "
+                    f"{parameter.default!r}"
                 ) from None
             value = self.raw
-        if declared.annotation == "str" and not isinstance(value, str):
+        if parameter.annotation == "str" and not isinstance(value, str):
             value = self.raw
-        return conform(value, declared.annotation)
+        return conform(value, parameter.annotation)
 
 
 def _override(text: str, places: Places) -> _Override:
@@ -102,7 +203,7 @@ def _override(text: str, places: Places) -> _Override:
         raise ParameterError([f"--set {text!r} is not NOTEBOOK.KEY=VALUE, for example 03.seeds='[0]'."])
     notebook = places.find(prefix) if dot else ""
     if notebook is None:
-        near = nearest(prefix, places.names)
+        near = nearest_name(prefix, places.names)
         raise ParameterError([f"--set {text!r}: no notebook is called {prefix!r}{near}."])
     return _Override(text, notebook, key, raw.strip())
 
@@ -124,21 +225,23 @@ class Profile:
     sources: dict[str, dict[str, str]]
 
 
-def load(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> dict[str, dict[str, Any]]:
+def load_profile(
+    profile: str, overrides: Sequence[str] = (), places: Places = HOME
+) -> dict[str, dict[str, Any]]:
     """The parameters of every notebook of a profile, checked, in the order in which they run.
 
     Args:
-        profile: see `resolved`.
-        overrides: see `resolved`.
-        places: see `resolved`.
+        profile: see `resolve_profile`.
+        overrides: see `resolve_profile`.
+        places: see `resolve_profile`.
 
     Raises:
-        ParameterError: see `resolved`.
+        ParameterError: see `resolve_profile`.
     """
-    return resolved(profile, overrides, places).values
+    return resolve_profile(profile, overrides, places).values
 
 
-def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> Profile:
+def resolve_profile(profile: str, overrides: Sequence[str] = (), places: Places = HOME) -> Profile:
     """The parameters of every notebook of a profile, checked, and where each comes from.
 
     A profile's folder holds one YAML file for each notebook that belongs to it. What a file does not give
@@ -157,13 +260,15 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
     folder = places.params / profile
     if not folder.is_dir():
         profiles = sorted({path.parent.name for path in places.params.glob("*/*.yaml")})
-        near = nearest(profile, profiles)
-        raise ParameterError([f"{shown(places.params)} has no profile {profile!r}{near}, of {profiles}."])
+        near = nearest_name(profile, profiles)
+        raise ParameterError(
+            [f"{display_path(places.params)} has no profile {profile!r}{near}, of {profiles}."]
+        )
     names = [name for name in places.names if (folder / f"{name}.yaml").is_file()]
-    known = {name: declared(places.notebooks / f"{name}.ipynb") for name in places.names}
+    known = {name: declared_parameters(places.notebooks / f"{name}.ipynb") for name in places.names}
     given = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     problems = [
-        f"{shown(path)} belongs to no notebook{nearest(path.stem, places.names)}."
+        f"{display_path(path)} belongs to no notebook{nearest_name(path.stem, places.names)}."
         for path in sorted(folder.glob("*.y*ml"))
         if path.name not in {PLAN, *(f"{name}.yaml" for name in names)}
     ]
@@ -177,7 +282,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
     problems += _differing(values, given, profile)
     sources = {
         name: dict.fromkeys(values[name], DEFAULT)
-        | dict.fromkeys(given[name], shown(folder / f"{name}.yaml"))
+        | dict.fromkeys(given[name], display_path(folder / f"{name}.yaml"))
         for name in names
     }
     for text in overrides:
@@ -187,7 +292,7 @@ def resolved(profile: str, overrides: Sequence[str] = (), places: Places = HOME)
             if override.key in sources[name]:
                 sources[name][override.key] = SET
     for name in names:
-        problems += check(name, values[name], known)
+        problems += parameter_problems(name, values[name], known)
     if problems:
         raise ParameterError(problems)
     return Profile(
@@ -231,7 +336,7 @@ def _apply(
         return
     here = [notebook] if notebook else [name for name in values if key in known[name]]
     if not here:
-        near = nearest(key, sorted({name for each in values for name in known[each]}))
+        near = nearest_name(key, sorted({name for each in values for name in known[each]}))
         yield f"--set {override.text!r}: no notebook has the parameter {key!r}{near}."
     for name in here:
         if key not in known[name]:
@@ -243,7 +348,7 @@ def _apply(
             yield f"{name}.{key} in --set: {error}."
 
 
-def check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
+def parameter_problems(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
     """Problems of one notebook's values: unknown, or of the wrong type."""
     yield from (_unknown(name, key, known) for key in given if key not in known[name])
     for key, parameter in known[name].items():
@@ -252,3 +357,27 @@ def check(name: str, given: Mapping[str, Any], known: Known) -> Iterator[str]:
                 conform(given[key], parameter.annotation)
             except TypeError as error:
                 yield f"{name}.{key}: {error} ({parameter.comment})."
+
+
+def field_values(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a data class's fields.
+
+    Args:
+        kind: the data class.
+        values: by name; those that are no field are left alone, and fields that are not there are left out.
+        prefix: a name that begins with it comes before the bare one: `pretrain_lr` before `lr`.
+
+    >>> @dataclasses.dataclass
+    ... class Cut:
+    ...     length: int
+    ...     flip: bool = False
+    >>> field_values(Cut, {"length": 32, "lr": 0.1}), field_values(Cut, {"length": 32, "my_length": 16}, "my_")
+    ({'length': 32}, {'length': 16})
+    """
+    found = {}
+    for field in dataclasses.fields(kind):
+        for name in (prefix + field.name, field.name):
+            if name in values:
+                found[field.name] = values[name]
+                break
+    return found

@@ -1,21 +1,33 @@
-"""Progress that leaves a notebook's kernel: a small file that the command line watches.
+"""How far work is: told out of a notebook's kernel, shown by the command line.
 
-`python -m ctlib run` names the file in the environment variable `CTLIB_PROGRESS`; without
-it nothing is written, and the notebook's own lines are all that is shown.
+`python -m ctlib run` names a small file in the environment variable `CTLIB_PROGRESS`; without it nothing is
+written, and the notebook's own lines are all that is shown. On a terminal the command line shows a bar (which
+notebook, which run of how many, time left); elsewhere (the log of a CI, a file) the same in plain lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
+from ctlib.core.text import time_left
 from ctlib.core.workspace import write_text
 
 VARIABLE = "CTLIB_PROGRESS"
 """Environment variable that names the file."""
+POLL_S = 0.5
+"""A bar looks this often, s."""
+LINE_EVERY_S = 30.0
+"""Between two plain lines, s."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,114 @@ def report(what: str, done: int, total: int, started_s: float | None = None, not
 
 def read(path: Path) -> State | None:
     """What was last reported, or None where nothing was yet."""
-    if not path.is_file():
+    try:
+        return State(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:  # or removed: the notebook has just ended
         return None
-    return State(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _line(name: str, position: int, total: int, section: str, state: State | None) -> str:
+    """What the bar says.
+
+    >>> state = State("finetuning runs", done=3, total=9, started_s=time.time() - 300)
+    >>> _line("03_finetune_grid", 3, 4, "The runs", state)
+    '[3 of 4] 03_finetune_grid: finetuning runs, 3 of 9, about 10 min left'
+    """
+    head = f"[{position} of {total}] {name}"
+    if state is None or state.done >= state.total:
+        return f"{head}: {section}" if section else head
+    rest = time_left(state.left_s(time.time()))
+    return f"{head}: {state.what}, {state.done} of {state.total}" + (f", {rest}" if rest else "")
+
+
+@contextlib.contextmanager
+def watched(
+    say: Callable[[], tuple[str, int, int]], stream: TextIO, every_s: float = LINE_EVERY_S
+) -> Iterator[None]:
+    """Show how far something is while it goes on: a bar on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        say: the text, how much is done, of how much; asked by a thread of its own.
+        stream: where to.
+        every_s: between two plain lines.
+    """
+
+    def terminal() -> None:
+        from tqdm import tqdm
+
+        form = "{desc} |{bar:24}|"
+        with tqdm(total=1, bar_format=form, leave=False, file=stream, dynamic_ncols=True) as bar:
+            while not over.is_set():
+                text, bar.n, bar.total = say()
+                bar.set_description_str(text)
+                over.wait(POLL_S)
+
+    def log() -> None:
+        while not over.wait(every_s):
+            print(say()[0], file=stream, flush=True)
+
+    over = threading.Event()
+    thread = threading.Thread(target=terminal if stream.isatty() else log, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Bar:
+    """Shows how far the notebooks are.
+
+    Args:
+        total: how many notebooks run.
+        stream: where to; a bar on a terminal, plain lines elsewhere.
+        every_s: between two plain lines.
+    """
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr, every_s: float = LINE_EVERY_S):
+        self.total, self.stream, self.every_s = total, stream, every_s
+
+    @contextlib.contextmanager
+    def notebook(self, name: str, position: int, path: Path) -> Iterator[Callable[[str], None]]:
+        """Show one notebook while it runs.
+
+        Args:
+            name: of the notebook.
+            position: from 1.
+            path: its progress file.
+
+        Yields:
+            A function that takes the heading of the section that begins to run.
+        """
+        section = [""]
+
+        def say() -> tuple[str, int, int]:
+            state = read(path)
+            text = _line(name, position, self.total, section[0], state)
+            return (text, state.done, state.total) if state and state.total > 0 else (text, 0, 1)
+
+        with watched(say, self.stream, self.every_s):
+            yield lambda heading: section.__setitem__(0, heading)
+
+    @contextlib.contextmanager
+    def here(self, name: str, position: int) -> Iterator[None]:
+        """Show work of this very process that tells its progress.
+
+        Args:
+            name: of the work.
+            position: from 1.
+        """
+        before = os.environ.get(VARIABLE)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "progress.json")
+            os.environ[VARIABLE] = str(path)
+            try:
+                with self.notebook(name, position, path) as on_section:
+                    on_section("reading folders")
+                    yield
+            finally:
+                if before is None:
+                    del os.environ[VARIABLE]
+                else:
+                    os.environ[VARIABLE] = before

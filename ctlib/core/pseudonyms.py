@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from tempfile import NamedTemporaryFile
 
-from ctlib.core.workspace import resolve, shown
+from ctlib.core.workspace import display_path, project_path
 
 DEFAULT_KEY = "~/.config/ctlib/key"
 """Where the key of a user's own data lies, unless a parameter says otherwise."""
@@ -63,10 +63,10 @@ class Identity:
         """
         if id_key == PUBLIC:
             return cls(PUBLIC.encode())
-        path = resolve(id_key)
+        path = project_path(id_key)
         if path.is_relative_to(work.resolve()) or path.resolve().is_relative_to(work.resolve()):
             raise IdentityError(
-                f"id_key {id_key} lies inside {shown(work)}; keep the key out of the work folder."
+                f"id_key {id_key} lies inside {display_path(work)}; keep the key out of the work folder."
             )
         try:
             return cls(_key(path))
@@ -117,5 +117,7 @@ def _key(path: Path) -> bytes:
                 os.link(made.name, path)
     key = path.read_bytes().strip()
     if len(key) < KEY_BYTES:
-        raise IdentityError(f"id_key {shown(path)} holds {len(key)} bytes, at least {KEY_BYTES} are needed.")
+        raise IdentityError(
+            f"id_key {display_path(path)} holds {len(key)} bytes, at least {KEY_BYTES} are needed."
+        )
     return key

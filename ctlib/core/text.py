@@ -1,4 +1,4 @@
-"""Words around numbers."""
+"""Numbers in words."""
 
 from __future__ import annotations
 
@@ -10,3 +10,19 @@ def counted(n: int, noun: str) -> str:
     ('1 exam', '0 files')
     """
     return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def time_left(seconds: float | None) -> str:
+    """Time left, as rough as it is known.
+
+    >>> time_left(8.0), time_left(47.0), time_left(200.0), time_left(4000.0), time_left(None)
+    ('less than 10 s left', 'about 50 s left', 'about 3 min left', 'about 1 h 7 min left', '')
+    """
+    if seconds is None:
+        return ""
+    if seconds <= 10:
+        return "less than 10 s left"
+    if seconds < 90:
+        return f"about {round(seconds / 10) * 10} s left"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min left" if minutes < 60 else f"about {minutes // 60} h {minutes % 60} min left"

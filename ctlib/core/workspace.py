@@ -62,19 +62,19 @@ class MissingInput(FileNotFoundError):
     """A notebook's input is missing: the sentence names it and the notebook that writes it."""
 
 
-def resolve(path: str | Path) -> Path:
+def project_path(path: str | Path) -> Path:
     """An absolute path; a relative one is taken from the project's folder.
 
-    >>> resolve("work/demo") == PROJECT / "work" / "demo"
+    >>> project_path("work/demo") == PROJECT / "work" / "demo"
     True
     """
     return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as people read it: relative to the project where it lies inside.
 
-    >>> shown(PROJECT / "work" / "demo")
+    >>> display_path(PROJECT / "work" / "demo")
     'work/demo'
     """
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
@@ -122,7 +122,7 @@ class Workspace:
     @classmethod
     def at(cls, work_dir: str | Path) -> Workspace:
         """The workspace of a parameter `work_dir`."""
-        return cls(resolve(work_dir))
+        return cls(project_path(work_dir))
 
     def table(self, name: str, cohort: str = "") -> Path:
         """`tables/<name>.parquet`, or `tables/<cohort>/<name>.parquet`."""
@@ -164,7 +164,7 @@ class Workspace:
         """
         if not path.exists():
             raise MissingInput(
-                f"{shown(path)} is missing; notebook {writer} writes it: run "
+                f"{display_path(path)} is missing; notebook {writer} writes it: run "
                 f"`python -m ctlib run {self.root.name} --only {writer[:2]}` first."
             )
         return path

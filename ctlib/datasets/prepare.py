@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import Identity, IdentityError, Map, Workspace, resolve, tables
+from ctlib.core import Identity, IdentityError, Map, Workspace, project_path, tables
 from ctlib.datasets.cohort import Cohort, CohortError
 from ctlib.datasets.cross_validation import NO_FOLD, file_for, read_folds
 from ctlib.datasets.ingest import IngestError, Source, ingest
@@ -92,7 +92,7 @@ class Preparation:
             SplitError: they cannot be split as asked.
         """
         if name := file_for(cohort.name, self.splits_file):
-            path, pseudonym = resolve(name), Identity.at(self.id_key, self.work.root).patient
+            path, pseudonym = project_path(name), Identity.at(self.id_key, self.work.root).patient
             given = read_splits(path, None if self.fold == NO_FOLD else self.fold)
             splits = apply_splits(given, cohort.series, pseudonym)
             if self.fold != NO_FOLD:

@@ -80,7 +80,7 @@ class ClipSettings:
     shuffle_seed: int | None = None
 
     def __post_init__(self) -> None:
-        hu.named(self.hu_window)
+        hu.HuWindow.named(self.hu_window)
         if self.length < 1 or self.crop_px < 1:
             raise ValueError(f"clips of {self.length} slices and {self.crop_px} px: both must be at least 1.")
         if not 0 <= self.rotation_deg <= 180:
@@ -118,7 +118,7 @@ class ClipSettings:
         >>> ClipSettings(16, 48, "pe").air, round(ClipSettings(16, 48, "lung").air, 4)
         (0.0, 0.2173)
         """
-        return float(hu.to_unit(np.array([hu.HU_MIN]), hu.named(self.hu_window))[0])
+        return float(hu.to_unit(np.array([hu.HU_MIN]), hu.HuWindow.named(self.hu_window))[0])
 
 
 def affine(size_px: int, crop_px: int, rotation_deg: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -170,7 +170,7 @@ def _levels(hu_window: str, offset_hu: float, scale: float) -> NDArray[np.float3
     values = np.arange(_N_LEVELS, dtype=np.uint16).view(np.int16)
     if (offset_hu, scale) != (0, 1):
         values = values * np.float32(scale) + np.float32(offset_hu)  # type: ignore[assignment]
-    return hu.to_unit(values, hu.named(hu_window))
+    return hu.to_unit(values, hu.HuWindow.named(hu_window))
 
 
 @cache

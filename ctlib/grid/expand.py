@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ctlib.core import Workspace, picked
+from ctlib.core import Workspace, field_values
 from ctlib.datasets import task
 from ctlib.grid.arms import Arm, arms, cells, single, skipped, turns
 from ctlib.models import NO_COHORT, code_of, find
@@ -42,7 +42,7 @@ def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> settings_of(given)
     {'epochs': 4, 'exceptions': [], 'flaws': ('fill',)}
     """
-    settings = {name: value for name, value in picked(Run, values).items() if name not in AXES}
+    settings = {name: value for name, value in field_values(Run, values).items() if name not in AXES}
     settings["exceptions"] = values.get("exceptions", [])
     return settings | {"flaws": flaws_of(values["protocol"], values["protocol_overrides"])}
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctlib.core import Workspace, shown
+from ctlib.core import Workspace, display_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,4 +248,4 @@ def delete(kinds: Sequence[Waste]) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise HousekeepingError(f"{shown(path)} cannot be deleted: {error.strerror}.") from error
+            raise HousekeepingError(f"{display_path(path)} cannot be deleted: {error.strerror}.") from error

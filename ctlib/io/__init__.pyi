@@ -1,8 +1,7 @@
 from . import listing as listing
-from .errors import quoted as quoted
+from .deidentify import quoted as quoted
+from .formats import format_of as format_of
 from .geometry import upright_points as upright_points
-from .nifti import ENDINGS as ENDINGS
-from .nifti import is_nifti as is_nifti
 from .volume import OpenSeries as OpenSeries
 from .volume import SeriesError as SeriesError
 from .volume import Volume as Volume

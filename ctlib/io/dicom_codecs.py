@@ -15,7 +15,7 @@ from struct import unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.io.errors import SeriesError
+from ctlib.io.deidentify import SeriesError
 
 END = b"\xff\xd9"
 """Last two bytes of a JPEG, JPEG-LS or JPEG 2000 stream: EOI, EOC (ITU-T T.81 B.1.1.3, T.800 A.4.4)."""

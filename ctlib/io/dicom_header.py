@@ -1,4 +1,10 @@
-"""The header of one DICOM file of CT, from its bytes; `ctlib.io.dicom_slice` says what it must hold.
+"""The header of one DICOM file of CT, read from its bytes and checked for all that a slice needs.
+
+A file is used if it has one frame of 16 bits, one grey sample, a transfer syntax that decodes
+without loss, Modality CT where it is named, matrix, position, orientation, pixel spacing, slope
+and intercept. Anything else is a fault, in words. No SOP Class is asked for: RSPECT hashes it.
+Values are taken raw, so that hashed UIDs raise no warnings. Faults reach tables and reports, so they
+never repeat free text of a header, nor a file's name: see `ctlib.io.deidentify`.
 
 Headers are read by pydicom, element by element and raw, from the beginning of the file. Where pixels
 are not encoded, there must be as many bytes of them as the matrix wants, and what follows them must be
@@ -10,12 +16,23 @@ from __future__ import annotations
 import io
 import math
 import stat
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from struct import unpack
+from typing import Any, BinaryIO
 
+import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+
+from ctlib.io.deidentify import SeriesError, known_kernel, known_maker, quoted
 from ctlib.io.dicom_bytes import (
+    BIG_ENDIAN,
     DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
     MAX_INFLATED_BYTES,
     PIXEL_DATA,
     Bounded,
@@ -25,14 +42,249 @@ from ctlib.io.dicom_bytes import (
     inflated,
     next_element,
     next_is_pixels,
+    text_of,
     transfer_syntax,
 )
-from ctlib.io.dicom_slice import KEYWORDS, NATIVE, NO_PLACE, Slice, fields_of, parse, refused
 
 HEAD_BYTES = 16_384
 """Beginning of a file in which most headers end; a longer one is read from the file itself."""
 STRAY = "what follows PixelData is no element, bytes are missing or too many"
 NO_DICOM = "not a DICOM file"
+NATIVE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED}
+"""Uncompressed transfer syntaxes, and deflated, which is inflated first (PS3.5 A)."""
+RLE = "1.2.840.10008.1.2.5"
+LOSSLESS = {RLE, *(f"1.2.840.10008.1.2.4.{end}" for end in (57, 70, 80, 90))}
+"""RLE, JPEG lossless (two), JPEG-LS lossless, JPEG 2000 lossless (PS3.5 A.4)."""
+EITHER = {f"1.2.840.10008.1.2.4.{end}" for end in (81, 91)}
+"""JPEG-LS and JPEG 2000 with or without loss: read only where the file says it lost nothing."""
+NO_PLACE = "it has neither position nor orientation, like a screen capture"
+TILT_TOLERANCE_DEG = 0.1
+"""Largest GantryDetectorTilt of a straight slice."""
+MAX_MATRIX_PX = 4096
+"""More rows or columns than any CT has (256 to 2048): a damaged header."""
+PIXEL_SPACINGS_MM = (0.01, 10.0)
+"""From beyond micro-CT to beyond the widest field of view; CT of a chest has 0.4 to 1.0 mm."""
+SLOPES = (0.01, 100.0)
+"""RescaleSlope of CT is 1, seldom a fraction; outside of this no 12 bits make a range of HU."""
+MAX_INTERCEPT_HU, MAX_POSITION_MM = 32_768, 100_000
+"""Farther from 0 than 16 bits and any scanner's table can be: a damaged header."""
+LOCALIZER = "LOCALIZER"
+
+SHORTS = (
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+STRINGS = (
+    *("SOPInstanceUID", "Modality", "Manufacturer", "PatientID", "SliceThickness", "GantryDetectorTilt"),
+    *("ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "PixelSpacing"),
+    *("ImageOrientationPatient", "PhotometricInterpretation", "NumberOfFrames", "RescaleIntercept"),
+    *("RescaleSlope", "LossyImageCompression", "ImageType", "AcquisitionNumber"),
+)
+KEYWORDS = {int(tag_for_keyword(name) or 0): name for name in SHORTS + STRINGS}
+"""All that is read of a header, by tag."""
+
+ELSE = (
+    ("Modality", ("CT", ""), "only CT has HU"),
+    ("NumberOfFrames", ("1", "0", ""), "only single frames are read"),
+    ("SamplesPerPixel", ("1", ""), "only grey images are read"),
+    ("PhotometricInterpretation", ("MONOCHROME2", "MONOCHROME1", ""), "only grey images are read"),
+)
+"""Fields, the values of a slice, and why: a file with another value is something else than a slice."""
+WANTED = (
+    ("SamplesPerPixel", ("1",), "only grey images are read"),
+    ("PhotometricInterpretation", ("MONOCHROME2", "MONOCHROME1"), "only grey images are read"),
+    ("BitsAllocated", ("16",), "CT has 16 bits"),
+    ("PixelRepresentation", ("0", "1"), "the sign of the pixels must be known"),
+)
+"""Fields, the values that are read, and why."""
+
+
+@dataclass(slots=True)
+class Slice:
+    """What a header says; `read_header` fills it, nobody changes it afterwards.
+
+    Args:
+        path: the file.
+        fault: why it cannot be used, or ""; with a fault all below the UIDs is empty.
+        aside: with a fault: it is something else than a slice (a localizer, a screen, a report), so
+            the volume is whole without it.
+        patient_id: PatientID; this and the UIDs are "" where the file has none.
+        study_uid: StudyInstanceUID.
+        series_uid: SeriesInstanceUID.
+        sop_uid: SOPInstanceUID.
+        acquisition: AcquisitionNumber.
+        syntax: transfer syntax UID.
+        matrix: rows, columns.
+        bits: BitsStored.
+        signed: whether stored values are.
+        spacing: distance between rows, between columns, mm.
+        orientation: direction of columns (x, y, z), of rows (x, y, z), in patient coordinates.
+        position: patient coordinates (x, y, z) of the first pixel's centre, mm.
+        slope: HU of one stored unit.
+        intercept: HU of the stored value 0.
+        thickness: SliceThickness, mm.
+        kernel: ConvolutionKernel.
+        manufacturer: Manufacturer.
+        offset: where uncompressed pixels begin in the file, bytes; -1 where they are encoded.
+        stamp: size of the file and time of its last change, bytes and ns.
+    """
+
+    path: Path
+    fault: str = ""
+    aside: bool = False
+    patient_id: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    sop_uid: str = ""
+    acquisition: str = ""
+    syntax: str = ""
+    matrix: tuple[int, int] = (0, 0)
+    bits: int = 16
+    signed: bool = False
+    spacing: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
+    position: tuple[float, ...] = ()
+    slope: float = 1.0
+    intercept: float = 0.0
+    thickness: float | None = None
+    kernel: str | None = None
+    manufacturer: str | None = None
+    offset: int = -1
+    stamp: tuple[int, int] = (0, 0)
+
+
+def _fields_of(read: Iterable[Any]) -> dict[str, str]:
+    """Raw values of `KEYWORDS` as text; several are joined by a backslash, as in the file.
+
+    Args:
+        read: pydicom's elements, raw; others are passed over.
+    """
+    fields = dict.fromkeys(KEYWORDS.values(), "")
+    for element in read:
+        name = KEYWORDS.get(int(element.tag))
+        value = element.value
+        if name is None or value is None or not isinstance(element, RawDataElement):
+            continue
+        if name in SHORTS:
+            order = "<H" if element.is_little_endian else ">H"
+            fields[name] = str(*unpack(order, value)) if len(value) == 2 else f"{len(value)} bytes"
+        else:
+            fields[name] = text_of(value)
+    return fields
+
+
+def _numbers(fields: dict[str, str], name: str, n: int = 1) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in fields[name].split("\\"))
+    except ValueError:
+        values = ()
+    if len(values) != n or not all(math.isfinite(value) for value in values):
+        raise SeriesError(
+            f"{name} is {quoted(fields[name])}, {n} finite number{'s are' if n > 1 else ' is'} needed"
+        )
+    return values
+
+
+def _within(name: str, values: Sequence[float], low: float, high: float) -> None:
+    for value in values:
+        if not low <= value <= high:
+            raise SeriesError(f"{name} is {value:g}, {low:g} to {high:g} is plausible")
+
+
+def _claimed(text: str) -> float | None:
+    """A number that nothing is computed from; None where the file does not give one."""
+    try:
+        return float(text) if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
+
+
+def _something_else(fields: dict[str, str]) -> str:
+    """Why a file is no slice at all, or ""."""
+    for name, values, why in ELSE:
+        if fields[name] not in values:
+            return f"{name} is {quoted(fields[name])}, {why}"
+    if LOCALIZER in fields["ImageType"].upper().split("\\"):
+        return "it is a localizer"
+    if not fields["ImagePositionPatient"] and not fields["ImageOrientationPatient"]:
+        return NO_PLACE
+    return ""
+
+
+def _check_pixels(fields: dict[str, str], syntax: str) -> None:
+    """Refuses what does not decode right."""
+    lost = fields["LossyImageCompression"]
+    if syntax not in NATIVE | LOSSLESS and not (syntax in EITHER and lost == "00"):
+        name = pydicom.uid.UID(syntax).name if syntax else "not named"
+        name = "unknown" if name == syntax else f"{name} ({syntax})"
+        said = f" and LossyImageCompression {quoted(lost)}" if syntax in EITHER else ""
+        raise SeriesError(f"its transfer syntax is {name}{said}, only lossless ones are decoded")
+    for name, values, why in WANTED:
+        if fields[name] not in values:
+            raise SeriesError(f"{name} is {quoted(fields[name])}, {why}")
+    stored, high = _numbers(fields, "BitsStored")[0], _numbers(fields, "HighBit")[0]
+    if not 2 <= stored <= 16 or high != stored - 1:
+        raise SeriesError(f"BitsStored is {stored:g} and HighBit {high:g}, which do not fit each other")
+
+
+def _parse(fields: dict[str, str], path: Path, syntax: str) -> Slice:
+    """The slice of a header; a value that is missing or cannot be used becomes the fault.
+
+    Args:
+        fields: from `_fields_of`.
+        path: the file.
+        syntax: transfer syntax UID.
+    """
+    names = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    patient, study, series, sop = (fields[name] for name in names)
+    if other := _something_else(fields):
+        return Slice(path, other, True, patient, study, series, sop)
+    try:
+        _check_pixels(fields, syntax)
+        found = Slice(
+            path,
+            "",
+            False,
+            patient,
+            study,
+            series,
+            sop,
+            acquisition=fields["AcquisitionNumber"],
+            syntax=syntax,
+            matrix=(int(_numbers(fields, "Rows")[0]), int(_numbers(fields, "Columns")[0])),
+            bits=int(fields["BitsStored"]),
+            signed=fields["PixelRepresentation"] == "1",
+            spacing=_numbers(fields, "PixelSpacing", 2),
+            orientation=_numbers(fields, "ImageOrientationPatient", 6),
+            position=_numbers(fields, "ImagePositionPatient", 3),
+            slope=_numbers(fields, "RescaleSlope")[0],
+            intercept=_numbers(fields, "RescaleIntercept")[0],
+            thickness=_claimed(fields["SliceThickness"]),
+            kernel=known_kernel(fields["ConvolutionKernel"]),
+            manufacturer=known_maker(fields["Manufacturer"]),
+        )
+        _within("Rows", found.matrix[:1], 1, MAX_MATRIX_PX)
+        _within("Columns", found.matrix[1:], 1, MAX_MATRIX_PX)
+        _within("PixelSpacing", found.spacing, *PIXEL_SPACINGS_MM)
+        _within("RescaleSlope", [found.slope], *SLOPES)
+        _within("RescaleIntercept", [found.intercept], -MAX_INTERCEPT_HU, MAX_INTERCEPT_HU)
+        _within("ImagePositionPatient", found.position, -MAX_POSITION_MM, MAX_POSITION_MM)
+        tilt = _numbers(fields, "GantryDetectorTilt")[0] if fields["GantryDetectorTilt"] else 0.0
+        if abs(tilt) > TILT_TOLERANCE_DEG:
+            raise SeriesError(f"GantryDetectorTilt is {tilt:g} degrees, a tilted volume is sheared")
+        return found
+    except SeriesError as error:
+        return Slice(path, error.reason, False, patient, study, series, sop)
+
+
+def _refused(found: Slice, fault: str) -> Slice:
+    """The same file with a fault."""
+    return Slice(found.path, fault, False, found.patient_id, found.study_uid, found.series_uid, found.sop_uid)
 
 
 def _with_pixels(found: Slice, source: BinaryIO, file: Bounded) -> Slice:
@@ -45,15 +297,15 @@ def _with_pixels(found: Slice, source: BinaryIO, file: Bounded) -> Slice:
     """
     tag, vr, length = next_element(source, found.syntax)
     if tag != PIXEL_DATA or vr not in (b"OW", b"OB", b""):
-        return refused(found, "it has no PixelData of bytes or words")
+        return _refused(found, "it has no PixelData of bytes or words")
     expected, offset = 2 * math.prod(found.matrix), source.tell()
     if length != expected:
-        return refused(found, f"PixelData has {length} bytes, {expected} are needed")
+        return _refused(found, f"PixelData has {length} bytes, {expected} are needed")
     there = file.size - offset
     if there < expected:
-        return refused(found, f"it is cut short, {there} of {expected} bytes of PixelData are there")
+        return _refused(found, f"it is cut short, {there} of {expected} bytes of PixelData are there")
     if there > expected and not ends_well(file, PIXEL_DATA, offset + expected, file.size, found.syntax):
-        return refused(found, STRAY)
+        return _refused(found, STRAY)
     found.offset = offset
     return found
 
@@ -91,12 +343,12 @@ def _header(file: Bounded, head: io.BytesIO, syntax: str) -> tuple[BinaryIO, dic
     start = head.tell()
     short: BinaryIO = inflated(file, start, HEAD_BYTES) if syntax == DEFLATED else head
     with suppress(Exception):  # of what was cut off here; a real fault shows in the whole file again
-        fields = fields_of(elements(short, syntax, KEYWORDS))
+        fields = _fields_of(elements(short, syntax, KEYWORDS))
         if next_is_pixels(short):
             return short, fields
     long: BinaryIO = inflated(file, start, MAX_INFLATED_BYTES) if syntax == DEFLATED else file
     long.seek(0 if syntax == DEFLATED else start)
-    return long, fields_of(elements(long, syntax, KEYWORDS))
+    return long, _fields_of(elements(long, syntax, KEYWORDS))
 
 
 def _read(path: Path, file: Bounded) -> Slice:
@@ -105,9 +357,9 @@ def _read(path: Path, file: Bounded) -> Slice:
     if syntax is None:
         return Slice(path, NO_DICOM)
     source, fields = _header(file, head, syntax)
-    found = parse(fields, path, syntax)
+    found = _parse(fields, path, syntax)
     if found.fault == NO_PLACE and not next_is_pixels(source):
-        return refused(found, "it is cut short, or it is no image")  # and so no screen capture
+        return _refused(found, "it is cut short, or it is no image")  # and so no screen capture
     if found.fault or syntax not in NATIVE - {DEFLATED}:
         return found
     return _with_pixels(found, source, file)

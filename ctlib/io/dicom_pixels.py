@@ -18,6 +18,7 @@ from pydicom.encaps import encapsulate
 
 from ctlib.core import HU_MAX, HU_MIN
 from ctlib.io import dicom_codecs
+from ctlib.io.deidentify import SeriesError
 from ctlib.io.dicom_bytes import (
     BIG_ENDIAN,
     DEFLATED,
@@ -31,9 +32,7 @@ from ctlib.io.dicom_bytes import (
     next_element,
     transfer_syntax,
 )
-from ctlib.io.dicom_header import STRAY
-from ctlib.io.dicom_slice import RLE, Slice
-from ctlib.io.errors import SeriesError
+from ctlib.io.dicom_header import RLE, STRAY, Slice
 
 
 def read_plane(found: Slice, out: NDArray[np.int16]) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.io.dicom_slice import Slice
-from ctlib.io.errors import SeriesError
+from ctlib.io.deidentify import SeriesError
+from ctlib.io.dicom_header import Slice
 
 MIN_SLICES = 3
 """Of two slices, nobody can tell whether one is missing between."""

@@ -19,9 +19,8 @@ from typing import Any
 import pandas as pd
 
 from ctlib.core import Identity, Map, in_order
-from ctlib.io import nifti
-from ctlib.io.dicom_header import read_header
-from ctlib.io.dicom_slice import Slice
+from ctlib.io.dicom_header import Slice, read_header
+from ctlib.io.formats import FORMATS, Format, content_uid, format_of
 from ctlib.io.geometry import Grid
 from ctlib.io.series import judge, named
 
@@ -34,9 +33,6 @@ PROBLEMS = ("path", "n_files", "reason")
 """Columns of what `scan` returns."""
 BATCH_FILES = 1000
 """Files handed to a worker at once, about; a folder is never split."""
-SAMPLE_BYTES = 65_536
-"""Bytes at each of three places of a NIfTI file by which it is known: two noisy volumes differ in
-the middle one."""
 
 
 @dataclass(slots=True)
@@ -47,6 +43,7 @@ class _Entry:
     paths: list[str]
     row: dict[str, Any] | None = None
     reason: str = ""
+    alone: bool = False  # a file with a whole volume: none of another folder belongs to it
 
 
 def files_under(root: Path) -> Iterator[Path]:
@@ -54,20 +51,6 @@ def files_under(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders.sort()
         yield from (Path(folder, name) for name in sorted(names))
-
-
-def nifti_uid(path: Path) -> str:
-    """What stands for the series UID of a NIfTI file: a hash of its size and of three samples.
-
-    The same file has the same name wherever it lies and whatever it is called.
-    """
-    size = path.stat().st_size
-    whole = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for place in (0, max(size // 2 - SAMPLE_BYTES // 2, 0), max(size - SAMPLE_BYTES, 0)):
-            file.seek(place)
-            whole.update(file.read(SAMPLE_BYTES))
-    return f"nifti-{whole.hexdigest()[:32]}"
 
 
 def source_checksum(stamps: Iterable[tuple[int, int]]) -> str:
@@ -101,23 +84,25 @@ def _row(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _nifti_entry(path: Path) -> _Entry:
-    header = nifti.read_header(path)
+def _whole_volume(kind: Format, path: Path) -> _Entry:
+    """What a file of one of `FORMATS` becomes."""
+    header = kind.read_header(path)
+    paths = [str(file) for file in header.files]
     if header.fault:
-        return _Entry("", [str(path)], reason=header.fault)
-    uid, status = nifti_uid(path), path.stat()
+        return _Entry("", paths, reason=header.fault, alone=True)
+    uid, stamps = content_uid(kind, header.files), [file.stat() for file in header.files]
     (depth, rows, cols), (z, y, x) = header.shape, header.spacing_mm
     row = {
         **dict.fromkeys(("patient_id", "study_uid", "series_uid"), uid),
-        **{"n_files": 1, "n_slices": depth, "rows_px": rows, "cols_px": cols},
+        **{"n_files": len(paths), "n_slices": depth, "rows_px": rows, "cols_px": cols},
         **{"spacing_z_mm": z, "spacing_y_mm": y, "spacing_x_mm": x},
         **dict.fromkeys(("thickness_mm", "kernel", "manufacturer")),
         "files": [str(path)],
         "z_mm": [header.origin_mm[0] + z * k for k in range(depth)],
         "orientation": "LP",
-        "source": source_checksum([(status.st_size, status.st_mtime_ns)]),
+        "source": source_checksum((stamp.st_size, stamp.st_mtime_ns) for stamp in stamps),
     }
-    return _Entry(uid, [str(path)], row)
+    return _Entry(uid, paths, row, alone=True)
 
 
 def _series_entries(uid: str, slices: Sequence[Slice]) -> list[_Entry]:
@@ -142,12 +127,12 @@ def _read_folders(folders: Sequence[tuple[str, Sequence[str]]]) -> list[list[_En
 
 
 def _read_files(paths: Sequence[Path]) -> list[_Entry]:
-    entries: list[_Entry] = []
+    entries = [_whole_volume(kind, path) for path in paths if (kind := format_of(path))]
+    held = {path for entry in entries for path in entry.paths}
     groups: dict[str, list[Slice]] = {}
     loose: dict[str, list[str]] = {}
     for path in paths:
-        if nifti.is_nifti(path):
-            entries.append(_nifti_entry(path))
+        if str(path) in held:
             continue
         found = read_header(path)
         if found.series_uid or not found.fault:
@@ -185,7 +170,7 @@ def _together(folders: list[list[_Entry]], run: Map) -> list[_Entry]:
     kept: list[_Entry] = []
     seen: set[str] = set()
     for entry in (entry for entries in folders for entry in entries):
-        if n_folders[entry.uid] > 1 and not entry.uid.startswith("nifti-"):
+        if n_folders[entry.uid] > 1 and not entry.alone:
             spread.setdefault(entry.uid, []).extend(Path(path) for path in entry.paths)
         else:
             kept.append(entry)
@@ -211,10 +196,10 @@ def scan(
 
     Returns:
         `series`, one row a volume: patient_id (the study where the file names no patient),
-        study_uid, series_uid (see `parts.named`; a NIfTI file has that of `nifti_uid`, for the
+        study_uid, series_uid (see `series.named`; a file of `FORMATS` has its `content_uid`, for the
         patient and study too), n_files, n_slices, rows_px and cols_px and spacing (z, y, x) of the
         volume, thickness_mm, kernel, manufacturer, files (inferior to superior), z_mm (of each
-        slice), orientation (see `geometry.upright`; of a NIfTI file that of its decoded volume),
+        slice), orientation (see `geometry.upright`; of a file of `FORMATS` that of its decoded volume),
         source (see `source_checksum`).
         `problems`: path relative to root, n_files, reason; files of a folder or series that fail
         alike share a row. Each file under root counts in exactly one of the two. Paths and
@@ -225,7 +210,8 @@ def scan(
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder; give the folder that holds the DICOM or NIfTI files.")
+        kinds = " or ".join(["DICOM", *(kind.name for kind in FORMATS)])
+        raise FileNotFoundError(f"{root} is no folder; give the folder that holds the {kinds} files.")
     batches = list(_batches(root, skip))
     folders = [folder for batch in run(_read_folders, batches, "batches of files") for folder in batch]
     rows, problems = [], []

@@ -21,14 +21,13 @@ from typing import IO, Any, cast
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from ctlib.core import HU_MAX, HU_MIN
-from ctlib.io.errors import SeriesError
-from ctlib.io.nifti_affine import affine_of, place_of
+from ctlib.io.deidentify import SeriesError
+from ctlib.io.geometry import AXIS_TOLERANCE, MIN_SLICES
 
-ENDINGS = (".nii", ".nii.gz")
-"""Names of NIfTI files, in any case."""
 DTYPES = {
     **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
     **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
@@ -44,6 +43,13 @@ DEFLATE_RATIO = 1032
 """Deflate makes data at most so many times smaller (zlib's technical details)."""
 BLOCK = 1 << 20
 """Bytes read of a compressed file at a time."""
+UNITS = {1: "metre", 3: "micron"}
+"""Space units of nifti1.h other than mm (2) and unknown (0), which is read as mm."""
+AFFINE_TOLERANCE = 0.1
+"""Largest distance of a corner voxel between sform and qform, in voxels, and of the voxel size
+between pixdim and affine, over the whole matrix. Both are float32: honest ones differ by 0.001."""
+FARTHEST_MM = 1e6
+"""Coordinates are below this, and finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,10 @@ class NiftiHeader:
     slope: float = 1.0
     intercept: float = 0.0
 
-
-def is_nifti(path: str | Path) -> bool:
-    """Whether the name is that of a NIfTI file; nothing is opened.
-
-    >>> is_nifti("chest.NII.gz"), is_nifti("chest.nii"), is_nifti("chest.hdr"), is_nifti("nii")
-    (True, True, False, False)
-    """
-    return Path(path).name.lower().endswith(ENDINGS)
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -152,6 +154,94 @@ def _storage(header: Nifti1Header, dims: tuple[int, int, int], path: Path) -> tu
     return dtype.str, int(offset)
 
 
+def _qform(header: Nifti1Header) -> NDArray[Any]:
+    if float(header["pixdim"][0]) == 0:  # means 1 (nifti1.h), which nibabel does not take
+        header["pixdim"][0] = 1
+    try:
+        return np.asarray(header.get_qform(), np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise SeriesError("its qform is no rotation (quatern_b, c, d or qfac)") from error
+
+
+def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]:
+    """Voxel index to patient coordinates (R, A, S), float64 `[4, 4]`, mm; sform before qform.
+
+    Args:
+        header: of NIfTI-1 or -2.
+        dims: voxels along the file's own axes.
+
+    Raises:
+        SeriesError: there is none, two disagree, or it does not fit the voxel size.
+    """
+    unit = int(header["xyzt_units"]) & 7
+    if unit not in (0, 2):
+        raise SeriesError(f"its unit of space is {UNITS.get(unit, unit)}, only mm are read")
+    pixdim = np.array(header["pixdim"][1:4], np.float64)
+    if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
+        raise SeriesError(f"its pixdim is {pixdim.tolist()}, three distances above 0 are needed")
+    found = []
+    if int(header["sform_code"]) > 0:
+        found.append(np.asarray(header.get_sform(), np.float64))
+    if int(header["qform_code"]) > 0:
+        found.append(_qform(header))
+    if not found:
+        raise SeriesError("its sform_code and qform_code are 0: it does not say how the patient lies in it")
+    if not all((np.abs(affine) < FARTHEST_MM).all() for affine in found):
+        raise SeriesError(f"its affine has values that are no numbers below {FARTHEST_MM:g} mm")
+    ends = np.array([(*end, 1) for end in itertools.product(*((0, n - 1) for n in dims))])
+    off = float(np.abs(ends @ (found[0] - found[-1]).T).max())
+    if off > AFFINE_TOLERANCE * pixdim.min():
+        raise SeriesError(f"its sform and qform disagree by up to {off:.3g} mm")
+    sizes = np.linalg.norm(found[0][:3, :3], axis=0)
+    if (np.abs(sizes - pixdim) * dims > AFFINE_TOLERANCE * pixdim).any():
+        raise SeriesError(
+            f"its affine has voxels of {sizes.round(4).tolist()} mm, its pixdim {pixdim.tolist()}"
+        )
+    return found[0]
+
+
+def _place_of(affine: NDArray[Any], dims: tuple[int, int, int]) -> dict[str, Any]:
+    """Where a volume lies: shape, spacing_mm, origin_mm, axes and reversed, as `NiftiHeader` has them.
+
+    Args:
+        affine: from `_affine_of`.
+        dims: voxels along the file's own axes.
+
+    Raises:
+        SeriesError: its axes are oblique or run along one line, or it has too few slices.
+    """
+    # (R, A, S) to (S, P, L): the order is turned round, two directions change sign.
+    turned = affine[[2, 1, 0]] * np.array([[1], [-1], [-1]])
+    spacing = np.linalg.norm(turned[:, :3], axis=0)
+    cosines = turned[:, :3] / spacing
+    along = np.abs(cosines).argmax(axis=0)
+    straight = np.zeros((3, 3))
+    straight[along, range(3)] = np.sign(cosines[along, range(3)])
+    off = float(np.abs(cosines - straight).max())
+    if off > AXIS_TOLERANCE:
+        degrees = math.degrees(math.asin(min(off, 1.0)))
+        raise SeriesError(
+            f"its axes are tilted or turned by about {degrees:.1f} degrees, which is not resampled"
+        )
+    if len(set(along)) < 3:
+        raise SeriesError("its affine is singular, two of its axes run along one line")
+    axes = [int(axis) for axis in np.argsort(along)]
+    shape = tuple(dims[axis] for axis in axes)
+    if shape[0] < MIN_SLICES:
+        raise SeriesError(f"it has {shape[0]} slices along Superior, at least {MIN_SLICES} are needed")
+    backwards = [bool(straight[place, axis] < 0) for place, axis in enumerate(axes)]
+    first = np.zeros(3)
+    for axis, back in zip(axes, backwards, strict=True):
+        first[axis] = dims[axis] - 1 if back else 0
+    return {
+        "shape": shape,
+        "spacing_mm": tuple(float(spacing[axis]) for axis in axes),
+        "origin_mm": tuple(float(c) for c in turned[:, :3] @ first + turned[:, 3]),
+        "axes": tuple(axes),
+        "reversed": tuple(backwards),
+    }
+
+
 def read_header(path: str | Path) -> NiftiHeader:
     """Read the header of a file; of a compressed one only the beginning is decompressed.
 
@@ -173,7 +263,7 @@ def read_header(path: str | Path) -> NiftiHeader:
         if not (math.isfinite(slope) and math.isfinite(intercept)):
             raise SeriesError(f"its scl_slope is {slope:g}, scl_inter {intercept:g}; no finite numbers")
         slope, intercept = (slope, intercept) if slope else (1.0, 0.0)  # 0: stored as it is (nifti1.h)
-        place = place_of(affine_of(header, dims), dims)
+        place = _place_of(_affine_of(header, dims), dims)
     except SeriesError as error:
         return NiftiHeader(path, str(error))
     except (EOFError, OSError, zlib.error) as error:

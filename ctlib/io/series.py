@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.io.dicom_slice import Slice
-from ctlib.io.errors import SeriesError
+from ctlib.io.deidentify import SeriesError
+from ctlib.io.dicom_header import Slice
 from ctlib.io.geometry import MIN_SLICES, SPACING_DIFFERENCE, Grid, locate, one
 
 

@@ -1,8 +1,8 @@
 """CT series to volumes in HU, and a scan of a tree of files.
 
 What comes back is right, or it is refused with a sentence: what a file must have stands in
-`ctlib.io.dicom_header` and `ctlib.io.nifti`, what the files of a series must have together in `ctlib.io.geometry`,
-how the files of a series are sorted before they are judged in `ctlib.io.series`.
+`ctlib.io.dicom_header` and in the modules of `ctlib.io.formats`, what the files of a series must have together
+in `ctlib.io.geometry`, how the files of a series are sorted before they are judged in `ctlib.io.series`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.io import nifti
-from ctlib.io.dicom_header import NO_DICOM, read_header
+from ctlib.io.deidentify import SeriesError
+from ctlib.io.dicom_header import NO_DICOM, Slice, read_header
 from ctlib.io.dicom_pixels import read_plane
-from ctlib.io.dicom_slice import Slice
-from ctlib.io.errors import SeriesError
+from ctlib.io.formats import Format, content_uid, format_of
 from ctlib.io.geometry import Grid, one, upright
-from ctlib.io.listing import files_under, nifti_uid, scan
+from ctlib.io.listing import files_under, scan
 from ctlib.io.series import judge, named
 
 __all__ = ["OpenSeries", "SeriesError", "Volume", "open_series", "read_series", "scan", "upright"]
@@ -137,7 +136,7 @@ class OpenSeries:
 
 
 def open_series(path_or_files: str | Path | Sequence[str | Path]) -> OpenSeries | Volume:
-    """Find one series by its headers, to be read slice by slice; a NIfTI volume is read at once.
+    """Find one series by its headers, to be read slice by slice; a file of `FORMATS` is read at once.
 
     Args:
         path_or_files: as for `read_series`.
@@ -149,8 +148,10 @@ def open_series(path_or_files: str | Path | Sequence[str | Path]) -> OpenSeries 
     paths = [Path(path) for path in given]
     is_folder = len(paths) == 1 and paths[0].is_dir()
     paths = list(files_under(paths[0])) if is_folder else paths
-    if len(paths) == 1 and nifti.is_nifti(paths[0]):
-        return _read_nifti(paths[0])
+    for path in paths:
+        kind = format_of(path)
+        if kind and (len(paths) == 1 or set(paths) == set(kind.read_header(path).files)):
+            return _read_whole(kind, path)
     slices = [read_header(path) for path in paths]
     if is_folder:
         slices = [s for s in slices if not _beside(s)]
@@ -181,10 +182,10 @@ def _beside(found: Slice) -> bool:
     return found.fault == NO_DICOM and found.path.suffix.lower() in COMPANIONS
 
 
-def _read_nifti(path: Path) -> Volume:
+def _read_whole(kind: Format, path: Path) -> Volume:
     try:
-        hu, header = nifti.decode(path)
-        return Volume(hu, header.spacing_mm, nifti_uid(path), header.origin_mm)
+        hu, header = kind.decode(path)
+        return Volume(hu, header.spacing_mm, content_uid(kind, header.files), header.origin_mm)
     except SeriesError as error:
         raise SeriesError(error.reason, f"in {path.name}", path.name) from error
     except OSError as error:

@@ -29,7 +29,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from ctlib.core import PROJECT, shown
+from ctlib.core import PROJECT, display_path
 from ctlib.models.record import Backbone, Size
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -62,7 +62,7 @@ def record(key: str) -> Backbone:
     function = getattr(module, name, None)
     if not callable(function):
         what = "is no function" if hasattr(module, name) else "is not there"
-        raise OwnNetworkError(f"backbone {key}: {name} {what} in {shown(_file(module, key))}.")
+        raise OwnNetworkError(f"backbone {key}: {name} {what} in {display_path(_file(module, key))}.")
     about = inspect.getdoc(function) or ""
     return Backbone(
         key=key,
@@ -138,7 +138,7 @@ def _imported(name: str) -> ModuleType:
             raise _failed(name, error) from error
     raise OwnNetworkError(
         f"backbone {name}:...: there is no module {name}: not installed, not in PYTHONPATH, not in the "
-        f"working directory ({shown(Path.cwd())}) and not in the project's folder."
+        f"working directory ({display_path(Path.cwd())}) and not in the project's folder."
     )
 
 

@@ -33,9 +33,9 @@ from ctlib.core import (
     ClaimLost,
     Workspace,
     claimed,
-    picked,
+    display_path,
+    field_values,
     read_json,
-    shown,
     tables,
     write_json,
     write_text,
@@ -146,7 +146,7 @@ def _finetune(
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
         _while_mine(study_auroc(chosen_by), claim),
-        FitSettings(**picked(FitSettings, vars(run))),
+        FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
         run.seed,
@@ -194,7 +194,9 @@ def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
     """
     record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
     if not record_path.is_file():
-        raise FileNotFoundError(f"{shown(record_path)} is missing: run {run.run_id} has no weights any more.")
+        raise FileNotFoundError(
+            f"{display_path(record_path)} is missing: run {run.run_id} has no weights any more."
+        )
     record = read_json(record_path)
     mean, std = tuple(record["mean"]), tuple(record["std"])
     init = Init("random", DRAWN, "none needed", mean, std, record["channels"])

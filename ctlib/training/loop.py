@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ctlib.core import shown
+from ctlib.core import display_path
 from ctlib.models import Network, load_weights, save_weights
 from ctlib.training.device import Compute, trainer
 from ctlib.training.loaders import Clips, EpochSampler, loader, set_epoch
@@ -270,6 +270,6 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         checkpoint["fit"]["rows"]
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise FitError(
-            f"{shown(path)} is no checkpoint of a fit ({type(error).__name__}); delete it to begin again."
+            f"{display_path(path)} is no checkpoint of a fit ({type(error).__name__}); delete it to begin again."
         ) from error
     return checkpoint

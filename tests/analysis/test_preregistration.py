@@ -10,7 +10,7 @@ from sample_project import project
 
 from ctlib.analysis import preregistration
 from ctlib.cli import notebooks
-from ctlib.core.parameters import ParameterError, load
+from ctlib.core.parameters import ParameterError, load_profile
 from ctlib.core.workspace import HOME, PROJECT, Places, Workspace
 
 PROFILES = sorted(path.parent.name for path in (PROJECT / "params").glob("*/04_analyze.yaml"))
@@ -26,7 +26,7 @@ def places_with(tmp_path, text):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_that_is_analyzed_has_a_plan_that_fits_its_parameters(profile):
-    plan, values = preregistration.read(profile), load(profile)
+    plan, values = preregistration.read(profile), load_profile(profile)
     assert plan is not None, f"params/{profile}/plan.yaml is missing"
     analyze = values["04_analyze"]
     for name in ("baseline_init", "compared_init", "averaged", "study_score_rule", "level"):
@@ -116,7 +116,7 @@ def test_a_workspace_remembers_when_it_met_a_plan(tmp_path):
 def test_every_header_shows_the_hash_and_the_workspace_remembers(tmp_path, capsys):
     places = project(tmp_path, [])
     (places.params / "small" / "plan.yaml").write_text(TEXT)
-    values = load("small", (), places)["01_step"]  # a plan is no notebook's file, and no stranger
+    values = load_profile("small", (), places)["01_step"]  # a plan is no notebook's file, and no stranger
     notebooks.header("01_step", values, places)
     wanted = preregistration.read("small", places).hash
     assert f"plan: {wanted}" in capsys.readouterr().out

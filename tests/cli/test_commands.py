@@ -12,7 +12,7 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import __main__ as cli
-from ctlib.core import console, parameters, progress
+from ctlib.core import parameters, progress
 from ctlib.core.pseudonyms import DEFAULT_KEY, Identity
 from ctlib.core.workspace import PROJECT, Workspace, write_json, write_text
 
@@ -153,7 +153,7 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
 
 def test_a_second_run_executes_nothing_until_something_changes(tmp_path, capsys):
     places = project(tmp_path, [markdown("## Do it"), code("print('It is done.')", "finding")])
-    work = Workspace.at(parameters.load("small", (), places)["01_step"]["work_dir"])
+    work = Workspace.at(parameters.load_profile("small", (), places)["01_step"]["work_dir"])
     page = places.reports / "small" / "01_step.html"
 
     def executed(*more):
@@ -225,11 +225,11 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_the_bar_tells_notebook_run_and_time_left(tmp_path, stream, monkeypatch):
-    monkeypatch.setattr(console, "POLL_S", 0.05)
+    monkeypatch.setattr(progress, "POLL_S", 0.05)
     path = tmp_path / "progress.json"
     state = progress.State("finetuning runs", 3, 9, time.time() - 300)
     write_json(path, {"what": state.what, "done": 3, "total": 9, "started_s": state.started_s, "note": ""})
-    with console.Bar(4, stream, every_s=0.05).notebook("03_finetune_grid", 3, path) as on_section:
+    with progress.Bar(4, stream, every_s=0.05).notebook("03_finetune_grid", 3, path) as on_section:
         on_section("The runs")
         time.sleep(0.4)
         path.unlink()
@@ -272,7 +272,7 @@ def test_scan_accounts_for_every_file(series, capsys, places):
 @pytest.fixture
 def finished(places):
     """A finished run of the profile `small`, with weights that were never trained."""
-    from ctlib.core.parameters import load
+    from ctlib.core.parameters import load_profile
     from ctlib.core.workspace import Workspace
     from ctlib.models.weights.load import Init, build_network, save_weights
     from ctlib.training.run import Run
@@ -283,7 +283,7 @@ def finished(places):
         batch_size=8, weight_decay=0.0, optimizer="adamw", schedule="constant", patience=0,
         precision="fp32", study_label="exam", data="d", weights="",
     )  # fmt: skip
-    workspace = Workspace.at(load("small", (), places)["01_step"]["work_dir"])
+    workspace = Workspace.at(load_profile("small", (), places)["01_step"]["work_dir"])
     folder = workspace.runs / run.run_id
     made, _ = build_network("slow_r50", "tiny", Init("random", "s", "l", (0.3,), (0.2,)), seed=5)
     save_weights(made, folder / "weights.safetensors", {})

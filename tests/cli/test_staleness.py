@@ -37,7 +37,7 @@ def places(tmp_path):
 
 
 def values(places):
-    return parameters.load("small", (), places)["02_step"]
+    return parameters.load_profile("small", (), places)["02_step"]
 
 
 def executed(places, noted=True):

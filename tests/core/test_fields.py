@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ctlib.core import parameters
-from ctlib.core.workspace import resolve
+from ctlib.core.workspace import project_path
 from ctlib.grid.expand import AXES, settings_of
 from ctlib.training.pretraining import CtSource, Plan, PretrainSettings, VideoSource
 from ctlib.training.run import Run
@@ -15,7 +15,7 @@ LOOKED_UP = {"data", "weights", "code", "control"}
 
 
 def values_of(notebook):
-    return parameters.load("demo")[notebook]
+    return parameters.load_profile("demo")[notebook]
 
 
 def names(kind):
@@ -49,7 +49,7 @@ def test_a_source_of_videos_has_its_own_flip():
     values = values_of("02_pretrain") | {"video_flip": True, "flip": False, "videos_list": "list.txt"}
     made = VideoSource.of(values)
     assert made.flip and made.files.videos_list == "list.txt"
-    assert made.files.root == resolve(values["videos_root"]) and made.source == values["videos_source"]
+    assert made.files.root == project_path(values["videos_root"]) and made.source == values["videos_source"]
     assert made.heldout_share == values["heldout_share"] and made.files.labelled
     assert not CtSource.of(values).flip
     assert VideoSource.of(values | {"videos_root": ""}) is None

@@ -8,7 +8,7 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import grid, notebooks
-from ctlib.core.parameters import ParameterError, conform, declared, load, resolved
+from ctlib.core.parameters import ParameterError, conform, declared_parameters, load_profile, resolve_profile
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 
@@ -25,7 +25,7 @@ def rewrite(places, notebook, old, new):
 
 def problems(places, *overrides):
     with pytest.raises(ParameterError) as caught:
-        load("small", overrides, places)
+        load_profile("small", overrides, places)
     return caught.value.problems
 
 
@@ -33,7 +33,7 @@ def problems(places, *overrides):
 
 
 def test_a_parameters_cell_is_read_with_types_and_comments(places):
-    found = declared(places.notebooks / "01_step.ipynb")
+    found = declared_parameters(places.notebooks / "01_step.ipynb")
     assert list(found) == ["profile", "work_dir", "rate", "seeds", "limit"]
     assert (found["seeds"].annotation, found["seeds"].default) == ("list[int]", [0, 1])
     assert found["limit"].comment == "steps; None for no limit"
@@ -43,11 +43,11 @@ def test_a_cell_that_is_no_literal_is_refused(tmp_path):
     path = tmp_path / "n.ipynb"
     path.write_text(json.dumps({"cells": [code("a: int = 1  # x\nb = a + 1  # y", "parameters")]}))
     with pytest.raises(ParameterError, match="'b = a \\+ 1  # y' in the parameters cell is not"):
-        declared(path)
+        declared_parameters(path)
 
 
 def test_the_right_parameters_come_out_as_declared(places):
-    values = load("small", ["02.seeds=[5]", "rate=1", "work_dir=elsewhere"], places)
+    values = load_profile("small", ["02.seeds=[5]", "rate=1", "work_dir=elsewhere"], places)
     assert list(values) == ["01_step", "02_step"]
     assert values["01_step"]["seeds"] == [0, 1] and values["02_step"]["seeds"] == [5]
     assert [v["rate"] for v in values.values()] == [1.0, 1.0] and type(values["01_step"]["rate"]) is float
@@ -88,7 +88,7 @@ def test_what_a_file_does_not_give_is_the_notebooks_default(places):
         "one value in profile 'small'; give it in both files."
     ]
     rewrite(places, "01_step", "rate: 0.25\n", "")
-    found = resolved("small", ["01.seeds=[7]"], places)
+    found = resolve_profile("small", ["01.seeds=[7]"], places)
     assert found.values["02_step"]["rate"] == 0.5 and found.sources["02_step"]["rate"] == "the notebook"
     assert found.values["01_step"]["seeds"] == [7] and found.sources["01_step"]["seeds"] == "--set"
     assert found.sources["02_step"]["seeds"].endswith("params/small/02_step.yaml")
@@ -135,25 +135,25 @@ def test_a_profile_of_another_folder_and_a_file_of_no_notebook_are_refused(place
 
 def test_an_unknown_profile_is_named(places):
     with pytest.raises(ParameterError, match="no profile 'smal'; the nearest name is 'small'"):
-        load("smal", (), places)
+        load_profile("smal", (), places)
 
 
 def test_an_override_of_a_notebook_outside_the_profile_is_refused(places):
     (places.params / "small" / "02_step.yaml").unlink()
-    assert list(load("small", (), places)) == ["01_step"]
+    assert list(load_profile("small", (), places)) == ["01_step"]
     assert "has no parameters for 02_step" in " ".join(problems(places, "02.rate=1"))
 
 
 @pytest.mark.parametrize("profile", sorted(path.name for path in HOME.params.iterdir()))
 def test_the_profiles_of_the_project_fit_its_notebooks(profile):
-    assert set(load(profile)) <= set(NOTEBOOKS)
+    assert set(load_profile(profile)) <= set(NOTEBOOKS)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_notebook_that_is_run_by_hand_is_the_committed_report(notebook):
     """Else Run All in JupyterLab computes other runs than `make demo` did."""
-    found = {n: p.default for n, p in declared(HOME.notebooks / f"{notebook}.ipynb").items()}
-    assert found["profile"] in ("demo", "published") and found == load(found["profile"])[notebook]
+    found = {n: p.default for n, p in declared_parameters(HOME.notebooks / f"{notebook}.ipynb").items()}
+    assert found["profile"] in ("demo", "published") and found == load_profile(found["profile"])[notebook]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,9 @@ def test_types_are_not_bent(value, annotation):
 
 
 def given(places, **changes):
-    return {name: p.default for name, p in declared(places.notebooks / "01_step.ipynb").items()} | changes
+    return {
+        name: p.default for name, p in declared_parameters(places.notebooks / "01_step.ipynb").items()
+    } | changes
 
 
 def test_the_header_shows_parameters_versions_commit_and_device(places, capsys):
@@ -219,7 +221,7 @@ def ran(tmp_path_factory):
         [markdown("## Die"), code("os = __import__('os')\nos._exit(9)")],
     )
     places = project(tmp_path_factory.mktemp("ran"), *bodies)
-    values, seen, failed = load("small", (), places), {}, {}
+    values, seen, failed = load_profile("small", (), places), {}, {}
     for name in places.names:
         seen[name] = []
         try:

@@ -9,8 +9,8 @@ from ctlib.core.workspace import MissingInput, Workspace
 def test_relative_paths_are_the_projects(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert Workspace.at("work/demo").root == workspace.PROJECT / "work" / "demo"
-    assert workspace.resolve("../shared").parent == workspace.PROJECT.parent
-    assert workspace.resolve(tmp_path) == tmp_path
+    assert workspace.project_path("../shared").parent == workspace.PROJECT.parent
+    assert workspace.project_path(tmp_path) == tmp_path
 
 
 def test_a_missing_input_names_the_notebook_that_writes_it(tmp_path):

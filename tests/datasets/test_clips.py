@@ -136,13 +136,13 @@ def test_slices_that_a_short_clip_lacks_are_air(train):
 def test_evaluation_is_the_plain_centre_crop():
     volume = random_volume()
     clip = plain(volume, 16, 32, LUNG)
-    np.testing.assert_array_equal(clip, hu.to_unit(volume[16:32, 4:52, 4:52], hu.named("lung")))
+    np.testing.assert_array_equal(clip, hu.to_unit(volume[16:32, 4:52, 4:52], hu.HuWindow.named("lung")))
 
 
 def test_a_slice_smaller_than_the_crop_lies_in_its_centre():
     volume = random_volume(16, matrix_px=40)
     clip = plain(volume, 0, 16, LUNG)
-    np.testing.assert_array_equal(clip[:, 4:44, 4:44], hu.to_unit(volume, hu.named("lung")))
+    np.testing.assert_array_equal(clip[:, 4:44, 4:44], hu.to_unit(volume, hu.HuWindow.named("lung")))
     np.testing.assert_allclose(clip[:, :4], LUNG.air, atol=1e-7)
     np.testing.assert_allclose(clip[:, :, 44:], LUNG.air, atol=1e-7)
 
@@ -160,7 +160,7 @@ def test_crop_and_rotation_equal_scipys_bilinear_interpolation(matrix_px, seed):
     y, x = np.mgrid[:48, :48] - 23.5
     rows = np.sin(angle) * x + np.cos(angle) * y + 23.5 + top
     columns = np.cos(angle) * x - np.sin(angle) * y + 23.5 + left
-    unit = hu.to_unit(volume, hu.named("lung")).astype(np.float64)
+    unit = hu.to_unit(volume, hu.HuWindow.named("lung")).astype(np.float64)
     for plane, cut_plane in zip(unit, clip, strict=True):
         expected = map_coordinates(plane, [rows, columns], order=1, mode="grid-constant", cval=LUNG.air)
         np.testing.assert_allclose(cut_plane, expected, atol=1e-4)
@@ -174,7 +174,7 @@ def exact(volume, settings, seed, hu_window="lung"):
     left, top = rng.integers(min(spare, 0), max(spare, 0) + 1, 2)
     angle = np.radians(rng.uniform(-settings.rotation_deg, settings.rotation_deg))
     is_flipped, offset, contrast = rng.uniform(-1, 1, 3)
-    window = hu.named(hu_window)
+    window = hu.HuWindow.named(hu_window)
 
     def unit(values):
         jittered = values * (1 + settings.jitter_scale * contrast) + settings.jitter_hu * offset
@@ -388,7 +388,7 @@ def test_an_item_says_what_it_is():
     assert item["index"] == 4 and type(item["index"]) is int
     series = data.table.loc[4, "series_uid"]
     still = dataset(train=False)
-    expected = hu.to_unit(still.store.read(series)[16:29, 4:52, 4:52], hu.named("pe"))
+    expected = hu.to_unit(still.store.read(series)[16:29, 4:52, 4:52], hu.HuWindow.named("pe"))
     np.testing.assert_array_equal(still[4]["clip"][0, :13], expected)
 
 

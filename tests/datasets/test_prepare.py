@@ -39,7 +39,7 @@ def project(tmp_path, root, **changed):
     for name in ("notebooks", "params"):
         shutil.copytree(PROJECT / name, tmp_path / name)
     work = tmp_path / "work"
-    values = parameters.load("demo")["01_explore_data"]
+    values = parameters.load_profile("demo")["01_explore_data"]
     values |= dict(profile="here", work_dir=str(work), cohorts=["lidc"], lidc_root=str(root), rspect_root="")
     values |= dict(lidc_annotations=str(root / "annotations.sqlite"), phantom_patients=0, matrix_px=MATRIX_PX)
     values |= dict(workers=1, split_shares=[]) | changed

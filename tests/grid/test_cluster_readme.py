@@ -51,7 +51,7 @@ def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, sect
     given = {**SMALL, **asked, "profile": "queued", "work_dir": str(work.root)}
     folder = tmp_path / "params" / "queued"
     folder.mkdir(parents=True)
-    declared = parameters.declared(PROJECT / "notebooks" / "03_finetune_grid.ipynb")
+    declared = parameters.declared_parameters(PROJECT / "notebooks" / "03_finetune_grid.ipynb")
     values = {name: given.get(name, parameter.default) for name, parameter in declared.items()}
     assert given.keys() <= values.keys()
     (folder / "03_finetune_grid.yaml").write_text(yaml.safe_dump(values))

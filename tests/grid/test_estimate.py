@@ -289,7 +289,7 @@ def places(tmp_path):
     found = Places(params=tmp_path / "params")
     (found.params / "small").mkdir(parents=True)
     for name in (gridcommands.DATA, gridcommands.GRID):
-        declared = parameters.declared(PROJECT / "notebooks" / f"{name}.ipynb")
+        declared = parameters.declared_parameters(PROJECT / "notebooks" / f"{name}.ipynb")
         values = {key: changes.get(key, parameter.default) for key, parameter in declared.items()}
         (found.params / "small" / f"{name}.yaml").write_text(yaml.safe_dump(values))
     return found

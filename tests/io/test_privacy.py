@@ -27,7 +27,7 @@ from ctlib.core.pseudonyms import Identity
 from ctlib.core.workspace import PROJECT
 from ctlib.datasets.prepare import Preparation
 from ctlib.io.dicom_bytes import hushed
-from ctlib.io.dicom_slice import KEYWORDS
+from ctlib.io.dicom_header import KEYWORDS
 from ctlib.io.listing import listed
 from ctlib.visualization import summary_tables
 
@@ -101,9 +101,9 @@ def source(tmp_path_factory):
 
 
 def parameters(source, work):
-    from ctlib.core.parameters import load
+    from ctlib.core.parameters import load_profile
 
-    values = load("folder")["01_explore_data"]
+    values = load_profile("folder")["01_explore_data"]
     own = dict(work_dir=str(work), folder_root=str(source["root"]), folder_labels=str(source["csv"]))
     own |= dict(folder_columns=["exam", "ill", "who", "role", ""], id_key=str(source["key"]), workers=0)
     return {**values, **own, "matrix_px": 4, "split_shares": [0.5, 0.25, 0.25], "clip_length": 4}

@@ -139,7 +139,7 @@ def test_runs_that_were_under_way_equal_quiet_ones(demo, tmp_path):
         stored = json.loads((demo.work.runs / run_id / "run.json").read_text())
         assert stored.pop("run_id") == run_id
         code = (
-            "from ctlib.core import threads; from ctlib.training import finetune, run; threads.pin_threads(1); "
+            "from ctlib.core.parallel import pin_threads; from ctlib.training import finetune, run; pin_threads(1); "
             f"finetune.execute({str(quiet.root)!r}, run.Run(**{stored!r}))"
         )
         subprocess.run([sys.executable, "-c", code], check=True)

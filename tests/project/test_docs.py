@@ -21,7 +21,7 @@ from readme_parts import README, blocks, commands, commands_in_prose, files, own
 
 import ctlib
 from ctlib.cli.__main__ import cli
-from ctlib.core.parameters import declared
+from ctlib.core.parameters import declared_parameters
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
 FIRST_SCREEN_LINES = 46
@@ -89,11 +89,13 @@ def test_overrides_and_profiles_are_those_of_the_parameters():
     for arguments in commands():
         if arguments[:4] == ["python", "-m", "ctlib", "run"] and arguments[4] != "PROFILE":
             overrides = [arguments[i + 1] for i, part in enumerate(arguments) if part == "--set"]
-            parameters.load(arguments[4], overrides)
+            parameters.load_profile(arguments[4], overrides)
 
 
 PARAMETERS = {
-    name for notebook in NOTEBOOKS for name in declared(PROJECT / "notebooks" / f"{notebook}.ipynb")
+    name
+    for notebook in NOTEBOOKS
+    for name in declared_parameters(PROJECT / "notebooks" / f"{notebook}.ipynb")
 }
 
 
@@ -136,7 +138,7 @@ def test_papermill_tells_every_parameter_with_type_and_meaning(notebook):
     """`papermill --help-notebook`: its reader leaves out a line with a second = sign, comment included."""
     path = PROJECT / "notebooks" / f"{notebook}.ipynb"
     seen = papermill.inspect_notebook(path)
-    assert list(seen) == list(declared(path))
+    assert list(seen) == list(declared_parameters(path))
     for name, parameter in seen.items():
         assert parameter["inferred_type_name"] != "None" and len(parameter["help"]) > 4, name
         ast.literal_eval(parameter["default"])

@@ -250,14 +250,14 @@ def test_a_changed_default_is_seen_in_every_profile(profile):
 
     After a change that is meant: `python -m ctlib params PROFILE --json` prints what is wanted.
     """
-    assert parameters.load(profile) == json.loads(RESOLVED.read_text())[profile]
+    assert parameters.load_profile(profile) == json.loads(RESOLVED.read_text())[profile]
 
 
 @pytest.mark.parametrize(
     "path", sorted((PROJECT / "params").glob("*/0*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}"
 )
 def test_a_profile_gives_nothing_that_is_the_default(path):
-    declared = parameters.declared(PROJECT / "notebooks" / f"{path.stem}.ipynb")
+    declared = parameters.declared_parameters(PROJECT / "notebooks" / f"{path.stem}.ipynb")
     given = yaml.safe_load(path.read_text())
     assert [key for key in given if key != "profile" and given[key] == declared[key].default] == []
 

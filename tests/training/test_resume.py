@@ -29,7 +29,7 @@ import chaos_grid  # notes what is finished
 from ctlib.training import loop
 from ctlib.training.finetune import execute
 from ctlib.training.run import Run
-from ctlib.core.threads import pin_threads
+from ctlib.core.parallel import pin_threads
 import pickle
 
 pin_threads(1)

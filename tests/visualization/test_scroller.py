@@ -283,9 +283,9 @@ def test_what_is_seen_is_the_slice_in_its_hu_window(tab):
             tab.locator(".sc-stage").focus()
             tab.keyboard.press(key)
             seen = grey(tab, 0.12, 0.2)  # inside the block, below the corner's letters
-            wanted = 255 * hu.to_unit(np.array([40 + 20 * slice_]), hu.named(name))[0]
+            wanted = 255 * hu.to_unit(np.array([40 + 20 * slice_]), hu.HuWindow.named(name))[0]
             assert max(abs(channel - wanted) for channel in seen) <= 4, (name, slice_)
-            air = 255 * hu.to_unit(np.array([-1000]), hu.named(name))[0]
+            air = 255 * hu.to_unit(np.array([-1000]), hu.HuWindow.named(name))[0]
             assert abs(grey(tab, 0.7, 0.7)[0] - air) <= 4
     assert tab.locator(".sc-bl").text_content() == "bone 400/1800 HU"
 

@@ -73,7 +73,7 @@ def _nothing_from_elsewhere(page):
 
 def grey(index, place, hu_window="lung"):
     """A plane as it must look, 0 to 255."""
-    return hu.to_unit(plane(VOLUME.hu, index, place), hu.named(hu_window)) * 255
+    return hu.to_unit(plane(VOLUME.hu, index, place), hu.HuWindow.named(hu_window)) * 255
 
 
 def shown(page, expected, number=0, frame=None):
@@ -124,7 +124,7 @@ def test_an_hu_window_changes_what_is_seen_and_is_what_it_says(page):
         rows, columns = seen.shape
         block = seen[int(rows * 0.25) : int(rows * 0.35), int(columns * 0.15) : int(columns * 0.25)]
         levels[name] = float(np.nanmedian(block))  # of 0 HU
-        assert levels[name] == pytest.approx(255 * hu.to_unit(np.zeros(1), hu.named(name))[0], abs=6)
+        assert levels[name] == pytest.approx(255 * hu.to_unit(np.zeros(1), hu.HuWindow.named(name))[0], abs=6)
     assert levels["lung"] - levels["mediastinum"] > 100
 
 
@@ -224,7 +224,7 @@ view.panels[0].load(viewer.Scene(large, marks=marks, place=(10, 128, 384)))""",
     pixels = page.until(lambda p: _coloured(p).mean() > 0.01)
     steps = np.add.outer(np.arange(512) // 8, np.arange(512) // 16) * 12 - 1260.0
     steps[300:340, 60:140] = 150
-    expected = hu.to_unit(steps, hu.named("lung")) * 255
+    expected = hu.to_unit(steps, hu.HuWindow.named("lung")) * 255
     assert likeness(shown(page, expected), expected) > 0.95
     assert "drawn with 256 of 512 rows" in page.tab.locator(".jp-OutputArea").last.inner_text()
     page.slider("contours", "Home")

@@ -13,7 +13,7 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import EFFECT
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import capital, listed
-from ctlib.core import Workspace, shown, tables
+from ctlib.core import Workspace, display_path, tables
 from ctlib.datasets import task
 from ctlib.training import WRITER
 from ctlib.visualization import figures, percent, viewer
@@ -31,7 +31,7 @@ def no_cohort(study: Study, names: list[str]) -> str:
     if study.work is None:
         return "No answer: these results have no workspace, so no exam can be looked at."
     paths = [study.work.table(table, task(name).cohort) for name in names for table in COHORT_TABLES]
-    absent = [shown(path) for path in paths if not path.is_file()]
+    absent = [display_path(path) for path in paths if not path.is_file()]
     return f"No answer: {absent[0]} is missing; {WRITER} writes it." if absent else ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctlib.cli.notebooks import HEADER_TYPE, Failure, failure
-from ctlib.core import shown
+from ctlib.core import display_path
 
 LEAD = re.compile(r"^\*\*(\w+)\*\*[ \t]*(.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
 """A paragraph of the first cell that begins with a bold word."""
@@ -82,7 +82,7 @@ class Story:
             return cls(path.stem, book)
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ReportError(
-                f"{shown(path)} is no readable notebook ({type(error).__name__}): run {path.stem} again."
+                f"{display_path(path)} is no readable notebook ({type(error).__name__}): run {path.stem} again."
             ) from error
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import Any
 from ctlib import __version__
 from ctlib.cli.notebooks import HEADER_TYPE, sections
 from ctlib.cli.reports.executed import LEAD, ReportError, Story, duration
-from ctlib.core import shown, write_text
+from ctlib.core import display_path, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _HEADING = re.compile(r'<h([23]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
@@ -108,7 +108,7 @@ def write(target: Path, text: str) -> None:
     """
     found = remote_addresses(text)
     if found:
-        raise ReportError(f"{shown(target)} was not written: it would load {found[0]} from a network.")
+        raise ReportError(f"{display_path(target)} was not written: it would load {found[0]} from a network.")
     write_text(target, text)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ctlib.cli.reports.executed import ReportError
-from ctlib.core import replacing, shown
+from ctlib.core import replacing, display_path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names under which it is looked for on the PATH, in this order."""
@@ -61,7 +61,7 @@ def print_pdf(page: Path) -> Path:
         except subprocess.TimeoutExpired:
             said = f"it did not end within {TIMEOUT_S} s"
         if not printed.is_file() or not printed.read_bytes().startswith(b"%PDF"):
-            raise ReportError(f"{shown(target)} was not written: {program} printed nothing ({said}).")
+            raise ReportError(f"{display_path(target)} was not written: {program} printed nothing ({said}).")
         with replacing(target) as waiting:
             shutil.copyfile(printed, waiting)
     return target

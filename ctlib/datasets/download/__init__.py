@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from ctlib.core import left, resolve, shown
+from ctlib.core import display_path, project_path, time_left
 from ctlib.datasets.download.meter import GB, MB, size
 
 ASSUMED_MB_S = 20.0
@@ -67,9 +67,11 @@ class Job:
         facts = list(self.facts)
         if self.fetch_bytes:
             rate = f"{ASSUMED_MB_S:g} MB/s (assumed; measured and told while it runs)"
-            facts.append(("time", f"{left(seconds).removesuffix(' left')} at {rate}"))
+            facts.append(("time", f"{time_left(seconds).removesuffix(' left')} at {rate}"))
         free = size(free_bytes(self.to))
-        facts.append(("to", f"{shown(self.to)}: needs {size(self.needs_bytes)}, {free} of the disk are free"))
+        facts.append(
+            ("to", f"{display_path(self.to)}: needs {size(self.needs_bytes)}, {free} of the disk are free")
+        )
         return [f"{heading + ':':<13}{text}" for heading, text in facts]
 
 
@@ -87,7 +89,7 @@ def require_room(needs_bytes: int, folder: Path) -> None:
     free = free_bytes(folder)
     if needs_bytes + KEEP_FREE_BYTES > free:
         raise FetchRefused(
-            f"The disk of {shown(folder)} has {size(free)} free, {size(needs_bytes)} are needed and "
+            f"The disk of {display_path(folder)} has {size(free)} free, {size(needs_bytes)} are needed and "
             f"{size(KEEP_FREE_BYTES)} stay free: make room, or name a folder on another disk with --to."
         )
 
@@ -118,11 +120,11 @@ def target(dataset: str, to: Path | None = None) -> Path:
         FetchRefused: it is a file; or the top of a disk, which leaves no place beside it from where
             a series could be renamed into it.
     """
-    folder = resolve(to or f"data/{dataset}").resolve()
+    folder = project_path(to or f"data/{dataset}").resolve()
     if folder.exists() and not folder.is_dir():
-        raise FetchRefused(f"{shown(folder)} is a file: name a folder with --to.")
+        raise FetchRefused(f"{display_path(folder)} is a file: name a folder with --to.")
     if folder.is_mount():
-        raise FetchRefused(f"{shown(folder)} is the top of a disk: name a folder in it with --to.")
+        raise FetchRefused(f"{display_path(folder)} is the top of a disk: name a folder in it with --to.")
     return folder
 
 
@@ -152,7 +154,9 @@ def alone(to: Path) -> Iterator[Path]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FetchRefused(f"Another fetch into {shown(to)} is running: let it end first.") from error
+            raise FetchRefused(
+                f"Another fetch into {display_path(to)} is running: let it end first."
+            ) from error
         try:
             yield part
         finally:
@@ -210,8 +214,8 @@ def fetch(
         try:
             job.start()
         except OSError as error:
-            raise FetchError(f"{error.strerror or error} ({shown(job.to)}). {GOES_ON}.") from error
-    say(f"Everything is in {shown(job.to)}. Next: python -m ctlib prepare {job.dataset}")
+            raise FetchError(f"{error.strerror or error} ({display_path(job.to)}). {GOES_ON}.") from error
+    say(f"Everything is in {display_path(job.to)}. Next: python -m ctlib prepare {job.dataset}")
 
 
 def _agree(job: Job, yes: bool) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ctlib.core import LINE_EVERY_S, POLL_S, left
+from ctlib.core import LINE_EVERY_S, time_left, watched
 
 MB, GB = 10**6, 10**9
 
@@ -41,7 +40,7 @@ def line(done: int, total: int, begun: int, seconds: float) -> str:
     """
     rate = (done - begun) / seconds if seconds > 0 else 0.0
     told = f"{size(done)} of {size(total)}, {rate / MB:.3g} MB/s"
-    return f"{told}, {left((total - done) / rate)}" if rate > 0 and done < total else told
+    return f"{told}, {time_left((total - done) / rate)}" if rate > 0 and done < total else told
 
 
 class Meter:
@@ -59,7 +58,7 @@ class Meter:
     ):
         self.total, self.growing, self.every_s = total_bytes, growing, every_s
         self.stream = sys.stderr if stream is None else stream
-        self.moved, self.over = 0, threading.Event()
+        self.moved = 0
 
     def add(self, n_bytes: int) -> None:
         """Count bytes that have arrived and left the watched folder."""
@@ -67,16 +66,16 @@ class Meter:
 
     def __enter__(self) -> Meter:
         self.begun, self.start_s = self._here(), time.monotonic()
-        watch = self._terminal if self.stream.isatty() else self._log
-        self.thread = threading.Thread(target=watch, daemon=True)
-        self.thread.start()
+        self.watching = watched(
+            lambda: (self._line(), min(self._here(), self.total), self.total), self.stream, self.every_s
+        )
+        self.watching.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.over.set()
-        self.thread.join()
+        self.watching.__exit__(None, None, None)
         if kind is None:
             print(self._line(), file=self.stream, flush=True)
 
@@ -85,21 +84,6 @@ class Meter:
 
     def _line(self) -> str:
         return line(self._here(), self.total, self.begun, time.monotonic() - self.start_s)
-
-    def _terminal(self) -> None:
-        from tqdm import tqdm
-
-        form = "{desc} |{bar:24}|"
-        with tqdm(
-            total=self.total, bar_format=form, leave=False, file=self.stream, dynamic_ncols=True
-        ) as bar:
-            while not self.over.wait(POLL_S):
-                bar.n = min(self._here(), self.total)
-                bar.set_description_str(self._line())
-
-    def _log(self) -> None:
-        while not self.over.wait(self.every_s):
-            print(self._line(), file=self.stream, flush=True)
 
 
 def bytes_under(path: Path) -> int:

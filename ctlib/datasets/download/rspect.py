@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from ctlib.core import shown, write_json
+from ctlib.core import display_path, write_json
 from ctlib.datasets.download import (
     GOES_ON,
     FetchError,
@@ -86,7 +86,7 @@ def plan(to: Path, environ: Mapping[str, str] | None = None, download: Download 
 
 def _here(to: Path, archive: Path) -> str:
     if record_of(to).is_file() and to.is_dir():
-        return f"everything, as {shown(record_of(to))} records; delete that file to fetch it anew"
+        return f"everything, as {display_path(record_of(to))} records; delete that file to fetch it anew"
     if is_complete(archive):
         return "the whole archive, not all unpacked"
     return f"{size(bytes_under(archive))} of the archive"
@@ -144,7 +144,9 @@ def fetch(to: Path, download: Download) -> None:
             except FetchError as error:
                 raise FetchError(f"RSPECT did not come: {error}. {GOES_ON}.") from error
             if not is_complete(archive):
-                raise FetchError(f"RSPECT did not come: no whole archive is in {shown(part)}. {GOES_ON}.")
+                raise FetchError(
+                    f"RSPECT did not come: no whole archive is in {display_path(part)}. {GOES_ON}."
+                )
         n_files = unpack(archive, to)
         write_json(
             record_of(to), {"archive": archive.name, "bytes": archive.stat().st_size, "files": n_files}
@@ -198,7 +200,7 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield file
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise FetchError(
-            f"{shown(archive)} is damaged ({error}): delete it; the same command fetches it anew."
+            f"{display_path(archive)} is damaged ({error}): delete it; the same command fetches it anew."
         ) from error
 
 

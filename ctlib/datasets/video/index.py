@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core import resolve
+from ctlib.core import project_path
 from ctlib.datasets.synthetic.video import MANIFEST
 from ctlib.datasets.video.decode import VideoError
 
@@ -174,7 +174,7 @@ def _lines(path: Path, name: str) -> list[tuple[str, str]]:
     A relative path is taken from the project's folder, as all paths in parameters are.
     """
     try:
-        text = resolve(path).read_text(encoding="utf-8-sig")
+        text = project_path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise VideoError(f"{name} {path} cannot be read ({error}); give a text file.") from error
     numbered = enumerate(text.splitlines(), start=1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.core import Workspace, resolve, tables
+from ctlib.core import Workspace, project_path, tables
 from ctlib.datasets import SPLITS, database, file_for, patient_labels, read_positions, tile
 
 WRITER = "01_explore_data"
@@ -155,7 +155,7 @@ def _shares(cohort: str, values: Mapping[str, Any]) -> Sequence[float]:
     """Shares of train, val and test. A file of folds is LIDC's: no other is known before there are tables."""
     path = file_for(cohort, values.get("splits_file", ""))
     if cohort == "lidc" and path:
-        with resolve(path).open(newline="", encoding="utf-8") as file:
+        with project_path(path).open(newline="", encoding="utf-8") as file:
             folds = {row.get("fold") for row in csv.DictReader(file)} - {None}
         if len(folds) > 2:
             return 1 - 2 / len(folds), 1 / len(folds), 1 / len(folds)

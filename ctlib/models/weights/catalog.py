@@ -43,7 +43,7 @@ from typing import Any
 import torch
 import yaml
 
-from ctlib.core import Workspace, resolve, shown
+from ctlib.core import Workspace, display_path, project_path
 from ctlib.models.registry import file_name
 from ctlib.models.weights.inflate import over_channels, over_depth
 from ctlib.models.weights.packages import carried
@@ -72,7 +72,7 @@ FOLDER_VARIABLE = "CTLIB_WEIGHTS"
 def folder(workspace: Workspace) -> Path:
     """Where the files lie: the folder of CTLIB_WEIGHTS, or `weights/public` of the workspace."""
     given = os.environ.get(FOLDER_VARIABLE)
-    return resolve(given) if given else workspace.root / "weights" / "public"
+    return project_path(given) if given else workspace.root / "weights" / "public"
 
 
 def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, Path, str] | None:
@@ -103,7 +103,8 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     record = own / f"{file_name(backbone)}.yaml"
     if not record.is_file():
         raise InitError(
-            f"init {init_name} has no record for {backbone}: write {shown(record)} (see ctlib.models.weights.catalog)."
+            f"init {init_name} has no record for {backbone}: write {display_path(record)} "
+            "(see ctlib.models.weights.catalog)."
         )
     return _checked(_record(record), own)
 
@@ -135,7 +136,9 @@ def refuse_shadow(init_name: str, backbone: str, workspace: Workspace, taken: st
     """
     record = folder(workspace) / init_name / f"{file_name(backbone)}.yaml"
     if record.is_file():
-        raise InitError(f"{shown(record)}: {init_name} is the name of weights {taken}; rename the folder.")
+        raise InitError(
+            f"{display_path(record)}: {init_name} is the name of weights {taken}; rename the folder."
+        )
 
 
 def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
@@ -144,7 +147,7 @@ def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
     found = sha256(path)
     if not found.startswith(weights.sha256):
         raise InitError(
-            f"{shown(path)} is not the file of its record: its SHA-256 begins with {found[:16]}, not with "
+            f"{display_path(path)} is not the file of its record: its SHA-256 begins with {found[:16]}, not with "
             f"{weights.sha256}; fetch it again."
         )
     return weights, path, found
@@ -159,13 +162,13 @@ def _fetched(weights: Weights, here: Path) -> Path:
         return carried(weights, path)
     if not weights.url:
         hint = weights.hint or "put the file there, or correct its record"
-        raise InitError(f"{shown(path)} is missing; {hint}.")
+        raise InitError(f"{display_path(path)} is missing; {hint}.")
     here.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(weights.url, str(path), weights.sha256 or None, progress=False)
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise InitError(
-            f"{weights.file} is missing in {shown(here)} and was not downloaded ({error}); fetch "
+            f"{weights.file} is missing in {display_path(here)} and was not downloaded ({error}); fetch "
             f"{weights.url} elsewhere and put it there, or name another folder by the environment "
             f"variable {FOLDER_VARIABLE}."
         ) from error
@@ -177,20 +180,22 @@ def _record(path: Path) -> Weights:
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InitError(f"{shown(path)} is no YAML ({' '.join(str(error).split())}).") from error
+        raise InitError(f"{display_path(path)} is no YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(given, dict):
-        raise InitError(f"{shown(path)} holds no fields; it needs file, source, licence, mean and std.")
+        raise InitError(
+            f"{display_path(path)} holds no fields; it needs file, source, licence, mean and std."
+        )
     known = {each.name for each in fields(Weights)} - _PUBLISHERS
     if unknown := sorted(map(str, given.keys() - known)):
         raise InitError(
-            f"{shown(path)}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+            f"{display_path(path)}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}."
         )
     if lacking := [name for name in ("file", "source", "licence", "mean", "std") if name not in given]:
-        raise InitError(f"{shown(path)} lacks {', '.join(lacking)}.")
+        raise InitError(f"{display_path(path)} lacks {', '.join(lacking)}.")
     for name, value in given.items():
         if not _FITS.get(name, _is_text)(value):
             raise InitError(
-                f"{shown(path)}: {name} is {value!r}; see ctlib.models.weights.catalog for what it may be."
+                f"{display_path(path)}: {name} is {value!r}; see ctlib.models.weights.catalog for what it may be."
             )
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     return Weights(**values)

@@ -40,7 +40,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ctlib.core import Workspace, shown
+from ctlib.core import Workspace, display_path
 from ctlib.models.network import Network
 from ctlib.models.registry import Size, build
 from ctlib.models.weights import catalog, forward_check, ledger
@@ -109,7 +109,7 @@ def build_network(
     about = dict.fromkeys(head, ("head", DRAWN))
     if init.path is None:
         return made, ledger.rows(made, about, "random", DRAWN, **columns)
-    where = f"init {init.name} for {backbone_key} ({size}), {shown(init.path)}"
+    where = f"init {init.name} for {backbone_key} ({size}), {display_path(init.path)}"
     if init.weights and init.weights.size != size:
         raise InitError(f"{where}: the weights are of the {init.weights.size} network; choose that size.")
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
@@ -121,7 +121,7 @@ def build_network(
     adapted = adapt_all(controls, loaded, torch.Generator().manual_seed(_stream(seed, _CONTROL_STREAM)))
     made.load_state_dict(adapted, strict=False)
     # a user's folder may tell more than a report should
-    why = f"{init.path.name if init.weights else shown(init.path)}, SHA-256 {init.checksum[:16]}"
+    why = f"{init.path.name if init.weights else display_path(init.path)}, SHA-256 {init.checksum[:16]}"
     controlled = [control for control in controls if control != FROZEN]
     for name, tensor in loaded.items():
         steps = [changed[name]] if name in changed else []

@@ -7,7 +7,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from ctlib.core import replacing, shown
+from ctlib.core import display_path, replacing
 from ctlib.models.weights.read import InitError, Weights
 
 
@@ -51,5 +51,7 @@ def _located(package: str, file: str, extra: str) -> Path:
     except metadata.PackageNotFoundError as error:
         raise InitError(f"package {package} carries these weights and is not installed: {needed}.") from error
     if not path.is_file():
-        raise InitError(f"package {package} is installed without {shown(path)}; install it again: {needed}.")
+        raise InitError(
+            f"package {package} is installed without {display_path(path)}; install it again: {needed}."
+        )
     return path

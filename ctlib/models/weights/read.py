@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ctlib.core import shown
+from ctlib.core import display_path
 
 COUNTER = "num_batches_tracked"
 """Batches that a batch norm has seen; read by torch only where a norm has no momentum (none here)."""
@@ -91,7 +91,9 @@ def read(weights: Weights, path: Path) -> tuple[dict[str, torch.Tensor], dict[st
             continue
         name = _renamed(theirs, weights.names)
         if name in ours:
-            raise InitError(f"{shown(path)}: {theirs} and another tensor both become {name}; see its names.")
+            raise InitError(
+                f"{display_path(path)}: {theirs} and another tensor both become {name}; see its names."
+            )
         steps = []
         if tensor.dtype in (torch.bfloat16, torch.float16):
             steps.append(f"{str(tensor.dtype).removeprefix('torch.')} made float32, the same values")
@@ -132,16 +134,16 @@ def _unpacked(path: Path, entry: str) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InitError(
-            f"{shown(path)} is no file of tensors ({str(error).splitlines()[0]}); fetch it again, or save "
+            f"{display_path(path)} is no file of tensors ({str(error).splitlines()[0]}); fetch it again, or save "
             "the tensors alone."
         ) from error
     if entry:
         content = content.get(entry) if isinstance(content, dict) else None
     if not isinstance(content, dict) or not content:
-        raise InitError(f"{shown(path)} holds no tensors{f' under {entry!r}' if entry else ''}.")
+        raise InitError(f"{display_path(path)} holds no tensors{f' under {entry!r}' if entry else ''}.")
     if other := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
         raise InitError(
-            f"{shown(path)}: {', '.join(other[:8])} is no tensor; name the entry that holds them."
+            f"{display_path(path)}: {', '.join(other[:8])} is no tensor; name the entry that holds them."
         )
     return dict(content)
 
@@ -155,10 +157,10 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise InitError(f"{shown(path)} is missing.") from error
+        raise InitError(f"{display_path(path)} is missing.") from error
     except SafetensorError as error:
         raise InitError(
-            f"{shown(path)} is no safetensors file ({error}); delete and make it again."
+            f"{display_path(path)} is no safetensors file ({error}); delete and make it again."
         ) from error
 
 
@@ -172,4 +174,4 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise InitError(f"{shown(path)} is missing.") from error
+        raise InitError(f"{display_path(path)} is missing.") from error

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from ctlib.core import Workspace, read_json, replacing, shown, write_json
+from ctlib.core import Workspace, display_path, read_json, replacing, write_json
 from ctlib.models.network import Network
 from ctlib.models.registry import file_name
 from ctlib.models.weights import catalog, forward_check, ledger
@@ -108,7 +108,7 @@ def load_weights(target: nn.Module, path: Path) -> None:
         InitError: the file's tensors are not exactly the network's.
     """
     given = catalog.tensors(path)
-    ledger.compare(target.state_dict(), given, shown(path))
+    ledger.compare(target.state_dict(), given, display_path(path))
     target.load_state_dict(given)
 
 
@@ -159,7 +159,7 @@ def find(
     raise ValueError(
         f"init is {init_name!r}; known are random, {KNOWN}, and controls of them or of "
         f"published weights ({', '.join(catalog.PUBLIC)}) or your own (a folder in "
-        f"{shown(catalog.folder(workspace))}, see ctlib.models.weights.catalog)."
+        f"{display_path(catalog.folder(workspace))}, see ctlib.models.weights.catalog)."
     )
 
 
@@ -170,10 +170,10 @@ def _made_here(init_name: str, backbone: str, workspace: Workspace, channels: in
     record = read_json(record_path)
     lacking = [key for key in ("source", "licence", "mean", "std", "channels", "sha256") if key not in record]
     if lacking:
-        raise InitError(f"{shown(record_path)} lacks {', '.join(lacking)}; pretrain {backbone} again.")
+        raise InitError(f"{display_path(record_path)} lacks {', '.join(lacking)}; pretrain {backbone} again.")
     if catalog.sha256(path) != record["sha256"]:
         raise InitError(
-            f"{shown(path)} is not the file of its record (another SHA-256); delete it and pretrain again."
+            f"{display_path(path)} is not the file of its record (another SHA-256); delete it and pretrain again."
         )
     return Init(
         name=init_name,

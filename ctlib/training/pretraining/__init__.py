@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ctlib.core import Workspace, picked, read_json
+from ctlib.core import Workspace, field_values, read_json
 from ctlib.datasets import BalancedSampler
 from ctlib.models import NO_COHORT, Init, Network, build_network, code_of, file_name, find, save_weights, spec
 from ctlib.training.device import choose
@@ -138,7 +138,7 @@ def _fit(
         model.head = expander(int(model.backbone.n_features), generator)  # type: ignore[arg-type, assignment]
     n_draws = settings.steps_per_epoch * settings.batch_size
     drawn = BalancedSampler(task.labels, n_draws, settings.seed, classes=sorted(set(task.labels)))
-    chosen = picked(FitSettings, vars(settings))
+    chosen = field_values(FitSettings, vars(settings))
     compute = choose(settings.precision, spec(todo.backbone))
     fitted = fit(
         model,

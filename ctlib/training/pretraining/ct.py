@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ctlib.core import Workspace, picked
+from ctlib.core import Workspace, field_values
 from ctlib.datasets import TASKS, ClipDataset, ClipSettings, Store, Task, intensity, tasks_of
 from ctlib.models import PLACEBO, Origin
 from ctlib.training import run
@@ -56,7 +56,7 @@ class CtSource:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> CtSource:
         """How clips are cut, by the parameters of `02_pretrain`: `folder_hu_window` is `hu_window`."""
-        return cls(**picked(cls, values, "folder_"))
+        return cls(**field_values(cls, values, "folder_"))
 
     def settings(self) -> dict[str, Any]:
         """All that changes the weights, but for the cohort itself."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ctlib.core import Workspace, picked
+from ctlib.core import Workspace, field_values
 from ctlib.models import KNOWN, PART, SECOND, Origin, origin
 from ctlib.training import run
 from ctlib.training.exceptions import exceptions_of, own_settings
@@ -73,7 +73,7 @@ class PretrainSettings:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> PretrainSettings:
         """Those that the parameters of `02_pretrain` say: `pretrain_lr` is `lr`, `video_seed` is `seed`."""
-        return cls(**picked(cls, values, "pretrain_") | {"seed": values["video_seed"]})
+        return cls(**field_values(cls, values, "pretrain_") | {"seed": values["video_seed"]})
 
     def of_variant(self, variant: str) -> PretrainSettings:
         """Those of an init with this ending: fewer steps, or the second seed.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core import Map, Workspace, in_order, picked, resolve
+from ctlib.core import Map, Workspace, field_values, in_order, project_path
 from ctlib.datasets import (
     FrameSettings,
     VideoClips,
@@ -51,9 +51,9 @@ class VideoSource:
         """The source that the parameters of `02_pretrain` name; None where `videos_root` is empty."""
         if not values["videos_root"]:
             return None
-        files = picked(VideoFiles, values, "videos_") | {"root": resolve(values["videos_root"])}
+        files = field_values(VideoFiles, values, "videos_") | {"root": project_path(values["videos_root"])}
         about = {"source": values["videos_source"], "licence": values["videos_licence"]}
-        return cls(VideoFiles(**files), **about, **picked(cls, values, "video_"))
+        return cls(VideoFiles(**files), **about, **field_values(cls, values, "video_"))
 
     def index(self, workspace: Workspace, crop_px: int, run: Map = in_order) -> VideoIndex:
         """The videos with their frames stored, which takes time once.

@@ -120,7 +120,7 @@ def planes(
         _bands(figure.add_subplot(grid[-1, :]), bands, volume.shape[0], place[0])
     z, y, x = (o + s * i for o, s, i in zip(volume.origin_mm, volume.spacing_mm, place, strict=True))
     said = (
-        f"HU window {hu_window}, {hu.named(hu_window)}; cursor at S {z:.1f}, P {y:.1f}, L {x:.1f} mm: "
+        f"HU window {hu_window}, {hu.HuWindow.named(hu_window)}; cursor at S {z:.1f}, P {y:.1f}, L {x:.1f} mm: "
         f"{int(volume.hu[place])} HU"
     )
     figure.supxlabel(said.replace("-", "−"), fontsize=9, color=FAINT)
@@ -158,7 +158,7 @@ def _draw(
 ) -> None:
     seen = plane(volume.hu, index, place)
     n_rows, n_columns = seen.shape
-    unit = _small(hu.to_unit(seen, hu.named(hu_window)))
+    unit = _small(hu.to_unit(seen, hu.HuWindow.named(hu_window)))
     width, height = _extent(volume, index)
     extent = (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
     aspect = (height / n_rows) / (width / n_columns)

@@ -85,7 +85,7 @@ class ScrollerExam:
 
     def __post_init__(self) -> None:
         n = len(self.volume.hu)
-        hu.named(self.hu_window)
+        hu.HuWindow.named(self.hu_window)
         wrong = [f"labels has {len(self.labels)}"] if len(self.labels) not in (0, n) else []
         wrong += [f"z_mm has {len(self.z_mm)}"] if len(self.z_mm) not in (0, n) else []
         wrong += [f"heats[{k!r}] has {len(heat)}" for k, heat in self.heats.items() if len(heat) != n]
@@ -224,7 +224,9 @@ class _Shown:
         """The exam without a script."""
         address = f"data:image/webp;base64,{base64.b64encode(self.drawn).decode('ascii')}"
         told = html.escape(f"{alt}: {self.exam.title}, slices from inferior to superior")
-        window = f"HU window {self.exam.hu_window}, {hu.named(self.exam.hu_window)}".replace("-", "−")
+        window = f"HU window {self.exam.hu_window}, {hu.HuWindow.named(self.exam.hu_window)}".replace(
+            "-", "−"
+        )
         return (
             f'<div class="sc-strip"><p><strong>{html.escape(self.exam.title)}</strong> '
             f'{html.escape(window)}</p><img src="{address}" alt="{told}"/></div>'
@@ -262,7 +264,7 @@ def _strip(exam: ScrollerExam) -> bytes:
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(11)
     for i, place in enumerate(chosen):
-        unit = hu.to_unit(exam.volume.hu[place], hu.named(exam.hu_window))
+        unit = hu.to_unit(exam.volume.hu[place], hu.HuWindow.named(exam.hu_window))
         how = cv2.INTER_AREA if unit.shape[0] > size[1] else cv2.INTER_LINEAR
         grey = np.rint(255 * cv2.resize(unit, size, interpolation=how)).astype(np.uint8)
         left = i * (size[0] + 4)

@@ -149,13 +149,13 @@ def montage(pictures: Sequence[Picture], hu_window: str, columns: int = 4) -> Fi
         if i == 0:
             _sides(ax)
     figure.supxlabel(
-        f"HU window {hu_window}, {hu.named(hu_window)}".replace("-", "−"), fontsize=9, color=FAINT
+        f"HU window {hu_window}, {hu.HuWindow.named(hu_window)}".replace("-", "−"), fontsize=9, color=FAINT
     )
     return figure
 
 
 def _draw(ax: Axes, picture: Picture, hu_window: str, max_px: float) -> None:
-    unit = hu.to_unit(picture.hu, hu.named(hu_window))
+    unit = hu.to_unit(picture.hu, hu.HuWindow.named(hu_window))
     n_rows, n_cols = unit.shape
     most = math.sqrt(max_px / unit.size)
     if most < 1:

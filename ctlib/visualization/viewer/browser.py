@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import resolve, shown, write_text
+from ctlib.core import display_path, project_path, write_text
 from ctlib.visualization import figures
 from ctlib.visualization.viewer.frontend import is_watched
 from ctlib.visualization.viewer.scene import Scene
@@ -37,7 +37,7 @@ class Notes:
     """
 
     def __init__(self, path: str | Path, key: str) -> None:
-        self.path, self.key = resolve(path), key
+        self.path, self.key = project_path(path), key
         self._table()
 
     def _table(self) -> pd.DataFrame:
@@ -48,10 +48,10 @@ class Notes:
         try:
             table = pd.read_csv(self.path, dtype="str", keep_default_na=False)
         except (ValueError, OSError) as error:
-            raise NotesError(f"{shown(self.path)} cannot be read as CSV: {error}.") from error
+            raise NotesError(f"{display_path(self.path)} cannot be read as CSV: {error}.") from error
         if list(table.columns) != columns:
             raise NotesError(
-                f"{shown(self.path)} has columns {list(table.columns)}, notes have {columns}: "
+                f"{display_path(self.path)} has columns {list(table.columns)}, notes have {columns}: "
                 "name another file."
             )
         return table

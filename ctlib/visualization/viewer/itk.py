@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ctlib.core import named
+from ctlib.core import HuWindow
 from ctlib.visualization.viewer.bands import ASSETS
 from ctlib.visualization.viewer.layers import contours, nifti
 from ctlib.visualization.viewer.scene import Scene
@@ -133,7 +133,7 @@ def page(scene: Scene, dist: Path = DIST) -> str:
     name = secrets.token_hex(4)
     volume = f"{name}-ct.nii"
     files = {volume: nifti(scene.volume, scene.volume.hu.astype(np.float32))}
-    hu_window = named(scene.hu_window)
+    hu_window = HuWindow.named(scene.hu_window)
     query = f"?fileToLoad={server.address}{volume}&hu={hu_window.low:g},{hu_window.high:g}"
     if scene.marks is not None:
         files[f"{name}-marks.nii"] = nifti(scene.volume, contours(scene.volume, scene.marks))

@@ -7,7 +7,7 @@ import socket
 from types import ModuleType
 from typing import Any
 
-from ctlib.core import named
+from ctlib.core import HuWindow
 from ctlib.visualization.viewer.layers import contours
 from ctlib.visualization.viewer.scene import Scene
 
@@ -62,7 +62,7 @@ def arguments(scene: Scene, ngff_zarr: ModuleType) -> dict[str, Any]:
         "scale": {"z": z, "y": y, "x": x},
         "translation": {"z": z0, "y": y0, "x": x0},
     }
-    hu_window = named(scene.hu_window)
+    hu_window = HuWindow.named(scene.hu_window)
     given = {
         "image": ngff_zarr.to_ngff_image(scene.volume.hu, **grid),
         "vmin": hu_window.low,

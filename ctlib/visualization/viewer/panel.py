@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow, named
+from ctlib.core import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow
 from ctlib.visualization.figures.style import READERS
 from ctlib.visualization.viewer.bands import Strip
 from ctlib.visualization.viewer.layers import OVERLAP, SEVERAL, contours, heat, matrix
@@ -84,7 +84,7 @@ class Panel:
 
     def _on_preset(self, change: dict[str, Any]) -> None:
         if change["new"] != FREE:
-            preset = named(change["new"])
+            preset = HuWindow.named(change["new"])
             self._presetting = True
             self.centre.value, self.width.value = preset.centre, preset.width
             self._presetting = False

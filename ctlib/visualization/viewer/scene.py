@@ -68,7 +68,7 @@ class Scene:
     place: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        hu.named(self.hu_window)
+        hu.HuWindow.named(self.hu_window)
         n_slices, n_rows, n_columns = self.volume.shape
         uid = self.volume.series_uid
         if len(self.labels) not in (0, n_slices):
