@@ -17,7 +17,7 @@ def arm_table(arms: pd.DataFrame) -> pd.DataFrame:
     """AUROC with its interval of each task, network and init, a column a fraction.
 
     Args:
-        arms: result of `stats.arm_aurocs`.
+        arms: result of `metrics.arm_aurocs`.
     """
     rows = arms[["task", "backbone", "init", "fraction"]].assign(
         auroc=[_auroc(row) for row in arms.to_dict("records")]
@@ -39,7 +39,7 @@ def score_caption(arms: pd.DataFrame, level: float) -> str:
     """Caption of `figures.auroc_by_fraction`: what is drawn, of how many patients and seeds.
 
     Args:
-        arms: result of `stats.arm_aurocs`.
+        arms: result of `metrics.arm_aurocs`.
         level: of the intervals.
     """
     return (

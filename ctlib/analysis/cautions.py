@@ -2,7 +2,7 @@
 
 Few test patients of a class, seeds that differ more than their patients explain, fewer seeds than a family of
 comparisons asks for, how many families there are, and training patients that all seeds share. Each is a
-sentence where it is true; rules and constants are those of `ctlib.metrics.stats`.
+sentence where it is true; rules and constants are those of `ctlib.metrics`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.question import Question
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed, spanned
-from ctlib.metrics import stats
 from ctlib.visualization import percent
 
 MOST_NAMED = 4
@@ -46,7 +46,7 @@ def _few(arms: pd.DataFrame) -> list[str]:
 
 def _apart(arms: pd.DataFrame, runs: pd.DataFrame, level: float) -> list[str]:
     """Arms whose seeds differ more than patients explain, each with its lowest and highest run."""
-    found = arms[stats.seeds_apart(arms["p_seeds"], arms["seed_sd"], level)]
+    found = arms[metrics.seeds_apart(arms["p_seeds"], arms["seed_sd"], level)]
     if found.empty:
         return []
     names = ["task", "fraction", "backbone", "init"]
@@ -66,10 +66,10 @@ def _apart(arms: pd.DataFrame, runs: pd.DataFrame, level: float) -> list[str]:
 
 
 def _seeds(arms: pd.DataFrame) -> list[str]:
-    if arms.empty or arms["n_seeds"].min() >= stats.SEEDS_ASKED:
+    if arms.empty or arms["n_seeds"].min() >= metrics.SEEDS_ASKED:
         return []
     return [
-        f"Seeds: {spanned(arms['n_seeds'])}. {stats.SEEDS_ASKED} are asked for: with fewer, a correction for "
+        f"Seeds: {spanned(arms['n_seeds'])}. {metrics.SEEDS_ASKED} are asked for: with fewer, a correction for "
         "many comparisons leaves only the largest differences."
     ]
 

@@ -3,7 +3,7 @@
 Ke et al. (MIDL 2023) claim, of seven 3D networks and two datasets, that video pretraining raises the
 average performance whatever the size of the finetuning set; that with it 3D networks outperform 2D
 baselines; and that out-of-domain video helps more than in-domain CT. A claim is a set of comparisons, one
-for each task and fraction and, of the second and third, each rival. By `stats.decide`, with the margin of the
+for each task and fraction and, of the second and third, each rival. By `metrics.decide`, with the margin of the
 plan; a gain and a loss both must outlive Holm's correction over the comparisons of the claim:
 
 | comparisons | verdict |
@@ -38,12 +38,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.arms_table import LEARNED
 from ctlib.analysis.questions import baselines
 from ctlib.analysis.questions.effect import EFFECT
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import concluded, interval, listed, place, who
-from ctlib.metrics import stats
 
 SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided here"
 NO_DIFFERENCE = "no difference that matters"
@@ -92,7 +92,7 @@ class Claim:
         """What each comparison is, corrected over those of the claim."""
         if self.comparisons.empty:
             return []
-        corrected = stats.holm(self.comparisons["p_value"].to_numpy(np.float64))
+        corrected = metrics.holm(self.comparisons["p_value"].to_numpy(np.float64))
         return [concluded(row) for row in self.comparisons.assign(p_holm=corrected).to_dict("records")]
 
     @property

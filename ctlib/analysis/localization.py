@@ -6,7 +6,7 @@ same exams): a map is high in the middle of the body, or on edges, for reasons t
 and what counts is the gain over that. One network with random weights scores very differently from the
 next, so there are `DRAWS` of them a seed, the first with the head that the trained one began with. Intervals
 are over patients, drawn with all of their exams and the same for both networks, and over seeds
-(`ctlib.metrics.stats.intervals`).
+(`ctlib.metrics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def mean_estimate(values: Array, patients: NDArray[np.int64], how: Bootstrap) ->
     n = int(patients.max()) + 1
     if n < 2:
         return Estimate(float(values.mean()), math.nan, math.nan, "one patient only; two are needed")
-    # n - 1 of the n, as in ctlib.metrics.stats.bootstrap: drawing n would make the variance too small by 1 / n
+    # n - 1 of the n, as in ctlib.metrics.bootstrap: drawing n would make the variance too small by 1 / n
     draws = np.random.default_rng(how.seed).multinomial(n - 1, np.full(n, 1 / n), size=how.n_replicates)
     weights = draws[:, patients].T
     return for_these(values.mean(axis=2), values @ weights / weights.sum(axis=0), n - 1)

@@ -85,7 +85,7 @@ def control_aurocs(
     Returns:
         A row for each task, control and init: auroc with low and high; auroc_plain of the same networks and
         seeds without the control; change, low_change, high_change of the difference, on the same patients;
-        word of the null that auroc is 0.5, word_change of the change as a gain (`stats.decide`); n_patients,
+        word of the null that auroc is 0.5, word_change of the change as a gain (`metrics.decide`); n_patients,
         n_seeds, n_networks, reason. A run that is missing or failed leaves its row NaN, and is named.
     """
     rows = []
@@ -140,7 +140,7 @@ def exchanged_labels(
 
     Returns:
         A row for each task and init: n_runs, auroc (mean), chance (mean over exchanges), low and high (the
-        band of chance), p_value (two-sided), word (`stats.permutations`), reason.
+        band of chance), p_value (two-sided), word (`metrics.beside_chance`), reason.
     """
     rows = []
     runs = runs[(runs["status"] == "finished")]

@@ -56,9 +56,9 @@ RULES = {
     "trend": ("rising", "falling", "not decided"),
     "equivalence": ("equivalent", "different", "not decided"),
 }
-"""Rules of a question, and the words that each may end with (`ctlib.metrics.stats.decisions` decides)."""
+"""Rules of a question, and the words that each may end with (`ctlib.metrics.decisions` decides)."""
 FEWEST_NETWORKS = 3
-"""Networks of a question: fewer say nothing of networks like these (`ctlib.metrics.stats.crossed_ci.for_next`)."""
+"""Networks of a question: fewer say nothing of networks like these (`ctlib.metrics.crossed_ci.for_next`)."""
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def subgroup_effects(
 
     Raises:
         MissingInput: a table is missing.
-        ValueError: see `stats.run_aurocs`.
+        ValueError: see `metrics.run_aurocs`.
     """
     rows: list[dict[str, Any]] = []
     about: dict[str, Any]

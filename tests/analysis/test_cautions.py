@@ -6,7 +6,7 @@ import pandas as pd
 
 from ctlib.analysis.cautions import cautions
 from ctlib.analysis.findings import QUESTIONS
-from ctlib.metrics.stats.bootstrap import few_of_a_class
+from ctlib.metrics.bootstrap import few_of_a_class
 
 ARM = {"task": "t", "fraction": 0.5, "backbone": "penet", "init": "video", "auroc": 0.8}
 ARM |= {"n_patients": 88, "n_positive": 44, "n_seeds": 5, "seed_sd": 0.02, "p_seeds": 0.5, "warning": ""}

@@ -10,7 +10,7 @@ from ctlib.analysis.gradcam_exams import UNTRAINED
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.grid.execute import expand
-from ctlib.metrics.stats import Bootstrap
+from ctlib.metrics import Bootstrap
 from ctlib.training.finetune import execute
 from ctlib.training.results import collect
 from ctlib.visualization import figures

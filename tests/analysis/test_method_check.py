@@ -10,7 +10,7 @@ from test_claims import study_of
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis.preregistration import RULES, Asked
 from ctlib.datasets.synthetic.versions import GENERATORS
-from ctlib.metrics.stats.decisions import WORDS
+from ctlib.metrics.decisions import WORDS
 
 INITS = ("random", "video_placebo", "video_part", "video", "video_b")
 KNOWLEDGE = Asked("knowledge", "Does it help?", "superiority", "lidc_nodule", 1.0, ["video", "video_placebo"],

@@ -14,8 +14,8 @@ from ctlib.analysis.negative_controls import _mean_auroc
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.grid import expand
-from ctlib.metrics.stats import Bootstrap, run_aurocs
-from ctlib.metrics.stats.permutations import beside_chance, exchanged_rows
+from ctlib.metrics import Bootstrap, run_aurocs
+from ctlib.metrics.decisions import beside_chance, exchanged_rows
 from ctlib.training import results
 from ctlib.training.run import Run
 

@@ -15,7 +15,6 @@ from ctlib import metrics
 from ctlib.analysis import findings, text
 from ctlib.analysis.questions import calibration, effect, speed_and_cost
 from ctlib.core.workspace import Workspace
-from ctlib.metrics import stats
 from ctlib.visualization.figures.html import figure_html
 
 CONTROLS = ["shuffled:video", "first_2:video", "flat:video", "reversed:video", "frozen:video"]
@@ -348,10 +347,10 @@ def test_each_arm_is_compared_with_the_best_of_its_task():
         assert others["behind"].to_numpy() == pytest.approx(others["auroc"] - part["auroc"].max(), abs=1e-12)
         row, top = others.iloc[0], best.iloc[0]
         sides = [((at["backbone"], at["init"]),) for at in (row, top)]
-        wanted = stats.contrasts(
+        wanted = metrics.contrasts(
             study.runs[study.runs["fraction"] == 1.0],
             study.predictions,
-            [stats.Contrast("pair", *sides)],
+            [metrics.Contrast("pair", *sides)],
             study.how,
         )
         wanted = wanted[wanted["task"] == task].iloc[0]
@@ -422,4 +421,4 @@ def test_seeds_behind_a_mean_are_those_of_its_runs():
         (wide["video"] - wide["random"]).tolist(), abs=1e-4
     )
     assert np.mean([float(v) for v in row["by_seed"].split()]) == pytest.approx(row["effect"], abs=1e-4)
-    assert stats.MEAN_OF in study.mean_gains["backbone"].iloc[0]
+    assert metrics.MEAN_OF in study.mean_gains["backbone"].iloc[0]

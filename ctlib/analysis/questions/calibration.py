@@ -16,7 +16,6 @@ from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import place, spanned
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent
 
 MEASURES = ("auprc", "sensitivity", "specificity", "brier", "ece", "ece_floor", "slope", "intercept")
@@ -136,17 +135,19 @@ def reliability(exams: pd.DataFrame) -> pd.DataFrame:
 
 
 def decision(study: Study) -> pd.DataFrame:
-    """`stats.decision_curves` of both inits over the averaged networks, with the most training patients.
+    """`metrics.decision_curves` of both inits over the averaged networks, with the most training patients.
 
     Args:
         study: its tables.
 
     Returns:
-        As `stats.decision_curves`, with init for the side.
+        As `metrics.decision_curves`, with init for the side.
     """
     most = study.runs["fraction"] == study.runs.groupby("task")["fraction"].transform("max")
-    sides = {init: stats.arms_of(study.averaged, init) for init in (study.baseline, study.compared)}
-    found = stats.decision_curves(study.runs[most], study.predictions, sides, how=study.how, rule=study.rule)
+    sides = {init: metrics.arms_of(study.averaged, init) for init in (study.baseline, study.compared)}
+    found = metrics.decision_curves(
+        study.runs[most], study.predictions, sides, how=study.how, rule=study.rule
+    )
     return found.rename(columns={"side": "init"})
 
 

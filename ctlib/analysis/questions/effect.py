@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.question import Question
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import (
@@ -18,7 +19,6 @@ from ctlib.analysis.text import (
     who,
 )
 from ctlib.core import counted
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent
 
 
@@ -43,7 +43,7 @@ def say_help(table: pd.DataFrame) -> str:
     Args:
         table: `Study.gains`.
     """
-    means = table[table["backbone"].str.startswith(stats.MEAN_OF)]
+    means = table[table["backbone"].str.startswith(metrics.MEAN_OF)]
     single = table.drop(means.index)
     lines = []
     if len(means):
@@ -76,8 +76,8 @@ def compute_fractions(study: Study) -> pd.DataFrame:
         Columns of `effects`, n_exams (mean training exams), equal_exams (exams at which the baseline is as
         good), ratio, low_ratio, high_ratio, extrapolated, reason_worth.
     """
-    first, second = (stats.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
-    worth = stats.worth(study.runs, study.predictions, first, second, study.how, study.rule)
+    first, second = (metrics.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
+    worth = metrics.worth(study.runs, study.predictions, first, second, study.how, study.rule)
     renamed = worth.rename(columns={"low": "low_ratio", "high": "high_ratio", "reason": "reason_worth"})
     kept = ["n_exams", "equal_exams", "ratio", "low_ratio", "high_ratio", "extrapolated", "reason_worth"]
     return study.mean_gains.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed, place, spanned
-from ctlib.metrics import COMMON, stats
+from ctlib.metrics import COMMON
 from ctlib.visualization import figures, percent
 
 
 def compute_injected(study: Study) -> pd.DataFrame:
-    """`stats.injected` of the baseline's runs."""
-    return stats.injected(
+    """`metrics.injected` of the baseline's runs."""
+    return metrics.injected(
         study.runs, study.predictions, study.baseline, study.averaged, study.how, study.rule
     )
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.attempts import attempts
 from ctlib.analysis.preregistration import Asked
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed
 from ctlib.core import counted
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent, signed
 
 ASKED = {"superiority": "effect", "trend": "trend", "equivalence": "null"}
-"""What `stats.decide` is asked, by the plan's rule."""
+"""What `metrics.decide` is asked, by the plan's rule."""
 MEETS, FAILS, TOLD = "as wanted", "not as wanted", "told only"
 
 
@@ -43,12 +43,12 @@ def method(study: Study) -> pd.DataFrame:
 def _row(study: Study, asked: Asked) -> dict[str, Any]:
     plan = study.plan
     assert plan is not None
-    found = stats.combination(
+    found = metrics.combination(
         study.runs, study.predictions, asked.task, asked.fraction, plan.averaged, plan.seeds, asked.weights,
         study.how, study.rule,
     )  # fmt: skip
     estimate = found.estimate
-    decision = stats.decide(
+    decision = metrics.decide(
         estimate.value, estimate.se, estimate.freedom, asked.margin, plan.level, ASKED[asked.rule]
     )
     verdict = TOLD if not asked.wanted else MEETS if decision.word == asked.wanted else FAILS

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.question import Question
 from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import capital, forest_caption, interval, place
-from ctlib.metrics import stats
 from ctlib.visualization import figures
 
 LEFT = "both learned"
@@ -16,8 +16,8 @@ LEFT = "both learned"
 
 
 def compute_unlearned(study: Study) -> pd.DataFrame:
-    """Table `Study.gains` with the columns of `stats.without_unlearned`."""
-    left = stats.without_unlearned(
+    """Table `Study.gains` with the columns of `metrics.without_unlearned`."""
+    left = metrics.without_unlearned(
         study.runs, study.predictions, study.baseline, study.compared, study.averaged, study.how, study.rule
     )
     return study.gains.merge(left, on=["task", "fraction", "backbone"], how="left")
@@ -31,7 +31,7 @@ def say_unlearned(table: pd.DataFrame) -> str:
     """
     lines = []
     for _, part in table.groupby(["task", "fraction"], sort=False):
-        is_mean = part["backbone"].str.startswith(stats.MEAN_OF)
+        is_mean = part["backbone"].str.startswith(metrics.MEAN_OF)
         lines += [_said(row) for row in part[is_mean if is_mean.any() else slice(None)].to_dict("records")]
     if table["n_unlearned"].any():
         lines.append(
@@ -60,7 +60,7 @@ def _said(row: dict) -> str:
 
 def _lines(table: pd.DataFrame) -> pd.DataFrame:
     """The averaged effects, each on a line with all pairs and on one with those of which both learned."""
-    is_mean = table["backbone"].str.startswith(stats.MEAN_OF)
+    is_mean = table["backbone"].str.startswith(metrics.MEAN_OF)
     own = table[is_mean] if is_mean.any() else table
     columns = {"effect_left": "effect", "low_left": "low", "high_left": "high"}
     left = own.drop(columns=[*columns.values(), "low_mean", "high_mean"]).rename(columns=columns)

@@ -13,7 +13,6 @@ from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import interval, place
 from ctlib.core import counted
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent
 
 NO_RUN = f"No answer: no run is finished; see {GRID}."
@@ -34,8 +33,8 @@ def compute_speed(study: Study) -> pd.DataFrame:
         independent: those of a run resemble each other, so it is less).
     """
     inits = [study.baseline, study.compared]
-    sides = {init: stats.arms_of(study.averaged, init) for init in inits}
-    fits = stats.learning_curves(study.runs, study.predictions, sides, study.how, study.rule)
+    sides = {init: metrics.arms_of(study.averaged, init) for init in inits}
+    fits = metrics.learning_curves(study.runs, study.predictions, sides, study.how, study.rule)
     runs = study.runs[study.runs["init"].isin(inits) & study.runs["backbone"].isin(study.averaged)]
     first = first_epochs(study.curves, runs, study.target)
     rows = []
@@ -85,7 +84,7 @@ def exams_to(target: float, fit: pd.Series) -> tuple[float, str]:
 
     Args:
         target: the AUROC.
-        fit: a row of `stats.learning_curves`.
+        fit: a row of `metrics.learning_curves`.
 
     Returns:
         Exams, or NaN and why.
@@ -196,9 +195,9 @@ def _behind(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         one, best = part.drop(columns="reason"), part.loc[part["auroc"].idxmax()]
         sides = [((row.backbone, row.init),) for row in one.itertuples()]
         top = ((best["backbone"], best["init"]),)
-        wanted = [stats.Contrast(str(side[0]), side, top) for side in sides if side != top]
+        wanted = [metrics.Contrast(str(side[0]), side, top) for side in sides if side != top]
         runs = study.runs[(study.runs["task"] == task) & (study.runs["fraction"] == best["fraction"])]
-        gaps = stats.contrasts(runs, study.predictions, wanted, study.how, study.rule, study.margin)
+        gaps = metrics.contrasts(runs, study.predictions, wanted, study.how, study.rule, study.margin)
         gaps = gaps.rename(columns={"effect": "behind", "low": "low_behind", "high": "high_behind"})
         gaps = gaps.rename(columns={"reason": "reason_behind"}).set_index("contrast")
         columns = ["behind", "low_behind", "high_behind", "reason_behind"]
