@@ -83,6 +83,17 @@ class Study:
         """Inits of the grid, in its order."""
         return list(dict.fromkeys(self.runs["init"]))
 
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks of the grid, in its order."""
+        return list(dict.fromkeys(self.runs["task"]))
+
+    @property
+    def there(self) -> Workspace:
+        """The workspace, of a study that has one."""
+        assert self.work is not None  # a question asks `question.no_cohort` first
+        return self.work
+
     @cached_property
     def two_d(self) -> list[str]:
         """Networks of the grid that see slices one by one, whatever they make of them."""

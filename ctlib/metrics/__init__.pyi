@@ -1,6 +1,5 @@
 from . import power as power
 from .bootstrap import Bootstrap as Bootstrap
-from .bootstrap import Draws as Draws
 from .bootstrap import Exams as Exams
 from .calibration import brier as brier
 from .calibration import calibration_intercept as calibration_intercept
@@ -42,10 +41,11 @@ from .injected_effects import COMMON as COMMON
 from .injected_effects import injected as injected
 from .learning_curve import learning_curves as learning_curves
 from .learning_curve import worth as worth
+from .runs_table import Arm as Arm
+from .runs_table import Task as Task
 from .runs_table import arm_aurocs as arm_aurocs
 from .runs_table import arms_of as arms_of
 from .runs_table import run_aurocs as run_aurocs
 from .runs_table import shown as shown
 from .runs_table import tasks as tasks
-from .runs_table import with_fold as with_fold
 from .summary import by_run as by_run

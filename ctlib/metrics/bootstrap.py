@@ -165,7 +165,11 @@ class Exams:
             for label in (0, 1):
                 stratum = np.flatnonzero((self.patient_label == label) & (self._patient_fold == fold))
                 of_patient[stratum] = _counts(len(stratum), n_replicates, rng)
-        times, sizes = of_patient[self._patient], []
+        return self.draws_of(of_patient[self._patient])
+
+    def draws_of(self, times: NDArray[np.uint8]) -> Draws:
+        """Draws of which is known how often they hold each exam, `[exams, n_replicates]`."""
+        sizes = []
         for _, members in self.folds:
             classes = [members[self.label[members] == label] for label in (0, 1)]
             without, having = (times[chosen].sum(axis=0, dtype=np.float64) for chosen in classes)

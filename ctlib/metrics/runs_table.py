@@ -5,11 +5,13 @@ A run that is missing, failed or unscored makes what it belongs to NaN, with a r
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ctlib.metrics.bootstrap import Bootstrap, Draws, Exams
 from ctlib.metrics.crossed_ci import Array, Interval, for_these, seeds_alike
@@ -38,6 +40,8 @@ def arms_of(backbones: Sequence[str], init: str) -> tuple[Arm, ...]:
 class Task:
     """The runs of one task, and the exams of the test split that they score.
 
+    `table` holds the exams: patient_id, study, label, fold.
+
     Args:
         runs: rows of table `runs` of one task; a column `fold` is optional.
         predictions: table `predictions`.
@@ -60,7 +64,8 @@ class Task:
         exam = self._studies.groupby(one_exam).ngroup().to_numpy()
         self._where = {str(run): at for run, at in self._studies.groupby("run_id").indices.items()}
         self._exam, self._value = exam, self._studies["score"].to_numpy(np.float64)
-        self.exams = Exams(self._studies[one_exam].drop_duplicates().sort_values(one_exam, ignore_index=True))
+        self.table = self._studies[one_exam].drop_duplicates().sort_values(one_exam, ignore_index=True)
+        self.exams, self._inside = Exams(self.table), np.full(len(self.table), True)
         self._draws: Draws | None = None
         self._replicates: dict[Name, Array] = {}
         self._influence: dict[Name, Array] = {}
@@ -118,11 +123,11 @@ class Task:
 
     def scores(self, name: Name) -> Array:
         """`[exams]`: each exam's score by the run of its fold."""
-        score = np.full(len(self.exams.label), np.nan)
+        score = np.full(len(self._inside), np.nan)
         for fold in self.folds:
             at = self._where[str(self._row[(*name, fold)]["run_id"])]
             score[self._exam[at]] = self._value[at]
-        return score
+        return score[self._inside]
 
     def values(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
         """AUROCs, `[arms, seeds]`; every run must have one (see `problems`)."""
@@ -149,6 +154,18 @@ class Task:
             if name not in self._influence:
                 self._influence[name] = self.exams.influence(self.scores(name))
         return np.mean([self._influence[name] for name in names], axis=0)
+
+    def among(self, inside: NDArray[np.bool_]) -> Task:
+        """The same runs on some of the exams, `[exams]`; patients are drawn as among all exams.
+
+        A draw that holds no exam of a class has no AUROC: NaN.
+        """
+        part = copy.copy(self)
+        part.table, part._inside = self.table[inside].reset_index(drop=True), inside
+        part.exams = Exams(part.table)
+        part._draws = part.exams.draws_of(self.draws.times[inside])
+        part._replicates, part._influence = {}, {}
+        return part
 
     @property
     def draws(self) -> Draws:

@@ -6,7 +6,7 @@ import pytest
 from scored_grid import scored_grid
 
 from ctlib import metrics
-from ctlib.analysis import subgroups
+from ctlib.analysis.questions import subgroups
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.metrics import Bootstrap, effects
@@ -78,7 +78,7 @@ def test_a_gain_in_one_group_is_found_there_and_called_a_question(workspace, pla
     assert (sharp["n_patients"], sharp["n_positive"], sharp["n_seeds"], sharp["n_networks"]) == (60, 30, 3, 2)
     others = table[(table["by"] != "kernel") & table["p_holm"].notna()]
     assert len(others) >= 8 and (others["p_holm"] > 0.05).all()
-    [said] = subgroups.sentences(table)
+    said = subgroups.say_groups(table)
     assert "2 differ from the others after Holm's correction: kernel SHARP; kernel SMOOTH." in said
     assert "a question, not a finding" in said
 

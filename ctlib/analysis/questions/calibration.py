@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from ctlib import metrics
-from ctlib.analysis.question import Question
-from ctlib.analysis.questions.effect import lacking
+from ctlib.analysis.question import Question, lacks_a_side
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import place, spanned
 from ctlib.visualization import figures, percent
@@ -152,7 +151,7 @@ def decision(study: Study) -> pd.DataFrame:
 
 
 def _missing(study: Study) -> str:
-    absent = lacking(study, study.baseline, study.compared)
+    absent = lacks_a_side(study)
     return absent or (
         "" if len(_runs(study)) else "No answer: no run of the averaged networks has a test AUROC."
     )

@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ctlib import metrics
-from ctlib.analysis.question import Question
-from ctlib.analysis.questions.effect import lacking
+from ctlib.analysis.question import Question, lacks_a_side, no_finished_run
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import interval, place
 from ctlib.core import counted
 from ctlib.visualization import figures, percent
-
-NO_RUN = f"No answer: no run is finished; see {GRID}."
 
 # ---- epochs and exams to a given AUROC ----------------------------------------------------
 
@@ -151,9 +148,9 @@ def _luck(row: dict) -> str:
 
 
 def _no_speed(study: Study) -> str:
-    absent = lacking(study, study.baseline, study.compared)
     own = study.runs[study.runs["backbone"].isin(study.averaged)]
-    return absent or ("" if own["run_id"].isin(study.curves["run_id"]).any() else NO_RUN)
+    none = f"No answer: no run is finished; see {GRID}."
+    return lacks_a_side(study) or ("" if own["run_id"].isin(study.curves["run_id"]).any() else none)
 
 
 # ---- what it costs -----------------------------------------------------------------------
@@ -254,10 +251,6 @@ def _arm(row: pd.Series) -> str:
     return f"{row['auroc']:.3f} ({ends}), {row['backbone']} from {row['init']}, {', '.join(costs)}"
 
 
-def _no_cost(study: Study) -> str:
-    return "" if (study.runs["status"] == "finished").any() else NO_RUN
-
-
 SPEED = Question(
     "speed",
     "Epochs and exams to a given AUROC",
@@ -286,7 +279,7 @@ COST = Question(
         "multiply_adds_g", "seconds", "kept_mb", "n_parameters", "reason",
     ),
     compute_cost,
-    _no_cost,
+    no_finished_run,
     say_cost,
     lambda study, table: figures.auroc_by_cost(table),
     "Test AUROC of each network by its multiply-adds, seconds a run and memory, coloured by init",
