@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ctlib.metrics.stats.bootstrap import Draws, Exams
+from ctlib.metrics.bootstrap import Draws, Exams
 
 EXAMS, POSITIVE = 1092, 328
 MIN_RATIO, MAX_S = 100, 60

@@ -354,71 +354,71 @@ RESULTS = (
     ),
     Fault(
         "wrong degrees of freedom",
-        "ctlib/metrics/stats/crossed_ci.py",
+        "ctlib/metrics/crossed_ci.py",
         "return _estimate(values, [(between, n_seeds - 1)], shared, patients)",
         "return _estimate(values, [(between, n_seeds)], shared, patients)",
         "with three seeds an interval at 95 % is a quarter too short",
         (
-            "tests/metrics/test_stats_crossed_ci.py"
+            "tests/metrics/test_crossed_ci.py"
             "::test_where_seeds_alone_vary_they_less_one_are_the_degrees_of_freedom",
         ),
     ),
     Fault(
         "unpaired bootstrap",
-        "ctlib/metrics/stats/runs_table.py",
+        "ctlib/metrics/runs_table.py",
         "self.exams.resampled(self.scores(name), self.draws)",
         "self.exams.resampled(\n                self.scores(name), "
         "self.exams.draw(self._how.n_replicates, np.random.default_rng(len(name[1])))"
         "\n            )",
         "two inits are compared as if on other patients: intervals of differences are far too long",
-        ("tests/metrics/test_stats.py::test_the_interval_pairs_patients_between_arms",),
+        ("tests/metrics/test_runs_table.py::test_the_interval_pairs_patients_between_arms",),
     ),
     Fault(
         "draws of its own for each run",
-        "ctlib/metrics/stats/runs_table.py",
+        "ctlib/metrics/runs_table.py",
         "self.exams.resampled(self.scores(name), self.draws)",
         "self.exams.resampled(\n                self.scores(name), "
         "self.exams.draw(self._how.n_replicates, np.random.default_rng(len(self._replicates)))"
         "\n            )",
         "patients seem to average out over seeds: intervals are too short",
-        ("tests/metrics/test_stats.py::test_seeds_that_agree_leave_the_uncertainty_of_the_patients",),
+        ("tests/metrics/test_runs_table.py::test_seeds_that_agree_leave_the_uncertainty_of_the_patients",),
     ),
     Fault(
         "rows for patients",
-        "ctlib/metrics/stats/bootstrap.py",
+        "ctlib/metrics/bootstrap.py",
         'pd.factorize(scores["patient_id"], sort=True)',
         "pd.factorize(np.arange(len(scores)), sort=True)",
         "exams of a patient count as independent: intervals are too short",
         (
-            "tests/metrics/test_stats_bootstrap.py"
+            "tests/metrics/test_bootstrap.py"
             "::test_all_exams_of_a_patient_are_drawn_together_and_classes_keep_their_size",
         ),
     ),
     Fault(
         "exams of different folds ranked together",
-        "ctlib/metrics/stats/bootstrap.py",
+        "ctlib/metrics/bootstrap.py",
         "[(int(name), np.flatnonzero(fold == name)) for name in np.unique(fold)]",
         "[(int(fold[0]), np.arange(len(fold)))]",
         "a shift between folds counts as errors of the network",
         (
-            "tests/metrics/test_stats_bootstrap.py::test_exams_of_different_folds_are_never_ranked_against_each_other",
+            "tests/metrics/test_bootstrap.py::test_exams_of_different_folds_are_never_ranked_against_each_other",
         ),
     ),
     Fault(
         "correction for many comparisons left out",
-        "ctlib/metrics/stats/multiple_testing.py",
+        "ctlib/metrics/decisions.py",
         "np.maximum.accumulate(left * p[order])",
         "np.maximum.accumulate(p[order])",
         "of seven networks without an effect one is called better in a third of the studies",
-        ("ctlib/metrics/stats/multiple_testing.py",),
+        ("ctlib/metrics/decisions.py",),
     ),
     Fault(
         "arms exchanged in a difference",
-        "ctlib/metrics/stats/contrasts.py",
+        "ctlib/metrics/comparisons.py",
         "return first - (second if paired else second.mean(axis=0, keepdims=True))",
         "return (second if paired else second.mean(axis=0, keepdims=True)) - first",
         "a gain is told as a loss",
-        ("tests/metrics/test_stats.py::test_effects_are_differences_of_mean_aurocs",),
+        ("tests/metrics/test_runs_table.py::test_effects_are_differences_of_mean_aurocs",),
     ),
     Fault(
         "a figure with exchanged arms",

@@ -1,4 +1,4 @@
-"""Coverage of the intervals of `ctlib.metrics.stats` on simulated experiments whose truth is known.
+"""Coverage of the intervals of `ctlib.metrics` on simulated experiments whose truth is known.
 
     python benchmarks/simulations.py [--experiments 700] [--seed 0] [--processes 2] [--kind WORDS]
 
@@ -30,7 +30,7 @@ Asked of each kind, and printed as one line:
 A share is off where chance does not explain it: two standard errors, of a share of 5 % in as many
 experiments, are granted.
 
-Everything is `ctlib.metrics.stats` as the analysis uses it; only tables of runs are left out. Few draws of the
+Everything is `ctlib.metrics` as the analysis uses it; only tables of runs are left out. Few draws of the
 patients (400) do: their chance error adds little to that of a variance of 32 patients.
 """
 
@@ -55,10 +55,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from ctlib.metrics.stats import delong, holm
-from ctlib.metrics.stats.bootstrap import Exams
-from ctlib.metrics.stats.crossed_ci import Estimate, Interval, for_next, for_these, seeds_alike
-from ctlib.metrics.stats.multiple_testing import seeds_apart
+from ctlib.metrics.bootstrap import Exams, components
+from ctlib.metrics.crossed_ci import Estimate, Interval, for_next, for_these, seeds_alike
+from ctlib.metrics.decisions import holm, seeds_apart
 
 NETWORKS, DRAWS, LEVEL = 7, 400, 0.95
 SPREADS = {"patient": 0.6, "init x patient": 0.3, "network x patient": 0.35, "exam": 0.4, "run": 0.4}
@@ -241,6 +240,15 @@ def _population(kind: Kind) -> tuple[float, float]:
     return mean, math.sqrt((weight * (effect - mean) ** 2).sum())
 
 
+def _delong(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Interval:
+    """AUROC with the interval of DeLong et al. (1988, doi:10.2307/2531595): exams taken as independent."""
+    parts = [part[0] for part in components(labels, scores[None])]
+    variance = sum(float(np.var(part, ddof=1)) / len(part) for part in parts)
+    reason = "" if variance > 1e-24 else "the exams do not differ in what they say of it"
+    se = math.nan if reason else math.sqrt(variance)
+    return Estimate(float(parts[0].mean()), se, math.inf, reason).share_interval(LEVEL)
+
+
 def judge(case: Experiment, rng: np.random.Generator) -> dict[str, float]:
     """Whether intervals hold the truth, whether tests reject, and the like: shares, most of them 0 or 1."""
     exams, draws = case.exams, case.exams.draw(DRAWS, rng)
@@ -254,7 +262,7 @@ def judge(case: Experiment, rng: np.random.Generator) -> dict[str, float]:
     found |= {f"{name}, exams as patients": share for name, share in ignoring.items()}
     arm = for_these(values[0, :1], drawn[0, :1], exams.freedom(influence[0, 0].mean(axis=0)))
     found["AUROC over seeds"] = _holds(arm.share_interval(LEVEL), case.of_network[0, 0])
-    classic = delong(exams.label, case.scores[0, 0, 0]).interval()
+    classic = _delong(exams.label, case.scores[0, 0, 0])
     found["AUROC of a run, DeLong (exams as patients)"] = _holds(classic, case.of_run[0, 0, 0])
     of_arm = np.concatenate(values)
     alike = [seeds_alike(*one) for one in zip(of_arm, np.concatenate(drawn), strict=True)]

@@ -3,7 +3,7 @@
 Ke et al. (MIDL 2023) claim, of seven 3D networks and two datasets, that video pretraining raises the
 average performance whatever the size of the finetuning set; that with it 3D networks outperform 2D
 baselines; and that out-of-domain video helps more than in-domain CT. A claim is a set of comparisons, one
-for each task and fraction and, of the second and third, each rival. By `stats.decide`, with the margin of the
+for each task and fraction and, of the second and third, each rival. By `metrics.decide`, with the margin of the
 plan; a gain and a loss both must outlive Holm's correction over the comparisons of the claim:
 
 | comparisons | verdict |
@@ -23,7 +23,7 @@ The weakest point is the first of these that is true:
 |---|---|
 | runs that are missing | a comparison has no answer, or no interval |
 | one seed | some comparison has one seed only |
-| arms that learned nothing | in some comparison neither side reaches an AUROC of `arms.LEARNED` |
+| arms that learned nothing | in some comparison neither side reaches an AUROC of `arms_table.LEARNED` |
 | too few patients and seeds | the widest interval that holds 0 is wider than the margin on both sides |
 | other networks | the interval for the mean over networks like these holds 0 |
 | a next network | it would gain with a probability below `NEXT` |
@@ -38,12 +38,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.arms_table import LEARNED
+from ctlib.analysis.question import lacks_a_side
 from ctlib.analysis.questions import baselines
-from ctlib.analysis.questions.effect import EFFECT
 from ctlib.analysis.study import Study
-from ctlib.analysis.text import concluded, interval, listed, place, who
-from ctlib.metrics import stats
+from ctlib.analysis.text import concluded, forest_caption, interval, listed, place, who
+from ctlib.visualization import figures
 
 SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided here"
 NO_DIFFERENCE = "no difference that matters"
@@ -101,7 +102,7 @@ class Claim:
         """What each comparison is, corrected over those of the claim."""
         if self.comparisons.empty:
             return []
-        corrected = stats.holm(self.comparisons["p_value"].to_numpy(np.float64))
+        corrected = metrics.holm(self.comparisons["p_value"].to_numpy(np.float64))
         return [concluded(row) for row in self.comparisons.assign(p_holm=corrected).to_dict("records")]
 
     @property
@@ -185,7 +186,7 @@ def claims(study: Study) -> list[Claim]:
     init = study.compared
     asked = (
         (f"{init} raises the mean of the 3D networks in every task, whatever the number of patients",
-         f"{init} − {study.baseline}", lambda _: helps.assign(label=helps["backbone"]), EFFECT.missing),
+         f"{init} − {study.baseline}", lambda _: helps.assign(label=helps["backbone"]), lacks_a_side),
         ("with it, 3D networks outperform 2D ones", "3D − 2D", baselines.compute_two_d, baselines.TWO_D.missing),
         (f"{init} helps more than CT", f"{init} − CT", _video_against_ct, _no_ct),
     )  # fmt: skip
@@ -235,3 +236,15 @@ def hardest(found: Sequence[Claim]) -> pd.DataFrame:
             rows = pd.DataFrame(baselines.hardest(claim.comparisons))
             parts.append(rows.assign(label=f"claim {claim.number}: {claim.short}", init=claim.init))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def show_claims(claims: Sequence[Claim]) -> None:
+    """Show the comparisons that decide the claims, and the claims as a table."""
+    table = hardest(claims)
+    if len(table):
+        figures.show(
+            figures.contrast_forest(table, "as named on the left", table["margin"].iloc[0]),
+            alt="Differences in test AUROC that decide the claims, with intervals, by task and fraction",
+            caption=f"Of each claim the comparison with the smallest effect. {forest_caption(table)}",
+        )
+    figures.table(overview(claims), "The paper's claims, and the comparison with the smallest effect")

@@ -14,10 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.analysis.preregistration import Prespecified, fixed
+from ctlib.analysis.preregistration import Prespecified, fixed, remember
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed
-from ctlib.core import counted, read_json
+from ctlib.core import Workspace, counted, read_json
+from ctlib.visualization import figures
 
 CHANGED, INCOMPLETE, ADDED = "changed", "incomplete", "added"
 COLUMNS = ["kind", "what", "planned", "done"]
@@ -181,3 +182,17 @@ def plan_table(plan: Prespecified) -> pd.DataFrame:
         of = f"{asked.task} at {asked.fraction:g}, {_text(asked.inits)}"
         names[f"question {asked.key}"] = f"{asked.text} {asked.rule}, {of}, margin {asked.margin:g}; {wanted}"
     return pd.DataFrame({"what": names.keys(), "fixed": names.values()})
+
+
+def show_plan(study: Study, work: Workspace) -> None:
+    """Say how far the plan was followed, and show it with every deviation.
+
+    Args:
+        study: what was done.
+        work: where the plans that were met are noted.
+    """
+    found = deviations(study, remember(work, study.plan) if study.plan else ())
+    figures.say(say_deviations(study.plan, found))
+    if study.plan:
+        figures.table(plan_table(study.plan), f"Plan {study.plan.hash}")
+    figures.table(found, "Deviations from the plan")

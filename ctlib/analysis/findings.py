@@ -5,21 +5,18 @@ table changes the sentence. `Study` holds the tables, `answer` gives a question'
 table, `claims` the paper's claims with their verdicts.
 """
 
-from ctlib.analysis.arms_table import arm_table, score_caption
-from ctlib.analysis.cautions import cautions
-from ctlib.analysis.claims import Claim, claims, overview
-from ctlib.analysis.deviations import deviations, say_deviations
-from ctlib.analysis.overview import show_claims, show_plan
+from ctlib.analysis.arms_table import arm_table, cautions, score_caption
+from ctlib.analysis.claims import Claim, claims, overview, show_claims
+from ctlib.analysis.deviations import deviations, say_deviations, show_plan
 from ctlib.analysis.question import Answer, Question
 from ctlib.analysis.questions.baselines import TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.calibration import CALIBRATION
-from ctlib.analysis.questions.effect import EFFECT, FRACTIONS
-from ctlib.analysis.questions.injected_effects import INJECTED_EFFECTS
-from ctlib.analysis.questions.localization import LOCALIZATION, SUBGROUPS, show_exams, show_sights
-from ctlib.analysis.questions.method_check import ASKED, method, passes, say_method, show_method
+from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED
+from ctlib.analysis.questions.localization import LOCALIZATION, show_exams, show_sights
+from ctlib.analysis.questions.method_check import INJECTED_EFFECTS, method, passes, say_method, show_method
 from ctlib.analysis.questions.negative_controls import NEGATIVE_CONTROLS
-from ctlib.analysis.questions.not_learned import NOT_LEARNED
 from ctlib.analysis.questions.speed_and_cost import COST, SPEED
+from ctlib.analysis.questions.subgroups import SUBGROUPS
 from ctlib.analysis.questions.weight_ablations import WEIGHT_ABLATIONS, WHY_VIDEO
 from ctlib.analysis.study import Study
 
@@ -45,7 +42,6 @@ QUESTIONS = {
 """The questions, in the order of the notebook."""
 
 __all__ = [
-    "ASKED",
     "QUESTIONS",
     "Answer",
     "Claim",

@@ -15,6 +15,8 @@ not half a cell from the edge. Kernels of an odd width, padded evenly, are centr
 even width, as Swin's, half a patch in; EfficientNet's padding puts it last of its cell. Between centres the
 map is read linearly, beyond the outer ones it stays. `tests/analysis/test_gradcam.py` compares this with the
 gradients of single cells. At 48 px the usual stretching would be off by up to 15 px.
+
+Below, what the networks of finished runs see in test exams with disease.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from monai.visualize.class_activation_maps import GradCAM, ModelWithHooks
 from numpy.typing import NDArray
 from torch import nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from ctlib.datasets import ClipDataset, centre
+from ctlib.core import Workspace
+from ctlib.datasets import MIN_READERS, ClipDataset, Store, centre, mask, task
 from ctlib.models import (
     R3D,
     S3D,
@@ -46,6 +50,18 @@ from ctlib.models import (
     SlowFast,
     Trunk,
 )
+from ctlib.training import (
+    NONE,
+    WEIGHTS,
+    Run,
+    clip_settings,
+    clips_of_run,
+    drawn,
+    read_run,
+    read_table,
+    store_of,
+    trained,
+)
 
 MIN_CELLS = 3
 """Cells that a map has at least, along rows and along columns, where a stage of the network has them."""
@@ -55,6 +71,7 @@ S3D_LAST_POOLING = 13
 
 Centres = Callable[[int, int], NDArray[np.float64]]
 """(voxels, cells) along an axis to the centre of each cell, `[cells]`, in voxels."""
+_NEXT_DRAW = 1000  # what is added to the seed for the next random weights: more seeds than anybody has
 
 
 def stride_of(n_voxels: int, n_cells: int) -> int:
@@ -302,3 +319,85 @@ def exam_map(
             start, stop = (int(clips.table[name].iloc[row]) for name in ("start", "stop"))
             whole[start:stop, source, source] = cells[: stop - start, target, target]
     return whole
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A test exam with disease.
+
+    Args:
+        row: of table `series`.
+        clips: its clips, as `runs.clips_of_run` gives them.
+        labels: of its slices, `[D]`, 1 = disease.
+        marks: its rows of table `marks`.
+        store: of its cohort.
+    """
+
+    row: Any
+    clips: pd.DataFrame
+    labels: NDArray[np.int64]
+    marks: pd.DataFrame
+    store: Store
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Of the stored voxels (z, y, x), mm."""
+        z, y, x = self.store.record(self.row.series_uid)["spacing_mm"]
+        return z, y, x
+
+    def inside(self, min_readers: int = MIN_READERS) -> NDArray[np.bool_] | None:
+        """The stored voxels in a nodule `[D, M, M]`; None where nobody drew a contour."""
+        if self.marks.empty:
+            return None
+        return mask(self.marks, self.row, self.store.matrix_px, min_readers)
+
+    def map_of(self, activation: ClassActivation, run: Run) -> NDArray[np.float32]:
+        """The map of a run's network in the stored voxels `[D, M, M]`; NaN beyond its crop."""
+        clips = ClipDataset(self.store, self.clips, clip_settings(run), train=False)
+        return exam_map(activation, clips, len(self.labels), self.store.matrix_px)
+
+
+def exams_with_disease(workspace: Workspace, run: Run) -> list[Exam]:
+    """The test exams with disease of a run's task, by patient and study.
+
+    Raises:
+        MissingInput: a table is missing.
+    """
+    cohort, store = task(run.task).cohort, store_of(workspace, run)
+    rows = clips_of_run(workspace, run)
+    rows = rows[(rows["split"] == "test") & (rows["study_label"] == 1)]
+    series, slices, marks = (read_table(workspace, name, cohort) for name in ("series", "slices", "marks"))
+    by_uid = {row.series_uid: row for row in series.itertuples(index=False)}
+    exams = []
+    for uid, clips in rows.groupby("series_uid", sort=False):
+        labels = slices[slices["series_uid"] == uid].sort_values("slice")["label"].fillna(0)
+        own = marks[marks["series_uid"] == uid]
+        exams.append(Exam(by_uid[uid], clips, labels.to_numpy(np.int64), own, store))
+    return exams
+
+
+def activation_of(workspace: Workspace, run: Run, draw: int | None = None) -> ClassActivation:
+    """What makes the maps of a finished run's clips.
+
+    Args:
+        workspace: where the run lies.
+        run: a finished run.
+        draw: of random weights in the place of the trained ones; 0 has the head that the run began with.
+
+    Raises:
+        FileNotFoundError: the run's weights were deleted.
+    """
+    cut = clip_settings(run)
+    network = trained(workspace, run) if draw is None else drawn(workspace, run, run.seed + _NEXT_DRAW * draw)
+    return ClassActivation(network, (cut.n_channels, cut.length, cut.crop_px, cut.crop_px))
+
+
+def why_unseen(workspace: Workspace, row: Any) -> str:
+    """Why there are no maps of a run, or ''."""
+    if row.status != "finished":
+        return f"run {row.run_id} is {row.status}"
+    if not (workspace.runs / row.run_id / WEIGHTS).is_file():
+        return f"run {row.run_id} has no weights any more"
+    if read_run(workspace, row.run_id).control != NONE:
+        return f"run {row.run_id} is a negative control"
+    return ""

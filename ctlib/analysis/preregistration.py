@@ -11,11 +11,12 @@ that was changed after the first result is a deviation, and is listed as one (`c
 A plan may ask questions of the method itself, where the truth is known (`Asked`), and fix parameters of the
 notebooks (`fixed`). The hash covers both, the rules (`RULES`) and the versions of the generators, so that one
 hash stands for one experiment. Each time the runs of a plan are made for a report is noted beside it
-(`ctlib.analysis.attempts`).
+(`attempts`).
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -56,9 +57,13 @@ RULES = {
     "trend": ("rising", "falling", "not decided"),
     "equivalence": ("equivalent", "different", "not decided"),
 }
-"""Rules of a question, and the words that each may end with (`ctlib.metrics.stats.decisions` decides)."""
+"""Rules of a question, and the words that each may end with (`ctlib.metrics.decisions` decides)."""
 FEWEST_NETWORKS = 3
-"""Networks of a question: fewer say nothing of networks like these (`ctlib.metrics.stats.crossed_ci.for_next`)."""
+"""Networks of a question: fewer say nothing of networks like these (`ctlib.metrics.crossed_ci.for_next`)."""
+ATTEMPTS = "attempts.csv"
+"""File of a profile with a row for each time that the runs of a plan were made for a report."""
+ATTEMPT = ("date", "commit", "plan", "came_out", "minutes", "machine")
+"""Its columns: UTC day, commit of the code, hash of the plan, the words, minutes of the whole, processor."""
 
 
 @dataclass(frozen=True)
@@ -339,3 +344,19 @@ def remember(workspace: Workspace, plan: Prespecified) -> list[dict[str, Any]]:
         met.append({"hash": plan.hash, "first_met": now, "n_finished": n_finished, "said": plan.said()})
         write_json(path, met)
     return met
+
+
+def attempts(profile: str, places: Places = HOME) -> list[dict[str, str]]:
+    """The register of a profile: a row each time that its runs were made for a report, columns `ATTEMPT`.
+
+    Raises:
+        ParameterError: the file has other columns.
+    """
+    path = places.params / profile / ATTEMPTS
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != ATTEMPT:
+            raise ParameterError([f"{display_path(path)} has columns {rows.fieldnames}; give {', '.join(ATTEMPT)}."])
+        return list(rows)

@@ -6,19 +6,23 @@ and which parameter of which notebook would bring it. There is then no figure an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ctlib.analysis.study import Study
+from ctlib.analysis.study import GRID, Study
+from ctlib.analysis.text import listed
 from ctlib.core import Workspace, display_path, write_text
+from ctlib.datasets import task
+from ctlib.training import WRITER
 from ctlib.visualization import figures
 
 FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}
 """Of columns that the usual formats do not fit."""
+COHORT_TABLES = ("series", "slices", "marks", "clips")
+"""Tables of a cohort without which no exam can be looked at."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,10 @@ class Answer:
             return
         asked = self.question
         figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table))
-        where = display_path(write_csv(self.table, path))
+        write_text(path, self.table.to_csv(index=False))
         told = [name for name in asked.columns if not _says_nothing(self.table[name])]
         frame = self.table[told].rename(columns={"label": "comparison"})
-        figures.table(frame, f"{asked.title} (with more columns in {where})", FORMATS)
+        figures.table(frame, f"{asked.title} (with more columns in {display_path(path)})", FORMATS)
 
 
 def _says_nothing(column: pd.Series) -> bool:
@@ -95,6 +99,28 @@ def _says_nothing(column: pd.Series) -> bool:
     return bool(column.isna().all() or (column.astype(object) == "").all())
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as CSV, under a temporary name first; empty cells are values that do not exist."""
-    return write_text(path, table.to_csv(index=False))
+def lacking(study: Study, *inits: str) -> str:
+    """A sentence where the grid lacks an init that is asked for, or ''."""
+    absent = [init for init in inits if init not in study.inits]
+    if not absent:
+        return ""
+    return f"No answer: the grid holds no run from {listed(absent, 'or')}; add it to `inits` of {GRID}."
+
+
+def lacks_a_side(study: Study) -> str:
+    """`lacking` of the baseline and the init that is compared with it."""
+    return lacking(study, study.baseline, study.compared)
+
+
+def no_finished_run(study: Study) -> str:
+    """A sentence where no run is finished, or ''."""
+    return "" if (study.runs["status"] == "finished").any() else f"No answer: no run is finished; see {GRID}."
+
+
+def no_cohort(study: Study, names: Sequence[str]) -> str:
+    """Which table of a task's cohort is missing, and which notebook writes it; or ''."""
+    if study.work is None:
+        return "No answer: these results have no workspace, so no exam can be looked at."
+    paths = [study.work.table(table, task(name).cohort) for name in names for table in COHORT_TABLES]
+    absent = [display_path(path) for path in paths if not path.is_file()]
+    return f"No answer: {absent[0]} is missing; {WRITER} writes it." if absent else ""

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pandas as pd
 
+from ctlib import metrics
 from ctlib.analysis.preregistration import Prespecified
 from ctlib.core import Workspace, tables
-from ctlib.metrics import stats
 from ctlib.models import Size, spec
 from ctlib.training import clip_settings, read_run
 from ctlib.visualization import summary_tables
@@ -51,7 +51,7 @@ class Study:
     compared: str
     averaged: list[str]
     rule: str = "max"
-    how: stats.Bootstrap = field(default_factory=stats.Bootstrap)
+    how: metrics.Bootstrap = field(default_factory=metrics.Bootstrap)
     target: float = 0.7
     cam_backbones: list[str] = field(default_factory=list)
     work: Workspace | None = None
@@ -83,6 +83,17 @@ class Study:
         """Inits of the grid, in its order."""
         return list(dict.fromkeys(self.runs["init"]))
 
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks of the grid, in its order."""
+        return list(dict.fromkeys(self.runs["task"]))
+
+    @property
+    def there(self) -> Workspace:
+        """The workspace, of a study that has one."""
+        assert self.work is not None  # a question asks `question.no_cohort` first
+        return self.work
+
     @cached_property
     def two_d(self) -> list[str]:
         """Networks of the grid that see slices one by one, whatever they make of them."""
@@ -95,18 +106,18 @@ class Study:
 
     @cached_property
     def run_aurocs(self) -> pd.DataFrame:
-        """`stats.run_aurocs`."""
-        return stats.run_aurocs(self.runs, self.predictions, self.rule)
+        """`metrics.run_aurocs`."""
+        return metrics.run_aurocs(self.runs, self.predictions, self.rule)
 
     @cached_property
     def arm_aurocs(self) -> pd.DataFrame:
-        """`stats.arm_aurocs`."""
-        return stats.arm_aurocs(self.runs, self.predictions, self.how, self.rule)
+        """`metrics.arm_aurocs`."""
+        return metrics.arm_aurocs(self.runs, self.predictions, self.how, self.rule)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
         """Table `effects`: what the compared init gains over the baseline."""
-        return stats.effects(
+        return metrics.effects(
             self.runs, self.predictions, self.baseline, self.compared, self.averaged, self.how, self.rule,
             self.margin,
         )  # fmt: skip
@@ -118,28 +129,28 @@ class Study:
         seeds = [self.by_seed(row.task, row.fraction, self._gain(row.backbone)) for row in found.itertuples()]
         return found.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
 
-    def _gain(self, backbone: str) -> stats.Contrast:
+    def _gain(self, backbone: str) -> metrics.Contrast:
         """The comparison of a row of `effects`."""
-        members = self.averaged if backbone.startswith(stats.MEAN_OF) else [backbone]
-        first, second = (stats.arms_of(members, init) for init in (self.compared, self.baseline))
-        return stats.Contrast(backbone, first, second)
+        members = self.averaged if backbone.startswith(metrics.MEAN_OF) else [backbone]
+        first, second = (metrics.arms_of(members, init) for init in (self.compared, self.baseline))
+        return metrics.Contrast(backbone, first, second)
 
     @property
     def mean_gains(self) -> pd.DataFrame:
         """The rows of `gains` that average networks."""
-        return self.gains[self.gains["backbone"].str.startswith(stats.MEAN_OF)].reset_index(drop=True)
+        return self.gains[self.gains["backbone"].str.startswith(metrics.MEAN_OF)].reset_index(drop=True)
 
-    def contrasts(self, wanted: Sequence[stats.Contrast]) -> pd.DataFrame:
-        """`stats.contrasts` of this study, but for tasks that have no run of one side.
+    def contrasts(self, wanted: Sequence[metrics.Contrast]) -> pd.DataFrame:
+        """`metrics.contrasts` of this study, but for tasks that have no run of one side.
 
         Args:
             wanted: the comparisons.
 
         Returns:
-            As `stats.contrasts`, with label (the name of the comparison), level, margin, and by_seed: what
+            As `metrics.contrasts`, with label (the name of the comparison), level, margin, and by_seed: what
             each seed gave, joined by blanks.
         """
-        table = stats.contrasts(self.runs, self.predictions, wanted, self.how, self.rule, self.margin)
+        table = metrics.contrasts(self.runs, self.predictions, wanted, self.how, self.rule, self.margin)
         named = {contrast.name: contrast for contrast in wanted}
         held = set(self.runs[["task", "backbone", "init"]].itertuples(index=False, name=None))
         rows = [
@@ -154,7 +165,7 @@ class Study:
         kept = pd.DataFrame(rows, columns=table.columns).rename(columns={"contrast": "label"})
         return kept.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
 
-    def by_seed(self, task: str, fraction: float, contrast: stats.Contrast) -> str:
+    def by_seed(self, task: str, fraction: float, contrast: metrics.Contrast) -> str:
         """What each seed gave, joined by blanks; none of a seed that lacks a run."""
         found = self.run_aurocs
         found = found[(found["task"] == task) & (found["fraction"] == fraction)]

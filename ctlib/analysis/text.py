@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.metrics import stats
+from ctlib import metrics
 from ctlib.visualization import percent, signed
 
 Row = Mapping[str, Any]
@@ -95,9 +95,9 @@ def conclusions(table: pd.DataFrame) -> str:
 
 
 def concluded(row: Row) -> str:
-    """`stats.decide` of a row: a gain or a loss must outlive Holm's correction over its table."""
+    """`metrics.decide` of a row: a gain or a loss must outlive Holm's correction over its table."""
     numbers = (row["effect"], row["se"], row["freedom"], row["margin"], row["level"])
-    return stats.decide(*numbers, asked="gain", corrected=row["p_holm"]).word
+    return metrics.decide(*numbers, asked="gain", corrected=row["p_holm"]).word
 
 
 def capital(text: str) -> str:

@@ -13,7 +13,7 @@ for LIDC's patients. Two runs score the same patients, so their AUROCs correlate
 difference of a pair is 2 V (1 - r) (Hanley and McNeil, Radiology 1983;148:839-843,
 doi:10.1148/radiology.148.3.6878708; with one V for both, as the difference is small).
 
-A mean over M networks and S seeds of each init has the variance that `ctlib.metrics.stats.crossed_ci` estimates:
+A mean over M networks and S seeds of each init has the variance that `ctlib.metrics.crossed_ci` estimates:
 seeds are crossed with patients, as readers are by Obuchowski and Rockette (1995,
 doi:10.1080/03610919508813243), and networks are those named. Of the AUROCs of two runs over patients, r is
 the correlation of the same network and seed from the two inits, and e is what two different runs of one init

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from made_up_results import FRACTIONS, NETWORKS, STORIES, TASKS, TWO_D, made_up, plain
 
+from ctlib import metrics
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis import text as words
 from ctlib.analysis.claims import Claim
 from ctlib.analysis.study import NETWORK_COSTS
-from ctlib.metrics import stats
 
 PLAN = dataclasses.replace(
     preregistration.read("demo"),
@@ -175,7 +175,7 @@ def study_of(results, plan=PLAN):
     costs = pd.DataFrame([(b, 0.1 * (i + 1), 20.0) for i, b in enumerate([*NETWORKS, *TWO_D])])
     return findings.Study(
         results.runs, results.predictions, results.curves, costs.set_axis(NETWORK_COSTS, axis=1), plan,
-        "random", "video", NETWORKS, how=stats.Bootstrap(400),
+        "random", "video", NETWORKS, how=metrics.Bootstrap(400),
     )  # fmt: skip
 
 

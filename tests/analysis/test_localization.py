@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
 
-from ctlib.analysis import gradcam_exams, localization
-from ctlib.analysis.gradcam_exams import UNTRAINED
+from ctlib.analysis.questions import localization
+from ctlib.analysis.questions.localization import UNTRAINED
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.grid.execute import expand
-from ctlib.metrics.stats import Bootstrap
+from ctlib.metrics import Bootstrap
 from ctlib.training.finetune import execute
 from ctlib.training.results import collect
 from ctlib.visualization import figures
@@ -137,7 +137,8 @@ def test_what_is_missing_is_named_and_not_averaged():
 
 
 def test_sentences_say_what_is_shown_and_what_is_not():
-    said = [localization.sentences(localization.gains(looked(gain), HOW))[-1] for gain in (0.2, 0.0, -0.2)]
+    tables = [localization.gains(looked(gain), HOW) for gain in (0.2, 0.0, -0.2)]
+    said = [localization.say_looks(table).splitlines()[-1] for table in tables]
     assert said[0].startswith(
         "t, mean of 2 networks from video, slice auroc: 0.684, random weights 0.490, gain +0.194 ("
     )
@@ -206,7 +207,7 @@ def test_runs_that_cannot_be_looked_at_are_named(finished):
 @pytest.mark.slow
 def test_exams_are_seen_side_by_side_on_the_same_slice(finished):
     workspace, runs = finished
-    sights = gradcam_exams.sights(workspace, runs, "lidc_nodule", "resnet18", ["random"], n=2)
+    sights = localization.sights(workspace, runs, "lidc_nodule", "resnet18", ["random"], n=2)
     assert [list(sight.maps) for sight in sights] == [["random", UNTRAINED]] * 2
     for sight in sights:
         assert sight.slice < BRIGHT and sight.inside.sum() == 144
@@ -216,5 +217,5 @@ def test_exams_are_seen_side_by_side_on_the_same_slice(finished):
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[1:3] == ["finetuned from random", "random weights"] and len(figure.axes) == 6
     assert "HU window lung" in figure._supxlabel.get_text()
-    assert gradcam_exams.sights(workspace, runs, "lidc_nodule", "resnet18", ["random", "video"]) == []
+    assert localization.sights(workspace, runs, "lidc_nodule", "resnet18", ["random", "video"]) == []
     figures.cam_slices([], "lung")

@@ -9,8 +9,9 @@ from test_claims import study_of
 
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis.preregistration import RULES, Asked
+from ctlib.analysis.questions.method_check import ASKED
 from ctlib.datasets.synthetic.versions import GENERATORS
-from ctlib.metrics.stats.decisions import WORDS
+from ctlib.metrics.decisions import WORDS
 
 INITS = ("random", "video_placebo", "video_part", "video", "video_b")
 KNOWLEDGE = Asked("knowledge", "Does it help?", "superiority", "lidc_nodule", 1.0, ["video", "video_placebo"],
@@ -88,7 +89,7 @@ def test_a_missing_run_leaves_the_question_without_an_answer_and_is_named():
 
 
 def test_the_words_of_the_plan_are_those_that_can_come_out():
-    for rule, asked in findings.ASKED.items():
+    for rule, asked in ASKED.items():
         assert set(WORDS[asked]) | {"not decided"} == set(RULES[rule])
 
 

@@ -9,13 +9,13 @@ from scored_grid import scored_grid
 from test_execute import SETTINGS
 
 from ctlib import metrics
-from ctlib.analysis import negative_controls
-from ctlib.analysis.negative_controls import _mean_auroc
+from ctlib.analysis.questions import negative_controls
+from ctlib.analysis.questions.negative_controls import _mean_auroc
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.grid import expand
-from ctlib.metrics.stats import Bootstrap, run_aurocs
-from ctlib.metrics.stats.permutations import beside_chance, exchanged_rows
+from ctlib.metrics import Bootstrap, run_aurocs
+from ctlib.metrics.decisions import beside_chance, exchanged_rows
 from ctlib.training import results
 from ctlib.training.run import Run
 
@@ -153,9 +153,10 @@ def test_sentences_are_read_from_the_tables():
     }
     row |= {"auroc_plain": 0.9, "change": -0.38, "low_change": -0.5, "high_change": -0.2, "reason": ""}
     row |= {"word": "not decided", "word_change": "loss"}
-    metadata = pd.DataFrame([{"task": "t", "auroc": 0.7, "low": 0.4, "high": 0.6, "n_patients": 80}])
-    metadata = metadata.assign(p_value=0.01, word="different")
+    metadata = {"task": "t", "auroc": 0.7, "low": 0.4, "high": 0.6, "n_patients": 80}
+    metadata |= {"p_value": 0.01, "word": "different", "kind": "metadata alone"}
     exchanged = {
+        "kind": "exchanged test labels",
         "task": "t",
         "init": "video",
         "n_runs": 6,
@@ -169,10 +170,11 @@ def test_sentences_are_read_from_the_tables():
     shuffled = row | {"control": "shuffled_slices"}
 
     def said(*changes):
-        found = pd.DataFrame([row | changes[0], shuffled | changes[1]])
-        return negative_controls.sentences(
-            found, pd.DataFrame([exchanged | changes[2]]), metadata.assign(**changes[3])
-        )
+        rows = [row | {"kind": "runs"}, shuffled | {"kind": "runs"}, exchanged, metadata]
+        table = pd.DataFrame([one | change for one, change in zip(rows, changes, strict=True)])
+        lines = negative_controls.say_nothing(table).splitlines()
+        assert len(lines) == 4  # each control is there, and metadata
+        return lines
 
     first, second, third, fourth = said({}, {}, {}, {})
     open_ = "not told apart from 0.5, nor shown to lie within the margin of it: not decided."

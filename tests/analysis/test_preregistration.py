@@ -158,3 +158,13 @@ def test_a_plan_that_does_not_fit_its_parameters_is_refused_before_anything_runs
 def test_the_plans_of_all_profiles_fit_their_parameters():
     for profile in PROFILES:
         preregistration.require(profile)
+
+
+def test_the_register_has_its_columns_and_each_attempt_a_plan(tmp_path):
+    rows = preregistration.attempts("demo")
+    assert len(rows) >= 3 and all(re.fullmatch("[0-9a-f]{12}", row["plan"]) for row in rows)
+    assert preregistration.attempts("lidc") == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "attempts.csv").write_text("day,plan\n")
+    with pytest.raises(ParameterError, match="has columns"):
+        preregistration.attempts("mine", Places(params=tmp_path))

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from made_up_results import made_up, plain
 from test_claims import study_of
+from test_comparisons import BAD, spoilt, still, two_inits
 
 from ctlib import metrics
 from ctlib.analysis import findings, text
 from ctlib.analysis.questions import calibration, effect, speed_and_cost
 from ctlib.core.workspace import Workspace
-from ctlib.metrics import stats
 from ctlib.visualization.figures.html import figure_html
 
 CONTROLS = ["shuffled:video", "first_2:video", "flat:video", "reversed:video", "frozen:video"]
@@ -348,10 +348,10 @@ def test_each_arm_is_compared_with_the_best_of_its_task():
         assert others["behind"].to_numpy() == pytest.approx(others["auroc"] - part["auroc"].max(), abs=1e-12)
         row, top = others.iloc[0], best.iloc[0]
         sides = [((at["backbone"], at["init"]),) for at in (row, top)]
-        wanted = stats.contrasts(
+        wanted = metrics.contrasts(
             study.runs[study.runs["fraction"] == 1.0],
             study.predictions,
-            [stats.Contrast("pair", *sides)],
+            [metrics.Contrast("pair", *sides)],
             study.how,
         )
         wanted = wanted[wanted["task"] == task].iloc[0]
@@ -422,4 +422,37 @@ def test_seeds_behind_a_mean_are_those_of_its_runs():
         (wide["video"] - wide["random"]).tolist(), abs=1e-4
     )
     assert np.mean([float(v) for v in row["by_seed"].split()]) == pytest.approx(row["effect"], abs=1e-4)
-    assert stats.MEAN_OF in study.mean_gains["backbone"].iloc[0]
+    assert metrics.MEAN_OF in study.mean_gains["backbone"].iloc[0]
+
+
+# ---- runs that did not learn -------------------------------------------------------------
+
+
+@functools.cache
+def unlearned():
+    return findings.answer("not_learned", study_of(spoilt(two_inits(), BAD, still)))
+
+
+def test_the_sentence_names_them_and_gives_both_effects():
+    said = unlearned().sentence
+    row = unlearned().table.set_index("backbone").loc["mean of 3 networks"]
+    assert "lidc_nodule at 100 %, mean of 3 networks: 2 of 18 runs did not learn: swin3d_t from video" in said
+    assert f"{row['effect']:+.3f} (" in said and "with all 9 pairs, " in said
+    assert f"{row['effect_left']:+.3f} (" in said and "with the 7 of which both sides learned" in said
+    assert "exploratory" in said
+
+
+def test_the_sentence_says_that_all_learned_or_that_no_pair_is_left():
+    row = unlearned().table.set_index("backbone", drop=False).loc["mean of 3 networks"]
+    none = pd.DataFrame([row.to_dict() | {"n_unlearned": 0, "unlearned": ""}])
+    assert effect.say_unlearned(none).endswith("mean of 3 networks: all 18 runs learned.")
+    empty = pd.DataFrame([row.to_dict() | {"n_left": 0, "effect_left": np.nan}])
+    assert "with all 9 pairs, no pair is left of which both sides learned." in effect.say_unlearned(empty)
+    lost = none.assign(effect_left=np.nan, reason_left="run ab is failed")
+    assert effect.say_unlearned(lost).endswith("no answer: run ab is failed.")
+
+
+def test_the_figure_has_a_line_with_all_pairs_and_one_without():
+    drawn = unlearned().question.draw(unlearned().study, unlearned().table)
+    words = [text.get_text() for text in drawn.axes[0].texts]
+    assert "mean of 3 networks" in words and "mean of 3 networks, both learned" in words

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from scored_grid import scored_grid
 
-from ctlib.analysis import subgroups
+from ctlib import metrics
+from ctlib.analysis.questions import subgroups
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
-from ctlib.metrics import stats
-from ctlib.metrics.stats import Bootstrap, effects
+from ctlib.metrics import Bootstrap, effects
 from ctlib.visualization import figures
 
 HOW = Bootstrap(500, seed=1)
@@ -78,7 +78,7 @@ def test_a_gain_in_one_group_is_found_there_and_called_a_question(workspace, pla
     assert (sharp["n_patients"], sharp["n_positive"], sharp["n_seeds"], sharp["n_networks"]) == (60, 30, 3, 2)
     others = table[(table["by"] != "kernel") & table["p_holm"].notna()]
     assert len(others) >= 8 and (others["p_holm"] > 0.05).all()
-    [said] = subgroups.sentences(table)
+    said = subgroups.say_groups(table)
     assert "2 differ from the others after Holm's correction: kernel SHARP; kernel SMOOTH." in said
     assert "a question, not a finding" in said
 
@@ -145,7 +145,7 @@ def test_the_figure_shows_all_exams_first_and_names_what_is_too_small(workspace,
     runs, predictions = planted
     table = effects_of(workspace, runs, predictions)
     whole = effects(runs, predictions, "random", "video", NETWORKS, HOW)
-    whole = whole[whole["backbone"].str.startswith(stats.MEAN_OF)]
+    whole = whole[whole["backbone"].str.startswith(metrics.MEAN_OF)]
     [ax] = figures.subgroup_forest(table, whole, "video").axes
     labels = [words.get_text() for words in ax.get_yticklabels()]
     assert labels[0] == "all exams" and "SHARP *" in labels and "SMOOTH *" in labels

@@ -17,7 +17,7 @@ from test_claims import study_of
 from ctlib.analysis import findings
 from ctlib.datasets.store import Store
 from ctlib.io.volume import Volume
-from ctlib.metrics.stats import Bootstrap, arm_aurocs, effects, run_aurocs
+from ctlib.metrics import Bootstrap, arm_aurocs, effects, run_aurocs
 from ctlib.visualization import figures
 from ctlib.visualization.figures.html import figure_html, png, svg, table_html
 from ctlib.visualization.figures.style import INITS, init_look, init_looks, style

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ctlib.analysis.question import Question
-from ctlib.analysis.questions.effect import lacking
+from ctlib.analysis.question import Question, lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import conclusions, forest_caption, interval, place, unanswered
 from ctlib.metrics import Contrast, arms_of

@@ -12,11 +12,9 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from ctlib import metrics
-from ctlib.analysis.question import Question
-from ctlib.analysis.questions.effect import lacking
+from ctlib.analysis.question import Question, lacks_a_side
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import place, spanned
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent
 
 MEASURES = ("auprc", "sensitivity", "specificity", "brier", "ece", "ece_floor", "slope", "intercept")
@@ -136,22 +134,24 @@ def reliability(exams: pd.DataFrame) -> pd.DataFrame:
 
 
 def decision(study: Study) -> pd.DataFrame:
-    """`stats.decision_curves` of both inits over the averaged networks, with the most training patients.
+    """`metrics.decision_curves` of both inits over the averaged networks, with the most training patients.
 
     Args:
         study: its tables.
 
     Returns:
-        As `stats.decision_curves`, with init for the side.
+        As `metrics.decision_curves`, with init for the side.
     """
     most = study.runs["fraction"] == study.runs.groupby("task")["fraction"].transform("max")
-    sides = {init: stats.arms_of(study.averaged, init) for init in (study.baseline, study.compared)}
-    found = stats.decision_curves(study.runs[most], study.predictions, sides, how=study.how, rule=study.rule)
+    sides = {init: metrics.arms_of(study.averaged, init) for init in (study.baseline, study.compared)}
+    found = metrics.decision_curves(
+        study.runs[most], study.predictions, sides, how=study.how, rule=study.rule
+    )
     return found.rename(columns={"side": "init"})
 
 
 def _missing(study: Study) -> str:
-    absent = lacking(study, study.baseline, study.compared)
+    absent = lacks_a_side(study)
     return absent or (
         "" if len(_runs(study)) else "No answer: no run of the averaged networks has a test AUROC."
     )

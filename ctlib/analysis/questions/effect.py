@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ctlib.analysis.question import Question
-from ctlib.analysis.study import GRID, Study
+from ctlib import metrics
+from ctlib.analysis.question import Question, lacks_a_side
+from ctlib.analysis.study import Study
 from ctlib.analysis.text import (
     capital,
     conclusions,
@@ -18,23 +19,11 @@ from ctlib.analysis.text import (
     who,
 )
 from ctlib.core import counted
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent
 
-
-def lacking(study: Study, *inits: str) -> str:
-    """A sentence where the grid lacks an init that is asked for, or ''."""
-    absent = [init for init in inits if init not in study.inits]
-    if not absent:
-        return ""
-    return f"No answer: the grid holds no run from {listed(absent, 'or')}; add it to `inits` of {GRID}."
-
-
-def _both(study: Study) -> str:
-    return lacking(study, study.baseline, study.compared)
-
-
 # ---- per network, per task, averaged -----------------------------------------------------
+LEFT = "both learned"
+"""The line of an effect without pairs of which a side did not learn."""
 
 
 def say_help(table: pd.DataFrame) -> str:
@@ -43,7 +32,7 @@ def say_help(table: pd.DataFrame) -> str:
     Args:
         table: `Study.gains`.
     """
-    means = table[table["backbone"].str.startswith(stats.MEAN_OF)]
+    means = table[table["backbone"].str.startswith(metrics.MEAN_OF)]
     single = table.drop(means.index)
     lines = []
     if len(means):
@@ -76,8 +65,8 @@ def compute_fractions(study: Study) -> pd.DataFrame:
         Columns of `effects`, n_exams (mean training exams), equal_exams (exams at which the baseline is as
         good), ratio, low_ratio, high_ratio, extrapolated, reason_worth.
     """
-    first, second = (stats.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
-    worth = stats.worth(study.runs, study.predictions, first, second, study.how, study.rule)
+    first, second = (metrics.arms_of(study.averaged, init) for init in (study.compared, study.baseline))
+    worth = metrics.worth(study.runs, study.predictions, first, second, study.how, study.rule)
     renamed = worth.rename(columns={"low": "low_ratio", "high": "high_ratio", "reason": "reason_worth"})
     kept = ["n_exams", "equal_exams", "ratio", "low_ratio", "high_ratio", "extrapolated", "reason_worth"]
     return study.mean_gains.merge(renamed[["task", "fraction", *kept]], on=["task", "fraction"], how="left")
@@ -122,6 +111,59 @@ def _worth(row: dict) -> str:
     )
 
 
+def compute_unlearned(study: Study) -> pd.DataFrame:
+    """Table `Study.gains` with the columns of `metrics.without_unlearned`."""
+    left = metrics.without_unlearned(
+        study.runs, study.predictions, study.baseline, study.compared, study.averaged, study.how, study.rule
+    )
+    return study.gains.merge(left, on=["task", "fraction", "backbone"], how="left")
+
+
+def say_unlearned(table: pd.DataFrame) -> str:
+    """Of each task and fraction the runs that did not learn, and the averaged effect with and without them.
+
+    Args:
+        table: from `compute_unlearned`.
+    """
+    lines = []
+    for _, part in table.groupby(["task", "fraction"], sort=False):
+        is_mean = part["backbone"].str.startswith(metrics.MEAN_OF)
+        lines += [_said(row) for row in part[is_mean if is_mean.any() else slice(None)].to_dict("records")]
+    if table["n_unlearned"].any():
+        lines.append(
+            "A run did not learn where the interval of its test AUROC holds 0.5 or lies below it, or all its "
+            "scores are equal. Pairs are left out by what they reached in the test: that is exploratory."
+        )
+    return "\n".join(lines)
+
+
+def _said(row: dict) -> str:
+    where = f"{place(row)}, {row['backbone']}"
+    if pd.isna(row["effect_left"]) and not row["n_unlearned"]:
+        return f"{where}: no answer: {row['reason_left']}."
+    if not row["n_unlearned"]:
+        return f"{where}: all {row['n_runs']} runs learned."
+    left = interval(row, "effect_left", "low_left", "high_left")
+    without = f"{left} with the {row['n_left']} of which both sides learned" if row["n_left"] else (
+        "no pair is left of which both sides learned"
+    )  # fmt: skip
+    return (
+        f"{where}: {row['n_unlearned']} of {row['n_runs']} runs did not learn: {row['unlearned']}. "
+        f"{capital(row['init'])} minus {row['baseline']}: {interval(row)} with all {row['n_pairs']} pairs, "
+        f"{without}."
+    )
+
+
+def _lines(table: pd.DataFrame) -> pd.DataFrame:
+    """The averaged effects, each on a line with all pairs and on one with those of which both learned."""
+    is_mean = table["backbone"].str.startswith(metrics.MEAN_OF)
+    own = table[is_mean] if is_mean.any() else table
+    columns = {"effect_left": "effect", "low_left": "low", "high_left": "high"}
+    left = own.drop(columns=[*columns.values(), "low_mean", "high_mean"]).rename(columns=columns)
+    left = left.assign(label=own["backbone"] + ", " + LEFT, by_seed="")
+    return pd.concat([own.assign(label=own["backbone"]), left], ignore_index=True)
+
+
 EFFECT = Question(
     "effect",
     "Effect of the init, by task, fraction and network",
@@ -138,7 +180,7 @@ EFFECT = Question(
         "reason",
     ),
     lambda study: study.gains,
-    _both,
+    lacks_a_side,
     say_help,
     lambda study, table: figures.effect_forest(table, table["margin"].iloc[0]),
     "Effect of the init on test AUROC with its interval, by task, fraction and network",
@@ -152,7 +194,7 @@ FRACTIONS = Question(
         "ratio", "low_ratio", "high_ratio", "extrapolated",
     ),
     compute_fractions,
-    _both,
+    lacks_a_side,
     say_fractions,
     lambda study, table: figures.effect_by_fraction(table),
     "Effect of the init on test AUROC by number of training exams, one panel a task, with its interval",
@@ -160,4 +202,20 @@ FRACTIONS = Question(
         f"Mean over networks with {percent(table['level'].iloc[0])} intervals over patients and seeds; faint "
         f"dots are single seeds. {capital(who(table))}."
     ),
+)  # fmt: skip
+NOT_LEARNED = Question(
+    "not_learned",
+    "Runs that did not learn, and the effect without pairs of which a side did not",
+    (
+        "task", "fraction", "backbone", "n_unlearned", "n_runs", "unlearned", "effect", "low", "high",
+        "n_left", "n_pairs", "effect_left", "low_left", "high_left", "reason_left",
+    ),
+    compute_unlearned,
+    lacks_a_side,
+    say_unlearned,
+    lambda study, table: figures.contrast_forest(
+        _lines(table), f"{study.compared} − {study.baseline}", table["margin"].iloc[0]
+    ),
+    "Averaged effect of the init with all runs, and with those pairs of which both sides learned",
+    lambda table: forest_caption(_lines(table)),
 )  # fmt: skip

@@ -8,15 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ctlib import metrics
-from ctlib.analysis.question import Question
-from ctlib.analysis.questions.effect import lacking
+from ctlib.analysis.question import Question, lacks_a_side, no_finished_run
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import interval, place
 from ctlib.core import counted
-from ctlib.metrics import stats
 from ctlib.visualization import figures, percent
-
-NO_RUN = f"No answer: no run is finished; see {GRID}."
 
 # ---- epochs and exams to a given AUROC ----------------------------------------------------
 
@@ -34,8 +30,8 @@ def compute_speed(study: Study) -> pd.DataFrame:
         independent: those of a run resemble each other, so it is less).
     """
     inits = [study.baseline, study.compared]
-    sides = {init: stats.arms_of(study.averaged, init) for init in inits}
-    fits = stats.learning_curves(study.runs, study.predictions, sides, study.how, study.rule)
+    sides = {init: metrics.arms_of(study.averaged, init) for init in inits}
+    fits = metrics.learning_curves(study.runs, study.predictions, sides, study.how, study.rule)
     runs = study.runs[study.runs["init"].isin(inits) & study.runs["backbone"].isin(study.averaged)]
     first = first_epochs(study.curves, runs, study.target)
     rows = []
@@ -85,7 +81,7 @@ def exams_to(target: float, fit: pd.Series) -> tuple[float, str]:
 
     Args:
         target: the AUROC.
-        fit: a row of `stats.learning_curves`.
+        fit: a row of `metrics.learning_curves`.
 
     Returns:
         Exams, or NaN and why.
@@ -152,9 +148,9 @@ def _luck(row: dict) -> str:
 
 
 def _no_speed(study: Study) -> str:
-    absent = lacking(study, study.baseline, study.compared)
     own = study.runs[study.runs["backbone"].isin(study.averaged)]
-    return absent or ("" if own["run_id"].isin(study.curves["run_id"]).any() else NO_RUN)
+    none = f"No answer: no run is finished; see {GRID}."
+    return lacks_a_side(study) or ("" if own["run_id"].isin(study.curves["run_id"]).any() else none)
 
 
 # ---- what it costs -----------------------------------------------------------------------
@@ -196,9 +192,9 @@ def _behind(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         one, best = part.drop(columns="reason"), part.loc[part["auroc"].idxmax()]
         sides = [((row.backbone, row.init),) for row in one.itertuples()]
         top = ((best["backbone"], best["init"]),)
-        wanted = [stats.Contrast(str(side[0]), side, top) for side in sides if side != top]
+        wanted = [metrics.Contrast(str(side[0]), side, top) for side in sides if side != top]
         runs = study.runs[(study.runs["task"] == task) & (study.runs["fraction"] == best["fraction"])]
-        gaps = stats.contrasts(runs, study.predictions, wanted, study.how, study.rule, study.margin)
+        gaps = metrics.contrasts(runs, study.predictions, wanted, study.how, study.rule, study.margin)
         gaps = gaps.rename(columns={"effect": "behind", "low": "low_behind", "high": "high_behind"})
         gaps = gaps.rename(columns={"reason": "reason_behind"}).set_index("contrast")
         columns = ["behind", "low_behind", "high_behind", "reason_behind"]
@@ -255,10 +251,6 @@ def _arm(row: pd.Series) -> str:
     return f"{row['auroc']:.3f} ({ends}), {row['backbone']} from {row['init']}, {', '.join(costs)}"
 
 
-def _no_cost(study: Study) -> str:
-    return "" if (study.runs["status"] == "finished").any() else NO_RUN
-
-
 SPEED = Question(
     "speed",
     "Epochs and exams to a given AUROC",
@@ -287,7 +279,7 @@ COST = Question(
         "multiply_adds_g", "seconds", "kept_mb", "n_parameters", "reason",
     ),
     compute_cost,
-    _no_cost,
+    no_finished_run,
     say_cost,
     lambda study, table: figures.auroc_by_cost(table),
     "Test AUROC of each network by its multiply-adds, seconds a run and memory, coloured by init",

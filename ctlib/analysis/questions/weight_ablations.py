@@ -6,9 +6,8 @@ import math
 
 import pandas as pd
 
-from ctlib.analysis.question import Question
+from ctlib.analysis.question import Question, lacks_a_side
 from ctlib.analysis.questions.baselines import COLUMNS
-from ctlib.analysis.questions.effect import lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import concluded, conclusions, forest_caption, interval, listed, place, unanswered
 from ctlib.metrics import Contrast, arms_of
@@ -48,7 +47,7 @@ def compute_ladder(study: Study) -> pd.DataFrame:
 
 
 def _no_ladder(study: Study) -> str:
-    absent = lacking(study, study.baseline, study.compared)
+    absent = lacks_a_side(study)
     if absent:
         return absent
     named = [

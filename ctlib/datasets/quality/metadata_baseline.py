@@ -14,7 +14,7 @@ Below 0.5 is no information upside down: what the training exams of a fold have 
 others have too little of. Where files say nothing, the interval over patients lay above 0.5 in 4 and below in
 21 of 120 simulated cohorts of 64 or 176 patients. So there is none: beside the AUROC stands the band of what
 chance gives when patients exchange their metadata, all of it at once, and everything is fitted again
-(`ctlib.metrics.stats.permutations`). Labels, patients and folds stay. Averaging over divisions into folds makes the
+(`ctlib.metrics.decisions`). Labels, patients and folds stay. Averaging over divisions into folds makes the
 AUROC of files that say nothing lower still (0.43 in the mean for one feature), so there is one.
 """
 
@@ -67,7 +67,7 @@ def metadata_baseline(series: pd.DataFrame, seed: int = 0, margin: float = 0.0) 
 
     Returns:
         feature, auroc, chance (mean over exchanges), low, high (the band of chance, 95 %), p_value
-        (two-sided), word (`stats.permutations`), n_exams, n_patients, n_positive (exams with disease),
+        (two-sided), word (`metrics.beside_chance`), n_exams, n_patients, n_positive (exams with disease),
         reason: why a value is NaN, or ''. First the row of all together, then one a feature.
     """
     labelled = series[series["label"].notna()].reset_index(drop=True)

@@ -18,7 +18,7 @@ from ctlib.grid.estimate import Plan, Setting, make, step_timing
 from ctlib.grid.estimate.cohort_sizes import counted, size_of
 from ctlib.grid.estimate.step_timing import GPU_MULTIPLY_ADDS
 from ctlib.grid.expand import controlled, expand, outline, settings_of
-from ctlib.metrics import power, stats
+from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
 from ctlib.training import FitError, Run
 
@@ -130,7 +130,7 @@ def of_seeds(workspace: Workspace) -> power.Seeds | None:
     if not all(path.is_file() for path in paths):
         return None
     runs, predictions = tables.read("runs", paths[0]), tables.read("predictions", paths[1])
-    return power.measured_seeds(stats.run_aurocs(runs, predictions))
+    return power.measured_seeds(run_aurocs(runs, predictions))
 
 
 # ---- the runs of a profile ---------------------------------------------------------------

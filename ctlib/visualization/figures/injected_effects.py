@@ -17,7 +17,7 @@ def injected(table: pd.DataFrame) -> Figure:
     """Share of comparisons that show an effect, by its size; a row of panels is a task, a column a fraction.
 
     Args:
-        table: result of `stats.injected`.
+        table: result of `metrics.injected`.
     """
     tasks, fractions = list(table["task"].unique()), sorted(table["fraction"].unique())
     figure, axes = panels(len(tasks), len(fractions), 0.7 + 1.9 * len(tasks), TWO_COLUMNS)

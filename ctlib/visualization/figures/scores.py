@@ -38,8 +38,8 @@ def auroc_by_fraction(run_aurocs: pd.DataFrame, arm_aurocs: pd.DataFrame) -> Fig
     that does not exist, because a run is missing, is left out and its panel says so.
 
     Args:
-        run_aurocs: result of `stats.run_aurocs`.
-        arm_aurocs: result of `stats.arm_aurocs`.
+        run_aurocs: result of `metrics.run_aurocs`.
+        arm_aurocs: result of `metrics.arm_aurocs`.
     """
     tasks, backbones = list(arm_aurocs["task"].unique()), list(arm_aurocs["backbone"].unique())
     fractions = sorted(arm_aurocs["fraction"].unique())

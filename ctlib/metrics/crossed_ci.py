@@ -2,7 +2,7 @@
 
 What may vary, and how it is taken into account:
 
-* Patients: drawn as `ctlib.metrics.stats.bootstrap` says, the same draw for every run. The draws give the covariance of
+* Patients: drawn as `ctlib.metrics.bootstrap` says, the same draw for every run. The draws give the covariance of
   any two runs over patients.
 * Seeds. A seed draws the training patients of a fraction, the order of clips and the head; a seed's runs of
   all networks and inits share it. A bootstrap of three seeds sees only 2/3 of their variance and cannot know
@@ -60,14 +60,14 @@ networks of different folds share training patients.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, expit, logit, ndtr, ndtri, stdtr, stdtrit
-
-from ctlib.metrics.stats.degrees_of_freedom import freedom_of
 
 Array = NDArray[np.float64]
 STILL = "no draw of patients or seeds changes the value"
@@ -76,6 +76,13 @@ ANCHOR = 0.05
 """P-value below which the tail is that of Behrens and Fisher; see the module."""
 VARIANCES = np.exp(np.linspace(math.log(1e-12), math.log(100.0), 800))
 """Chi square over its degrees of freedom, where a tail is integrated: less than 1e-12 of it lies outside."""
+DAMPING = 5.0
+"""From about which share c / B of the patients on Satterthwaite's rule is followed; see
+`ctlib.metrics.crossed_ci`."""
+POINTS = 4000
+"""Quantiles of s over which is averaged: right to 1e-4 in a test against scipy."""
+MOST_FREEDOM = 1e6
+"""Degrees of freedom beyond are normal."""
 
 
 @dataclass(frozen=True)
@@ -324,3 +331,79 @@ def _covariances(replicates: Array) -> tuple[float, float, float, float]:
 
 def _square(row: Array, n: int) -> float:
     return float(row @ row) / (n - 1)
+
+
+# ---- degrees of freedom
+
+
+def freedom_of(parts: Sequence[tuple[float, int]], shared: float, patients: float = math.inf) -> float:
+    """Degrees of freedom of a variance; see `ctlib.metrics.crossed_ci`.
+
+    Args:
+        parts: b_i and f_i: parts of the variance, and the degrees of freedom of their estimates.
+        shared: c, the patients' part.
+        patients: P, degrees of freedom of c.
+
+    >>> freedom_of([(1.0, 2)], 0.0), round(freedom_of([(1.0, 2)], 1.0), 2), freedom_of([], 1.0, 40)
+    (2.0, 4.67, 40.0)
+    """
+    varied = sum(part for part, _ in parts)
+    total = varied + shared
+    inverse = (shared / total) ** 2 / patients
+    if varied > 0:
+        share = shared / varied
+        inverse += sum(b / f for b, f in parts) / total / (1 + share**2 / (share + DAMPING))
+    return 1 / inverse if inverse > 0 else math.inf
+
+
+def satterthwaite(parts: Sequence[tuple[float, int]]) -> float:
+    """Degrees of freedom of a sum of independent variances (1946, doi:10.2307/3002019).
+
+    Args:
+        parts: variances and their degrees of freedom; where all are 0, the latter are summed.
+
+    >>> satterthwaite([(1.0, 9), (1.0, 9)]), satterthwaite([(1.0, 9), (0.0, 99)])
+    (18.0, 9.0)
+    """
+    total = sum(part for part, _ in parts)
+    if not total > 0:
+        return float(sum(freedom for _, freedom in parts))
+    return 1 / sum((part / total) ** 2 / freedom for part, freedom in parts)
+
+
+# ---- noncentral t
+
+
+def t_below(t: float, freedom: float, moved: float) -> float:
+    """Probability that a t statistic lies below t.
+
+    Args:
+        t: a value.
+        freedom: degrees of freedom.
+        moved: what is estimated, over its standard error (noncentrality).
+
+    >>> round(t_below(2.0, 5.0, 0.0), 4), round(t_below(2.0, 5.0, 2.0), 4)
+    (0.949, 0.4637)
+    """
+    return float(ndtr(t * _spreads(freedom) - moved).mean())
+
+
+def moved_at(t: float, freedom: float, tail: float) -> float:
+    """How far t must be moved, so that the statistic lies below t with the probability `tail`.
+
+    >>> round(moved_at(2.0, 5.0, t_below(2.0, 5.0, 1.3)), 6)
+    1.3
+    """
+    spreads = _spreads(freedom)
+    reach = abs(t) * float(spreads.max()) + 9
+
+    def excess(moved: float) -> float:
+        return float(ndtr(t * spreads - moved).mean()) - tail
+
+    return float(brentq(excess, -reach, reach))
+
+
+def _spreads(freedom: float) -> Array:
+    """Quantiles of s, `[POINTS]`."""
+    known = min(freedom, MOST_FREEDOM)
+    return np.sqrt(chdtri(known, (np.arange(POINTS) + 0.5) / POINTS) / known)

@@ -1,22 +1,22 @@
-"""The runs of one task: who scored which exam, their AUROCs, and what keeps a run from having one.
+"""Runs of a table and their AUROCs: who scored which exam, and what keeps a run from having one.
 
 A run that is missing, failed or unscored makes what it belongs to NaN, with a reason that names it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ctlib.metrics.discrimination import auroc
+from ctlib.metrics.bootstrap import Bootstrap, Draws, Exams
+from ctlib.metrics.crossed_ci import Array, Interval, for_these, seeds_alike
+from ctlib.metrics.discrimination import Metric, auroc
 from ctlib.metrics.exam_scores import study_scores
-from ctlib.metrics.stats.bootstrap import Draws, Exams
-from ctlib.metrics.stats.crossed_ci import Array
-from ctlib.metrics.stats.intervals import Bootstrap
-from ctlib.metrics.values import Metric
 
 KEY = ["backbone", "init", "fraction", "seed"]
 """What names a run of a task; with a column `fold` in table `runs`, the runs of all folds."""
@@ -40,6 +40,8 @@ def arms_of(backbones: Sequence[str], init: str) -> tuple[Arm, ...]:
 class Task:
     """The runs of one task, and the exams of the test split that they score.
 
+    `table` holds the exams: patient_id, study, label, fold.
+
     Args:
         runs: rows of table `runs` of one task; a column `fold` is optional.
         predictions: table `predictions`.
@@ -62,7 +64,8 @@ class Task:
         exam = self._studies.groupby(one_exam).ngroup().to_numpy()
         self._where = {str(run): at for run, at in self._studies.groupby("run_id").indices.items()}
         self._exam, self._value = exam, self._studies["score"].to_numpy(np.float64)
-        self.exams = Exams(self._studies[one_exam].drop_duplicates().sort_values(one_exam, ignore_index=True))
+        self.table = self._studies[one_exam].drop_duplicates().sort_values(one_exam, ignore_index=True)
+        self.exams, self._inside = Exams(self.table), np.full(len(self.table), True)
         self._draws: Draws | None = None
         self._replicates: dict[Name, Array] = {}
         self._influence: dict[Name, Array] = {}
@@ -120,11 +123,11 @@ class Task:
 
     def scores(self, name: Name) -> Array:
         """`[exams]`: each exam's score by the run of its fold."""
-        score = np.full(len(self.exams.label), np.nan)
+        score = np.full(len(self._inside), np.nan)
         for fold in self.folds:
             at = self._where[str(self._row[(*name, fold)]["run_id"])]
             score[self._exam[at]] = self._value[at]
-        return score
+        return score[self._inside]
 
     def values(self, arms: Sequence[Arm], fraction: float, seeds: Sequence[int]) -> Array:
         """AUROCs, `[arms, seeds]`; every run must have one (see `problems`)."""
@@ -151,6 +154,18 @@ class Task:
             if name not in self._influence:
                 self._influence[name] = self.exams.influence(self.scores(name))
         return np.mean([self._influence[name] for name in names], axis=0)
+
+    def among(self, inside: NDArray[np.bool_]) -> Task:
+        """The same runs on some of the exams, `[exams]`; patients are drawn as among all exams.
+
+        A draw that holds no exam of a class has no AUROC: NaN.
+        """
+        part = copy.copy(self)
+        part.table, part._inside = self.table[inside].reset_index(drop=True), inside
+        part.exams = Exams(part.table)
+        part._draws = part.exams.draws_of(self.draws.times[inside])
+        part._replicates, part._influence = {}, {}
+        return part
 
     @property
     def draws(self) -> Draws:
@@ -199,3 +214,78 @@ def shown(problems: Sequence[str]) -> str:
     """Why a row is empty: at most three runs by name, the others counted."""
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more
+
+
+def run_aurocs(runs: pd.DataFrame, predictions: pd.DataFrame, rule: str = "max") -> pd.DataFrame:
+    """Test AUROC over exams of each run; of a run of one fold, over the exams of that fold.
+
+    Args:
+        runs: table `runs`.
+        predictions: table `predictions`.
+        rule: of `metrics.study_scores`.
+
+    Returns:
+        Columns run_id, task, fraction, backbone, init, seed, auroc, reason; a row a run. Runs
+        that failed or are missing have NaN and say so.
+
+    Raises:
+        ValueError: two runs differ by nothing that the columns name (a learning rate, say), or a patient is
+            in the test split of two folds.
+    """
+    rows = []
+    by_task = tasks(runs, predictions, rule)
+    for task, part in by_task.items():
+        for row in part.runs.to_dict("records"):
+            found = part.auroc_of(row)
+            names = {name: row[name] for name in ("run_id", *KEY)} | {"task": task}
+            rows.append(names | {"auroc": found.value, "reason": found.reason})
+    table = pd.DataFrame(rows, columns=["run_id", "task", *KEY, "auroc", "reason"])
+    return table.set_index("run_id").loc[runs["run_id"]].reset_index()
+
+
+def arm_aurocs(
+    runs: pd.DataFrame, predictions: pd.DataFrame, how: Bootstrap = PLAIN, rule: str = "max"
+) -> pd.DataFrame:
+    """Mean test AUROC over seeds of each task, fraction, network and init, with its interval.
+
+    Args:
+        runs: table `runs`.
+        predictions: table `predictions`.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+
+    Returns:
+        Columns task, fraction, backbone, init, auroc, low, high (made on the scale of log odds, inside 0
+        to 1), seed_sd (spread of the AUROC between seeds), p_seeds (of its being noise of the patients, see
+        `seeds_apart`), warning (that a class has few test patients, or ''), n_patients, n_positive, n_seeds,
+        reason; one row an arm, NaN and named where a run is missing.
+
+    Raises:
+        ValueError: see `run_aurocs`.
+    """
+    rows = []
+    for name, task in tasks(runs, predictions, rule, how).items():
+        for fraction, backbone, init in task.arms():
+            arm, seeds = [(backbone, init)], task.seeds(fraction)
+            found = Interval(math.nan, math.nan, math.nan, shown(task.problems(arm, fraction, seeds)))
+            if not found.reason:
+                values = task.values(arm, fraction, seeds)
+                found = Interval(float(values.mean()), math.nan, math.nan, task.exams.few)
+            apart = {"seed_sd": math.nan, "p_seeds": math.nan}
+            if not found.reason:
+                drawn = task.replicates(arm, fraction, seeds)
+                freedom = task.freedom(arm, fraction, seeds)
+                estimate = for_these(values, drawn, freedom)
+                found = estimate.share_interval(how.level)
+                if len(seeds) > 1:
+                    apart["seed_sd"] = float(values[0].std(ddof=1))
+                    apart["p_seeds"] = seeds_alike(values[0], drawn[0])
+            rows.append(
+                {"task": name, "fraction": fraction, "backbone": backbone, "init": init}
+                | {"auroc": found.value, "low": found.low, "high": found.high}
+                | apart
+                | {"warning": task.exams.warning}
+                | task.counts(seeds)
+                | {"reason": found.reason}
+            )
+    return pd.DataFrame(rows)

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ctlib.metrics.stats.crossed_ci import Array, Interval, for_these
-from ctlib.metrics.stats.intervals import Bootstrap
-from ctlib.metrics.stats.runs_table import PLAIN, Arm, Task, shown, tasks
+from ctlib.metrics.bootstrap import Bootstrap
+from ctlib.metrics.crossed_ci import Array, Interval, for_these
+from ctlib.metrics.runs_table import PLAIN, Arm, Task, shown, tasks
 
 EXPONENTS = np.geomspace(0.02, 4.0, 200)
 """Values of b that are tried where c is fitted."""

@@ -5,9 +5,18 @@ import math
 import numpy as np
 import pytest
 from scipy.special import chdtri, ndtr, stdtrit
+from scipy.stats import nct, norm
 
-from ctlib.metrics.stats.crossed_ci import Estimate, _covariances, for_next, for_these, seeds_alike
-from ctlib.metrics.stats.degrees_of_freedom import freedom_of
+from ctlib.metrics.crossed_ci import (
+    Estimate,
+    _covariances,
+    for_next,
+    for_these,
+    freedom_of,
+    moved_at,
+    seeds_alike,
+    t_below,
+)
 
 
 def crossed(rng, m, s, sds, n=4000):
@@ -195,3 +204,26 @@ def test_seeds_that_differ_by_their_patients_alone_are_alike():
     apart = np.array([0.85, 0.84, 0.86, 0.5, 0.85])
     assert seeds_alike(apart, drawn) < 1e-6
     assert math.isnan(seeds_alike(apart[:1], drawn[:1])) and math.isnan(seeds_alike(apart, 0 * drawn))
+
+
+# ---- noncentral t ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("freedom", [1.0, 2.0, 4.3, 30.0])
+@pytest.mark.parametrize("moved", [0.0, 1.5, 4.0])
+def test_the_noncentral_t_equals_scipys(freedom, moved):
+    for t in (-1.0, 0.0, 2.0, 6.0):
+        assert t_below(t, freedom, moved) == pytest.approx(nct.cdf(t, freedom, moved), abs=1e-4)
+
+
+def test_without_end_of_freedom_the_noncentral_t_is_normal():
+    assert t_below(1.0, math.inf, 0.3) == pytest.approx(norm.cdf(0.7), abs=1e-4)
+
+
+@pytest.mark.parametrize("t", [-30.0, -2.4, 0.0, 2.4, 200.0])
+@pytest.mark.parametrize("freedom", [1.0, 4.3, math.inf])
+def test_a_root_is_found_wherever_it_lies(t, freedom):
+    low, high = (moved_at(t, freedom, tail) for tail in (0.975, 0.025))
+    assert low < high and np.isfinite([low, high]).all()
+    assert [t_below(t, freedom, moved) for moved in (low, high)] == pytest.approx([0.975, 0.025], abs=1e-6)
+    assert moved_at(-t, freedom, 0.025) == pytest.approx(-low, abs=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ctlib.metrics.stats import decide
+from ctlib.metrics import decide, holm
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,23 @@ def test_what_cannot_be_decided_is_refused():
     for wrong in ({"level": 0.4}, {"margin": -0.1}, {"se": 0.0}):
         with pytest.raises(ValueError, match="give a level from"):
             decide(**{"effect": 0.0, "se": 0.1, "freedom": 5, "margin": 0.05} | wrong)
+
+
+# ---- families --------------------------------------------------------------------------
+
+
+def test_holm_equals_the_worked_example():
+    """Four hypotheses, 0.01, 0.04, 0.03, 0.005: 0.03, 0.06, 0.06, 0.02."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0] and len(holm([])) == 0
+
+
+def test_a_comparison_without_a_p_value_is_no_member():
+    found = holm([0.02, np.nan, 0.03])
+    assert found[[0, 2]] == pytest.approx([0.04, 0.04]) and np.isnan(found[1])
+
+
+def test_holm_keeps_the_chance_of_any_false_alarm():
+    p = np.random.default_rng(3).random((4000, 7))
+    assert np.mean([holm(row).min() < 0.05 for row in p]) == pytest.approx(0.05, abs=0.012)
+    assert np.mean(p.min(axis=1) < 0.05) > 0.25  # without

@@ -15,29 +15,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ctlib.analysis.question import Question, lacks_a_side, no_cohort
+from ctlib.analysis.study import Study
+from ctlib.analysis.text import capital
 from ctlib.core import Workspace
 from ctlib.datasets import measured, task
-from ctlib.metrics import (
-    Array,
-    Bootstrap,
-    Draws,
-    Estimate,
-    Exams,
-    arms_of,
-    for_these,
-    holm,
-    shown,
-    study_scores,
-    tasks,
-    with_fold,
-)
+from ctlib.metrics import Arm, Array, Bootstrap, Estimate, Exams, Task, arms_of, for_these, holm, shown, tasks
 from ctlib.training import read_table
+from ctlib.visualization import figures, percent
 
 LEAST = 5
 """Patients with disease, and without, below which a group has no interval: four patients of a class have
@@ -138,114 +131,67 @@ def subgroup_effects(
 
     Raises:
         MissingInput: a table is missing.
-        ValueError: see `stats.run_aurocs`.
+        ValueError: see `metrics.run_aurocs`.
     """
     rows: list[dict[str, Any]] = []
-    about: dict[str, Any]
     for name, one in tasks(runs, predictions, rule, how).items():
         fraction = one.fractions()[-1]
-        seeds, sides = one.seeds(fraction), [arms_of(averaged, side) for side in (baseline, init)]
-        about = {"task": name, "fraction": fraction, "n_seeds": len(seeds), "n_networks": len(averaged)}
+        seeds, sides = one.seeds(fraction), [arms_of(sorted(averaged), side) for side in (baseline, init)]
         why = shown([text for side in sides for text in one.problems(side, fraction, seeds)])
-        why = why or one.exams.few
-        part = runs[(runs["task"] == name) & (runs["fraction"] == fraction) & runs["seed"].isin(seeds)]
-        scored = _Scored(part, predictions, averaged, (baseline, init), how, rule) if not why else None
-        studies = predictions.loc[
-            predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test"), "study"
-        ]
-        groups = traits(workspace, str(name), studies.unique())
-        rows += [about | row for row in _groups(groups, scored, how.level, why)]
+        scored = _Scored(one, sides[0], sides[1], fraction, seeds, how.level)
+        groups = traits(workspace, str(name), one.table["study"].unique())
+        about = {"task": name, "fraction": fraction, "n_seeds": len(seeds), "n_networks": len(averaged)}
+        rows += [about | row for row in _groups(groups, scored, why or one.exams.few)]
     for row, p in zip(rows, holm([float(row["p_value"]) for row in rows]), strict=True):
         row["p_holm"] = p
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+@dataclass(frozen=True)
 class _Scored:
-    """The exams of a task, their draws, and the scores of two inits.
+    """The exams of a task, and the two inits that are compared on them."""
 
-    Args:
-        runs: rows of table `runs` of one task and fraction, all finished and scored.
-        predictions: table `predictions`.
-        averaged: networks.
-        inits: baseline, and the init that is looked at.
-        how: replicates and seed.
-        rule: of `metrics.study_scores`.
-    """
+    task: Task
+    baseline: tuple[Arm, ...]
+    init: tuple[Arm, ...]
+    fraction: float
+    seeds: list[int]
+    level: float
 
-    def __init__(
-        self,
-        runs: pd.DataFrame,
-        predictions: pd.DataFrame,
-        averaged: Sequence[str],
-        inits: tuple[str, str],
-        how: Bootstrap,
-        rule: str,
-    ) -> None:
-        runs = with_fold(runs[runs["backbone"].isin(list(averaged)) & runs["init"].isin(inits)])
-        chosen = predictions[predictions["run_id"].isin(runs["run_id"]) & (predictions["split"] == "test")]
-        exams = study_scores(chosen, rule).merge(
-            runs[["run_id", "backbone", "init", "seed", "fold"]], on="run_id"
-        )
-        wide = exams.pivot(
-            index=["patient_id", "study", "label", "fold"],
-            columns=["init", "backbone", "seed"],
-            values="score",
-        )
-        self.frame = wide.index.to_frame(index=False)
-        self.times = Exams(self.frame).draw(how.n_replicates, np.random.default_rng(how.seed)).times
-        shape = (len(averaged), runs["seed"].nunique())
-        self._sides = [
-            wide[side].sort_index(axis=1).to_numpy(np.float64).T.reshape(*shape, -1) for side in inits
-        ]
-
-    def few(self, rows: NDArray[np.bool_]) -> str:
+    def few(self, inside: NDArray[np.bool_]) -> str:
         """Why a group has no interval, or ''."""
-        ill = self.frame[rows].groupby("patient_id")["label"].max()
+        ill = self.task.table[inside].groupby("patient_id")["label"].max()
         n_ill, n_well = int(ill.sum()), int((1 - ill).sum())
         if min(n_ill, n_well) < LEAST:
             return f"{n_ill} patients with disease and {n_well} without; {LEAST} of each are needed"
-        return Exams(self.frame[rows]).one_class()
+        return Exams(self.task.table[inside]).one_class()
 
-    def effect(self, rows: NDArray[np.bool_]) -> tuple[list[Array], list[Array], float]:
-        """AUROCs of both inits among some exams: values, replicates, and degrees of freedom of patients.
-
-        A draw that holds no exam of a class in the group has no AUROC: NaN.
-        """
-        exams, times = Exams(self.frame[rows].reset_index(drop=True)), self.times[rows]
-        pairs = []
-        for _, members in exams.folds:
-            ill = exams.label[members] == 1
-            counts = [times[members][one].sum(axis=0, dtype=np.float64) for one in (ill, ~ill)]
-            pairs.append(counts[0] * counts[1])
-        draws = Draws(times, tuple(pairs))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values, drawn = (
-                [
-                    np.array([[of(score[rows]) for score in network] for network in side])
-                    for side in self._sides
-                ]
-                for of in (exams.auroc, lambda score: exams.resampled(score, draws))
-            )
-        scored = [np.mean([exams.influence(score[rows]) for score in np.concatenate(side)], axis=0)
-                  for side in self._sides]  # fmt: skip
-        return values, drawn, exams.freedom(scored[1] - scored[0])
+    def effect(self, inside: NDArray[np.bool_]) -> tuple[list[Array], list[Array], float]:
+        """AUROCs of both inits among some exams: values, replicates, and degrees of freedom of patients."""
+        part, sides, where = self.task.among(inside), (self.baseline, self.init), (self.fraction, self.seeds)
+        values = [part.values(side, *where) for side in sides]
+        with np.errstate(invalid="ignore", divide="ignore"):  # of draws without a class
+            drawn = [part.replicates(side, *where) for side in sides]
+        return values, drawn, part.freedom(self.init, *where, self.baseline)
 
 
-def _groups(groups: pd.DataFrame, scored: _Scored | None, level: float, why: str) -> list[dict[str, Any]]:
+def _groups(groups: pd.DataFrame, scored: _Scored, why: str) -> list[dict[str, Any]]:
     """The rows of a task; `why` says why none has values."""
     rows = []
+    exams = scored.task.table
+    ill = (exams["label"] == 1).to_numpy()
     for by in groups.columns.drop("study"):
+        trait = exams["study"].map(groups.set_index("study")[by])
         for group in sorted(groups[by].dropna().unique(), key=_number):
             row: dict[str, Any] = {"by": by, "group": group, "reason": why}
             row |= dict.fromkeys(COLUMNS[4:14], math.nan)
-            if scored is not None:
-                trait = scored.frame["study"].map(groups.set_index("study")[by])
-                ill, inside = (scored.frame["label"] == 1).to_numpy(), (trait == group).to_numpy()
+            if not why:
+                inside = (trait == group).to_numpy()
                 others = trait.notna().to_numpy() & ~inside
                 if by in OF_DISEASE.values():
                     inside, others = inside | ~ill, others | ~ill
-                row |= _estimated(scored, inside, others, level)
-                members = scored.frame[inside].groupby("patient_id")["label"].max()
+                row |= _estimated(scored, inside, others)
+                members = exams[inside].groupby("patient_id")["label"].max()
                 row |= {"n_patients": len(members), "n_positive": int(members.sum())}
             rows.append(row)
     return rows
@@ -257,15 +203,13 @@ def _number(group: str) -> tuple[float, str]:
     return (float(first) if first.replace(".", "", 1).isdigit() else math.inf, group)
 
 
-def _estimated(
-    scored: _Scored, inside: NDArray[np.bool_], others: NDArray[np.bool_], level: float
-) -> dict[str, Any]:
+def _estimated(scored: _Scored, inside: NDArray[np.bool_], others: NDArray[np.bool_]) -> dict[str, Any]:
     """The estimated columns of a group, and why some are empty."""
     if reason := scored.few(inside):
         return {"reason": reason}
     values, drawn, freedom = scored.effect(inside)
     effect = _estimate(values[1] - values[0], drawn[1] - drawn[0], freedom)
-    found = effect.interval(level)
+    found = effect.interval(scored.level)
     row = {"auroc_baseline": float(values[0].mean()), "auroc_init": float(values[1].mean())}
     row |= {"effect": found.value, "low": found.low, "high": found.high}
     if reason := scored.few(others):
@@ -276,7 +220,7 @@ def _estimated(
         drawn[1] - drawn[0] - (drawn_beside[1] - drawn_beside[0]),
         min(freedom, freedom_beside),
     )
-    ends = change.interval(level)
+    ends = change.interval(scored.level)
     row |= {"interaction": ends.value, "low_interaction": ends.low, "high_interaction": ends.high}
     return row | {"p_value": change.p_value, "reason": found.reason or ends.reason}
 
@@ -286,20 +230,58 @@ def _estimate(values: Array, drawn: Array, freedom: float) -> Estimate:
     return for_these(values, drawn[..., np.isfinite(drawn).all(axis=(0, 1))], freedom)
 
 
-def sentences(table: pd.DataFrame) -> list[str]:
-    """What the groups say, one sentence a task: how many there are, how many differ after Holm, and which.
+def compute_groups(study: Study) -> pd.DataFrame:
+    """`subgroup_effects` of the averaged networks."""
+    return subgroup_effects(
+        study.there, study.runs, study.predictions, study.baseline, study.compared, study.averaged,
+        study.how, study.rule,
+    ).assign(level=study.how.level)  # fmt: skip
+
+
+def _no_groups(study: Study) -> str:
+    return lacks_a_side(study) or no_cohort(study, study.tasks)
+
+
+def say_groups(table: pd.DataFrame) -> str:
+    """How many groups of each task there are, how many differ after Holm, and which.
 
     Args:
-        table: result of `subgroup_effects`.
+        table: from `subgroup_effects`.
     """
     said = []
     for name, part in table.groupby("task", sort=False):
         asked = part[part["p_holm"].notna()]
         apart = asked[asked["p_holm"] < 0.05]
-        text = f"{name}: {len(part)} groups, {len(asked)} of them large enough for an interaction; "
         which = "; ".join(f"{row.by} {row.group}" for row in apart.itertuples())
-        text += f"{len(apart)} differ from the others after Holm's correction" + (
-            f": {which}" if which else ""
+        said.append(
+            f"{name}: {len(part)} groups, {len(asked)} of them large enough for an interaction; {len(apart)} "
+            f"differ from the others after Holm's correction{f': {which}' if which else ''}. None was planned: "
+            "a group that differs is a question, not a finding."
         )
-        said.append(f"{text}. None was planned: a group that differs is a question, not a finding.")
-    return said
+    return "\n".join(said)
+
+
+def _draw_groups(study: Study, table: pd.DataFrame) -> Figure:
+    means = study.mean_gains
+    whole = means[means["fraction"] == means.groupby("task")["fraction"].transform("max")]
+    return figures.subgroup_forest(table, whole, study.compared)
+
+
+SUBGROUPS = Question(
+    "subgroups",
+    "Effect of the init by subgroup of the test exams",
+    (
+        "task", "by", "group", "auroc_baseline", "auroc_init", "effect", "low", "high", "interaction",
+        "p_holm", "n_patients", "n_positive", "reason",
+    ),
+    compute_groups,
+    _no_groups,
+    say_groups,
+    _draw_groups,
+    "Effect of the init on test AUROC by subgroup, with intervals, below that of all exams",
+    lambda table: capital(
+        f"{percent(table['level'].iloc[0])} intervals over patients and seeds, with "
+        f"{percent(table['fraction'].max())} of the training patients; beside each stand the effect and its "
+        "patients with disease of all. An asterisk: differs from the others after Holm's correction."
+    ),
+)  # fmt: skip

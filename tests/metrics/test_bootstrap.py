@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 from sklearn.metrics import roc_auc_score
 
 from ctlib.metrics import auroc
-from ctlib.metrics.stats import auroc_interval, delong
-from ctlib.metrics.stats.bootstrap import Exams
+from ctlib.metrics.bootstrap import Exams, components
 
 
 def exams_of(n=50, n_patients=30, seed=0, folds=1):
@@ -38,7 +38,7 @@ def test_pairs_too_many_for_float32_are_counted_as_well(monkeypatch):
     exams = Exams(table)
     draws = exams.draw(20, np.random.default_rng(1))
     found = exams.resampled(score, draws)
-    monkeypatch.setattr("ctlib.metrics.stats.bootstrap.EXACT", 0)
+    monkeypatch.setattr("ctlib.metrics.bootstrap.EXACT", 0)
     assert (exams.resampled(score, draws) == found).all()
 
 
@@ -66,7 +66,7 @@ def test_one_drawn_fewer_makes_the_variance_that_of_a_mean():
 
 
 def test_blocks_of_draws_do_not_matter_but_to_the_order(monkeypatch):
-    monkeypatch.setattr("ctlib.metrics.stats.bootstrap.BLOCK", 64)
+    monkeypatch.setattr("ctlib.metrics.bootstrap.BLOCK", 64)
     times = Exams(exams_of()).draw(500, np.random.default_rng(1)).times
     assert times.shape == (50, 500) and len(np.unique(times, axis=1).T) == 500
 
@@ -115,25 +115,69 @@ def test_a_patient_in_two_folds_is_refused():
         Exams(table)
 
 
-# ---- one run ---------------------------------------------------------------------------
+# ---- DeLong's covariance -----------------------------------------------------------------
 
 
-def test_the_auroc_of_one_run_has_an_interval_or_a_reason():
-    table = pd.DataFrame({"run_id": "r", "split": "test", "patient_id": range(8), "study": range(8)})
-    table = table.assign(label=[0, 1] * 4, score=[0.1, 0.3, 0.2, 0.9, 0.8, 0.7, 0.4, 0.6])
-    found = auroc_interval(table, 500, seed=0)
-    assert 0 < found.low < found.value == 0.75 < found.high < 1 and not found.reason
-    assert auroc_interval(table, 500, seed=0) == found != auroc_interval(table, 500, seed=1)
-    perfect = auroc_interval(table.assign(score=table["label"]), 500, seed=0)
-    assert perfect.value == 1.0 and np.isnan(perfect.low) and "every draw" in perfect.reason
-    flat = auroc_interval(table.assign(score=0.5), 500, seed=0)
-    assert flat.value == 0.5 and np.isnan(flat.low) and "every draw" in flat.reason
-    single = auroc_interval(table.assign(label=1), 500, seed=0)
-    assert np.isnan(single.value) and single.reason == "all 8 labels are 1"
-    few = auroc_interval(table.assign(patient_id=[0, 1, 0, 1, 0, 1, 0, 1]), 500, seed=0)
-    assert few.value == 0.75 and np.isnan(few.low) and "two of each" in few.reason
-    with pytest.raises(ValueError, match="one run"):
-        auroc_interval(table.assign(run_id=list("abababab")), 500, seed=0)
+def delong(labels, scores):
+    """AUROCs `[k]` of scores `[k, n]` of the same exams, and their covariance (DeLong et al. 1988)."""
+    of_positive, of_negative = components(labels, scores)
+    covariance = np.cov(of_positive) / labels.sum() + np.cov(of_negative) / (1 - labels).sum()
+    return of_positive.mean(axis=1), np.atleast_2d(covariance)
+
+
+OVARIAN = """
+3.0 5.8 10 0   3.2 6.3  5 1   3.9 6.8  3 1   2.8 4.8  6 0   3.2 5.8  3 1   0.9 4.0  5 0
+2.5 5.7  8 0   1.6 5.6  5 1   3.8 5.7  5 1   3.7 6.7  6 1   3.2 5.4  4 1   3.8 6.6  6 1
+4.1 6.6  5 1   3.6 5.7  5 1   4.3 7.0  4 1   3.6 6.7  4 0   2.3 4.4  6 1   4.2 7.6  4 0
+4.0 6.6  6 0   3.5 5.8  6 1   3.8 6.8  7 1   3.0 4.7  8 0   4.5 7.4  5 1   3.7 7.4  5 1
+3.1 6.6  6 1   4.1 8.2  6 1   4.3 7.0  5 1   4.3 6.5  4 1   3.2 5.1  5 1   2.6 4.7  6 1
+3.3 6.8  6 0   1.7 4.0  7 0   3.7 6.1  5 1   3.3 6.3  7 1   4.2 7.7  6 1   3.5 6.2  5 1
+2.9 5.7  9 0   2.1 4.8  7 1   2.8 6.2  8 0   4.0 7.0  7 1   3.3 5.7  6 1   3.7 6.9  5 1
+3.6 6.6  5 1
+"""
+"""Albumin, total protein, K-G score and label of 43 patients of DeLong et al. 1988, as SAS/STAT's manual of
+PROC LOGISTIC (example 'Comparing Receiver Operating Characteristic Curves') lists and analyses them."""
+
+
+def ovarian():
+    table = np.array(OVARIAN.split(), float).reshape(43, 4)
+    return table[:, 3].astype(int), np.stack([10 - table[:, 2], table[:, 0], table[:, 1]])
+
+
+def test_delong_equals_the_published_worked_example():
+    aurocs, covariance = delong(*ovarian())
+    assert aurocs.round(4).tolist() == [0.7258, 0.7366, 0.6478]  # K-G score, albumin, total protein
+    assert np.sqrt(np.diag(covariance)).round(4).tolist() == [0.1028, 0.0927, 0.1000]
+    contrast = np.array([[-1, 1, 0], [-1, 0, 1]])
+    gap, spread = contrast @ aurocs, contrast @ covariance @ contrast.T
+    assert gap.round(4).tolist() == [0.0108, -0.0780]
+    assert np.sqrt(np.diag(spread)).round(4).tolist() == [0.0953, 0.1046]
+    statistic = gap @ np.linalg.solve(spread, gap)
+    assert round(statistic, 4) == 2.5340 and round(chi2.sf(statistic, 2), 4) == 0.2817
+
+
+@pytest.mark.parametrize("levels", [0, 1], ids=["no ties", "ties"])
+def test_components_are_shares_of_the_other_class(levels):
+    rng = np.random.default_rng(1)
+    labels = np.r_[0, 0, 1, 1, rng.integers(0, 2, 60)]
+    scores = rng.normal(size=(3, 64)) + labels
+    scores = scores.round(levels) if levels else scores
+    for score, *found in zip(scores, *components(labels, scores), strict=True):
+        apart = score[labels == 1][:, None] - score[labels == 0]
+        order = (np.sign(apart) + 1) / 2
+        assert found[0] == pytest.approx(order.mean(axis=1), abs=1e-14)
+        assert found[1] == pytest.approx(order.mean(axis=0), abs=1e-14)
+
+
+def test_the_bootstrap_agrees_with_delong_where_patients_have_one_exam():
+    rng = np.random.default_rng(2)
+    labels = np.arange(300) % 3 // 2
+    scores = rng.normal(size=300) + labels + rng.normal(size=(2, 300))
+    exams = Exams(pd.DataFrame({"patient_id": range(300), "label": labels}))
+    draws = exams.draw(8000, rng)
+    found = np.cov([exams.resampled(score, draws) for score in scores])
+    # 3 standard errors of a variance over 8,000 draws are 5 %
+    assert found == pytest.approx(delong(labels, scores)[1], rel=0.06)
 
 
 # ---- degrees of freedom by class ---------------------------------------------------------
@@ -146,7 +190,7 @@ def test_parts_by_class_are_those_of_delong():
     exams = Exams(pd.DataFrame({"patient_id": range(67), "label": label}))
     ill, well = (exams.influence(score)[label == one] for one in (1, 0))
     parts = [len(part) * part.var(ddof=1) for part in (ill, well)]
-    assert sum(parts) == pytest.approx(delong(label, score).covariance[0, 0], rel=1e-12)
+    assert sum(parts) == pytest.approx(delong(label, score[None])[1][0, 0], rel=1e-12)
     wanted = sum(parts) ** 2 / (parts[0] ** 2 / 6 + parts[1] ** 2 / 59)
     assert exams.freedom(exams.influence(score)) == pytest.approx(wanted, rel=1e-12)
     assert 6 <= wanted < 15  # not 65: what is uncertain lies with the seven

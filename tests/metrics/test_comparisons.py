@@ -1,32 +1,35 @@
-"""Any two sides of arms, what is said of other networks, and folds."""
+"""Any two sides of arms, what is said of other networks, folds, runs that did not learn, weighted sums."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_results import made_up, plain
+from made_up_results import NETWORKS, SEEDS, made_up, plain
 from scipy.special import ndtr
 from sklearn.metrics import roc_auc_score
-from test_stats import QUICK, change, grid
+from test_runs_table import QUICK, change, grid
 
 from ctlib.core import tables
-from ctlib.metrics import decision_curve, study_scores
-from ctlib.metrics.stats import (
+from ctlib.metrics import (
     Bootstrap,
     Contrast,
     arm_aurocs,
     arms_of,
+    combination,
     contrasts,
-    decision_curves,
     effects,
     holm,
     run_aurocs,
+    without_unlearned,
 )
-from ctlib.metrics.stats.contrasts import chance_above
-from ctlib.metrics.stats.crossed_ci import Population, for_next, student
+from ctlib.metrics.comparisons import chance_above
+from ctlib.metrics.crossed_ci import Population, for_next, student
 
 FIVE = ["penet", "mvit_b", "swin3d_t", "slow_r50", "csn_r101"]
 VIDEO, RANDOM = arms_of(FIVE, "video"), arms_of(FIVE, "random")
 GAIN = Contrast("video - random", VIDEO, RANDOM)
+FEW, HOW = Bootstrap(400, 1), Bootstrap(1000)
 
 
 def study(**settings):
@@ -234,48 +237,156 @@ def test_what_is_not_known_of_other_networks_has_no_chance():
     assert 0 <= row["low_p_next"] < row["p_next"] < row["high_p_next"] <= 1
 
 
-# ---- decision curves -------------------------------------------------------------------
+# ---- without runs that did not learn -----------------------------------------------------
 
 
-def test_decision_curves_are_means_over_seeds_with_intervals_over_patients():
-    runs, predictions = study(seeds=1, n=200)
-    table = decision_curves(runs, predictions, {"video": VIDEO[:1]}, [0.1, 0.5], Bootstrap(4000, 1))
-    assert table["threshold"].tolist() == [0.1, 0.5] and set(table["reason"]) == {""}
-    own = study_scores(predictions[predictions["run_id"] == "penet-video-0"])
-    wanted = decision_curve(own["label"], own["score"], [0.1, 0.5])
-    for column in ("net_benefit", "treat_all", "treat_none"):
-        assert table[column].to_numpy() == pytest.approx(wanted[column].to_numpy(), abs=1e-12)
-    sick, acted = own["label"] == 1, own["score"] >= 0.5  # a price of 1: two shares of 100 patients each
-    spread = np.sqrt(sum(acted[c].var(ddof=1) / 100 for c in (sick, ~sick))) / 2
-    assert (table["high"] - table["low"])[1] / 2 == pytest.approx(1.972 * spread, rel=0.05)
-    runs, predictions = study()
-    three = decision_curves(runs, predictions, {arm[0]: [arm] for arm in VIDEO}, [0.3], QUICK)
-    assert len(three) == 5 and (three["low"] < three["net_benefit"]).all() and (three["n_seeds"] == 3).all()
-    mean = decision_curves(runs, predictions, {"video": VIDEO}, [0.3], QUICK)
-    assert mean["net_benefit"].item() == pytest.approx(three["net_benefit"].mean(), abs=1e-12)
-    widths = three["high"] - three["low"]
-    assert 0 < (mean["high"] - mean["low"]).item() < widths.max()
+def two_inits(auroc=None, **changes):
+    settings = {"n_patients": 120, "backbones": NETWORKS, "tasks": ["lidc_nodule"], "fractions": [1.0]}
+    return made_up(auroc or plain({"video": 0.1}), ("random", "video"), **settings | changes)
 
 
-def test_the_interval_of_a_decision_curve_holds_what_seeds_do():
-    made = made_up(plain({}), ("random",), n_patients=300, tasks=["lidc_nodule"], fractions=[1.0])
-    seed = made.predictions["run_id"].map(made.runs.set_index("run_id")["seed"])
-    apart = made.predictions.assign(score=made.predictions["score"] ** (4.0 ** (seed - 1)))
-    alike, wide = (
-        decision_curves(made.runs, scores, {"slow": [("slow_r50", "random")]}, [0.4], QUICK).iloc[0]
-        for scores in (made.predictions, apart)
+def remaining(made, averaged=NETWORKS):
+    return without_unlearned(made.runs, made.predictions, "random", "video", averaged, FEW)
+
+
+def spoilt(made, which, spoil):
+    """Results of which the scores of some runs are spoilt: (backbone, init, seed) to the new scores."""
+    scores = made.predictions.copy()
+    names = made.runs.set_index(["backbone", "init", "seed"])["run_id"]
+    for name in which:
+        mine = scores["run_id"] == names[name]
+        scores.loc[mine, "score"] = spoil(scores[mine])
+    return replace(made, predictions=scores)
+
+
+def still(scores):
+    return 0.4
+
+
+def guessed(scores):
+    return np.random.default_rng(5).random(len(scores))
+
+
+def turned(scores):
+    return 1 - scores["score"]
+
+
+BAD = [("slow_r50", "random", 1), ("swin3d_t", "video", 2)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (still, "0.500, all scores are equal"),
+        (guessed, "(seed 1: 0.422)"),
+        (turned, "the interval lies below 0.5"),
+    ],
+)
+def test_runs_that_did_not_learn_are_named_by_arm_and_seed(spoil, said):
+    table = remaining(spoilt(two_inits(), BAD, spoil)).set_index("backbone")
+    mean = table.loc["mean of 3 networks"]
+    assert (mean["n_unlearned"], mean["n_runs"], mean["n_left"], mean["n_pairs"]) == (2, 18, 7, 9)
+    assert mean["unlearned"].startswith("swin3d_t from video (seed 2: ")
+    assert "; slow_r50 from random (seed 1: " in mean["unlearned"] and said in mean["unlearned"]
+    assert table.loc["r2plus1d_r50", "unlearned"] == "" and table.loc["slow_r50", "n_left"] == 2
+
+
+def test_where_all_learned_nothing_changes():
+    made = two_inits()
+    table = remaining(made)
+    whole = effects(made.runs, made.predictions, "random", "video", NETWORKS, FEW)
+    assert (table["n_unlearned"] == 0).all() and (table["n_left"] == table["n_pairs"]).all()
+    for left, column in (("effect_left", "effect"), ("low_left", "low"), ("high_left", "high")):
+        assert table[left].to_numpy() == pytest.approx(whole[column].to_numpy(), abs=1e-12)
+
+
+def test_a_network_without_a_pair_is_compared_on_the_seeds_that_are_left():
+    made = spoilt(two_inits(), BAD, still)
+    row = remaining(made).set_index("backbone").loc["slow_r50"]
+    sides = (arms_of(["slow_r50"], init) for init in ("video", "random"))
+    wanted = contrasts(
+        made.runs, made.predictions, [Contrast("two seeds", *sides, seeds=(0, 2))], QUICK
+    ).iloc[0]
+    got = row[["effect_left", "low_left", "high_left"]].tolist()
+    assert got == pytest.approx(wanted[["effect", "low", "high"]].tolist(), abs=1e-12)
+
+
+def test_the_mean_is_over_seeds_of_the_networks_that_are_left():
+    made = spoilt(two_inits(), BAD, still)
+    runs = run_aurocs(made.runs, made.predictions).set_index(["seed", "backbone", "init"])["auroc"]
+    gain = runs.xs("video", level="init") - runs.xs("random", level="init")
+    gain = gain.drop([(1, "slow_r50"), (2, "swin3d_t")])
+    row = remaining(made).set_index("backbone").loc["mean of 3 networks"]
+    assert row["effect_left"] == pytest.approx(gain.groupby("seed").mean().mean(), abs=1e-12)
+
+
+def test_where_no_pair_is_left_there_is_no_effect():
+    every = [("slow_r50", "random", seed) for seed in range(3)]
+    row = remaining(spoilt(two_inits(), every, still)).set_index("backbone").loc["slow_r50"]
+    assert row["n_left"] == 0 and np.isnan(row["effect_left"])
+    assert row["reason_left"] == "no pair of which both sides learned"
+
+
+def test_a_perfect_run_learned_although_it_has_no_interval():
+    made = spoilt(two_inits(), [("slow_r50", "video", 0)], lambda scores: scores["study_label"] * 1.0)
+    assert remaining(made)["n_unlearned"].sum() == 0
+
+
+def test_runs_that_are_missing_are_named_as_elsewhere():
+    table = remaining(
+        two_inits(lost=lambda row: "failed" * (row["backbone"] == "slow_r50" and row["seed"] == 1))
     )
-    assert wide["high"] - wide["low"] > 2 * (alike["high"] - alike["low"])
+    lost = table[table["reason_left"] != ""]
+    assert lost["backbone"].tolist() == ["slow_r50", "mean of 3 networks"]
+    assert lost["reason_left"].str.contains("slow_r50 from video, seed 1: run run").all()
 
 
-def test_a_decision_curve_with_a_missing_run_is_named():
-    runs, predictions = study()
-    table = decision_curves(
-        change(runs, "penet-video-1", status="failed"),
-        predictions,
-        {"a": VIDEO[:1], "b": VIDEO[1:2]},
-        [0.3],
-        QUICK,
-    )
-    assert table["net_benefit"].isna().tolist() == [True, False]
-    assert "run penet-video-1 is failed" in table["reason"][0] and np.isfinite(table["treat_all"]).all()
+# ---- weighted sums of arms ---------------------------------------------------------------
+
+
+def of(results, weights, networks=tuple(NETWORKS), seeds=tuple(SEEDS)):
+    return combination(results.runs, results.predictions, "lidc_nodule", 1.0, networks, seeds, weights, HOW)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return made_up(plain({"video": 0.1}), inits=("random", "part", "video"), backbones=NETWORKS)
+
+
+def test_a_sum_is_that_of_the_runs_aurocs(results):
+    weights = {"random": -0.8, "part": -0.2, "video": 1.0}
+    found = of(results, weights)
+    runs = run_aurocs(results.runs, results.predictions)
+    runs = runs[(runs["task"] == "lidc_nodule") & (runs["fraction"] == 1.0)]
+    wide = runs.groupby(["backbone", "init"])["auroc"].mean().unstack()
+    by_hand = sum(weight * wide[init] for init, weight in weights.items())
+    assert found.estimate.value == pytest.approx(by_hand.mean(), abs=1e-12)
+    assert found.by_network == pytest.approx(by_hand[NETWORKS].to_dict(), abs=1e-12)
+    assert found.aurocs == pytest.approx(wide[list(weights)].mean().to_dict(), abs=1e-12)
+    assert found.counts["n_seeds"] == len(SEEDS)
+
+
+def test_a_difference_is_that_of_contrasts_for_networks_like_these(results):
+    found = of(results, {"video": 1.0, "random": -1.0}).estimate
+    sides = (arms_of(NETWORKS, init) for init in ("video", "random"))
+    rows = contrasts(results.runs, results.predictions, [Contrast("c", *sides)], HOW)
+    [row] = rows[(rows["task"] == "lidc_nodule") & (rows["fraction"] == 1.0)].to_dict("records")
+    interval = found.interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((row["low_mean"], row["high_mean"]), abs=1e-12)
+
+
+def test_networks_that_differ_widen_the_interval(results):
+    def apart(task, backbone, init, fraction):
+        return 0.75 + (0.1 * (NETWORKS.index(backbone) - 1) if init == "video" else 0.0)
+
+    wide = of(made_up(apart, backbones=NETWORKS), {"video": 1.0, "random": -1.0}).estimate
+    assert wide.se > 3 * of(results, {"video": 1.0, "random": -1.0}).estimate.se
+    assert abs(wide.value) < 0.05
+
+
+def test_a_task_or_run_that_is_not_there_is_named(results):
+    weights = {"video": 1.0, "random": -1.0}
+    found = combination(results.runs, results.predictions, "no_task", 1.0, NETWORKS, SEEDS, weights, HOW)
+    assert np.isnan(found.estimate.value) and found.estimate.reason == "the grid has no run of no_task"
+    found = of(results, {"video": 1.0, "random": -1.0}, seeds=(0, 9))
+    assert np.isnan(found.estimate.se) and "seed 9" in found.estimate.reason

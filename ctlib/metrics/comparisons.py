@@ -2,26 +2,39 @@
 
 Every run of both sides is scored on the same draws of patients, and sides are paired by seed (same
 training patients, batches and head), so what they share cancels.
+
+A weighted sum of arms (`combination`) is a difference of two, or a slope over several. Its interval is that of
+networks like these (`crossed_ci.for_next`): what an init is worth depends on the draw of its pretraining, which
+is another for each network, so the draws of this study are a sample as its networks are. Two draws of the same
+init, fixed as they are, do differ; in the mean over such draws they do not.
+
+A run did not learn where the interval of its test AUROC over patients holds 0.5 or lies below it, or where
+all its scores are equal. With few test patients that cannot be told from a run that learned a little. A
+difference between two runs of which one did not learn is not what an init adds to a network that works, so
+effects are given with such pairs and without them. Pairs are left out by what they reached on the test
+exams, so an effect without them is exploratory.
+
+Without a pair the networks of its seed are fewer. The effect is then the mean over seeds of the mean over the
+networks that are left, with the interval of `ctlib.metrics.crossed_ci` for one network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from ctlib.core import tables
-from ctlib.metrics.stats.crossed_ci import Array, Estimate, Interval, Population, for_next, for_these
-from ctlib.metrics.stats.decisions import decide
-from ctlib.metrics.stats.intervals import Bootstrap
-from ctlib.metrics.stats.multiple_testing import holm
-from ctlib.metrics.stats.noncentral_t import moved_at
-from ctlib.metrics.stats.runs_table import PLAIN, Arm, Task, arms_of, shown, tasks
+from ctlib.metrics.bootstrap import Bootstrap
+from ctlib.metrics.crossed_ci import Array, Estimate, Interval, Population, for_next, for_these, moved_at
+from ctlib.metrics.decisions import decide, holm
+from ctlib.metrics.runs_table import PLAIN, Arm, Name, Task, arms_of, shown, tasks
 
 MEAN_OF = "mean of "
 """How the name of a row that averages networks begins."""
@@ -31,6 +44,9 @@ ESTIMATED = [
     *("low_next", "high_next", "p_next", "low_p_next", "high_p_next"),
 ]
 """Columns of a difference, in order."""
+CHANCE = 0.5
+EQUAL, HELD, BELOW = "all scores are equal", "the interval holds 0.5", "the interval lies below 0.5"
+"""Why a run did not learn."""
 
 
 @dataclass(frozen=True)
@@ -245,3 +261,199 @@ def effects(
     table = pd.DataFrame(rows).rename(columns=names)
     table["p_holm"] = holm(table["p_value"])
     return tables.check(table, "effects")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A weighted sum of arms.
+
+    Args:
+        estimate: over networks like these, seeds and patients; NaN with a reason where a run is missing.
+        by_network: the sum of each network, mean over seeds; empty where a run is missing.
+        aurocs: mean test AUROC of each arm over networks and seeds; empty where a run is missing.
+        counts: n_patients, n_positive, n_seeds; empty where the task has no run.
+    """
+
+    estimate: Estimate
+    by_network: dict[str, float]
+    aurocs: dict[str, float]
+    counts: dict[str, int]
+
+
+def combination(
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    task: str,
+    fraction: float,
+    networks: Sequence[str],
+    seeds: Sequence[int],
+    weights: Mapping[str, float],
+    how: Bootstrap = PLAIN,
+    rule: str = "max",
+) -> Combination:
+    """The sum over inits of weight x mean test AUROC of the networks from this init.
+
+    Args:
+        runs: table `runs`.
+        predictions: table `predictions`.
+        task: task of the test exams.
+        fraction: share of the training patients.
+        networks: networks, the same for each init; each has its own sum.
+        seeds: seeds; each network and init must have a run of each.
+        weights: by init.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+
+    Raises:
+        ValueError: see `ctlib.metrics.run_aurocs`.
+    """
+    part = runs[runs["task"] == task]
+    if part.empty:
+        why = f"the grid has no run of {task}"
+        return Combination(Estimate(math.nan, math.nan, math.nan, why), {}, {}, {})
+    one = tasks(part, predictions, rule, how)[task]
+    sides = {init: arms_of(networks, init) for init in weights}
+    wrong = [why for side in sides.values() for why in one.problems(side, fraction, seeds)]
+    if wrong:
+        return Combination(Estimate(math.nan, math.nan, math.nan, shown(wrong)), {}, {}, one.counts(seeds))
+    values = {init: one.values(side, fraction, seeds) for init, side in sides.items()}
+    total = _sum(weights, values)
+    by_network = dict(zip(networks, map(float, total.mean(axis=1)), strict=True))
+    aurocs = {init: float(found.mean()) for init, found in values.items()}
+    if one.exams.few:
+        estimate = Estimate(float(total.mean()), math.nan, math.nan, one.exams.few)
+    else:
+        drawn = _sum(weights, {init: one.replicates(side, fraction, seeds) for init, side in sides.items()})
+        freedom = _freedom(one, networks, weights, fraction, seeds)
+        estimate = for_next(total, drawn, freedom, how.level).mean
+    return Combination(estimate, by_network, aurocs, one.counts(seeds))
+
+
+def _sum(weights: Mapping[str, float], parts: Mapping[str, Array]) -> Array:
+    return sum(weight * parts[init] for init, weight in weights.items())  # type: ignore[return-value]
+
+
+def _freedom(
+    task: Task, networks: Sequence[str], weights: Mapping[str, float], fraction: float, seeds: Sequence[int]
+) -> float:
+    """Degrees of freedom over patients: of the inits that are added less those that are subtracted."""
+    added, taken = (
+        [arm for init, weight in weights.items() if weight * sign > 0 for arm in arms_of(networks, init)]
+        for sign in (1, -1)
+    )
+    return task.freedom(added, fraction, seeds, taken)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Test AUROC of a run with its interval over patients, and why it did not learn, or ''."""
+
+    interval: Interval
+    why_not: str
+
+    @classmethod
+    def by(cls, task: Task, name: Name, level: float) -> Reached:
+        """Of a run that has an AUROC, of a task whose patients can be drawn."""
+        backbone, init, fraction, seed = name
+        one = [(backbone, init)], fraction, [seed]
+        found = for_these(task.values(*one), task.replicates(*one), task.freedom(*one)).share_interval(level)
+        score = task.scores(name)
+        if all(np.ptp(score[members]) == 0 for _, members in task.exams.folds):
+            return cls(found, EQUAL)
+        if found.high < CHANCE:
+            return cls(found, BELOW)
+        return cls(found, HELD if found.low <= CHANCE or found.value <= CHANCE else "")
+
+
+def without_unlearned(
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    baseline: str,
+    init: str,
+    averaged: Sequence[str],
+    how: Bootstrap = PLAIN,
+    rule: str = "max",
+) -> pd.DataFrame:
+    """The rows of `effects` without pairs of which a side did not learn.
+
+    Args:
+        runs: table `runs`.
+        predictions: table `predictions`.
+        baseline: init that is subtracted.
+        init: init that is looked at.
+        averaged: networks over which the last row of a task and fraction averages; () for none.
+        how: replicates, seed and level.
+        rule: of `metrics.study_scores`.
+
+    Returns:
+        Columns task, fraction, backbone, n_pairs (of a network and a seed), n_left, n_runs, n_unlearned,
+        unlearned (those runs by arm and seed, with their AUROC), effect_left, low_left, high_left,
+        reason_left (why there is no such effect or interval, or '').
+
+    Raises:
+        ValueError: see `run_aurocs`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, task in tasks(runs, predictions, rule, how).items():
+        for fraction in task.fractions():
+            rows += [
+                {"task": name, "fraction": fraction, "backbone": title}
+                | _left(task, members, (init, baseline), fraction, how.level)
+                for title, members in groups_of(task, fraction, baseline, init, averaged)
+            ]
+    columns = ["task", "fraction", "backbone", "n_pairs", "n_left", "n_runs", "n_unlearned", "unlearned"]
+    return pd.DataFrame(rows, columns=[*columns, "effect_left", "low_left", "high_left", "reason_left"])
+
+
+def _left(
+    task: Task, networks: list[str], inits: tuple[str, str], fraction: float, level: float
+) -> dict[str, Any]:
+    """The columns of a row after its name."""
+    seeds, n = task.seeds(fraction), len(networks)
+    sides = [arms_of(networks, name) for name in inits]
+    row: dict[str, Any] = {"n_pairs": n * len(seeds), "n_left": 0, "n_runs": 2 * n * len(seeds)}
+    row |= {"n_unlearned": 0, "unlearned": ""}
+    problems = [why for side in sides for why in task.problems(side, fraction, seeds)]
+    found = Estimate(math.nan, math.nan, math.nan, shown(problems) or task.exams.few)
+    if not found.reason:
+        arms = [arm for side in sides for arm in side]
+        reached = [[Reached.by(task, (*arm, fraction, seed), level) for seed in seeds] for arm in arms]
+        learned = np.array([[not run.why_not for run in runs] for runs in reached])
+        kept = np.logical_and(learned[:n], learned[n:])
+        row |= {"n_left": int(kept.sum()), "n_unlearned": int((~learned).sum())}
+        named = [_named(arm, seeds, runs) for arm, runs in zip(arms, reached, strict=True)]
+        row["unlearned"] = "; ".join(filter(None, named))
+        found = _mean(task, sides, fraction, seeds, kept)
+    ends = found.interval(level)
+    left = {"effect_left": ends.value, "low_left": ends.low, "high_left": ends.high}
+    return row | left | {"reason_left": ends.reason}
+
+
+def _named(arm: Arm, seeds: Sequence[int], runs: Sequence[Reached]) -> str:
+    """The runs of an arm that did not learn: their seeds, AUROCs and, beside the usual one, reasons."""
+    found = [
+        f"seed {seed}: {run.interval.value:.3f}" + (f", {run.why_not}" if run.why_not != HELD else "")
+        for seed, run in zip(seeds, runs, strict=True)
+        if run.why_not
+    ]
+    return f"{arm[0]} from {arm[1]} ({'; '.join(found)})" if found else ""
+
+
+def _mean(
+    task: Task,
+    sides: Sequence[tuple[Arm, ...]],
+    fraction: float,
+    seeds: Sequence[int],
+    kept: NDArray[np.bool_],
+) -> Estimate:
+    """Mean over the seeds of the mean over the networks that are kept, `[networks, seeds]`."""
+    some = kept.any(axis=0)
+    if not some.any():
+        return Estimate(math.nan, math.nan, math.nan, "no pair of which both sides learned")
+    weight = kept[:, some] / kept[:, some].sum(axis=0)
+    values, drawn = (
+        of(sides[0], fraction, seeds) - of(sides[1], fraction, seeds) for of in (task.values, task.replicates)
+    )
+    gain = (values[:, some] * weight).sum(axis=0, keepdims=True)
+    gain_drawn = (drawn[:, some] * weight[..., None]).sum(axis=0, keepdims=True)
+    return for_these(gain, gain_drawn, task.freedom(sides[0], fraction, seeds, sides[1]))

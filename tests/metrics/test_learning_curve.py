@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from ctlib.metrics.stats import Bootstrap, arms_of, learning_curves, worth
-from ctlib.metrics.stats.learning_curve import exams_for, power_law
+from ctlib.metrics import Bootstrap, arms_of, learning_curves, worth
+from ctlib.metrics.learning_curve import exams_for, power_law
 
 QUICK = Bootstrap(n_replicates=400, seed=1)
 EXAMS = {0.1: 50, 1.0: 500}

@@ -2,7 +2,7 @@
 
 Half of an init's seeds is compared with the other half (A/A): there is nothing to see. Then the scores of one
 half are moved so that the AUROC of each of its runs rises by just so much, and the comparison is made again
-by the estimator of `ctlib.metrics.stats.contrasts`. How often its interval lies above 0 is what it sees of such an
+by the estimator of `ctlib.metrics.comparisons`. How often its interval lies above 0 is what it sees of such an
 effect.
 
 Seeds are split anew each time. With fewer than `COMMON` seeds there are too few ways to do so, and each
@@ -30,12 +30,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from ctlib.metrics.bootstrap import Bootstrap
+from ctlib.metrics.crossed_ci import Array, Estimate, for_these, freedom_of, student, t_below
 from ctlib.metrics.discrimination import auroc
-from ctlib.metrics.stats.crossed_ci import Array, Estimate, for_these, student
-from ctlib.metrics.stats.degrees_of_freedom import freedom_of
-from ctlib.metrics.stats.intervals import Bootstrap
-from ctlib.metrics.stats.noncentral_t import t_below
-from ctlib.metrics.stats.runs_table import PLAIN, Task, arms_of, shown, tasks
+from ctlib.metrics.runs_table import PLAIN, Task, arms_of, shown, tasks
 
 SHIFTS = (0.0, 0.03, 0.06, 0.12)
 """Differences in AUROC that are injected."""

@@ -17,7 +17,7 @@ order.
 A variance over patients has a part of each stratum, and few patients of one class know little of theirs,
 however many there are of the other. Its degrees of freedom are those of Satterthwaite (1946,
 doi:10.2307/3002019) over the strata, n - 1 each; the shares of the parts are those of the structural
-components of DeLong's variance (`ctlib.metrics.stats.delong`), summed over a patient's exams. What they cannot mend
+components of DeLong's variance (`components`), summed over a patient's exams. What they cannot mend
 is that the distribution of an AUROC of few patients is skew: see `WARNED_BELOW`.
 
 An AUROC on a draw is counted and not estimated: exams in the order of their scores, a running weight of
@@ -32,13 +32,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ctlib.metrics.crossed_ci import Array, satterthwaite
 from ctlib.metrics.discrimination import auroc
-from ctlib.metrics.stats.degrees_of_freedom import satterthwaite
-from ctlib.metrics.stats.delong import components
 
-Array = NDArray[np.float64]
 EXACT = 2**22
 """Pairs up to which sums of drawn pairs, and of halves of them, are whole numbers of float32."""
 WARNED_BELOW = 20
@@ -46,6 +44,21 @@ WARNED_BELOW = 20
 intervals at 95 % covered 85 to 92 % of simulated experiments (benchmarks/simulations.py)."""
 BLOCK = 100_000
 """Patients that are drawn at once: few enough to stay in a cache."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Args:
+        n_replicates: draws of the patients.
+        seed: of the draws; the same draws serve all runs of a task.
+        level: of the interval, in (0, 1).
+    """
+
+    n_replicates: int = 10_000
+    seed: int = 0
+    level: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,11 @@ class Exams:
             for label in (0, 1):
                 stratum = np.flatnonzero((self.patient_label == label) & (self._patient_fold == fold))
                 of_patient[stratum] = _counts(len(stratum), n_replicates, rng)
-        times, sizes = of_patient[self._patient], []
+        return self.draws_of(of_patient[self._patient])
+
+    def draws_of(self, times: NDArray[np.uint8]) -> Draws:
+        """Draws of which is known how often they hold each exam, `[exams, n_replicates]`."""
+        sizes = []
         for _, members in self.folds:
             classes = [members[self.label[members] == label] for label in (0, 1)]
             without, having = (times[chosen].sum(axis=0, dtype=np.float64) for chosen in classes)
@@ -216,6 +233,31 @@ def few_of_a_class(n_patients: int, n_positive: int) -> str:
         f"{n_positive} test patients with disease and {without} without: below {WARNED_BELOW} of a class "
         "intervals may be too short"
     )
+
+
+def components(truth: ArrayLike, scores: Array) -> tuple[Array, Array]:
+    """Structural components of k score vectors: `[k, m]` of exams with disease and `[k, n]` of those without.
+
+    That of an exam with disease is the share of exams without that score below it (equal scores count one
+    half), and the other way round (DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595); from midranks,
+    in n log n (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313).
+
+    Args:
+        truth: `[m + n]`, 0 or 1, both of them present.
+        scores: `[k, m + n]`, finite.
+
+    >>> of_positive, of_negative = components([0, 0, 1, 1], np.array([[0.1, 0.4, 0.4, 0.8]]))
+    >>> of_positive.tolist(), of_negative.tolist()
+    ([[0.75, 1.0]], [[1.0, 0.75]])
+    """
+    from scipy.stats import rankdata  # here: a viewer's first volume need not wait for it
+
+    ill = np.asarray(truth) == 1
+    positive, negative = scores[:, ill], scores[:, ~ill]
+    m, n = positive.shape[1], negative.shape[1]
+    both = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    of_positive = (both[:, :m] - rankdata(positive, axis=1)) / n
+    return of_positive, 1 - (both[:, m:] - rankdata(negative, axis=1)) / m
 
 
 def _counts(n: int, n_replicates: int, rng: np.random.Generator) -> NDArray[np.uint8]:

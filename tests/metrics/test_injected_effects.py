@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from made_up_results import made_up, plain
 
-from ctlib.metrics import auroc, stats
-from ctlib.metrics.stats import injected_effects as module
-from ctlib.metrics.stats.injected_effects import ONE, shifted
-from ctlib.metrics.stats.runs_table import tasks
+from ctlib import metrics
+from ctlib.metrics import auroc
+from ctlib.metrics import injected_effects as module
+from ctlib.metrics.injected_effects import ONE, shifted
+from ctlib.metrics.runs_table import tasks
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "swin3d_t"]
-QUICK = stats.Bootstrap(400, 1)
+QUICK = metrics.Bootstrap(400, 1)
 GRID = {"backbones": NETWORKS, "tasks": ["lidc_nodule"], "fractions": [1.0]}
 
 
@@ -24,7 +25,7 @@ def results(n_seeds, seed_sd=0.03, n_patients=90, seed=0):
 
 
 def found(made, **settings):
-    return stats.injected(made.runs, made.predictions, "random", NETWORKS, QUICK, **settings)
+    return metrics.injected(made.runs, made.predictions, "random", NETWORKS, QUICK, **settings)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.06, 0.12])
@@ -55,9 +56,9 @@ def test_a_half_against_the_other_is_the_comparison_of_the_study():
     estimate = known.estimate(0, order)
     pairs = {2: ("random", 0), 0: ("random", 1), 3: ("other", 0), 1: ("other", 1)}
     init, seed = zip(*made.runs["seed"].map(pairs), strict=True)
-    sides = (stats.arms_of(NETWORKS, "random"), stats.arms_of(NETWORKS, "other"))
-    row = stats.contrasts(
-        made.runs.assign(init=init, seed=seed), made.predictions, [stats.Contrast("halves", *sides)], QUICK
+    sides = (metrics.arms_of(NETWORKS, "random"), metrics.arms_of(NETWORKS, "other"))
+    row = metrics.contrasts(
+        made.runs.assign(init=init, seed=seed), made.predictions, [metrics.Contrast("halves", *sides)], QUICK
     ).iloc[0]
     got = [estimate.value, estimate.interval().low, estimate.interval().high]
     assert got == pytest.approx(row[["effect", "low", "high"]].tolist(), abs=1e-12)
@@ -123,7 +124,7 @@ def test_few_seeds_are_split_network_by_network(monkeypatch):
 
 def test_a_network_that_is_not_in_the_grid_is_left_out():
     made = results(4)
-    table = stats.injected(made.runs, made.predictions, "random", [NETWORKS[0], "penet"], QUICK)
+    table = metrics.injected(made.runs, made.predictions, "random", [NETWORKS[0], "penet"], QUICK)
     assert table["networks"].unique().tolist() == [NETWORKS[0]]
 
 
