@@ -11,8 +11,8 @@ from PIL import Image
 
 from ctlib.cli import reports
 from ctlib.visualization import figures
-from ctlib.visualization.figures import animation
-from ctlib.visualization.figures.animation import moving_html
+from ctlib.visualization.animation import moving_html
+from ctlib.visualization import animation
 
 N_FRAMES = 6
 

@@ -9,8 +9,7 @@ import pandas as pd
 
 from ctlib.core import Workspace, tables
 from ctlib.datasets import Cohort, Store, load_tables, task
-from ctlib.visualization.figures.cohorts import CohortTables
-from ctlib.visualization.figures.slices import stored
+from ctlib.visualization.slices import CohortTables, stored
 from ctlib.visualization.viewer.scene import Run, Scene
 
 

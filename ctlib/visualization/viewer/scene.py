@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from ctlib.core import hu
 from ctlib.io import Volume
-from ctlib.visualization.figures.planes import Band, Part
-from ctlib.visualization.figures.slices import points_of
-from ctlib.visualization.figures.style import DISEASE
+from ctlib.visualization.slices import Band, Part, points_of
+from ctlib.visualization.style import DISEASE
 
 UNKNOWN, NO_LABEL = "#d9d9d9", "#b5c4cf"
 """Parts without a label; parts with label 0."""

@@ -31,6 +31,8 @@ TWO_COLUMNS, ONE_COLUMN = 7.2, 3.5
 
 INK, FAINT, WARNING = "#222222", "#757575", "#a33b00"
 DISEASE, NO_DISEASE = "#E69F00", "#8a8a8a"
+DASHES = (0, (4, 3))
+"""Of lines for orientation: chance, a target."""
 READERS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7")
 """Contours on grey pictures, one colour a reader; a fifth reader begins anew."""
 
