@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -23,9 +23,12 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ctlib.core import hu
-from ctlib.datasets import Store, extremes, points_of
+from ctlib.datasets import Store, points_of
 from ctlib.io import Volume
 from ctlib.visualization.style import DISEASE, FAINT, INK, READERS, WIDTH, styled
+
+if TYPE_CHECKING:
+    from ctlib.visualization.viewer.scene import Band
 
 MAX_PX = 150_000
 """Pixels of all slices of a figure; larger slices are shown as area means. A report holds 2 MB."""
@@ -105,6 +108,8 @@ def extreme_exams(store: Store, cohort: CohortTables, checks: pd.DataFrame) -> l
         cohort: its tables.
         checks: table `checks`.
     """
+    from ctlib.datasets import extremes  # here: it brings scipy, which the viewer does not need
+
     pictures = []
     for extreme in extremes(cohort.series, checks):
         volume = stored(store, extreme.series_uid)
@@ -322,38 +327,6 @@ HEAT_FROM = 0.25
 NAMES = ("axial", "coronal", "sagittal")
 SIDES = (("R", "L", "A", "P"), ("R", "L", "S", "I"), ("A", "P", "S", "I"))
 """What is on the left, on the right, above and below each plane."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a band along z.
-
-    Args:
-        start: first slice.
-        stop: slice after the last.
-        colour: `#rrggbb`.
-        text: what is written on it; "" for nothing.
-        says: what is said of it, for those who point at it.
-    """
-
-    start: int
-    stop: int
-    colour: str
-    text: str = ""
-    says: str = ""
-
-
-@dataclass(frozen=True)
-class Band:
-    """A coloured band along z.
-
-    Args:
-        name: written before it.
-        parts: from inferior to superior.
-    """
-
-    name: str
-    parts: tuple[Part, ...]
 
 
 def plane(voxels: NDArray[np.generic], index: int, place: tuple[int, int, int]) -> NDArray[np.generic]:

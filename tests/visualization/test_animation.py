@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from ctlib.cli import reports
-from ctlib.visualization import figures
+from ctlib.visualization import animation, figures
 from ctlib.visualization.animation import moving_html
-from ctlib.visualization import animation
 
 N_FRAMES = 6
 

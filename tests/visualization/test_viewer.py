@@ -94,7 +94,7 @@ def test_the_script_is_changed_quickly():
 
 def test_the_viewer_is_imported_without_what_trains_and_judges():
     """Each costs a first volume one to ten seconds (6 s of 10 in all were measured)."""
-    heavy = ("torch", "torchvision", "sklearn", "scipy.stats", "seaborn", "lightning")
+    heavy = ("torch", "torchvision", "matplotlib", "sklearn", "scipy.stats", "seaborn", "lightning")
     loaded = f"print([n for n in {heavy} if n in sys.modules])"
     code = f"import sys, ctlib.viewer, ctlib.visualization.viewer.niivue; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from ctlib.core import resolve, shown, write_text
-from ctlib.visualization.html import table as show_table
 from ctlib.visualization.viewer.scene import Scene
 from ctlib.visualization.viewer.view import is_watched, open_view
 
@@ -182,6 +181,8 @@ def browse(
         raise ValueError(f"browse: the table {what}; give one row an exam.")
     kept = Notes(notes, key)
     if not is_watched():
+        from ctlib.visualization.html import table as show_table  # here: it brings matplotlib
+
         ordered = table.sort_values(sort_by, ascending=False, kind="stable")
         show_table(ordered.head(N_STATIC), f"Exams by {sort_by}, the first {min(N_STATIC, len(table))}")
         open_view(exams(str(ordered[key].iloc[0])), "static")

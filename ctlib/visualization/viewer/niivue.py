@@ -15,8 +15,8 @@ from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from ctlib.core import HuWindow
+from ctlib.datasets import points_of
 from ctlib.io import Volume
-from ctlib.visualization.slices import points_of
 from ctlib.visualization.style import READERS
 
 SEVERAL = len(READERS) + 1

@@ -16,7 +16,6 @@ import traitlets
 from numpy.typing import NDArray
 
 from ctlib.core import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow, named
-from ctlib.visualization.slices import Band
 from ctlib.visualization.style import READERS
 from ctlib.visualization.viewer.niivue import (
     OPACITY,
@@ -28,7 +27,7 @@ from ctlib.visualization.viewer.niivue import (
     heat,
     matrix,
 )
-from ctlib.visualization.viewer.scene import Scene
+from ctlib.visualization.viewer.scene import Band, Scene
 
 ASSETS = Path(__file__).parent / "assets"
 FREE = "free"

@@ -22,17 +22,16 @@ import numpy as np
 import pandas as pd
 from IPython.core import getipython
 from IPython.display import display
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ctlib.datasets import Cohort
 from ctlib.io import Volume
-from ctlib.visualization.html import show as show_figure
-from ctlib.visualization.slices import planes
 from ctlib.visualization.viewer.exams import acquired
 from ctlib.visualization.viewer.scene import Run, Scene, SceneError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ctlib.visualization.viewer.panel import Panel
 
 
@@ -97,6 +96,11 @@ class View:
 
 def static(scene: Scene) -> View:
     """Three planes as a figure, displayed where IPython runs."""
+    from ctlib.visualization.html import (
+        show as show_figure,  # here: a page of widgets does not need matplotlib
+    )
+    from ctlib.visualization.slices import planes
+
     cams = {name: run.cam for name, run in scene.runs.items() if run.cam is not None}
     figure = planes(scene.volume, scene.start, scene.hu_window, scene.marks, cams, scene.bands)
     shape, uid = " x ".join(str(n) for n in scene.volume.shape), scene.volume.series_uid
