@@ -1,3 +1,4 @@
 from . import findings as findings
 from . import predict as predict
 from . import preregistration as preregistration
+from . import published as published

@@ -60,15 +60,18 @@ for command in (*COMMANDS, *grid.COMMANDS):
     help="Change a parameter: 03_finetune_grid.seeds='[0]'. Without NOTEBOOK: in every notebook that has it. "
     "Repeatable.",
 )
+@click.option("--again", is_flag=True, help="Execute the notebooks even where nothing has changed.")
 @click.pass_obj
-def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...], again: bool) -> None:
     """Execute the notebooks of PROFILE and write reports/PROFILE/index.html.
 
     \b
     python -m ctlib run demo
     python -m ctlib run demo --only 03 --only 04 --set 03_finetune_grid.seeds='[0]'
 
-    All parameters of all notebooks are checked before anything runs.
+    All parameters of all notebooks are checked before anything runs. Where all notebooks came to their end
+    and nothing has changed since (data, parameters, notebooks, code, packages), only the reports are
+    written again.
     """
     values = load(profile, overrides, places)
     try:
@@ -76,9 +79,15 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
     names = _chosen(profile, only, list(values), places)
-    from ctlib.cli import notebooks, reports
+    from ctlib.cli import notebooks, reports, staleness
     from ctlib.core import Bar
 
+    if not only and not again and staleness.nothing_changed(profile, values, places):
+        click.echo("Nothing has changed since all notebooks were executed; --again executes them anyway.")
+        for name in names:
+            _report(profile, name, values, places)
+        click.echo(f"Read {shown(_index(profile, values, places))}")
+        return
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
         failed = None
@@ -93,6 +102,9 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
         if failed:
             _index(profile, values, places)
             raise click.ClickException(failed)
+    work = Workspace.at(values[names[0]]["work_dir"])
+    if not only and maintenance.listed(work, only_failed=True).empty:
+        staleness.keep(profile, values, places)
     click.echo(f"Read {shown(_index(profile, values, places))}")
 
 

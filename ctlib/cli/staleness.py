@@ -4,18 +4,23 @@ When a notebook is executed, the content of the tables that it reads and of the 
 in the copy's metadata. Which tables are read is what its first cell says: those that the notebooks named
 beside **Reads** name beside **Writes**. Notebook and parameters need no note: the copy holds both. A copy
 that was executed otherwise (JupyterLab, plain papermill) has no note; its tables are compared by time.
+
+A whole profile is another question: when all its notebooks have come to their end, what they read, wrote
+and were is kept as one digest, and while that holds there is nothing to execute (`nothing_changed`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, load, tables, write_text
+from ctlib.core import HOME, PROJECT, ParameterError, Places, Workspace, load, resolve, tables, write_text
 
 KEY = "ctlib"
 """Of the note in a copy's metadata."""
@@ -52,6 +57,72 @@ def remember(path: Path, noted: Mapping[str, Any]) -> None:
         book = nbformat.read(path, as_version=4)
         book.metadata[KEY] = dict(noted)
         write_text(path, nbformat.writes(book))
+
+
+def nothing_changed(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places = HOME) -> bool:
+    """Whether executing all notebooks of a profile again would show what it showed.
+
+    So it is where `keep` noted the same digest: of the parameters, notebooks, plan and profile, the package
+    and the versions of all others, and of names, sizes and times of all files of the workspace and of what
+    parameters name, raw data among them. A network of one's own is a module anywhere, so then never.
+
+    Args:
+        profile: its name.
+        values: parameters of each of its notebooks.
+        places: where notebooks, profiles and reports lie.
+    """
+    path = _kept_at(values)
+    return path.is_file() and path.read_text(encoding="utf-8") == _state(profile, values, places)
+
+
+def keep(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places = HOME) -> None:
+    """Note that all notebooks of a profile came to their end with all as it is now."""
+    write_text(_kept_at(values), _state(profile, values, places))
+
+
+def _kept_at(values: Mapping[str, Mapping[str, Any]]) -> Path:
+    return Workspace.at(next(iter(values.values()))["work_dir"]).notebooks / ".finished"
+
+
+def _state(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places) -> str:
+    from importlib.metadata import distributions
+
+    backbones = [v[key] for v in values.values() for key in v if "backbones" in key]
+    if any(":" in name for name in _texts(backbones)):  # module:function
+        return f"not known: {os.urandom(16).hex()}"
+    text = json.dumps(values, sort_keys=True)
+    whole = hashlib.blake2b(f"{text}\0{_code()}".encode(), digest_size=16)
+    whole.update(repr(sorted((d.name, d.version) for d in distributions())).encode())
+    for path in (
+        *sorted((places.params / profile).iterdir()),
+        *(places.notebooks / f"{n}.ipynb" for n in values),
+    ):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    named = {resolve(text) for text in _texts(values) if text}
+    for root in sorted(path for path in named if path.exists()):
+        for file in sorted(_files(root)):
+            if file.name != ".finished":
+                found = file.stat() if file.exists() else file.lstat()  # a broken link is one, too
+                whole.update(f"{file}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+    return whole.hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts within parameters."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for inner in value.values() for text in _texts(inner))
+    elif isinstance(value, list | tuple):
+        yield from (text for inner in value for text in _texts(inner))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """A file, or all files of a folder."""
+    if root.is_file():
+        yield root
+    for folder, _, names in os.walk(root):
+        yield from (Path(folder, name) for name in names)
 
 
 def reasons(notebook: str, book: Any, profile: str, places: Places = HOME) -> list[str]:

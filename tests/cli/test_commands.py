@@ -12,9 +12,9 @@ import pytest
 from sample_project import code, markdown, project
 
 from ctlib.cli import __main__ as cli
-from ctlib.core import console, progress
+from ctlib.core import console, parameters, progress
 from ctlib.core.pseudonyms import DEFAULT_KEY, Identity
-from ctlib.core.workspace import PROJECT, write_json, write_text
+from ctlib.core.workspace import PROJECT, Workspace, write_json, write_text
 
 
 def ctlib(*arguments):
@@ -149,6 +149,36 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
     assert called(places, "report", "small") == 0
     assert "03_step done, stale: seeds differs from the parameter file: " in capsys.readouterr().out
     assert "It is done." in (places.reports / "index.html").read_text()
+
+
+def test_a_second_run_executes_nothing_until_something_changes(tmp_path, capsys):
+    places = project(tmp_path, [markdown("## Do it"), code("print('It is done.')", "finding")])
+    work = Workspace.at(parameters.load("small", (), places)["01_step"]["work_dir"])
+    page = places.reports / "small" / "01_step.html"
+
+    def executed(*more):
+        page.unlink(missing_ok=True)
+        assert called(places, "run", "small", *more) == 0
+        told = capsys.readouterr().out
+        assert page.is_file()
+        assert ("[1 of 1] 01_step done" in told) != ("Nothing has changed" in told)
+        return "01_step done" in told
+
+    assert executed() and not executed()
+    assert executed("--again") and executed("--only", "1") and executed() and not executed()
+    assert executed("--set", "seeds=[7]") and not executed("--set", "seeds=[7]") and executed()
+    table = work.table("runs")
+    table.parent.mkdir(parents=True)
+    table.write_bytes(b"new")
+    assert executed() and not executed()
+    params = next((places.params / "small").glob("0*.yaml"))
+    params.write_text(params.read_text() + "\n# why\n")
+    assert executed() and not executed()
+    failed = work.runs / "0123456789ab"
+    failed.mkdir(parents=True)
+    (failed / "run.json").write_text("{}")
+    (failed / "error.txt").write_text("ValueError: no")
+    assert executed() and executed()  # a run that failed is tried again
 
 
 WORK = """
