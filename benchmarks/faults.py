@@ -126,7 +126,7 @@ VOLUMES = (
     ),
     Fault(
         "picture mirrored",
-        "ctlib/visualization/figures/slices.py",
+        "ctlib/visualization/slices.py",
         "np.round(unit * (GREYS - 1)),",
         "np.round(unit[:, ::-1] * (GREYS - 1)),",
         "a reader looks for the finding on the wrong side",
@@ -422,7 +422,7 @@ RESULTS = (
     ),
     Fault(
         "a figure with exchanged arms",
-        "ctlib/visualization/figures/scores.py",
+        "ctlib/visualization/scores.py",
         "for k, (init, look) in enumerate(looks.items()):",
         "for k, (init, look) in enumerate(zip(looks, reversed(looks.values()), strict=True)):",
         "the legend gives the dots of one arm to the other",
@@ -430,7 +430,7 @@ RESULTS = (
     ),
     Fault(
         "a forest's axis with exchanged arms",
-        "ctlib/visualization/figures/forest.py",
+        "ctlib/visualization/effects.py",
         'f"{init} − {baseline}"',
         'f"{baseline} − {init}"',
         "a gain is read as a loss",

@@ -25,7 +25,7 @@ import time
 import numpy as np
 import ipyniivue
 from ctlib import viewer
-from ctlib.viewer import panel
+from ctlib.visualization.viewer import panel
 from ctlib.volumes import Volume
 D, M = {slices}, {matrix}
 hu = np.random.default_rng(0).integers(-1000, 400, (D, M, M), dtype=np.int16)

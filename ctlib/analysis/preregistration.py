@@ -358,5 +358,7 @@ def attempts(profile: str, places: Places = HOME) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if tuple(rows.fieldnames or ()) != ATTEMPT:
-            raise ParameterError([f"{display_path(path)} has columns {rows.fieldnames}; give {', '.join(ATTEMPT)}."])
+            raise ParameterError(
+                [f"{display_path(path)} has columns {rows.fieldnames}; give {', '.join(ATTEMPT)}."]
+            )
         return list(rows)

@@ -16,7 +16,7 @@ from ctlib import metrics
 from ctlib.analysis import findings, text
 from ctlib.analysis.questions import calibration, effect, speed_and_cost
 from ctlib.core.workspace import Workspace
-from ctlib.visualization.figures.html import figure_html
+from ctlib.visualization.html import figure_html
 
 CONTROLS = ["shuffled:video", "first_2:video", "flat:video", "reversed:video", "frozen:video"]
 GAINS = {"video": 0.14, "ct_lidc": 0.04, "video+ct_lidc": 0.16, "flat:video": 0.05, "reversed:video": 0.13}

@@ -14,8 +14,8 @@ from test_reports import broken, executed, good, html, run
 from test_scroller import exam
 
 from ctlib.cli import reports
-from ctlib.visualization.figures.html import figure_html, table_html
-from ctlib.visualization.figures.scroller import scroller_html
+from ctlib.visualization.html import figure_html, table_html
+from ctlib.visualization.scroller import scroller_html
 
 ROWS = 40
 SIZES = {"desktop": (1360, 900), "phone": (390, 844)}

@@ -301,7 +301,7 @@ def test_a_volume_is_shown(tmp_path, monkeypatch, capsys):
 
 
 def test_a_figure_more_is_a_function(tmp_path):
-    (source,) = [text for name, text in files("Grows by", "python").items() if "figures/" in name]
+    (source,) = [text for name, text in files("Grows by", "python").items() if "spacings" in name]
     names = {}
     exec(source, names)
     series = pd.DataFrame({"spacing_z_mm": [1.0, 1.0, 2.5, 5.0], "label": pd.array([0, 1, 1, 0], "Int64")})

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from ctlib.cli import reports
-from ctlib.visualization import figures
-from ctlib.visualization.figures import animation
-from ctlib.visualization.figures.animation import moving_html
+from ctlib.visualization import animation, figures
+from ctlib.visualization.animation import moving_html
 
 N_FRAMES = 6
 

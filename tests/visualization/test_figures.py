@@ -19,8 +19,8 @@ from ctlib.datasets.store import Store
 from ctlib.io.volume import Volume
 from ctlib.metrics import Bootstrap, arm_aurocs, effects, run_aurocs
 from ctlib.visualization import figures
-from ctlib.visualization.figures.html import figure_html, png, svg, table_html
-from ctlib.visualization.figures.style import INITS, init_look, init_looks, style
+from ctlib.visualization.html import figure_html, png, svg, table_html
+from ctlib.visualization.style import INITS, init_look, init_looks, style
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "x3d_m"]
 TASKS = ["lidc_nodule", "rspect_pe"]

@@ -7,9 +7,9 @@ from ctlib.datasets import quality
 from ctlib.datasets.store import Store
 from ctlib.io.volume import Volume
 from ctlib.visualization import figures
-from ctlib.visualization.figures.html import svg
-from ctlib.visualization.figures.quality import AIR, BODY
-from ctlib.visualization.figures.style import FAINT, INK
+from ctlib.visualization.datasets import AIR, BODY
+from ctlib.visualization.html import svg
+from ctlib.visualization.style import FAINT, INK
 
 FEATURES = ["all together", "slice count", "kernel"]
 

@@ -12,8 +12,15 @@ from PIL import Image
 
 from ctlib.core import hu
 from ctlib.io.volume import Volume
-from ctlib.visualization.figures import disagreed_exams, sample_exams, slice_atlas
-from ctlib.visualization.figures.scroller import ClipScores, ScrollerExam, exam_of, scroller_html
+from ctlib.visualization import scroller
+from ctlib.visualization.scroller import (
+    ClipScores,
+    ScrollerExam,
+    disagreed_exams,
+    exam_of,
+    sample_exams,
+    scroller_html,
+)
 
 N, H, W = 20, 24, 32
 
@@ -71,10 +78,10 @@ def picture(address):
 
 def test_codes_keep_hu_to_half_a_step_and_every_hu_window_has_greys():
     values = np.arange(-1024, 1301)
-    steps = np.diff(slice_atlas.from_code(np.arange(256)))
-    error = np.abs(slice_atlas.from_code(slice_atlas.to_code(values)) - values)
+    steps = np.diff(scroller.from_code(np.arange(256)))
+    error = np.abs(scroller.from_code(scroller.to_code(values)) - values)
     assert error.max() <= steps.max() / 2 + 0.01 and error[np.abs(values - 40) < 200].max() < 2.9
-    codes = slice_atlas.from_code(np.arange(256))
+    codes = scroller.from_code(np.arange(256))
     for name, window in hu.HU_WINDOWS.items():
         seen = (codes >= window.low) & (codes <= window.high)
         assert seen.sum() >= 90, name
@@ -82,20 +89,20 @@ def test_codes_keep_hu_to_half_a_step_and_every_hu_window_has_greys():
 
 
 def test_a_small_volume_is_kept_without_loss():
-    made = slice_atlas.atlas(volume().hu, 100_000)
+    made = scroller.atlas(volume().hu, 100_000)
     tiles = np.asarray(Image.open(io.BytesIO(made.webp)).convert("RGB"))
     assert made.exact and made.tile_px == (H, W) and np.ptp(tiles, axis=2).max() == 0
-    row, column = divmod(14, slice_atlas.COLUMNS)
+    row, column = divmod(14, scroller.COLUMNS)
     tile = tiles[row * H : (row + 1) * H, column * W : (column + 1) * W, 0]
-    assert (tile == slice_atlas.to_code(volume().hu[14])).all()
+    assert (tile == scroller.to_code(volume().hu[14])).all()
 
 
 def test_a_large_volume_is_reduced_until_it_fits_and_refused_where_it_cannot():
     noise = np.random.default_rng(0).normal(0, 200, (12, 200, 200)).astype(np.int16)
-    made = slice_atlas.atlas(noise, 50_000)
+    made = scroller.atlas(noise, 50_000)
     assert len(made.webp) <= 50_000 and not made.exact and made.tile_px[0] < 200
     with pytest.raises(ValueError, match=r"12 slices take [\d,]+ bytes, 900 are allowed; show fewer exams"):
-        slice_atlas.atlas(noise, 900)
+        scroller.atlas(noise, 900)
 
 
 def test_of_a_long_volume_every_nth_slice_is_shown_and_the_page_says_so():
@@ -127,7 +134,7 @@ def test_without_a_script_there_is_a_strip_with_text_for_those_who_cannot_see():
     assert 'alt="Slices of an exam: Exam one, slices from inferior to superior"' in strip
     pixels = np.asarray(picture(re.search(r'src="([^"]+)"', strip)[1]).convert("RGB")).astype(int)
     orange = (pixels[..., 0] > 180) & (pixels[..., 2] < 90)
-    assert pixels.shape[1] > 6 * slice_atlas.COLUMNS and orange.sum() > 200  # frames of slices with disease
+    assert pixels.shape[1] > 6 * scroller.COLUMNS and orange.sum() > 200  # frames of slices with disease
     assert 'class="sc-app" role="group" aria-label="Slices of an exam" hidden' in page
 
 

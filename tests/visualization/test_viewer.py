@@ -17,9 +17,9 @@ import SimpleITK
 
 from ctlib.io.volume import Volume, read_series
 from ctlib.visualization import viewer
-from ctlib.visualization.figures.planes import plane
-from ctlib.visualization.viewer import browser, frontend, itk, itkwidgets, niivue, niivue_patches
-from ctlib.visualization.viewer.layers import (
+from ctlib.visualization.slices import plane
+from ctlib.visualization.viewer import browser, itk, niivue, view
+from ctlib.visualization.viewer.niivue import (
     MATRIX_PX,
     SEVERAL,
     contours,
@@ -77,7 +77,7 @@ def test_nifti_is_read_back_by_our_reader_and_by_another(volume, tmp_path):
     assert image.GetOrigin() == pytest.approx(volume.origin_mm[::-1])
 
 
-@pytest.mark.parametrize("change", niivue_patches.CHANGES, ids=lambda change: change.why[:30])
+@pytest.mark.parametrize("change", niivue.CHANGES, ids=lambda change: change.why[:30])
 def test_the_script_of_the_pinned_version_holds_what_is_changed(change):
     """Else a volume appears seconds later, or as another; fails where a new ipyniivue words it otherwise."""
     theirs = str(ipyniivue.NiiVue._esm)
@@ -88,13 +88,13 @@ def test_the_script_of_the_pinned_version_holds_what_is_changed(change):
 def test_the_script_is_changed_quickly():
     """A pattern that begins anew in each letter of a long name takes 6 to 15 s for each process."""
     theirs, started = str(ipyniivue.NiiVue._esm), time.process_time()
-    niivue_patches.changed(theirs)
+    niivue.changed(theirs)
     assert time.process_time() - started < 2  # 0.1 s were measured
 
 
 def test_the_viewer_is_imported_without_what_trains_and_judges():
     """Each costs a first volume one to ten seconds (6 s of 10 in all were measured)."""
-    heavy = ("torch", "torchvision", "sklearn", "scipy.stats", "seaborn", "lightning")
+    heavy = ("torch", "torchvision", "matplotlib", "sklearn", "scipy.stats", "seaborn", "lightning")
     loaded = f"print([n for n in {heavy} if n in sys.modules])"
     code = f"import sys, ctlib.viewer, ctlib.visualization.viewer.niivue; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -103,7 +103,7 @@ def test_the_viewer_is_imported_without_what_trains_and_judges():
 
 def test_what_the_changes_rely_on_is_in_the_script():
     theirs, ours = str(ipyniivue.NiiVue._esm), str(niivue._NiiVue._esm)
-    assert ours == niivue_patches.changed(theirs) and len(ours) < 0.5 * len(theirs)
+    assert ours == niivue.changed(theirs) and len(ours) < 0.5 * len(theirs)
     assert "this.updateGLVolume(),this.initialized=!0," in theirs, "asked for, once it can be drawn"
     assert ours.count('"volumes")') == theirs.count('"volumes")'), "no list of layers is lost"
     name = re.search(r"async function (\w+)_alone\(", ours)[1]
@@ -277,8 +277,8 @@ class Kernel:
 def test_a_page_is_told_from_an_execution_by_who_can_answer(monkeypatch, kernel, watched):
     shell = types.SimpleNamespace(kernel=kernel)
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
-    assert frontend.is_watched() is watched
-    assert frontend.chosen("itk") == ("itk" if watched else "static")
+    assert view.is_watched() is watched
+    assert view.chosen("itk") == ("itk" if watched else "static")
 
 
 # ---- notes and exams -----------------------------------------------------------------------
@@ -439,8 +439,8 @@ def stand_ins(monkeypatch):
 
 
 def test_itkwidgets_is_given_hu_mm_hu_window_and_contours(volume, stand_ins, monkeypatch):
-    monkeypatch.setattr(itkwidgets.socket, "create_connection", lambda *a, **k: io.BytesIO())
-    itkwidgets.show(viewer.Scene(volume, "pe", marks=pd.DataFrame([mark()])))
+    monkeypatch.setattr(itk.socket, "create_connection", lambda *a, **k: io.BytesIO())
+    itk.show_itkwidgets(viewer.Scene(volume, "pe", marks=pd.DataFrame([mark()])))
     (given,) = stand_ins
     assert given["image"]["data"] is volume.hu and given["image"]["dims"] == ("z", "y", "x")
     assert given["image"]["scale"] == {"z": 2.5, "y": 0.8, "x": 0.7}
@@ -453,18 +453,16 @@ def test_itkwidgets_without_a_network_says_so_and_what_to_use(volume, stand_ins,
     def cut(*args, **kw):
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(itkwidgets.socket, "create_connection", cut)
+    monkeypatch.setattr(itk.socket, "create_connection", cut)
     with pytest.raises(
-        itkwidgets.ItkwidgetsMissing, match=r"cannot be reached from here .*Network is unreach"
+        itk.ItkwidgetsMissing, match=r"cannot be reached from here .*Network is unreach"
     ) as said:
-        itkwidgets.show(viewer.Scene(volume))
+        itk.show_itkwidgets(viewer.Scene(volume))
     assert 'viewer="niivue"' in str(said.value) and stand_ins == []
 
 
-@pytest.mark.parametrize("absent", itkwidgets.PACKAGES)
+@pytest.mark.parametrize("absent", itk.PACKAGES)
 def test_itkwidgets_without_a_package_says_which(volume, stand_ins, monkeypatch, absent):
     monkeypatch.setitem(sys.modules, absent, None)
-    with pytest.raises(
-        itkwidgets.ItkwidgetsMissing, match=f"needs the package {absent}, which is not installed"
-    ):
-        itkwidgets.show(viewer.Scene(volume))
+    with pytest.raises(itk.ItkwidgetsMissing, match=f"needs the package {absent}, which is not installed"):
+        itk.show_itkwidgets(viewer.Scene(volume))

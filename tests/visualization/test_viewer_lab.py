@@ -17,7 +17,7 @@ from lab_page import (
 )
 
 from ctlib.core import hu
-from ctlib.visualization.figures.planes import plane
+from ctlib.visualization.slices import plane
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)]
 

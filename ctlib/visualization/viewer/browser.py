@@ -11,10 +11,8 @@ from typing import Any
 import pandas as pd
 
 from ctlib.core import display_path, project_path, write_text
-from ctlib.visualization import figures
-from ctlib.visualization.viewer.frontend import is_watched
 from ctlib.visualization.viewer.scene import Scene
-from ctlib.visualization.viewer.view import open_view
+from ctlib.visualization.viewer.view import is_watched, open_view
 
 NOTE_COLUMNS = ("note", "written")
 N_STATIC = 10
@@ -183,8 +181,10 @@ def browse(
         raise ValueError(f"browse: the table {what}; give one row an exam.")
     kept = Notes(notes, key)
     if not is_watched():
+        from ctlib.visualization.html import table as show_table  # here: it brings matplotlib
+
         ordered = table.sort_values(sort_by, ascending=False, kind="stable")
-        figures.table(ordered.head(N_STATIC), f"Exams by {sort_by}, the first {min(N_STATIC, len(table))}")
+        show_table(ordered.head(N_STATIC), f"Exams by {sort_by}, the first {min(N_STATIC, len(table))}")
         open_view(exams(str(ordered[key].iloc[0])), "static")
         return None
     from IPython.display import display

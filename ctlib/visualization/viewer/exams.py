@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ctlib.core import Workspace, tables
 from ctlib.datasets import Cohort, Store, load_tables, task
-from ctlib.visualization.figures.cohorts import CohortTables
-from ctlib.visualization.figures.slices import stored
 from ctlib.visualization.viewer.scene import Run, Scene
+
+if TYPE_CHECKING:
+    from ctlib.visualization.slices import CohortTables
 
 
 def exam_scores(
@@ -85,6 +87,8 @@ class Exams:
 
     def __call__(self, series_uid: str) -> Scene:
         """The scene of an exam: volume, slice labels, clips, and the scores of each init."""
+        from ctlib.visualization.slices import stored  # here: it brings matplotlib
+
         labels = _labels(self.cohort, series_uid)
         volume = stored(self.store, series_uid)
         runs = self._runs(series_uid)

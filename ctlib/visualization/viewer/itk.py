@@ -1,27 +1,32 @@
-"""itk-vtk-viewer in a frame of the notebook, served from this machine and to this machine only.
+"""ITK's viewers: itk-vtk-viewer in a frame of the notebook, served from this machine and to it only.
 
 `make itk-viewer` fetches it once; after that no network is needed. The server is a thread of the
-kernel and ends with it. What it serves lies under a path that cannot be guessed.
+kernel and ends with it. What it serves lies under a path that cannot be guessed. itkwidgets 1.0a, which loads
+its viewer from a network when it is shown, is here too.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from IPython.display import IFrame, display
 
 from ctlib.core import HuWindow
-from ctlib.visualization.viewer.bands import ASSETS
-from ctlib.visualization.viewer.layers import contours, nifti
+from ctlib.visualization.viewer.niivue import contours, nifti
+from ctlib.visualization.viewer.panel import ASSETS
 from ctlib.visualization.viewer.scene import Scene
 
 DIST = Path(sys.prefix) / "share" / "itk-vtk-viewer" / "dist"
@@ -148,8 +153,80 @@ def show(scene: Scene, height_px: int = 480) -> str:
     Raises:
         ItkMissing: the viewer was not fetched.
     """
-    from IPython.display import IFrame, display
-
     address = page(scene)
     display(IFrame(address, "100%", height_px, extras=['title="itk-vtk-viewer"']))
     return address
+
+
+PACKAGES = ("itkwidgets", "imjoy_jupyterlab_extension", "ngff_zarr")
+"""Modules that must be there: itkwidgets[lab] brings the other two."""
+HOST = "bafybeieiqiiwvdq66e2bndws5nwojbe4wwerbxyua6u37axxivi2rwf7wy.ipfs.dweb.link"
+"""From where itkwidgets 1.0a55 loads its viewer (its module `viewer_config`)."""
+TIMEOUT_S = 3.0
+INSTEAD = 'use viewer="niivue", or viewer="itk" after `make itk-viewer`; both need no network.'
+
+
+class ItkwidgetsMissing(RuntimeError):
+    """A package or the network is missing; the sentence says which, and what to use instead."""
+
+
+def _modules() -> list[ModuleType]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(importlib.import_module(name))
+        except ModuleNotFoundError as error:
+            raise ItkwidgetsMissing(
+                f'viewer="itkwidgets" needs the package {error.name or name}, which is not installed: '
+                f"install the extra `itkwidgets` of this project (it needs zarr below 3), or {INSTEAD}"
+            ) from None
+        except Exception as error:
+            raise ItkwidgetsMissing(
+                f'viewer="itkwidgets" cannot import {name}: {error}; {INSTEAD}'
+            ) from error
+    return found
+
+
+def _reach() -> None:
+    try:
+        socket.create_connection((HOST, 443), timeout=TIMEOUT_S).close()
+    except OSError as error:
+        raise ItkwidgetsMissing(
+            f'viewer="itkwidgets" loads its viewer from {HOST}, which cannot be reached from here '
+            f"({error}): {INSTEAD}"
+        ) from error
+
+
+def arguments(scene: Scene, ngff_zarr: ModuleType) -> dict[str, Any]:
+    """What `itkwidgets.view` is called with: image with mm, HU window, and contours as a label map.
+
+    ITK's world points to Left, Posterior, Superior (x, y, z), as our axes do: nothing is turned.
+    """
+    z, y, x = scene.volume.spacing_mm
+    z0, y0, x0 = scene.volume.origin_mm
+    grid = {
+        "dims": ("z", "y", "x"),
+        "scale": {"z": z, "y": y, "x": x},
+        "translation": {"z": z0, "y": y0, "x": x0},
+    }
+    hu_window = HuWindow.named(scene.hu_window)
+    given = {
+        "image": ngff_zarr.to_ngff_image(scene.volume.hu, **grid),
+        "vmin": hu_window.low,
+        "vmax": hu_window.high,
+        "ui_collapsed": False,
+    }
+    if scene.marks is not None:
+        given["label_image"] = ngff_zarr.to_ngff_image(contours(scene.volume, scene.marks), **grid)
+    return given
+
+
+def show_itkwidgets(scene: Scene) -> None:
+    """Display a scene with itkwidgets.
+
+    Raises:
+        ItkwidgetsMissing: a package is missing, or the network that it loads its viewer from.
+    """
+    itkwidgets, _, ngff_zarr = _modules()
+    _reach()
+    display(itkwidgets.view(**arguments(scene, ngff_zarr)))

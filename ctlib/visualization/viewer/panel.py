@@ -5,22 +5,56 @@ from __future__ import annotations
 import html
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
+import traitlets
 from numpy.typing import NDArray
 
 from ctlib.core import HU_MAX, HU_MIN, HU_WINDOWS, HuWindow
-from ctlib.visualization.figures.style import READERS
-from ctlib.visualization.viewer.bands import Strip
-from ctlib.visualization.viewer.layers import OVERLAP, SEVERAL, contours, heat, matrix
-from ctlib.visualization.viewer.niivue import OPACITY, PLANES, Canvas
-from ctlib.visualization.viewer.scene import Scene
+from ctlib.visualization.style import READERS
+from ctlib.visualization.viewer.niivue import (
+    OPACITY,
+    OVERLAP,
+    PLANES,
+    SEVERAL,
+    Canvas,
+    contours,
+    heat,
+    matrix,
+)
+from ctlib.visualization.viewer.scene import Band, Scene
 
+ASSETS = Path(__file__).parent / "assets"
 FREE = "free"
 HEIGHT_PX = 520
 """Of the canvas: planes and rendering, two by two."""
+
+
+class Strip(anywidget.AnyWidget):
+    """Bands along z, inferior on the left; a click, a drag or an arrow key moves `place`."""
+
+    _esm = ASSETS / "bands.js"
+    _css = ASSETS / "bands.css"
+    bands: Any = traitlets.List().tag(sync=True)
+    n_slices = traitlets.Int(1).tag(sync=True)
+    place = traitlets.Int(0).tag(sync=True)
+
+    def load(self, bands: Sequence[Band], n_slices: int, place: int) -> None:
+        """Show other bands.
+
+        Args:
+            bands: from `Scene.bands`.
+            n_slices: slices of the volume.
+            place: slice that is shown.
+        """
+        with self.hold_sync():
+            self.bands, self.n_slices = [asdict(band) for band in bands], n_slices
+            self.place = place
 
 
 class Panel:

@@ -13,15 +13,46 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.core import hu
+from ctlib.datasets import points_of
 from ctlib.io import Volume
-from ctlib.visualization.figures.planes import Band, Part
-from ctlib.visualization.figures.slices import points_of
-from ctlib.visualization.figures.style import DISEASE
+from ctlib.visualization.style import DISEASE
 
 UNKNOWN, NO_LABEL = "#d9d9d9", "#b5c4cf"
 """Parts without a label; parts with label 0."""
 LOW_SCORE, HIGH_SCORE = (233, 240, 246), (0, 82, 140)
 """Red, green, blue of the scores 0 and 1; what lies between is mixed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a band along z.
+
+    Args:
+        start: first slice.
+        stop: slice after the last.
+        colour: `#rrggbb`.
+        text: what is written on it; "" for nothing.
+        says: what is said of it, for those who point at it.
+    """
+
+    start: int
+    stop: int
+    colour: str
+    text: str = ""
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A coloured band along z.
+
+    Args:
+        name: written before it.
+        parts: from inferior to superior.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
 
 
 class SceneError(ValueError):

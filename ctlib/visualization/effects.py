@@ -1,4 +1,4 @@
-"""Forests: differences in AUROC with their intervals, line by line, one panel a task."""
+"""Effects on AUROC with their intervals: forests, by fraction, in subgroups, injected; and AUROC beside chance."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ctlib.metrics import MEAN_OF
-from ctlib.visualization.figures.style import (
+from ctlib.visualization.style import (
+    DASHES,
     FAINT,
     INK,
     TWO_COLUMNS,
     WARNING,
+    WIDTH,
     InitLook,
     face,
     init_look,
+    init_looks,
+    note,
     panels,
     percent,
     signed,
@@ -195,3 +199,162 @@ def _chance_line(ax: Axes, y: int, row: dict[str, Any]) -> None:
         ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=5 if is_chance else 1.8)
     _marker(ax, row["auroc"], y, look, False)
     _beside(ax, 1.02, y, f"{row['auroc']:.2f}", INK)
+
+
+WHOLE = "all exams"
+
+
+@styled
+def subgroup_forest(table: pd.DataFrame, whole: pd.DataFrame, init: str) -> Figure:
+    """The effect in each subgroup with its interval, and on top that of all exams, which no group replaces.
+
+    One panel a task, all with the same x range. A group whose interaction stays below 5 % after Holm's
+    correction is bold and has an asterisk; one that is too small says so. Beside each stand the effect and
+    its patients, with disease of all.
+
+    Args:
+        table: result of `subgroups.subgroup_effects`.
+        whole: rows of table `effects` of the same networks' mean and fraction, one a task; may be empty.
+        init: that is looked at; its colour.
+    """
+    names = list(table["task"].unique())
+    lines = {
+        name: _subgroup_lines(table[table["task"] == name], whole[whole["task"] == name]) for name in names
+    }
+    n_lines = max((len(rows) for rows in lines.values()), default=1)
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.24 * n_lines), layout="constrained")
+    axes = figure.subplots(1, max(len(names), 1), squeeze=False, sharex=True)[0]
+    colour = init_looks([init])[init].colour
+    for ax, name in zip(axes, names, strict=False):
+        for y, row in enumerate(lines[name]):
+            _subgroup_line(ax, y, row, colour)
+        ax.set(ylim=(n_lines - 0.4, -0.6), title=name)
+        ax.set_yticks(range(len(lines[name])), [row["label"] for row in lines[name]], fontsize=8.5)
+        for words, row in zip(ax.get_yticklabels(), lines[name], strict=True):
+            words.set_weight("bold" if row["bold"] else "normal")
+        ax.grid(axis="y", visible=False)
+        ax.axvline(0, color=INK, linewidth=1)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_xlim(*_subgroup_limits(table, whole))
+    words = "with its interval; in numbers: the effect, and patients with disease of all patients"
+    figure.supxlabel(f"effect of {init} on the AUROC, {words}", fontsize=9, color=FAINT)
+    return figure
+
+
+def _subgroup_lines(table: pd.DataFrame, whole: pd.DataFrame) -> list[dict[str, Any]]:
+    """What is drawn, from top to bottom: all exams, then each trait's name and its groups."""
+    lines = [row | {"label": WHOLE, "bold": True} for row in whole.head(1).to_dict("records")]
+    for by, part in table.groupby("by", sort=False):
+        lines.append({"label": str(by), "bold": True})
+        for row in part.to_dict("records"):
+            apart = row["p_holm"] < 0.05
+            lines.append(row | {"label": f"{row['group']}{' *' if apart else ''}", "bold": apart})
+    return lines
+
+
+def _subgroup_line(ax: Axes, y: int, row: dict[str, Any], colour: str) -> None:
+    """An effect with its interval and its patients, or why there is none."""
+    if "effect" not in row:
+        return
+    if np.isnan(row["effect"]):
+        why = "too few patients" if "are needed" in row["reason"] else "no value"
+        ax.text(0.02, y, why, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=FAINT)
+        return
+    is_whole = row["label"] == WHOLE
+    if not np.isnan(row["low"]):
+        ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.4 if is_whole else 1.6)
+    ax.plot([row["effect"]], [y], marker="D" if is_whole else "o", color=colour, markersize=6)
+    text = f"{signed(row['effect'], 2)}  {row['n_positive']:.0f} of {row['n_patients']:.0f}"
+    ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+
+
+def _subgroup_limits(table: pd.DataFrame, whole: pd.DataFrame) -> tuple[float, float]:
+    """One x range that holds all intervals and 0."""
+    ends = [part[["effect", "low", "high"]].to_numpy(np.float64).ravel() for part in (table, whole)]
+    values = np.concatenate(ends)
+    values = values[np.isfinite(values)]
+    low, high = min([*values, -0.05]), max([*values, 0.05])
+    rim = 0.04 * (high - low)
+    return low - rim, high + rim
+
+
+LOOKS = ((INK, "o"), (FAINT, "s"))
+"""Colour and marker of the mean over networks, and of one network."""
+
+
+@styled
+def injected(table: pd.DataFrame) -> Figure:
+    """Share of comparisons that show an effect, by its size; a row of panels is a task, a column a fraction.
+
+    Args:
+        table: result of `stats.injected`.
+    """
+    tasks, fractions = list(table["task"].unique()), sorted(table["fraction"].unique())
+    figure, axes = panels(len(tasks), len(fractions), 0.7 + 1.9 * len(tasks), TWO_COLUMNS)
+    for i, task in enumerate(tasks):
+        for ax, fraction in zip(axes[i], fractions, strict=True):
+            part = table[(table["task"] == task) & (table["fraction"] == fraction)]
+            groups = part.groupby("networks", sort=False)
+            for (name, lines), (colour, marker) in zip(groups, LOOKS, strict=False):
+                seeds = f"{name}, {lines['n_half'].iloc[0]} seeds a side"
+                ax.plot(lines["shift"], 100 * lines["seen"], color=colour, marker=marker, label=seeds)
+                every = f"all {lines['n_seeds'].iloc[0]} a side, expected"
+                ax.plot(lines["shift"], 100 * lines["all_seeds"], color=colour, linestyle=DASHES, label=every)
+            if part["seen"].isna().all():
+                note(ax, "no comparison")
+            if i == 0:
+                ax.set_title(f"{percent(fraction)} of the training patients")
+            ax.set_xticks(list(part["shift"].unique()))
+        axes[i, 0].set_ylabel(f"{task}\nshown, of 100")
+    axes[0, 0].set(ylim=(-4, 104))
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    figure.supxlabel("effect that was injected, AUROC", fontsize=10)
+    return figure
+
+
+@styled
+def effect_by_fraction(effects: pd.DataFrame) -> Figure:
+    """The averaged effect by number of training exams, one panel a task.
+
+    Args:
+        effects: columns task, fraction, init, baseline, effect, low, high, n_exams, by_seed and margin; rows
+            without a number of exams stand at their fraction of the largest.
+    """
+    tasks = list(effects["task"].unique())
+    figure, axes = panels(1, len(tasks), 2.7, TWO_COLUMNS if len(tasks) > 1 else 0.6 * TWO_COLUMNS)
+    for ax, (task, part) in zip(axes[0], effects.groupby("task", sort=False), strict=True):
+        look = init_look(part["init"].iloc[0])
+        places = np.arange(len(part), dtype=float)
+        _band(ax, float(part["margin"].iloc[0]))
+        for x, row in zip(places, part.sort_values("fraction").itertuples(), strict=True):
+            seeds = [float(value) for value in row.by_seed.split()]
+            ax.plot(np.full(len(seeds), x - 0.08), seeds, ".", color=look.colour, alpha=0.35, markersize=6)
+            if pd.isna(row.effect):
+                ax.text(x, 0, "no value", ha="center", va="bottom", fontsize=9, color=WARNING)
+            elif pd.isna(row.low):
+                ax.plot([x], [row.effect], look.marker, color=look.colour, markerfacecolor=face(look))
+            else:
+                ends = [[row.effect - row.low], [row.high - row.effect]]
+                ax.errorbar([x], [row.effect], ends, fmt=look.marker, color=look.colour, markersize=7)
+        ax.axhline(0, color=INK, linewidth=1)
+        ax.set_title(f"{task}\n{part['n_patients'].iloc[0]} test patients", linespacing=1.3)
+        exams = [_share(row) for row in part.sort_values("fraction").itertuples()]
+        ax.set_xticks(places, exams)
+        ax.set_xlim(-0.5, len(part) - 0.5)
+        ax.grid(axis="x", visible=False)
+    first = effects.iloc[0]
+    axes[0, 0].set_ylabel(f"difference in test AUROC:\n{first['init']} − {first['baseline']}")
+    figure.supxlabel("share of the training patients", fontsize=10)
+    return figure
+
+
+def _share(row: Any) -> str:
+    exams = "" if pd.isna(row.n_exams) else f"\n{row.n_exams:,.0f} exams"
+    return percent(row.fraction) + exams
+
+
+def _band(ax: Axes, margin: float) -> None:
+    """Differences of no consequence."""
+    if margin:
+        ax.axhspan(-margin, margin, color="#f0f0f0", linewidth=0, zorder=0)

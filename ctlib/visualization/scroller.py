@@ -1,7 +1,7 @@
 """Exams to scroll through inside a static page: slices, labels, scores of clips, contours, heat.
 
-What is shown is all in the page (see `ctlib.visualization.figures.slice_atlas` for the pixels), and the script
-that turns slices is in `scroller_assets`. Without a script, and on paper, each exam is a strip of slices.
+What is shown is all in the page (see `ctlib.visualization.scroller` for the pixels), and the script
+that turns slices is in `assets`. Without a script, and on paper, each exam is a strip of slices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,152 @@ from IPython.display import HTML, display
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ctlib.core import hu
+from ctlib.core import HU_MIN, HU_WINDOWS, counted, hu
+from ctlib.datasets import Cohort, Task
 from ctlib.io import Volume
-from ctlib.visualization.figures import slice_atlas
-from ctlib.visualization.figures.slices import points_of
-from ctlib.visualization.figures.style import DISEASE, READERS, init_looks
+from ctlib.visualization.slices import CohortTables, in_turn, points_of
+from ctlib.visualization.style import DISEASE, READERS, init_looks
 
-PARTS = Path(__file__).parent / "scroller_assets"
+CENTRE_HU, SOFTNESS_HU = 40.0, 200.0
+"""Where the code is finest, and how far from there a step has grown by the square root of 2."""
+LOW_HU = float(HU_MIN)
+HIGH_HU = max(hu_window.high for hu_window in HU_WINDOWS.values())
+"""No named HU window tells apart what is above."""
+COLUMNS = 12
+"""Tiles a row of the picture: the longest side that WebP allows, 16,383 px, holds 64 rows of 256 px."""
+MAX_SLICES = 120
+"""Of a longer volume every second (third, ...) slice is kept."""
+TRIES = (
+    (256, None), (256, 90), (192, 90), (192, 80), (160, 80), (160, 70), (128, 70), (128, 50), (96, 40),
+)  # fmt: skip
+"""Longest side of a tile, px, and WebP quality (0 to 100; None is without loss); the first that fits."""
+_PX_PER_BYTE = 2.2
+"""Of WebP without loss, at most: what cannot fit is not tried."""
+_ENDS = (math.asinh((LOW_HU - CENTRE_HU) / SOFTNESS_HU), math.asinh((HIGH_HU - CENTRE_HU) / SOFTNESS_HU))
+
+
+def to_code(hu: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """HU of any shape to codes 0 to 255; what is outside `LOW_HU` to `HIGH_HU` gets the code of the end.
+
+    >>> to_code(np.array([-1024, 0, 40, 80, 3071])).tolist()
+    [0, 113, 123, 133, 255]
+    """
+    bent = np.arcsinh((np.asarray(hu, np.float32) - CENTRE_HU) / SOFTNESS_HU)
+    share = np.clip((bent - _ENDS[0]) / (_ENDS[1] - _ENDS[0]), 0, 1)
+    return np.rint(255 * share).astype(np.uint8)
+
+
+def from_code(code: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Codes of any shape to HU; of HU in range it gives them back to half a step.
+
+    >>> from_code(np.array([0, 123, 255])).round().tolist()
+    [-1024.0, 39.0, 1300.0]
+    """
+    bent = _ENDS[0] + np.asarray(code, np.float64) / 255 * (_ENDS[1] - _ENDS[0])
+    return CENTRE_HU + SOFTNESS_HU * np.sinh(bent)
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A picture of tiles, row by row.
+
+    Args:
+        webp: the picture.
+        tile_px: rows and columns of a tile.
+        n: tiles.
+        exact: whether codes are kept without loss and at the size of the slices.
+    """
+
+    webp: bytes
+    tile_px: tuple[int, int]
+    n: int
+    exact: bool
+
+    @property
+    def address(self) -> str:
+        """As a page holds it, a `data:` address."""
+        return f"data:image/webp;base64,{base64.b64encode(self.webp).decode('ascii')}"
+
+
+def kept(n: int) -> list[int]:
+    """Indices of the slices that are shown of a volume of n.
+
+    >>> len(kept(100)), kept(250)[:3]
+    (100, [0, 3, 6])
+    """
+    return list(range(0, n, math.ceil(n / MAX_SLICES)))
+
+
+def atlas(hu: NDArray[np.int16], max_bytes: int) -> Atlas:
+    """The slices as one picture of codes, as sharp as the bytes allow.
+
+    Args:
+        hu: int16 `[D, H, W]`, HU; what is reduced, is by area means.
+        max_bytes: of the picture.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    for longest_px, quality in TRIES:
+        scale = min(1.0, longest_px / max(hu.shape[1:]))
+        size = (max(1, round(hu.shape[2] * scale)), max(1, round(hu.shape[1] * scale)))
+        if quality is None and len(hu) * size[0] * size[1] > _PX_PER_BYTE * max_bytes:
+            continue
+        webp = _webp(Image.fromarray(tiled(to_code(_resized(hu, size)))), quality)
+        if len(webp) <= max_bytes:
+            return Atlas(webp, (size[1], size[0]), len(hu), quality is None and scale == 1)
+    raise ValueError(
+        f"atlas: {len(hu)} slices take {len(webp):,} bytes, {max_bytes:,} are allowed; show fewer exams."
+    )
+
+
+def heat_atlas(heat: NDArray[np.floating], longest_px: int = 64) -> Atlas:
+    """Heat as a picture with transparency: dark red where it begins, yellow and opaque at 1.
+
+    Args:
+        heat: `[D, h, w]` in [0, 1]; NaN is shown as nothing.
+        longest_px: longest side of a tile, px.
+    """
+    from matplotlib import colormaps
+
+    scale = min(1.0, longest_px / max(heat.shape[1:]))
+    size = (max(1, round(heat.shape[2] * scale)), max(1, round(heat.shape[1] * scale)))
+    known = np.clip(np.nan_to_num(np.asarray(heat, np.float32)), 0, 1)
+    flat = tiled(_resized(known, size))
+    rgba = np.rint(255 * colormaps["inferno"](0.25 + 0.7 * flat)).astype(np.uint8)
+    rgba[..., 3] = np.rint(255 * np.sqrt(flat))
+    return Atlas(_webp(Image.fromarray(rgba), 70), (size[1], size[0]), len(heat), False)
+
+
+def _resized(planes: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Planes `[n, h, w]` at a size (width, height), px, by area means."""
+    if planes.shape[:0:-1] == size:
+        return planes
+    return np.stack([np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA)) for plane in planes])
+
+
+def tiled(planes: NDArray[Any]) -> NDArray[Any]:
+    """`[n, h, w]` as one plane of tiles, `COLUMNS` a row, the rest 0.
+
+    >>> tiled(np.ones((13, 2, 3))).shape
+    (4, 36)
+    """
+    n, height, width = planes.shape
+    rows = math.ceil(n / COLUMNS)
+    full = np.zeros((rows * COLUMNS, height, width), planes.dtype)
+    full[:n] = planes
+    turned = full.reshape(rows, COLUMNS, height, width).transpose(0, 2, 1, 3)
+    return np.asarray(turned.reshape(rows * height, COLUMNS * width))
+
+
+def _webp(picture: Image.Image, quality: int | None) -> bytes:
+    buffer = io.BytesIO()
+    how = {"lossless": True, "exact": True, "quality": 60} if quality is None else {"quality": quality}
+    picture.save(buffer, "WEBP", method=2, **how)
+    return buffer.getvalue()
+
+
+PARTS = Path(__file__).parent / "assets"
 MAX_BYTES = 4_800_000
 """Of all pictures of a scroller; base64 makes 6.4 MB of it, and a report with one holds 8 MB."""
 MAX_BYTES_AN_EXAM = 1_000_000
@@ -145,7 +285,7 @@ def scroller_html(exams: Sequence[ScrollerExam], alt: str, caption: str, max_byt
     shown = [_Shown(e, each) for e in exams]
     data = {
         "windows": [[name, w.centre, w.width] for name, w in hu.HU_WINDOWS.items()],
-        "code_hu": np.round(slice_atlas.from_code(np.arange(256)), 1).tolist(),
+        "code_hu": np.round(from_code(np.arange(256)), 1).tolist(),
         "readers": READERS,
         "exams": [one.data(colours) for one in shown],
     }
@@ -189,11 +329,11 @@ class _Shown:
 
     def __init__(self, exam: ScrollerExam, max_bytes: int) -> None:
         self.exam = exam
-        self.places = slice_atlas.kept(len(exam.volume.hu))
-        self.heats = {name: slice_atlas.heat_atlas(heat[self.places]) for name, heat in exam.heats.items()}
+        self.places = kept(len(exam.volume.hu))
+        self.heats = {name: heat_atlas(heat[self.places]) for name, heat in exam.heats.items()}
         self.drawn = _strip(exam)
         left = max_bytes - len(self.drawn) - sum(len(heat.webp) for heat in self.heats.values())
-        self.pixels = slice_atlas.atlas(exam.volume.hu[self.places], left)
+        self.pixels = atlas(exam.volume.hu[self.places], left)
 
     def data(self, colours: Mapping[str, str]) -> dict[str, Any]:
         """What the script needs."""
@@ -213,7 +353,7 @@ class _Shown:
                 for s in exam.scores
             ],
             "outlines": _outlines(exam, set(self.places)),
-            "columns": slice_atlas.COLUMNS, "tile": list(self.pixels.tile_px), "source": self.pixels.address,
+            "columns": COLUMNS, "tile": list(self.pixels.tile_px), "source": self.pixels.address,
             "heats": [
                 {"name": name, "tile": list(heat.tile_px), "source": heat.address}
                 for name, heat in self.heats.items()
@@ -276,3 +416,112 @@ def _strip(exam: ScrollerExam) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=70, method=4)
     return buffer.getvalue()
+
+
+SPLIT = "test"
+"""Exams whose scores are looked at: none of the runs saw them."""
+
+
+def sample_exams(
+    cohort: CohortTables,
+    volume: Callable[[str], Volume],
+    clips: pd.DataFrame,
+    hu_window: str,
+    n: int = 6,
+    marks: pd.DataFrame | None = None,
+) -> list[ScrollerExam]:
+    """Exams with and without disease in turn, as long as there are both.
+
+    Args:
+        cohort: its tables.
+        volume: a series of the cohort, as acquired: `Cohort.volume`, or `pictures.stored` of a store.
+        clips: table `clips`.
+        hu_window: name of the HU window that is shown first.
+        n: exams at most.
+        marks: table `marks`; contours are shown where they are.
+    """
+    return [
+        _exam_of_table(cohort, series_uid, volume, clips, hu_window=hu_window, marks=marks)
+        for series_uid in in_turn(cohort.series)[:n]
+    ]
+
+
+def samples(
+    cohorts: Mapping[str, Cohort], clips: Mapping[str, pd.DataFrame], tasks: Mapping[str, Task], n: int = 3
+) -> list[ScrollerExam]:
+    """`sample_exams` of several cohorts, each in the HU window of its task.
+
+    Args:
+        cohorts: cohorts by name.
+        clips: tables `clips` by name.
+        tasks: tasks by the name of their cohort.
+        n: exams a cohort at most.
+    """
+    return [
+        exam
+        for name, cohort in cohorts.items()
+        for exam in sample_exams(cohort, cohort.volume, clips[name], tasks[name].hu_window, n, cohort.marks)
+    ]
+
+
+def disagreed_exams(
+    cohort: CohortTables,
+    volume: Callable[[str], Volume],
+    clips: pd.DataFrame,
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    inits: tuple[str, str],
+    hu_window: str,
+    n: int = 6,
+    marks: pd.DataFrame | None = None,
+) -> list[ScrollerExam]:
+    """The test exams on whose clips two inits disagree most, with the scores of both.
+
+    A score is the mean over the runs of the init, and the disagreement of an exam the largest difference
+    of such means over its clips. Runs that differ in anything but the init should be passed in pairs.
+
+    Args:
+        cohort: its tables.
+        volume: see `sample_exams`.
+        clips: table `clips`.
+        runs: table `runs`, of one task; the caller picks the networks and the fraction.
+        predictions: table `predictions`.
+        inits: the two.
+        hu_window: name of the HU window that is shown first.
+        n: exams at most.
+        marks: table `marks`; contours are shown where they are.
+
+    Returns:
+        Largest disagreement first; empty where not both inits have scores.
+    """
+    known = runs.loc[runs["init"].isin(inits), ["run_id", "init"]]
+    scores = predictions[predictions["split"] == SPLIT].merge(known, on="run_id")
+    means = scores.groupby(["study", "clip", "init"])["score"].mean().unstack("init").reindex(columns=inits)
+    apart = (means[inits[1]] - means[inits[0]]).abs().groupby("study").max().dropna()
+    n_runs = known[known["run_id"].isin(scores["run_id"])]["init"].value_counts()
+    exams: list[ScrollerExam] = []
+    for study in apart.sort_values(ascending=False, kind="stable").index:
+        series = cohort.series.loc[cohort.series["study_uid"] == study, "series_uid"]
+        if len(series) != 1 or len(exams) == n:  # clips of several series are counted through: not shown
+            continue
+        own = clips[clips["series_uid"] == series.iloc[0]]["clip"].sort_values()
+        by_clip = means.loc[study].reindex(own)
+        told = [
+            ClipScores(f"{i}, mean of {counted(n_runs[i], 'run')}", by_clip[i].tolist(), i) for i in inits
+        ]
+        exams.append(
+            _exam_of_table(
+                cohort, series.iloc[0], volume, clips, hu_window=hu_window, marks=marks, scores=told
+            )
+        )
+    return exams
+
+
+def _exam_of_table(
+    cohort: CohortTables, series_uid: str, volume: Callable[[str], Volume], clips: pd.DataFrame, **more: Any
+) -> ScrollerExam:
+    row = cohort.series[cohort.series["series_uid"] == series_uid].iloc[0]
+    label = "no label" if pd.isna(row["label"]) else "disease" if row["label"] == 1 else "no disease"
+    title = f"{row['cohort']} {series_uid.removeprefix('series-')[:6]}, {label}"
+    upright = (int(row["rows_px"]), int(row["cols_px"]))
+    return exam_of(title, volume(series_uid), cohort.slices, clips, marked_px=upright, **more)

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ctlib.visualization.figures.style import INK
+from ctlib.visualization.style import INK
 
 MAX_BYTES = 210_000
 """Of the moving picture and the still one; base64 makes 280 kB of it, and a report holds 2 MB."""

@@ -1,9 +1,8 @@
-"""Figures of the questions that are no forests: by number of exams, by epoch, by cost, and calibration."""
+"""AUROC by fraction and by cost, calibration, and the scores of one exam."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,133 +10,138 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from scipy.special import stdtrit
 
-from ctlib.visualization.figures.style import (
+from ctlib.visualization.curves import spread
+from ctlib.visualization.style import (
+    DASHES,
+    DISEASE,
     FAINT,
     INK,
     TWO_COLUMNS,
     WARNING,
+    WIDTH,
+    InitLook,
     auroc_limits,
     face,
     init_look,
+    init_looks,
+    key,
     note,
     panels,
     percent,
     styled,
 )
-from ctlib.visualization.figures.training_curves import spread
 
-DASHES = (0, (4, 3))
-
-
-@styled
-def effect_by_fraction(effects: pd.DataFrame) -> Figure:
-    """The averaged effect by number of training exams, one panel a task.
-
-    Args:
-        effects: columns task, fraction, init, baseline, effect, low, high, n_exams, by_seed and margin; rows
-            without a number of exams stand at their fraction of the largest.
-    """
-    tasks = list(effects["task"].unique())
-    figure, axes = panels(1, len(tasks), 2.7, TWO_COLUMNS if len(tasks) > 1 else 0.6 * TWO_COLUMNS)
-    for ax, (task, part) in zip(axes[0], effects.groupby("task", sort=False), strict=True):
-        look = init_look(part["init"].iloc[0])
-        places = np.arange(len(part), dtype=float)
-        _band(ax, float(part["margin"].iloc[0]))
-        for x, row in zip(places, part.sort_values("fraction").itertuples(), strict=True):
-            seeds = [float(value) for value in row.by_seed.split()]
-            ax.plot(np.full(len(seeds), x - 0.08), seeds, ".", color=look.colour, alpha=0.35, markersize=6)
-            if pd.isna(row.effect):
-                ax.text(x, 0, "no value", ha="center", va="bottom", fontsize=9, color=WARNING)
-            elif pd.isna(row.low):
-                ax.plot([x], [row.effect], look.marker, color=look.colour, markerfacecolor=face(look))
-            else:
-                ends = [[row.effect - row.low], [row.high - row.effect]]
-                ax.errorbar([x], [row.effect], ends, fmt=look.marker, color=look.colour, markersize=7)
-        ax.axhline(0, color=INK, linewidth=1)
-        ax.set_title(f"{task}\n{part['n_patients'].iloc[0]} test patients", linespacing=1.3)
-        exams = [_share(row) for row in part.sort_values("fraction").itertuples()]
-        ax.set_xticks(places, exams)
-        ax.set_xlim(-0.5, len(part) - 0.5)
-        ax.grid(axis="x", visible=False)
-    first = effects.iloc[0]
-    axes[0, 0].set_ylabel(f"difference in test AUROC:\n{first['init']} − {first['baseline']}")
-    figure.supxlabel("share of the training patients", fontsize=10)
-    return figure
-
-
-def _share(row: Any) -> str:
-    exams = "" if pd.isna(row.n_exams) else f"\n{row.n_exams:,.0f} exams"
-    return percent(row.fraction) + exams
-
-
-def _band(ax: Axes, margin: float) -> None:
-    """Differences of no consequence."""
-    if margin:
-        ax.axhspan(-margin, margin, color="#f0f0f0", linewidth=0, zorder=0)
+MOST_COLUMNS = 5
+"""Panels side by side across two printed columns; more networks go on below."""
 
 
 @styled
-def speed(curves: pd.DataFrame, runs: pd.DataFrame, inits: Sequence[str], target: float) -> Figure:
-    """Validation AUROC by epoch, mean over networks and seeds, every run a faint line.
+def auroc_by_fraction(run_aurocs: pd.DataFrame, arm_aurocs: pd.DataFrame) -> Figure:
+    """Test AUROC by share of training patients: every run a faint dot, the mean with its interval.
 
-    A row of panels is a task, a column a fraction; the inits are named at the end of their lines. The
-    interval is Student's, 95 %, over runs.
+    A panel is a task and network; those of a task begin a new row, and all share one range. A mean
+    that does not exist, because a run is missing, is left out and its panel says so.
 
     Args:
-        curves: table `curves`.
-        runs: rows of table `runs`.
-        inits: inits that are drawn.
-        target: validation AUROC that is to be reached.
+        run_aurocs: result of `stats.run_aurocs`.
+        arm_aurocs: result of `stats.arm_aurocs`.
     """
-    tasks, fractions = list(runs["task"].unique()), sorted(runs["fraction"].unique())
-    figure, axes = panels(len(tasks), len(fractions), 0.5 + 2.0 * len(tasks), TWO_COLUMNS)
-    last = int(curves["epoch"].max()) if len(curves) else 1
+    tasks, backbones = list(arm_aurocs["task"].unique()), list(arm_aurocs["backbone"].unique())
+    fractions = sorted(arm_aurocs["fraction"].unique())
+    n_wrapped = math.ceil(max(len(backbones), 1) / MOST_COLUMNS)
+    n_columns = math.ceil(max(len(backbones), 1) / n_wrapped)
+    n_rows = max(len(tasks), 1) * n_wrapped
+    figure, axes = panels(n_rows, n_columns, 0.8 + 1.75 * n_rows, TWO_COLUMNS)
+    looks = init_looks(arm_aurocs["init"])
     for i, task in enumerate(tasks):
-        for j, fraction in enumerate(fractions):
-            ax, ends, absent = axes[i, j], {}, 0
-            here = runs[(runs["task"] == task) & (runs["fraction"] == fraction)]
-            for init in inits:
-                own = here[here["init"] == init]
-                wide = _by_epoch(curves, own["run_id"])
-                absent += len(own) - wide.shape[1]
-                if wide.shape[1]:
-                    ends[init] = _mean_line(ax, wide, init_look(init).colour)
-            ax.axhline(target, color=FAINT, linewidth=1, linestyle=DASHES)
-            if absent:
-                note(ax, f"{absent} of {len(here[here['init'].isin(inits)])} runs missing")
-            for (init, _), y in zip(ends.items(), spread(list(ends.values()), 0.06), strict=True):
-                behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-                ax.text(
-                    last * 1.04, y, init, color=init_look(init).colour, va="center", fontsize=9, bbox=behind
-                )
-            if i == 0:
-                ax.set_title(f"{percent(fraction)} of the training patients")
-        axes[i, 0].set_ylabel(f"{task}\nvalidation AUROC")
-    step = max(1, math.ceil(last / 8))
-    axes[0, 0].set(xlim=(1 - 0.05 * last, last * 1.32), ylim=auroc_limits(curves["val_auroc"].astype(float)))
-    axes[0, 0].set_xticks(range(1, last + 1, step))
-    figure.supxlabel("epoch", fontsize=10)
+        for j, backbone in enumerate(backbones):
+            ax = axes[i * n_wrapped + j // n_columns, j % n_columns]
+            dots = run_aurocs[(run_aurocs["task"] == task) & (run_aurocs["backbone"] == backbone)]
+            means = arm_aurocs[(arm_aurocs["task"] == task) & (arm_aurocs["backbone"] == backbone)]
+            _arms(ax, dots, means, fractions, looks)
+            ax.set_title(backbone, fontsize=9.5)
+        for ax in axes[i * n_wrapped : (i + 1) * n_wrapped, 0]:
+            ax.set_ylabel(f"{task}\ntest AUROC")
+        for ax in axes[(i + 1) * n_wrapped - 1, (len(backbones) - 1) % n_columns + 1 :]:
+            ax.set_visible(False)
+    axes[0, 0].set_ylim(*auroc_limits(run_aurocs["auroc"], arm_aurocs["low"]))
+    axes[0, 0].set(xlim=(-0.5, len(fractions) - 0.5), xticks=range(len(fractions)))
+    for ax in axes[-1]:
+        ax.set_xticklabels([percent(fraction) for fraction in fractions])
+    figure.supxlabel("share of the training patients (dashed: chance)", fontsize=10)
+    key(figure, looks)
     return figure
 
 
-def _by_epoch(curves: pd.DataFrame, run_ids: pd.Series) -> pd.DataFrame:
-    """Validation AUROC, a row an epoch and a column a run; a run that stopped keeps its last value."""
-    own = curves[curves["run_id"].isin(run_ids)]
-    wide = own.astype({"val_auroc": float}).pivot(index="epoch", columns="run_id", values="val_auroc")
-    return wide.ffill().dropna(axis=1, how="all")
+def _arms(
+    ax: Axes, dots: pd.DataFrame, means: pd.DataFrame, fractions: list[float], looks: dict[str, InitLook]
+) -> None:
+    """One panel: inits side by side at each fraction."""
+    place = {fraction: i for i, fraction in enumerate(fractions)}
+    for k, (init, look) in enumerate(looks.items()):
+        step = min(0.24, 0.8 / len(looks))
+        shift = (k - (len(looks) - 1) / 2) * step
+        own = dots[dots["init"] == init]
+        ax.plot(
+            own["fraction"].map(place) + shift - 0.3 * step,
+            own["auroc"],
+            ".",
+            color=look.colour,
+            alpha=0.4,
+            markersize=6,
+        )
+        mean = means[means["init"] == init].sort_values("fraction")
+        x = mean["fraction"].map(place) + shift
+        ax.plot(x, mean["auroc"], color=look.colour, linewidth=1.2, alpha=0.6)
+        ends = np.abs(mean[["low", "high"]].sub(mean["auroc"], axis=0).to_numpy(np.float64)).T
+        ax.errorbar(
+            x,
+            mean["auroc"],
+            yerr=ends,
+            linestyle="none",
+            marker=look.marker,
+            color=look.colour,
+            markerfacecolor=face(look),
+            markersize=6,
+            elinewidth=1.6,
+        )
+    ax.axhline(0.5, color=FAINT, linewidth=0.9, linestyle=DASHES)
+    absent = int(dots["auroc"].isna().sum())
+    if absent:
+        note(ax, f"{absent} of {len(dots)} runs missing")
 
 
-def _mean_line(ax: Axes, wide: pd.DataFrame, colour: str) -> float:
-    """Runs, their mean and its interval; returns where the mean ends."""
-    n = wide.notna().sum(axis=1)
-    mean, spread_of = wide.mean(axis=1), wide.std(axis=1, ddof=1)
-    half = stdtrit(np.maximum(n - 1, 1), 0.975) * spread_of / np.sqrt(n)
-    ax.plot(wide.index, wide.to_numpy(), color=colour, alpha=0.13, linewidth=0.8)
-    ax.fill_between(wide.index, mean - half, mean + half, color=colour, alpha=0.22, linewidth=0)
-    ax.plot(wide.index, mean, color=colour, linewidth=2)
-    return float(mean.iloc[-1])
+@styled
+def clip_scores(clips: pd.DataFrame, title: str = "") -> Figure:
+    """The score of each clip of one exam, along the patient.
+
+    Args:
+        clips: columns low_mm, high_mm (patient coordinate along Superior of the clip's ends, mm),
+            score in [0, 1] and, where it is known, label (1 = disease).
+        title: what is shown, from which run.
+    """
+    figure = Figure(figsize=(0.75 * WIDTH, 3.0), layout="constrained")
+    ax = figure.subplots()
+    labels = clips["label"] if "label" in clips else pd.Series(0, index=clips.index)
+    for row, label in zip(clips.itertuples(index=False), labels, strict=True):
+        colour = DISEASE if not pd.isna(label) and label == 1 else FAINT
+        if pd.isna(row.score):
+            ax.text((row.low_mm + row.high_mm) / 2, 0.03, "no score", ha="center", fontsize=9, color=WARNING)
+            continue
+        ax.bar(row.low_mm, row.score, row.high_mm - row.low_mm, align="edge", color=colour, edgecolor="white")
+        ax.text((row.low_mm + row.high_mm) / 2, row.score + 0.02, f"{row.score:.2f}", ha="center", fontsize=9)
+    if (labels == 1).any():
+        ax.set_title("■ labelled with disease", loc="right", color=DISEASE)
+    ax.set(
+        ylim=(0, 1.1),
+        ylabel="score of the clip",
+        xlabel="position along Superior, mm (feet left, head right)",
+    )
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    ax.grid(axis="x", visible=False)
+    ax.set_title(title)
+    return figure
 
 
 MEASURES = {

@@ -12,15 +12,14 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+
+if TYPE_CHECKING:  # imported where they are used: the viewer in a page needs the colours only
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PX_PER_INCH = 96
 """CSS pixels an inch: a figure 10 inches wide is shown 960 px wide."""
@@ -31,6 +30,8 @@ TWO_COLUMNS, ONE_COLUMN = 7.2, 3.5
 
 INK, FAINT, WARNING = "#222222", "#757575", "#a33b00"
 DISEASE, NO_DISEASE = "#E69F00", "#8a8a8a"
+DASHES = (0, (4, 3))
+"""Of lines for orientation: chance, a target."""
 READERS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7")
 """Contours on grey pictures, one colour a reader; a fifth reader begins anew."""
 
@@ -100,6 +101,8 @@ def init_look(init: str) -> InitLook:
 
 def _mixed(colour: str, other: str, share: float = 0.3) -> str:
     """A colour with a share of another."""
+    from matplotlib.colors import to_hex, to_rgb
+
     red, green, blue = (
         (1 - share) * one + share * two for one, two in zip(to_rgb(colour), to_rgb(other), strict=True)
     )
@@ -140,6 +143,8 @@ def _parameters() -> dict[Any, Any]:
 
 def style() -> AbstractContextManager[None]:
     """A context in which figures have the look; nothing global changes."""
+    import matplotlib
+
     return matplotlib.rc_context(_parameters())
 
 
@@ -170,12 +175,16 @@ def panels(n_rows: int, n_columns: int, height: float, width: float = WIDTH) -> 
     Returns:
         The figure, and the axes `[n_rows, n_columns]`.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
 
 
 def key(figure: Figure, looks: dict[str, InitLook]) -> None:
     """The inits by name, in their colours, above the panels."""
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D([], [], color=look.colour, marker=look.marker, markerfacecolor=face(look), label=init)
         for init, look in looks.items()

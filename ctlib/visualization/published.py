@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ctlib.visualization.figures.style import FAINT, INK, WIDTH, init_look, panels, percent, signed, styled
+from ctlib.visualization.style import FAINT, INK, WIDTH, init_look, panels, percent, signed, styled
 
 AT_CHANCE = 0.5
 

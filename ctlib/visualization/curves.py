@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import stdtrit
 
-from ctlib.visualization.figures.style import (
+from ctlib.visualization.style import (
+    DASHES,
     FAINT,
+    TWO_COLUMNS,
     WIDTH,
     auroc_limits,
+    init_look,
     init_looks,
     key,
     note,
@@ -71,7 +78,7 @@ def _metric(ax: Axes, pretraining: pd.DataFrame, colour: str) -> None:
         ax.annotate(name, (x + 0.055 * last, y), va="center", fontsize=9.5, color=colour)
     if len(pretraining):
         chance = float(pretraining["chance"].iloc[0])
-        ax.axhline(chance, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        ax.axhline(chance, color=FAINT, linewidth=1, linestyle=DASHES)
         ax.annotate("chance", (last * 1.4, chance), ha="right", va="bottom", fontsize=9, color=FAINT)
 
 
@@ -147,3 +154,65 @@ def _runs(ax: Axes, curves: pd.DataFrame, runs: pd.DataFrame) -> None:
         ax.plot(curve["epoch"], values, color=look.colour, alpha=0.75, linewidth=1.3, marker=marker)
     if absent:
         note(ax, f"{absent} of {len(runs)} runs missing")
+
+
+@styled
+def speed(curves: pd.DataFrame, runs: pd.DataFrame, inits: Sequence[str], target: float) -> Figure:
+    """Validation AUROC by epoch, mean over networks and seeds, every run a faint line.
+
+    A row of panels is a task, a column a fraction; the inits are named at the end of their lines. The
+    interval is Student's, 95 %, over runs.
+
+    Args:
+        curves: table `curves`.
+        runs: rows of table `runs`.
+        inits: inits that are drawn.
+        target: validation AUROC that is to be reached.
+    """
+    tasks, fractions = list(runs["task"].unique()), sorted(runs["fraction"].unique())
+    figure, axes = panels(len(tasks), len(fractions), 0.5 + 2.0 * len(tasks), TWO_COLUMNS)
+    last = int(curves["epoch"].max()) if len(curves) else 1
+    for i, task in enumerate(tasks):
+        for j, fraction in enumerate(fractions):
+            ax, ends, absent = axes[i, j], {}, 0
+            here = runs[(runs["task"] == task) & (runs["fraction"] == fraction)]
+            for init in inits:
+                own = here[here["init"] == init]
+                wide = _by_epoch(curves, own["run_id"])
+                absent += len(own) - wide.shape[1]
+                if wide.shape[1]:
+                    ends[init] = _mean_line(ax, wide, init_look(init).colour)
+            ax.axhline(target, color=FAINT, linewidth=1, linestyle=DASHES)
+            if absent:
+                note(ax, f"{absent} of {len(here[here['init'].isin(inits)])} runs missing")
+            for (init, _), y in zip(ends.items(), spread(list(ends.values()), 0.06), strict=True):
+                behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+                ax.text(
+                    last * 1.04, y, init, color=init_look(init).colour, va="center", fontsize=9, bbox=behind
+                )
+            if i == 0:
+                ax.set_title(f"{percent(fraction)} of the training patients")
+        axes[i, 0].set_ylabel(f"{task}\nvalidation AUROC")
+    step = max(1, math.ceil(last / 8))
+    axes[0, 0].set(xlim=(1 - 0.05 * last, last * 1.32), ylim=auroc_limits(curves["val_auroc"].astype(float)))
+    axes[0, 0].set_xticks(range(1, last + 1, step))
+    figure.supxlabel("epoch", fontsize=10)
+    return figure
+
+
+def _by_epoch(curves: pd.DataFrame, run_ids: pd.Series) -> pd.DataFrame:
+    """Validation AUROC, a row an epoch and a column a run; a run that stopped keeps its last value."""
+    own = curves[curves["run_id"].isin(run_ids)]
+    wide = own.astype({"val_auroc": float}).pivot(index="epoch", columns="run_id", values="val_auroc")
+    return wide.ffill().dropna(axis=1, how="all")
+
+
+def _mean_line(ax: Axes, wide: pd.DataFrame, colour: str) -> float:
+    """Runs, their mean and its interval; returns where the mean ends."""
+    n = wide.notna().sum(axis=1)
+    mean, spread_of = wide.mean(axis=1), wide.std(axis=1, ddof=1)
+    half = stdtrit(np.maximum(n - 1, 1), 0.975) * spread_of / np.sqrt(n)
+    ax.plot(wide.index, wide.to_numpy(), color=colour, alpha=0.13, linewidth=0.8)
+    ax.fill_between(wide.index, mean - half, mean + half, color=colour, alpha=0.22, linewidth=0)
+    ax.plot(wide.index, mean, color=colour, linewidth=2)
+    return float(mean.iloc[-1])

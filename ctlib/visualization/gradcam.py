@@ -14,11 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ctlib.visualization.figures.slices import Picture, montage
-from ctlib.visualization.figures.style import FAINT, INK, face, init_looks, panels, signed, styled
+from ctlib.visualization.slices import Picture, montage
+from ctlib.visualization.style import FAINT, INK, face, init_looks, panels, signed, styled
 
-HOT = "#D55E00"
-"""Vermilion of Okabe and Ito: the maps; opaque where they are highest."""
 NODULE = "#56B4E9"
 """Sky blue of Okabe and Ito: the outline of a nodule."""
 _GLOW = LinearSegmentedColormap.from_list("glow", [(*(0.84, 0.37, 0.0), alpha) for alpha in (0.0, 0.75)])

@@ -14,7 +14,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ctlib.visualization.figures.style import PX_PER_INCH, style
+from ctlib.visualization.style import PX_PER_INCH, style
 
 MAX_SVG_BYTES = 110_000
 """A larger SVG is shown as PNG, if that is smaller; base64 adds a third, and a report holds 2 MB."""

@@ -1,0 +1,15 @@
+from .browser import Browser as Browser
+from .browser import browse as browse
+from .exams import Exams as Exams
+from .exams import disagreement as disagreement
+from .exams import exam_scores as exam_scores
+from .exams import exams_of as exams_of
+from .scene import Run as Run
+from .scene import Scene as Scene
+from .scene import SceneError as SceneError
+from .view import VIEWERS as VIEWERS
+from .view import View as View
+from .view import compare as compare
+from .view import is_watched as is_watched
+from .view import show as show
+from .view import show_exam as show_exam
