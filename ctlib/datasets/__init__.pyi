@@ -46,6 +46,8 @@ from .store import Store as Store
 from .store import StoreError as StoreError
 from .store import shrink as shrink
 from .synthetic.versions import GENERATORS as GENERATORS
+from .transforms import UNTOLD as UNTOLD
+from .transforms import Augmented as Augmented
 from .transforms import centre as centre
 from .transforms import cut as cut
 from .video import FrameSettings as FrameSettings

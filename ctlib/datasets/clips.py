@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ctlib.core import tables
-from ctlib.datasets.transforms import CHANNELS, ClipSettings, affine, cut
+from ctlib.datasets.transforms import ClipSettings, cut
 
-__all__ = ["CHANNELS", "ClipDataset", "ClipSettings", "affine", "clip_table", "cut", "intensity", "tile"]
+__all__ = ["ClipDataset", "ClipSettings", "clip_table", "cut", "intensity", "tile"]
 
 _AUGMENT, _SHUFFLE = 0, 4  # streams of the seed; samplers and negative controls draw from others
 
