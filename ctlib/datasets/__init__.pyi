@@ -8,6 +8,7 @@ from .clips import ClipSettings as ClipSettings
 from .clips import clip_table as clip_table
 from .clips import intensity as intensity
 from .clips import tile as tile
+from .cohort import COHORTS as COHORTS
 from .cohort import TASKS as TASKS
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError

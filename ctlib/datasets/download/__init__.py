@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import importlib.util
 import shutil
 import sys
@@ -172,15 +173,7 @@ def plan(dataset: str, to: Path | None = None, patients: int | None = None) -> J
         FetchRefused: what is asked for cannot be fetched.
     """
     folder = target(dataset, to)
-    if dataset == "lidc":
-        from ctlib.datasets.download import lidc
-
-        return lidc.plan(folder, patients)
-    if patients is not None:
-        raise FetchRefused("RSPECT comes as one archive, and names no patients: leave out --patients.")
-    from ctlib.datasets.download import rspect
-
-    return rspect.plan(folder)
+    return importlib.import_module(f"ctlib.datasets.download.{dataset}").plan(folder, patients)
 
 
 def fetch(

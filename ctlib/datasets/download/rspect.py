@@ -47,14 +47,25 @@ Download = Callable[[Path], None]
 """Fetches the archive into a folder, going on from what is there. Raises FetchError."""
 
 
-def plan(to: Path, environ: Mapping[str, str] | None = None, download: Download | None = None) -> Job:
+def plan(
+    to: Path,
+    patients: int | None = None,
+    environ: Mapping[str, str] | None = None,
+    download: Download | None = None,
+) -> Job:
     """What would be fetched, and what the user has to do first; no network is needed.
 
     Args:
         to: target folder, absolute.
+        patients: None; the archive is one.
         environ: environment variables; by default the process's.
         download: fetches the archive; by default Kaggle's client.
+
+    Raises:
+        FetchRefused: some patients are asked for.
     """
+    if patients is not None:
+        raise FetchRefused("RSPECT comes as one archive, and names no patients: leave out --patients.")
     environ = os.environ if environ is None else environ
     archive = archive_of(to)
     found = credentials(environ)

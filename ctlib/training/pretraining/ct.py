@@ -14,7 +14,7 @@ from typing import Any
 
 from ctlib.core import Workspace, picked
 from ctlib.datasets import (
-    TASKS,
+    COHORTS,
     UNTOLD,
     Augmented,
     ClipDataset,
@@ -30,13 +30,6 @@ from ctlib.training.loop import FitError
 from ctlib.training.negative_controls import with_permuted_labels
 from ctlib.training.predictions import study_auroc
 from ctlib.training.pretraining.task import PretrainTask, unlabelled
-
-TERMS = {
-    "lidc": "CC BY 3.0 (LIDC-IDRI, TCIA)",
-    "rspect": "RSNA's terms of RSPECT, no commercial use",
-    "folder": "its owner's",
-}
-"""Terms of the cohorts, and so of weights that were learnt from them."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def of_cohort(
     store = Store(workspace.store(task.cohort), source.matrix_px)
     about = {
         "source": f"{task.title}, {train['patient_id'].nunique()} training patients, {learnt}",
-        "licence": TERMS[task.cohort],
+        "licence": COHORTS[task.cohort].terms,
         "classes": [] if origin.self_supervised else ["no disease", "disease"],
     }
     seen = ClipDataset(store, train, cut, train=True, seed=seed)
@@ -138,7 +131,7 @@ def task_of(origin: Origin, hu_window: str) -> Task:
         ValueError: no cohort has that name.
     """
     cohort = origin.source.removeprefix("ct_")
-    known = sorted({task.cohort for task in TASKS.values()})
-    if cohort not in known:
-        raise ValueError(f"init {origin.source} names no cohort; known are {', '.join(known)}.")
+    if cohort not in COHORTS:
+        known = ", ".join(sorted(COHORTS))
+        raise ValueError(f"init {origin.source} names no cohort; known are {known}.")
     return tasks_of([cohort], hu_window)[cohort]
