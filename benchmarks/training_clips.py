@@ -40,8 +40,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, rotate
 
 from ctlib.core import hu
-from ctlib.datasets.clips import ClipDataset, clip_table
-from ctlib.datasets.samplers import Draw
+from ctlib.datasets.clips import ClipDataset, Draw, clip_table
 from ctlib.datasets.store import Store
 from ctlib.datasets.transforms import CHANNELS, ClipSettings, change_of, cut, levels
 from ctlib.io.volume import read_series

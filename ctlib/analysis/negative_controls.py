@@ -3,7 +3,7 @@
 Three of them. Runs of `ctlib.training.negative_controls` learn from labels that patients have exchanged, or from
 slices in a random order. Scores of the real runs meet test labels that patients have exchanged: what AUROC
 chance gives for these scores and these patients. And the label is told from the files' metadata alone
-(`ctlib.datasets.quality.metadata_baseline`): what a network could have read without looking.
+(`ctlib.datasets.metadata`): what a network could have read without looking.
 """
 
 from __future__ import annotations

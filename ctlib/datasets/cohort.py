@@ -1,9 +1,9 @@
 """Cohorts: one module a dataset, all giving the same tables; and the tasks asked of them.
 
-A dataset is an entry of `COHORTS` and the module `ctlib.datasets.<name>`. Its function `read(root, values, run)`
-gives the `Cohort` of the files in folder `root`; `values` holds the parameters of `01_explore_data`, those of the
-dataset among them, and `run` spreads the reading of headers. Where the files can be downloaded, the function
-`plan(folder, patients)` of `ctlib.datasets.download.<name>` says how.
+A dataset is an entry of `COHORTS` and the module `ctlib.datasets.<name>`. Its function `read(root, values,
+run)` gives the `Cohort` of the files in folder `root`; `values` holds the parameters of `01_explore_data`,
+those of the dataset among them, and `run` spreads the reading of headers. Where the files can be downloaded,
+the function `plan(folder, patients)` of `ctlib.datasets.download.<name>` says how.
 """
 
 from __future__ import annotations

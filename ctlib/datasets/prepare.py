@@ -22,8 +22,15 @@ import pandas as pd
 
 from ctlib.core import Identity, IdentityError, Map, Workspace, resolve, shown, tables
 from ctlib.datasets.cohort import COHORTS, Cohort, CohortError, store_series
-from ctlib.datasets.cross_validation import NO_FOLD, file_for, read_folds
-from ctlib.datasets.splits import SplitError, apply_splits, read_splits, split_patients
+from ctlib.datasets.splits import (
+    NO_FOLD,
+    SplitError,
+    apply_splits,
+    file_for,
+    read_folds,
+    read_splits,
+    split_patients,
+)
 from ctlib.datasets.store import Store
 
 SPARE_BYTES = 1_000_000_000
@@ -51,7 +58,7 @@ class Preparation:
         split_shares: shares of patients: train, val, test; empty trains on nothing.
         split_seed: seed of the splits.
         splits_file: CSV of splits or folds, see `splits.read_splits`, or of one cohort, see
-            `turns.file_for`; "" for none.
+            `splits.file_for`; "" for none.
         fold: fold that is test; `NO_FOLD` where the file has splits.
     """
 

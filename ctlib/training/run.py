@@ -80,8 +80,8 @@ class Run(Augmented):
         flaws: choices of the published code that are put back, of `ctlib.training.protocol.FLAWS`.
         control: one of `ctlib.training.negative_controls.CONTROLS`.
         loss: `bce` or `focal`.
-        sampling: `balanced` or `shuffled`, of `ctlib.datasets.samplers.SAMPLERS`.
-        fold: turn of the cross-validation (`ctlib.datasets.cross_validation.turned`); 0 is table `splits` as it is.
+        sampling: `balanced` or `shuffled`, of `ctlib.datasets.clips.SAMPLERS`.
+        fold: turn of the cross-validation (`ctlib.datasets.splits.turned`); 0 is table `splits` as it is.
     """
 
     task: str
@@ -209,7 +209,7 @@ def splits_of(workspace: Workspace, cohort: str, fold: int = 0) -> pd.DataFrame:
     Args:
         workspace: where the tables lie.
         cohort: its name.
-        fold: see `ctlib.datasets.cross_validation.turned`.
+        fold: see `ctlib.datasets.splits.turned`.
 
     Raises:
         MissingInput: a table is missing; table `folds` is only needed for other turns than 0.

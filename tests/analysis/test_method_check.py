@@ -9,7 +9,7 @@ from test_claims import study_of
 
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis.preregistration import RULES, Asked
-from ctlib.datasets.synthetic.versions import GENERATORS
+from ctlib.datasets.synthetic import GENERATORS
 from ctlib.metrics.stats.decisions import WORDS
 
 INITS = ("random", "video_placebo", "video_part", "video", "video_b")

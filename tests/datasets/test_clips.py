@@ -11,8 +11,16 @@ from scipy.ndimage import map_coordinates
 from torch.utils.data import DataLoader
 
 from ctlib.core import hu, tables
-from ctlib.datasets.clips import ClipDataset, ClipSettings, clip_table, cut, intensity, tile
-from ctlib.datasets.samplers import BalancedSampler, Draw
+from ctlib.datasets.clips import (
+    BalancedSampler,
+    ClipDataset,
+    ClipSettings,
+    Draw,
+    clip_table,
+    cut,
+    intensity,
+    tile,
+)
 from ctlib.datasets.transforms import change_of
 
 PE = ClipSettings(length=16, crop_px=48, hu_window="pe", rotation_deg=20)
