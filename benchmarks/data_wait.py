@@ -27,8 +27,7 @@ import torch
 from environment import begin_anew
 from training_step import SEVEN, Trained, clip_of
 
-from ctlib.datasets.clips import ClipDataset, clip_table
-from ctlib.datasets.samplers import BalancedSampler
+from ctlib.datasets.clips import BalancedSampler, ClipDataset, clip_table
 from ctlib.datasets.store import Store
 from ctlib.datasets.transforms import ClipSettings
 from ctlib.io.volume import Volume

@@ -118,7 +118,7 @@ VOLUMES = (
     ),
     Fault(
         "stored slices not compared with their checksum",
-        "ctlib/datasets/store/codecs.py",
+        "ctlib/datasets/store_codecs.py",
         "check(self._plain[i].data, self._slices, i)",
         "pass",
         "damage of a disk becomes a result",
@@ -169,7 +169,7 @@ PATIENTS = (
     ),
     Fault(
         "folds in one order for every turn",
-        "ctlib/datasets/cross_validation.py",
+        "ctlib/datasets/splits.py",
         "(of_patient - tested[0] - turn) % n_folds",
         "(of_patient - tested[0]) % n_folds",
         "a cross-validation tests the same patients in each turn",
@@ -177,7 +177,7 @@ PATIENTS = (
     ),
     Fault(
         "videos of one recording on both sides",
-        "ctlib/datasets/video/heldout.py",
+        "ctlib/datasets/video/dataset.py",
         'groups = table["group"].astype(str)\n    if',
         "groups = pd.Series([str(i) for i in range(len(table))], index=table.index)\n    if",
         "held-out accuracy measures the recognition of a recording",
@@ -185,7 +185,7 @@ PATIENTS = (
     ),
     Fault(
         "labels inverted",
-        "ctlib/datasets/rspect_labels.py",
+        "ctlib/datasets/rspect.py",
         'label = (1 - exams["negative"]).astype("Int64")',
         'label = exams["negative"].astype("Int64")',
         "every AUROC is one minus what it should be",
@@ -212,7 +212,7 @@ ARMS_OF_A_SEED = (
 TRAINING = (
     Fault(
         "unseeded order",
-        "ctlib/datasets/samplers.py",
+        "ctlib/datasets/clips.py",
         "rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])\n        for position",
         "rng = np.random.default_rng()\n        for position",
         "a run cannot be repeated, and arms of a seed see other batches",
@@ -220,7 +220,7 @@ TRAINING = (
     ),
     Fault(
         "the same order in every epoch",
-        "ctlib/datasets/samplers.py",
+        "ctlib/datasets/clips.py",
         "rng = np.random.default_rng([self.seed, _SAMPLE, self.epoch])\n        for position",
         "rng = np.random.default_rng([self.seed, _SAMPLE])\n        for position",
         "clips that the first epoch does not draw are never learnt from",
@@ -449,7 +449,7 @@ FILES = (
     ),
     Fault(
         "a half-written volume",
-        "ctlib/datasets/store/files.py",
+        "ctlib/datasets/store.py",
         'with replacing(path) as temporary, temporary.open("wb") as file:',
         'with path.open("wb") as file:',
         "the same for the volumes of a store",

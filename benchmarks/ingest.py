@@ -27,8 +27,8 @@ import pydicom
 import recipe
 
 from ctlib.datasets.store import CODECS, Store, shrink
-from ctlib.datasets.store.codecs import digests
-from ctlib.datasets.store.volume_checks import examine
+from ctlib.datasets.store_codecs import digests
+from ctlib.datasets.volume_checks import examine
 from ctlib.io.volume import open_series, read_series
 
 CODEC_NAMES = ("none", "blosc2")

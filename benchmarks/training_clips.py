@@ -40,10 +40,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, rotate
 
 from ctlib.core import hu
-from ctlib.datasets.clips import ClipDataset, clip_table
-from ctlib.datasets.samplers import Draw
+from ctlib.datasets.clips import ClipDataset, Draw, clip_table
 from ctlib.datasets.store import Store
-from ctlib.datasets.transforms import CHANNELS, ClipSettings, affine, cut, levels
+from ctlib.datasets.transforms import CHANNELS, ClipSettings, change_of, cut, levels
 from ctlib.io.volume import read_series
 
 LENGTH, CROP_PX, ROTATION_DEG, HU_WINDOW = 32, 224, 20, "pe"
@@ -115,7 +114,7 @@ def dataset(folder: Path, n_slices: int, uid: str, codec: str, channels: str) ->
     """Our clips of the series."""
     slices = pd.DataFrame({"series_uid": uid, "slice": range(n_slices), "z_mm": 0.0, "label": 0})
     rows = clip_table(slices, LENGTH, 4).query("stop - start == @LENGTH")
-    settings = ClipSettings(LENGTH, CROP_PX, HU_WINDOW, ROTATION_DEG, channels)
+    settings = ClipSettings(LENGTH, CROP_PX, HU_WINDOW, channels, rotation_deg=ROTATION_DEG)
     return ClipDataset(Store(folder / codec, recipe.MATRIX_PX), rows, settings, train=True)
 
 
@@ -177,7 +176,8 @@ def difference(data: ClipDataset) -> float:
     """Largest difference between a clip and the bilinear one in float64."""
     volume = np.asarray(data.store.read(data.table["series_uid"].iloc[0], 0, LENGTH))
     clip = cut(volume, 0, LENGTH, data.settings, np.random.default_rng(1))[0]
-    (a, b, left), (c, d, top) = affine(recipe.MATRIX_PX, CROP_PX, ROTATION_DEG, np.random.default_rng(1))
+    change = change_of(recipe.MATRIX_PX, data.settings, np.random.default_rng(1))
+    (a, b, left), (c, d, top) = change.matrix
     y, x = np.mgrid[:CROP_PX, :CROP_PX].astype(np.float64)
     at = [c * x + d * y + top, a * x + b * y + left]
     unit, air = hu.to_unit(volume, hu.HuWindow.named(HU_WINDOW)).astype(np.float64), data.settings.air

@@ -1,4 +1,10 @@
-"""Cohorts: one module a dataset, all giving the same tables; and the tasks asked of them."""
+"""Cohorts: one module a dataset, all giving the same tables; and the tasks asked of them.
+
+A dataset is an entry of `COHORTS` and the module `ctlib.datasets.<name>`. Its function `read(root, values,
+run)` gives the `Cohort` of the files in folder `root`; `values` holds the parameters of `01_explore_data`,
+those of the dataset among them, and `run` spreads the reading of headers. Where the files can be downloaded,
+the function `plan(folder, patients)` of `ctlib.datasets.download.<name>` says how.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +45,36 @@ class Task:
     min_positive_slices: int = 4
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a dataset beside its files.
+
+    Args:
+        terms: of its use, and so of weights that were learnt from it.
+        tasks: what is asked of it.
+    """
+
+    terms: str
+    tasks: tuple[Task, ...]
+
+
 FOLDER = "folder"
 """Cohort of a user's own volumes; its task is called after the HU window it is looked at in."""
-TASKS = {
-    "rspect_pe": Task("rspect_pe", "rspect", "pe", "Pulmonary embolism on contrast CT (RSPECT)"),
-    "lidc_nodule": Task("lidc_nodule", "lidc", "lung", "Lung nodule (LIDC-IDRI)"),
-    **{f"{FOLDER}_{name}": Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS},
+COHORTS = {
+    "rspect": Dataset(
+        "RSNA's terms of RSPECT, no commercial use",
+        (Task("rspect_pe", "rspect", "pe", "Pulmonary embolism on contrast CT (RSPECT)"),),
+    ),
+    "lidc": Dataset(
+        "CC BY 3.0 (LIDC-IDRI, TCIA)", (Task("lidc_nodule", "lidc", "lung", "Lung nodule (LIDC-IDRI)"),)
+    ),
+    FOLDER: Dataset(
+        "its owner's", tuple(Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS)
+    ),
 }
+"""All datasets, by the name of their cohort."""
+TASKS = {task.name: task for dataset in COHORTS.values() for task in dataset.tasks}
+"""All tasks, by name."""
 
 
 def task(name: str) -> Task:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ctlib.core import Map, in_order, tables
+from ctlib.core import Map, in_order, project_path, tables
 from ctlib.datasets.cohort import FOLDER, Cohort, CohortError, assemble, slice_rows
 from ctlib.io import format_of, quoted, scan
 
@@ -161,6 +161,11 @@ def _slice_labels(text: str, label: int, n_slices: int) -> list[Any]:
     if label == 0 and listed.any():
         raise CohortError("label is 0, yet slices lists some")
     return listed.astype(int).tolist() if text or label == 0 else [pd.NA] * n_slices
+
+
+def read(root: Path, values: Mapping[str, Any], run: Map = in_order) -> Cohort:
+    """Read the data by the parameters of `01_explore_data`: folder_labels and folder_columns; see `load`."""
+    return load(root, project_path(values["folder_labels"]), Columns(*values["folder_columns"]), run)
 
 
 def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Cohort:

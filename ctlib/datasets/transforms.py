@@ -12,12 +12,17 @@ the HU window. Two things make it fast (`benchmarks/training_clips.py`), and cha
   a pixel once for all of them, and the warp takes a third of its time. More than four are less exact.
 
 Scratch pictures are of four slices, not of a clip: they stay in the cache of the processor.
+
+A further augmentation is a field of `Augmented`, and the parameter of the same name in the notebooks that
+offer it: settings, ids of runs, checks and clips take it from there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,17 +46,89 @@ _N_LEVELS = 2**16
 """Values of int16."""
 
 
-@dataclass(frozen=True)
-class ClipSettings:
-    """How a clip is cut.
+@dataclass
+class Change:
+    """What is done to one training clip.
 
     Args:
-        length: slices, D.
-        crop_px: height and width, H and W.
-        hu_window: name of the HU window that is mapped to [0, 1]; of `hu_windows`, not used.
+        crop_px: height and width of the clip.
+        matrix: float64 `[2, 3]`, maps (x, y, 1) of the clip to (x, y) of the slice, px.
+        offset_hu: added to each voxel after `scale`, HU.
+        scale: of each voxel, about 0 HU.
+        on_clip: called in order with the mapped and warped slices, float32 `[channels, n, H, W]` in [0, 1],
+            to be changed in place; n leaves out the slices that the clip lacks.
+    """
+
+    crop_px: int
+    matrix: NDArray[np.float64]
+    offset_hu: float = 0.0
+    scale: float = 1.0
+    on_clip: list[Callable[[NDArray[np.float32]], None]] = field(default_factory=list)
+
+
+Apply = Callable[[Change, Any, np.random.Generator], None]
+"""Adds to a change what a setting asks for, at random. It draws equally often whatever the setting, so that
+leaving one augmentation out moves no draw of another."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random change of training clips.
+
+    Args:
+        off: value of its setting that changes nothing.
+        apply: what it does.
+        help: what the setting means, with its unit, as the parameters of `03_finetune_grid` say it.
+        wanted: the values that are allowed, in words.
+        is_allowed: whether a value is one of them.
+        is_always_told: whether ids of runs and checksums of weights count the setting where it is off: true
+            of those that the first results had.
+    """
+
+    off: Any
+    apply: Apply
+    help: str
+    wanted: str = ""
+    is_allowed: Callable[[Any], bool] = lambda value: True
+    is_always_told: bool = False
+
+
+def rotate(change: Change, degrees: float, rng: np.random.Generator) -> None:
+    """Turn the clip about its centre by up to so many degrees, either way."""
+    angle = np.deg2rad(rng.uniform(-degrees, degrees))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear, shift = change.matrix[:, :2], change.matrix[:, 2]
+    centre = np.full(2, (change.crop_px - 1) / 2)
+    change.matrix = np.column_stack([linear @ turn, linear @ centre + shift - linear @ turn @ centre])
+
+
+def exchange_sides(change: Change, is_on: bool, rng: np.random.Generator) -> None:
+    """Exchange left and right of every second clip."""
+    if rng.uniform(-1, 1) < 0 and is_on:
+        change.matrix = mirrored(change.matrix, change.crop_px)
+
+
+def shift_hu(change: Change, most: float, rng: np.random.Generator) -> None:
+    """Make the clip brighter or darker by up to so many HU."""
+    change.offset_hu += most * rng.uniform(-1, 1)
+
+
+def scale_hu(change: Change, most: float, rng: np.random.Generator) -> None:
+    """Make the contrast of the clip higher or lower by up to this share."""
+    change.scale *= 1 + most * rng.uniform(-1, 1)
+
+
+def augmentation(off: Any, apply: Apply, help: str, **more: Any) -> Any:
+    """A field of `Augmented`; the arguments are those of `Augmentation`."""
+    return field(default=off, metadata={"augmentation": Augmentation(off, apply, help, **more)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmented:
+    """Settings of all augmentations: a field each, in the order in which they are drawn; all are off by default.
+
+    Args:
         rotation_deg: training clips turn by up to this, either way.
-        channels: one of `CHANNELS`. `repeat`: one channel. `hu_windows`: the clip under the HU windows
-            `CHANNEL_HU_WINDOWS`. `neighbours`: of each slice the one before it, itself, the one after it.
         flip: every second training clip has left and right exchanged. Not by default: the heart and the
             arch of the aorta lie to the left and the liver to the right, and a mirrored chest is
             found in about one person in ten thousand. There are no other flips: the patient lies on a table,
@@ -59,6 +136,72 @@ class ClipSettings:
         jitter_hu: training clips are brighter or darker by up to this, HU.
         jitter_scale: contrast of training clips is higher or lower by up to this share, about 0 HU:
             water, which every scanner is calibrated to.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+
+    rotation_deg: float = augmentation(
+        0.0,
+        rotate,
+        "largest rotation in training, degrees",
+        wanted="0 to 180 degrees",
+        is_allowed=lambda value: 0 <= value <= 180,
+        is_always_told=True,
+    )
+    flip: bool = augmentation(
+        False, exchange_sides, "exchange left and right in training", is_always_told=True
+    )
+    jitter_hu: float = augmentation(
+        0.0,
+        shift_hu,
+        "largest shift in training, HU",
+        wanted="0 HU or more",
+        is_allowed=lambda value: 0 <= value < float("inf"),
+        is_always_told=True,
+    )
+    jitter_scale: float = augmentation(
+        0.0,
+        scale_hu,
+        "largest change of contrast in training, share",
+        wanted="a share from 0 to below 1",
+        is_allowed=lambda value: 0 <= value < 1,
+        is_always_told=True,
+    )
+
+    def __post_init__(self) -> None:
+        for name, entry in AUGMENTATIONS.items():
+            if not entry.is_allowed(value := getattr(self, name)):
+                raise ValueError(f"{name} is {value}; give {entry.wanted}.")
+
+    def augmentations(self) -> dict[str, Any]:
+        """The settings of all augmentations, by name.
+
+        >>> ClipSettings(16, 48, "pe", flip=True).augmentations()
+        {'rotation_deg': 0.0, 'flip': True, 'jitter_hu': 0.0, 'jitter_scale': 0.0}
+        """
+        return {name: getattr(self, name) for name in AUGMENTATIONS}
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    entry.name: entry.metadata["augmentation"] for entry in fields(Augmented)
+}
+"""All augmentations of training clips, by the name of their setting."""
+UNTOLD = {name: entry.off for name, entry in AUGMENTATIONS.items() if not entry.is_always_told}
+"""Settings, with their value, that ids of runs and checksums of weights leave out: those of the augmentations
+that came after the first results, where they are off."""
+
+
+@dataclass(frozen=True)
+class ClipSettings(Augmented):
+    """How a clip is cut. What is done to training clips alone: see `Augmented`.
+
+    Args:
+        length: slices, D.
+        crop_px: height and width, H and W.
+        hu_window: name of the HU window that is mapped to [0, 1]; of `hu_windows`, not used.
+        channels: one of `CHANNELS`. `repeat`: one channel. `hu_windows`: the clip under the HU windows
+            `CHANNEL_HU_WINDOWS`. `neighbours`: of each slice the one before it, itself, the one after it.
         fill: what a rotation or a crop beyond the edge uncovers in training, after the mapping; None is air,
             as everywhere else. Another value repeats a fault (`ctlib.training.protocol`).
         shuffle_seed: where given, `ctlib.datasets.clips` shows the slices of each clip in a random order, drawn from
@@ -71,11 +214,7 @@ class ClipSettings:
     length: int
     crop_px: int
     hu_window: str
-    rotation_deg: float = 0.0
     channels: str = "repeat"
-    flip: bool = False
-    jitter_hu: float = 0.0
-    jitter_scale: float = 0.0
     fill: float | None = None
     shuffle_seed: int | None = None
 
@@ -83,14 +222,9 @@ class ClipSettings:
         hu.HuWindow.named(self.hu_window)
         if self.length < 1 or self.crop_px < 1:
             raise ValueError(f"clips of {self.length} slices and {self.crop_px} px: both must be at least 1.")
-        if not 0 <= self.rotation_deg <= 180:
-            raise ValueError(f"rotation_deg is {self.rotation_deg}; give 0 to 180 degrees.")
         if self.channels not in CHANNELS:
             raise ValueError(f"channels is {self.channels!r}; known are {', '.join(CHANNELS)}.")
-        if not 0 <= self.jitter_hu < float("inf"):
-            raise ValueError(f"jitter_hu is {self.jitter_hu}; give 0 HU or more.")
-        if not 0 <= self.jitter_scale < 1:
-            raise ValueError(f"jitter_scale is {self.jitter_scale}; give a share from 0 to below 1.")
+        super().__post_init__()
 
     @property
     def n_channels(self) -> int:
@@ -121,21 +255,21 @@ class ClipSettings:
         return float(hu.to_unit(np.array([hu.HU_MIN]), hu.HuWindow.named(self.hu_window))[0])
 
 
-def affine(size_px: int, crop_px: int, rotation_deg: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random crop, turned about its centre by a random angle, as one map `[2, 3]`.
+def change_of(matrix_px: int, settings: ClipSettings, rng: np.random.Generator) -> Change:
+    """What is done to one training clip: a random crop, then the augmentations, in their order.
 
-    It maps (x, y, 1) of the crop to (x, y) of the slice, px. The crop lies at whole pixels,
-    anywhere in the slice; where the slice is the smaller, the slice lies anywhere in the crop.
+    The crop lies at whole pixels, anywhere in the slice; where the slice is the smaller, the slice lies
+    anywhere in the crop.
 
-    >>> affine(56, 48, 0.0, np.random.default_rng(0))[:, 2].tolist()
+    >>> change_of(56, ClipSettings(16, 48, "pe"), np.random.default_rng(0)).matrix[:, 2].tolist()
     [7.0, 5.0]
     """
-    spare = size_px - crop_px
-    left, top = rng.integers(min(spare, 0), max(spare, 0), size=2, endpoint=True)
-    angle = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.full(2, (crop_px - 1) / 2)
-    return np.column_stack([turn, centre + np.array([left, top]) - turn @ centre])
+    spare = matrix_px - settings.crop_px
+    corner = rng.integers(min(spare, 0), max(spare, 0), size=2, endpoint=True)
+    change = Change(settings.crop_px, np.column_stack([np.eye(2), corner]))
+    for name, entry in AUGMENTATIONS.items():
+        entry.apply(change, getattr(settings, name), rng)
+    return change
 
 
 def mirrored(matrix: NDArray[np.float64], crop_px: int) -> NDArray[np.float64]:
@@ -196,8 +330,8 @@ def cut(
         stop: slice after the last; at most `settings.length` after the first. A clip that is shorter
             ends where the volume is taken to end.
         settings: how it is cut.
-        rng: for random crop, rotation, flip and jitter; without it, the plain centre crop. All of them
-            are drawn, in this order, also those that the settings leave out: none moves another's draw.
+        rng: for a random crop and the augmentations; without it, the plain centre crop. All of them are
+            drawn, in their order, also those that the settings leave out: none moves another's draw.
 
     Returns:
         float32 `[n_channels, length, crop_px, crop_px]` in [0, 1]; slices from `stop` on are air. The
@@ -218,23 +352,20 @@ def cut(
     beside, size, matrix_px = settings.beside, settings.crop_px, volume.shape[1]
     first = max(start - beside, 0)
     last = min(stop + beside, len(volume)) if stop - start == settings.length else stop
-    matrix, offset_hu, scale = None, 0.0, 1.0
-    if rng is not None:
-        matrix = affine(matrix_px, size, settings.rotation_deg, rng)
-        is_flipped, offset, contrast = rng.uniform(-1, 1, size=3).tolist()
-        if settings.flip and is_flipped < 0:
-            matrix = mirrored(matrix, size)
-        offset_hu, scale = settings.jitter_hu * offset, 1 + settings.jitter_scale * contrast
-    maps = [levels(name, offset_hu, scale) for name in settings.hu_windows]
+    change = None if rng is None else change_of(matrix_px, settings, rng)
+    jitter = (change.offset_hu, change.scale) if change else ()
+    maps = [levels(name, *jitter) for name in settings.hu_windows]
     clip = np.empty((len(maps), settings.length + 2 * beside, size, size), np.float32)
     begin = first - start + beside
     end = begin + last - first
     for planes, table in zip(clip, maps, strict=True):
         planes[:begin] = planes[end:] = table[hu.HU_MIN]
-    if matrix is None:
+    if change is None:
         _crop(volume[first:last], maps, clip[:, begin:end])
     else:
-        _warp(volume[first:last], maps, matrix, clip[:, begin:end], settings.fill)
+        _warp(volume[first:last], maps, change.matrix, clip[:, begin:end], settings.fill)
+        for alter in change.on_clip:
+            alter(clip[:, begin:end])
     return _neighbours(clip[0], settings.length) if beside else clip
 
 

@@ -25,7 +25,7 @@ CONTROLS = {
     SHUFFLED_SLICES: "the slices of each clip are in a random order, in training and in evaluation",
 }
 """What each of them is."""
-_PERMUTE = 3  # stream of the seed; `ctlib.datasets.clips` and `ctlib.datasets.samplers` draw from others
+_PERMUTE = 3  # stream of the seed; `ctlib.datasets.clips` and `ctlib.datasets.clips` draw from others
 
 
 def control_of(name: str, channels: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from ctlib.core import Workspace, read_json, tables
-from ctlib.datasets import ClipSettings, Store, task, turned
+from ctlib.datasets import UNTOLD, Augmented, ClipSettings, Store, task, turned
 from ctlib.training.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.training.protocol import (
     CLIP_LABELS,
@@ -34,7 +34,7 @@ from ctlib.training.protocol import (
 PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
 
-LATER: dict[str, Any] = {"control": NONE, "fold": 0, "loss": "bce", "sampling": "balanced"}
+LATER: dict[str, Any] = {"control": NONE, "fold": 0, "loss": "bce", "sampling": "balanced", **UNTOLD}
 """Settings that came after the first results, with the value those had: their ids stay what they were."""
 
 WRITER = "01_explore_data"
@@ -48,8 +48,8 @@ CHOICES = {"study_label": STUDY_LABELS, "loss": ("bce", "focal"), "sampling": ("
 
 
 @dataclass(frozen=True)
-class Run:
-    """One finetuning. Units and meanings are those of the notebook's parameters.
+class Run(Augmented):
+    """One finetuning. Units and meanings are those of the notebook's parameters; augmentations: see `Augmented`.
 
     Args:
         task: a task of `ctlib.datasets.cohort.TASKS`.
@@ -62,7 +62,6 @@ class Run:
         matrix_px: rows and columns of a stored slice.
         clip_length: slices a clip.
         crop_px: rows and columns of a clip.
-        rotation_deg: training clips turn by up to this.
         epochs: at most so many.
         steps_per_epoch: batches an epoch; 0 takes as many as the clips that are learnt from fill.
         batch_size: clips a batch.
@@ -75,17 +74,14 @@ class Run:
         data: `fingerprint` of the cohort.
         weights: checksum of the init's file; empty where nothing is loaded.
         keep: epoch whose weights are used: `best` by validation AUROC, or `last`.
-        channels: what the channels of a clip are, one of `ctlib.datasets.clips.CHANNELS`.
-        flip: whether training clips may be mirrored.
-        jitter_hu: training clips are shifted by up to this.
-        jitter_scale: and scaled by up to this share.
+        channels: what the channels of a clip are, one of `ctlib.datasets.transforms.CHANNELS`.
         accumulate: batches a step of the optimizer.
         code: checksum of the module of a network of the user's own; empty for ours.
         flaws: choices of the published code that are put back, of `ctlib.training.protocol.FLAWS`.
         control: one of `ctlib.training.negative_controls.CONTROLS`.
         loss: `bce` or `focal`.
-        sampling: `balanced` or `shuffled`, of `ctlib.datasets.samplers.SAMPLERS`.
-        fold: turn of the cross-validation (`ctlib.datasets.cross_validation.turned`); 0 is table `splits` as it is.
+        sampling: `balanced` or `shuffled`, of `ctlib.datasets.clips.SAMPLERS`.
+        fold: turn of the cross-validation (`ctlib.datasets.splits.turned`); 0 is table `splits` as it is.
     """
 
     task: str
@@ -98,7 +94,6 @@ class Run:
     matrix_px: int
     clip_length: int
     crop_px: int
-    rotation_deg: float
     epochs: int
     steps_per_epoch: int
     batch_size: int
@@ -112,9 +107,6 @@ class Run:
     weights: str
     keep: str = "best"
     channels: str = "repeat"
-    flip: bool = False
-    jitter_hu: float = 0.0
-    jitter_scale: float = 0.0
     accumulate: int = 1
     code: str = ""
     flaws: tuple[str, ...] = ()
@@ -127,6 +119,7 @@ class Run:
         for field in dataclasses.fields(self):
             if field.type == "float":  # 1 and 1.0 are one setting
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        super().__post_init__()
         object.__setattr__(self, "flaws", flaws_of("corrected", self.flaws))
         control_of(self.control, self.channels)
         for name, known in CHOICES.items():
@@ -159,11 +152,8 @@ def clip_settings(run: Run) -> ClipSettings:
         run.clip_length,
         run.crop_px,
         task(run.task).hu_window,
-        run.rotation_deg,
         channels=run.channels,
-        flip=run.flip,
-        jitter_hu=run.jitter_hu,
-        jitter_scale=run.jitter_scale,
+        **run.augmentations(),
         fill=FILL_VALUE if FILL in run.flaws else None,
         shuffle_seed=run.seed if run.control == SHUFFLED_SLICES else None,
     )
@@ -219,7 +209,7 @@ def splits_of(workspace: Workspace, cohort: str, fold: int = 0) -> pd.DataFrame:
     Args:
         workspace: where the tables lie.
         cohort: its name.
-        fold: see `ctlib.datasets.cross_validation.turned`.
+        fold: see `ctlib.datasets.splits.turned`.
 
     Raises:
         MissingInput: a table is missing; table `folds` is only needed for other turns than 0.

@@ -10,7 +10,7 @@ from test_claims import study_of
 from ctlib.analysis import findings, preregistration
 from ctlib.analysis.preregistration import RULES, Asked
 from ctlib.analysis.questions.method_check import ASKED
-from ctlib.datasets.synthetic.versions import GENERATORS
+from ctlib.datasets.synthetic import GENERATORS
 from ctlib.metrics.decisions import WORDS
 
 INITS = ("random", "video_placebo", "video_part", "video", "video_b")

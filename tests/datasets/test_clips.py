@@ -11,8 +11,17 @@ from scipy.ndimage import map_coordinates
 from torch.utils.data import DataLoader
 
 from ctlib.core import hu, tables
-from ctlib.datasets.clips import ClipDataset, ClipSettings, affine, clip_table, cut, intensity, tile
-from ctlib.datasets.samplers import BalancedSampler, Draw
+from ctlib.datasets.clips import (
+    BalancedSampler,
+    ClipDataset,
+    ClipSettings,
+    Draw,
+    clip_table,
+    cut,
+    intensity,
+    tile,
+)
+from ctlib.datasets.transforms import change_of
 
 PE = ClipSettings(length=16, crop_px=48, hu_window="pe", rotation_deg=20)
 LUNG = ClipSettings(length=16, crop_px=48, hu_window="lung", rotation_deg=20)
@@ -118,7 +127,9 @@ def test_corners_that_a_rotation_uncovers_are_air(settings):
     full = np.full((16, 48, 48), 3071, np.int16)  # maps to 1; the crop is the whole slice
     turned = ClipSettings(16, 48, settings.hu_window, rotation_deg=45)
     clip = plain(full, 0, 16, turned, np.random.default_rng(3))
-    assert abs(affine(48, 48, 45, np.random.default_rng(3))[0, 1]) > 0.2, "the seed turns by too little"
+    assert abs(change_of(48, turned, np.random.default_rng(3)).matrix[0, 1]) > 0.2, (
+        "the seed turns by too little"
+    )
     np.testing.assert_allclose(clip[:, [0, 0, -1, -1], [0, -1, 0, -1]], settings.air, atol=1e-6)
     assert clip[:, 24, 24].min() == 1.0
     # nothing darker than air and nothing brighter than the volume at the edge between them
@@ -195,7 +206,7 @@ def exact(volume, settings, seed, hu_window="lung"):
 
 @pytest.mark.parametrize(("n_slices", "matrix_px"), [(32, 256), (29, 256), (2, 200)])
 def test_a_clip_of_full_size_equals_the_exact_bilinear_result(n_slices, matrix_px):
-    settings = ClipSettings(32, 224, "lung", 20)
+    settings = ClipSettings(32, 224, "lung", rotation_deg=20)
     volume = random_volume(n_slices, matrix_px)
     clip = plain(volume, 0, n_slices, settings, np.random.default_rng(4))
     np.testing.assert_allclose(clip[:n_slices], exact(volume, settings, 4), rtol=0, atol=1e-4)
@@ -205,7 +216,7 @@ def test_a_clip_of_full_size_equals_the_exact_bilinear_result(n_slices, matrix_p
 @pytest.mark.parametrize("seed", range(3))
 def test_flip_and_jitter_are_what_they_say(change, seed):
     every = {"flip": True, "jitter_hu": 40.0, "jitter_scale": 0.1}
-    settings = ClipSettings(16, 48, "lung", 20, **change or every)
+    settings = ClipSettings(16, 48, "lung", rotation_deg=20, **change or every)
     volume = random_volume(16)
     clip = plain(volume, 0, 16, settings, np.random.default_rng(seed))
     np.testing.assert_allclose(clip, exact(volume, settings, seed), rtol=0, atol=1e-4)
@@ -225,7 +236,7 @@ def test_a_flip_exchanges_left_and_right_of_the_same_crop():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_jittered_padding_is_jittered_air(seed):
-    settings = ClipSettings(16, 48, "lung", 45, jitter_hu=100.0, jitter_scale=0.2)
+    settings = ClipSettings(16, 48, "lung", rotation_deg=45, jitter_hu=100.0, jitter_scale=0.2)
     for matrix_px in (56, 40):
         air = np.full((5, matrix_px, matrix_px), hu.HU_MIN, np.int16)
         clip = plain(air, 0, 5, settings, np.random.default_rng(seed))
@@ -263,22 +274,22 @@ def test_what_is_left_out_moves_no_other_draw():
 
 
 def test_hu_windows_are_the_clip_under_each():
-    settings = ClipSettings(16, 48, "pe", 20, channels="hu_windows")
+    settings = ClipSettings(16, 48, "pe", rotation_deg=20, channels="hu_windows")
     volume = random_volume(13)
     for rng in (None, 3):
         clip = cut(volume, 0, 13, settings, rng and np.random.default_rng(rng))
         assert clip.shape == (3, 16, 48, 48)
         for channel, name in zip(clip, ("lung", "pe", "mediastinum"), strict=True):
-            one = ClipSettings(16, 48, name, 20)
+            one = ClipSettings(16, 48, name, rotation_deg=20)
             alone = plain(volume, 0, 13, one, rng and np.random.default_rng(rng))
             np.testing.assert_array_equal(channel, alone)
 
 
 @pytest.mark.parametrize("train", [True, False])
 def test_neighbours_are_the_slices_before_and_after_and_air_beyond_the_volume(train):
-    settings = ClipSettings(16, 48, "lung", 20, channels="neighbours")
+    settings = ClipSettings(16, 48, "lung", rotation_deg=20, channels="neighbours")
     data, alone = dataset(settings, train), dataset(LUNG, train)
-    whole = ClipSettings(46, 48, "lung", 20)  # the whole volume in the geometry of the clip
+    whole = ClipSettings(46, 48, "lung", rotation_deg=20)  # the whole volume in the geometry of the clip
     for row, (series, start, stop) in enumerate(
         data.table[["series_uid", "start", "stop"]].itertuples(index=False, name=None)
     ):
@@ -298,7 +309,7 @@ def test_neighbours_are_the_slices_before_and_after_and_air_beyond_the_volume(tr
 
 @pytest.mark.parametrize("channels", ["hu_windows", "neighbours"])
 def test_channels_do_not_depend_on_the_number_of_workers(channels):
-    data = dataset(ClipSettings(16, 48, "pe", 20, channels=channels, flip=True, jitter_hu=20.0))
+    data = dataset(ClipSettings(16, 48, "pe", rotation_deg=20, channels=channels, flip=True, jitter_hu=20.0))
     sampler = BalancedSampler(data.table["label"], n=8, seed=5)
     alone = items(data, sampler=sampler)
     assert alone.shape == (8, 3, 16, 48, 48)
@@ -321,8 +332,10 @@ def test_voxels_of_another_type_are_refused():
 
 
 def test_random_crops_reach_every_place_and_both_directions():
-    draws = [affine(56, 48, 20, np.random.default_rng(seed)) for seed in range(400)]
-    still = [affine(56, 48, 0, np.random.default_rng(seed)) for seed in range(400)]
+    def drawn(settings):
+        return [change_of(56, settings, np.random.default_rng(seed)).matrix for seed in range(400)]
+
+    draws, still = drawn(LUNG), drawn(ClipSettings(16, 48, "lung"))
     assert {tuple(m[:, 2]) for m in still} == {(x, y) for x in range(9) for y in range(9)}
     angles = np.degrees([np.arctan2(m[1, 0], m[0, 0]) for m in draws])
     assert -20 <= angles.min() < -18 and 18 < angles.max() <= 20

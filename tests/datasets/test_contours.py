@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ctlib.core import tables
-from ctlib.datasets.contours import mask, measured
+from ctlib.datasets.lidc_annotations import mask, measured
 
 SQUARE = "20,40 20,47 27,47 27,40 20,40"
 

@@ -6,10 +6,9 @@ from noise_cohort import LENGTH, SIDE, write_cohort
 
 from ctlib.core import tables
 from ctlib.core.workspace import PROJECT, Workspace
-from ctlib.datasets.cross_validation import file_for, read_folds, turned
+from ctlib.datasets.clips import SAMPLERS
 from ctlib.datasets.prepare import Preparation
-from ctlib.datasets.samplers import SAMPLERS
-from ctlib.datasets.splits import SplitError, read_splits
+from ctlib.datasets.splits import SplitError, file_for, read_folds, read_splits, turned
 from ctlib.grid.arms import arms, skipped
 from ctlib.grid.execute import expand, left_out
 from ctlib.models.weights.catalog import InitError

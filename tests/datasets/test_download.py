@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from ctlib.cli import __main__ as cli
 from ctlib.core.workspace import PROJECT
 from ctlib.datasets import download as fetching
-from ctlib.datasets.download import FetchError, FetchRefused, idc, kaggle, lidc, meter, rspect
+from ctlib.datasets.download import FetchError, FetchRefused, lidc, rspect
 
 UIDS = sorted(lidc.annotated_series())[:6]
 PATIENTS = ["LIDC-IDRI-0003", "LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0001"]
@@ -322,7 +322,7 @@ def test_where_there_is_no_terminal_progress_is_plain_lines(tmp_path):
     stream, growing = io.StringIO(), tmp_path / "part"
     growing.mkdir()
     (growing / "old").write_bytes(bytes(10**6))
-    with meter.Meter(4 * 10**6, growing, stream, every_s=0.02) as shown:
+    with fetching.Meter(4 * 10**6, growing, stream, every_s=0.02) as shown:
         (growing / "new").write_bytes(bytes(10**6))
         time.sleep(0.15)
         shown.add(2 * 10**6)
@@ -333,7 +333,7 @@ def test_where_there_is_no_terminal_progress_is_plain_lines(tmp_path):
 
 
 def test_the_rate_counts_only_what_came_now():
-    assert meter.line(done=30 * 10**6, total=50 * 10**6, begun=10 * 10**6, seconds=2.0).startswith(
+    assert fetching.line(done=30 * 10**6, total=50 * 10**6, begun=10 * 10**6, seconds=2.0).startswith(
         "30 MB of 50 MB, 10 MB/s"
     )
 
@@ -342,7 +342,7 @@ def test_the_rate_counts_only_what_came_now():
 
 
 def test_the_reason_of_s5cmd_is_told_without_paths():
-    errors = idc.Errors()
+    errors = lidc.Errors()
     errors.texts.append(
         "Download process failed with the following errors:\nERROR session: fetching region failed\n"
         'ERROR "cp s3://idc-open-data/37/* /home/somebody/x": RequestError: send request failed caused by: '
@@ -363,10 +363,10 @@ def test_any_answer_is_a_network_and_none_is_said_in_seconds():
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        idc.require_answer(url)
+        lidc.require_answer(url)
         server.shutdown()
     with pytest.raises(FetchError, match="there seems to be no network"):
-        idc.require_answer(url)
+        lidc.require_answer(url)
 
 
 # ---- RSPECT -------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def small(monkeypatch):
 
 
 def downloaded(folder):
-    write_archive(folder / f"{kaggle.COMPETITION}.zip")
+    write_archive(folder / f"{rspect.COMPETITION}.zip")
 
 
 def test_rspect_tells_the_published_figures_and_what_is_missing(tmp_path, monkeypatch):
@@ -435,7 +435,7 @@ def test_credentials_are_found_where_kaggles_client_looks(tmp_path, environ, fil
     if file:
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text("secret")
-    assert kaggle.credentials({"HOME": str(tmp_path), **environ}) == found
+    assert rspect.credentials({"HOME": str(tmp_path), **environ}) == found
 
 
 def test_rspect_is_fetched_unpacked_and_its_archive_deleted(tmp_path, small):
@@ -527,6 +527,6 @@ def test_unpacking_does_not_start_when_the_disk_is_too_small(tmp_path, small, mo
 
 
 def test_what_kaggle_refuses_is_said_with_what_to_do():
-    assert "make a new token" in kaggle.refusal(401)
-    assert "accept the competition's rules" in kaggle.refusal(403)
-    assert kaggle.refusal(500) == "Kaggle answers with HTTP status 500"
+    assert "make a new token" in rspect.refusal(401)
+    assert "accept the competition's rules" in rspect.refusal(403)
+    assert rspect.refusal(500) == "Kaggle answers with HTTP status 500"

@@ -8,7 +8,7 @@ from ctlib.core.parallel import in_order
 from ctlib.core.pseudonyms import Identity
 from ctlib.core.workspace import Workspace
 from ctlib.datasets.cohort import load_tables
-from ctlib.datasets.ingest import Source, ingest
+from ctlib.datasets.prepare import ingest
 from ctlib.datasets.splits import split_patients
 from ctlib.datasets.store import Store
 from ctlib.visualization import summary_tables
@@ -16,9 +16,12 @@ from ctlib.visualization import summary_tables
 MATRIX_PX = 48
 
 
-def source(tmp_path, name: str) -> Source:
+def source(tmp_path, name):
+    """Parameters of `01_explore_data` for phantoms of a cohort."""
     root = tmp_path / name
-    return Source(str(root), annotations=str(root / "annotations.sqlite"), phantom_patients=6)
+    phantoms = {"phantom_patients": 6, "phantom_seed": 0, "min_readers": 3, "indeterminate": "drop"}
+    annotations = {"lidc_archive": "", "lidc_annotations": str(root / "annotations.sqlite")}
+    return {f"{name}_root": str(root), **annotations, **phantoms}
 
 
 def stored(name, where, work):
@@ -61,7 +64,7 @@ def test_a_series_that_cannot_be_read_is_refused_and_named(tmp_path):
 
 def test_an_unknown_cohort_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'lola'; known are rspect, lidc"):
-        stored("lola", Source("nowhere"), Workspace(tmp_path))
+        stored("lola", {}, Workspace(tmp_path))
 
 
 def test_summaries_count_what_there_is(tmp_path):

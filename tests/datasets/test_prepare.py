@@ -15,7 +15,7 @@ import pytest
 
 from ctlib.core import parameters, tables
 from ctlib.core.workspace import PROJECT, Workspace
-from ctlib.datasets import ingest
+from ctlib.datasets import prepare
 from ctlib.datasets.store import Store
 from ctlib.datasets.synthetic import ct
 
@@ -129,11 +129,11 @@ def test_a_killed_prepare_goes_on_to_the_same_store(tmp_path, root, codec):
 def test_a_disk_that_would_not_hold_the_result_is_refused_first(tmp_path, root, monkeypatch):
     store = Store(tmp_path / "work" / "store", 256)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(ingest.shutil, "disk_usage", lambda place: usage._replace(free=2_000_000_000))
-    ingest.check_disk(store, 1000)
-    with pytest.raises(ingest.IngestError, match=r"needs 1\.\d GB for 10,000 slices .* 2\.0 GB are free"):
-        ingest.check_disk(store, 10_000)
-    ingest.check_disk(Store(tmp_path / "work" / "store", 256, "blosc2"), 10_000)
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda place: usage._replace(free=2_000_000_000))
+    prepare.check_disk(store, 1000)
+    with pytest.raises(prepare.IngestError, match=r"needs 1\.\d GB for 10,000 slices .* 2\.0 GB are free"):
+        prepare.check_disk(store, 10_000)
+    prepare.check_disk(Store(tmp_path / "work" / "store", 256, "blosc2"), 10_000)
 
 
 @pytest.mark.parametrize(

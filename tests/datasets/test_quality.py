@@ -8,11 +8,10 @@ from sklearn.linear_model import LogisticRegression
 from ctlib.core import tables
 from ctlib.datasets import quality
 from ctlib.datasets.cohort import Cohort
-from ctlib.datasets.quality.duplicates import MOST_RMS_HU
-from ctlib.datasets.quality.metadata_baseline import ridge_logistic
+from ctlib.datasets.metadata import ridge_logistic
 from ctlib.datasets.store import shrink
-from ctlib.datasets.store.volume_checks import COARSE, coarse_of, examine
-from ctlib.datasets.synthetic import exam
+from ctlib.datasets.synthetic import ct
+from ctlib.datasets.volume_checks import COARSE, MOST_RMS_HU, coarse_of, examine
 from ctlib.io.volume import read_series
 
 
@@ -56,7 +55,7 @@ REASONS = {"twice": "applied twice", "not a": "were not applied", "slope": "slop
 
 @pytest.fixture(scope="module")
 def phantoms():
-    return {f"{name}{i}": exam.exam(name, 3, i).hu for name in ("lidc", "rspect") for i in range(6)}
+    return {f"{name}{i}": ct.exam(name, 3, i).hu for name in ("lidc", "rspect") for i in range(6)}
 
 
 @pytest.fixture(scope="module")

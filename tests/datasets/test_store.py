@@ -9,7 +9,7 @@ import pytest
 import xxhash
 
 from ctlib.datasets.store import CODECS, N_OPEN, Store, StoreError, shrink
-from ctlib.datasets.store.volume_checks import examine
+from ctlib.datasets.volume_checks import examine
 from ctlib.io.volume import Volume
 
 ENDINGS = {"none": ".npy", "blosc2": ".blosc2"}
@@ -284,7 +284,7 @@ def test_what_is_remembered_is_not_compared_again(tmp_path, codec, checked, monk
     settle(tmp_path)
     store.read("1.2.3", 8, 12)
     monkeypatch.setattr(
-        "ctlib.datasets.store.codecs.check", lambda part, wanted, i, what="slice": seen.append(f"{what} {i}")
+        "ctlib.datasets.store_codecs.check", lambda part, wanted, i, what="slice": seen.append(f"{what} {i}")
     )
     monkeypatch.setattr("ctlib.datasets.store.load", None)  # nor is the record
     store.read("1.2.3", 11, 14)

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ctlib.datasets import lidc, rspect
 from ctlib.datasets.synthetic import ct, lesions, readers
-from ctlib.datasets.synthetic import exam as phantom_exam
+from ctlib.datasets.synthetic import ct as phantom_exam
 from ctlib.io.volume import read_series
 
 N, SEED = 14, 3

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctlib.datasets.synthetic import anatomy, dicom, lesions, video
-from ctlib.datasets.synthetic import exam as phantom_exam
-from ctlib.datasets.synthetic.versions import GENERATORS
+from ctlib.datasets.synthetic import GENERATORS, anatomy, ct, dicom, lesions, video
 
 DRAWN = {
     ("videos", 3): [
@@ -51,7 +49,7 @@ def videos() -> list[float]:
 
 def phantoms() -> list[float]:
     """Figures of an ill and a healthy patient of each cohort."""
-    exams = [phantom_exam.exam(cohort, 3, patient) for cohort in phantom_exam.COHORTS for patient in (0, 1)]
+    exams = [ct.exam(cohort, 3, patient) for cohort in ct.STREAMS for patient in (0, 1)]
     assert {exam.ill for exam in exams} == {True, False}
     return [figure for exam in exams for figure in figures(exam.hu)]
 
@@ -66,7 +64,7 @@ def test_what_is_drawn_is_what_its_version_says(generator):
     assert (generator, version) in DRAWN, f"figures of {generator} {version}: {np.round(found, 3).tolist()}"
     moved = np.abs(np.subtract(found, DRAWN[generator, version])).max()
     assert moved <= TOLERANCE, (
-        f"{generator} {version} are drawn otherwise, by {moved:.3f}: raise it in ctlib/datasets/synthetic/versions.py; "
+        f"{generator} {version} are drawn otherwise, by {moved:.3f}: raise it in ctlib/datasets/synthetic.py; "
         f"the new figures are {np.round(found, 3).tolist()}"
     )
 

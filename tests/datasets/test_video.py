@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ctlib.core.parallel import in_order
-from ctlib.datasets.samplers import Draw
+from ctlib.datasets.clips import Draw
 from ctlib.datasets.synthetic import video
 from ctlib.datasets.video import (
     FrameSettings,
@@ -30,8 +30,8 @@ from ctlib.datasets.video import (
     stored_px,
     told_by_metadata,
 )
-from ctlib.datasets.video import frames as on_disk
-from ctlib.datasets.video.heldout import held_out
+from ctlib.datasets.video import cache as on_disk
+from ctlib.datasets.video.dataset import held_out
 
 SIZE, FRAMES = 56, 8
 LOSSLESS = ("ffv1", "gray")

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from ctlib.datasets.store.volume_checks import COARSE, coarse, coarse_of, examine
-from ctlib.datasets.synthetic import exam
+from ctlib.datasets.synthetic import ct
+from ctlib.datasets.volume_checks import COARSE, coarse, coarse_of, examine
 
 
 def normal(shape, *parts, seed=0):
@@ -76,7 +76,7 @@ def test_blocks_are_means_of_where_they_lie():
 
 
 def test_a_subsample_says_what_the_whole_says():
-    small = exam.exam("rspect", 0, 0).hu
+    small = ct.exam("rspect", 0, 0).hu
     large = small.repeat(3, axis=1).repeat(3, axis=2)
     one, other = examine(small), examine(large)
     difference = coarse_of(one.pop("coarse")) - coarse_of(other.pop("coarse")).astype(float)

@@ -51,14 +51,14 @@ def test_lidc_is_known_before_it_is_here(tmp_path):
     assert one.patients["test"] == 152 and one.n_slices == 243_945  # 152: docs/protocol.md
     folds = size_of(Workspace(tmp_path), "lidc", VALUES | {"splits_file": "params/lidc/folds.csv"})
     assert folds.patients == {"train": 606, "val": 202, "test": 202}
-    assert folds.positive["test"] == 139  # ctlib.datasets.lidc_folds: of each fold
+    assert folds.positive["test"] == 139  # ctlib.datasets.lidc: of each fold
     assert "1,018 scans of 1,010 patients" in folds.assumed
     assert sum(folds.clips.values()) == pytest.approx(243_945 / 32 + 1018 / 2, rel=0.01)
 
 
 @pytest.mark.slow
 def test_lidcs_patients_are_those_of_the_database():
-    from ctlib.datasets.lidc_folds import nodules_of_patients
+    from ctlib.datasets.lidc import nodules_of_patients
 
     nodules = nodules_of_patients()
     assert (len(nodules), int((nodules > 0).sum())) == (

@@ -94,7 +94,7 @@ def test_first_k_keeps_whole_stages(workspace):
     ("key", "k", "kept"),
     [
         ("efficientnet_lite0", 1, {"_conv_stem", "_bn0"}),
-        ("efficientnet_lite0", 3, {"_conv_stem", "_bn0", "_blocks.0", "_blocks.1"}),
+        ("efficientnet_lite0", 3, {"net.conv_stem", "net.bn1", "net.blocks.0", "net.blocks.1"}),
         ("swin3d_t", 2, {"patch_embed", "features.0", "features.1"}),
         ("mvit_b", 1, {"patch_embed", "cls_positional_encoding", "blocks.0"}),
     ],

@@ -252,8 +252,9 @@ def test_a_dataset_more_is_read_as_any_other(tmp_path):
     (line,) = [text for text in given.values() if text.startswith("clinic_root")]
     for first, text in given.items():
         if first.startswith("ctlib/datasets/"):
-            with (project / first.split(",")[0]).open("a") as file:  # a new file, or more of an old one
-                file.write(text)
+            path, _, of_registry = first.partition(", an entry of ")
+            path, begin = project / path, f"{of_registry} = {{\n"
+            path.write_text(path.read_text().replace(begin, begin + text) if of_registry else text)
     notebook = project / "notebooks" / "01_explore_data.ipynb"
     book = json.loads(notebook.read_text())
     book["cells"][2]["source"] += ["\n", line.strip()]

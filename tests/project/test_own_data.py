@@ -16,7 +16,7 @@ from readme_parts import blocks, files, own_commands
 from ctlib.cli.reports import remote_addresses
 from ctlib.core import tables
 from ctlib.core.workspace import NOTEBOOKS, PROJECT, Workspace
-from ctlib.datasets.synthetic.exam import exam
+from ctlib.datasets.synthetic.ct import exam
 from ctlib.models.registry import build
 
 pytestmark = pytest.mark.e2e

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctlib.datasets.samplers import BalancedSampler
+from ctlib.datasets.clips import BalancedSampler
 from ctlib.models.network import Network
 from ctlib.models.registry import spec
 from ctlib.models.weights.load import Init, build_network

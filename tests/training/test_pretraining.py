@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
-from ctlib.datasets.samplers import BalancedSampler
+from ctlib.datasets.clips import BalancedSampler
 from ctlib.datasets.store import Store
 from ctlib.datasets.synthetic.video import write_video
 from ctlib.datasets.video import VideoFiles

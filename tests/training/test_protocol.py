@@ -120,7 +120,7 @@ def test_what_a_rotation_uncovers_is_far_below_air(workspace):
     run = replace(run_of(workspace, "fill"), rotation_deg=90.0)
     clips = [cut(hu, 0, LENGTH, clip_settings(run), np.random.default_rng(seed)) for seed in range(8)]
     assert min(float(clip.min()) for clip in clips) == -1000
-    plain = ClipSettings(LENGTH, SIDE - 2, "lung", 90.0)
+    plain = ClipSettings(LENGTH, SIDE - 2, "lung", rotation_deg=90.0)
     assert min(float(cut(hu, 0, LENGTH, plain, np.random.default_rng(s)).min()) for s in range(8)) > 0
     assert float(cut(hu, 0, LENGTH, clip_settings(run)).min()) > 0  # not in evaluation
 

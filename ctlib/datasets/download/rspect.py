@@ -5,11 +5,16 @@ The archive is unpacked folder by folder: a series goes to a temporary folder an
 place when all its files are written, their checksums right. The archive is deleted at the end; until
 then the disk holds both. Members that point out of the folder are refused. The competition's own
 test images, which have no published labels, stay packed.
+
+Of a download that was interrupted the client (2.2.5) keeps beside the archive a
+marker with the archive's identity (`.kaggle-partial`), and goes on from the bytes that are here if
+the server gave an identity and it is still the same; otherwise it begins again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import zipfile
@@ -20,17 +25,93 @@ from pathlib import Path, PurePosixPath
 
 from ctlib.core import display_path, write_json
 from ctlib.datasets.download import (
+    GB,
     GOES_ON,
     FetchError,
     FetchRefused,
     Job,
+    Meter,
     alone,
+    bytes_under,
     part_of,
     require_package,
     require_room,
+    size,
 )
-from ctlib.datasets.download.kaggle import COMPETITION, PAGE, credentials, download_archive
-from ctlib.datasets.download.meter import GB, Meter, bytes_under, size
+
+COMPETITION = "rsna-str-pulmonary-embolism-detection"
+PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
+
+
+def credentials(environ: Mapping[str, str]) -> str:
+    """Where Kaggle's client 2.2.5 would find credentials, in its order; "" for nowhere.
+
+    Only whether they are there is looked at, never what they are.
+
+    >>> credentials({"HOME": "/nowhere", "KAGGLE_USERNAME": "me", "KAGGLE_KEY": "..."})
+    'KAGGLE_USERNAME and KAGGLE_KEY'
+    >>> credentials({"HOME": "/nowhere", "KAGGLE_USERNAME": "me"})
+    ''
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    default = home / ".kaggle"
+    if not default.exists():
+        default = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
+    config = Path(environ.get("KAGGLE_CONFIG_DIR") or default)
+    places = {
+        "KAGGLE_API_TOKEN": bool(environ.get("KAGGLE_API_TOKEN")),
+        "~/.kaggle/access_token": _has_text(home / ".kaggle" / "access_token"),
+        "~/.kaggle/access_token.txt": _has_text(home / ".kaggle" / "access_token.txt"),
+        "KAGGLE_USERNAME and KAGGLE_KEY": bool(environ.get("KAGGLE_USERNAME") and environ.get("KAGGLE_KEY")),
+        "kaggle.json": _has_text(config / "kaggle.json"),
+        "~/.kaggle/credentials.json": _has_text(home / ".kaggle" / "credentials.json"),
+    }
+    return next((name for name, there in places.items() if there), "")
+
+
+def _has_text(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def download_archive(folder: Path) -> None:
+    """Fetch the archive with Kaggle's client, which goes on from what is in the folder.
+
+    Raises:
+        FetchError: nothing answers, or Kaggle refuses.
+    """
+    import requests
+    import urllib3
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its advice on how to log in: ours was shown
+            from kaggle import KaggleApi  # importing it logs in
+
+            api = KaggleApi()
+            api.authenticate()
+            api.competition_download_files(COMPETITION, path=str(folder), quiet=True)
+    except SystemExit as error:  # how the client ends when nothing lets it log in
+        raise FetchError("Kaggle does not accept the credentials; make a new token there") from error
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        raise FetchError(refusal(status)) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise FetchError(
+            f"kaggle.com does not answer, there seems to be no network ({type(error).__name__})"
+        ) from error
+
+
+def refusal(status: int) -> str:
+    """What an HTTP status of Kaggle means for the user.
+
+    >>> refusal(401)
+    'Kaggle does not accept the credentials (401); make a new token there'
+    """
+    if status == 401:
+        return "Kaggle does not accept the credentials (401); make a new token there"
+    if status == 403:
+        return f"Kaggle refuses (403); accept the competition's rules at {PAGE}/rules"
+    return f"Kaggle answers with HTTP status {status}"
+
 
 N_STUDIES, N_IMAGES, N_BYTES = 7_279, 1_790_594, 900 * GB
 """Labelled studies, their images and about how many bytes, as published (docs/protocol.md). How
@@ -47,14 +128,25 @@ Download = Callable[[Path], None]
 """Fetches the archive into a folder, going on from what is there. Raises FetchError."""
 
 
-def plan(to: Path, environ: Mapping[str, str] | None = None, download: Download | None = None) -> Job:
+def plan(
+    to: Path,
+    patients: int | None = None,
+    environ: Mapping[str, str] | None = None,
+    download: Download | None = None,
+) -> Job:
     """What would be fetched, and what the user has to do first; no network is needed.
 
     Args:
         to: target folder, absolute.
+        patients: None; the archive is one.
         environ: environment variables; by default the process's.
         download: fetches the archive; by default Kaggle's client.
+
+    Raises:
+        FetchRefused: some patients are asked for.
     """
+    if patients is not None:
+        raise FetchRefused("RSPECT comes as one archive, and names no patients: leave out --patients.")
     environ = os.environ if environ is None else environ
     archive = archive_of(to)
     found = credentials(environ)

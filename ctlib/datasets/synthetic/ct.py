@@ -4,14 +4,14 @@
 nothing about patients. What must not come out is asked of two draws of the same weights
 (`ctlib.analysis.preregistration`), for which no task is needed.
 
-**`lidc_nodule`, the planted effect.** Every exam holds the same number of round objects, drawn
-alike: size, attenuation, outline, place, how many slices, how the radius changes over these. In
-an ill exam they stand still from slice to slice (nodules); in the others they move on by a pixel or
-two (vessels that run obliquely). So any single slice looks alike in both, and what tells them apart
-is motion along z, which is what the generated videos teach (`ctlib.datasets.synthetic.video`: small round things that
-stand, or move, and where to). A network that knows motion from video needs fewer labelled
-patients to find this rule than one that starts at random. A 2D network, which sees slices one
-by one, loses by construction: no slice of a nodule differs from a slice of a vessel.
+**`lidc_nodule`, the planted effect.** Every exam holds the same number of round objects, drawn alike: size,
+attenuation, outline, place, how many slices, how the radius changes over these. In an ill exam they stand
+still from slice to slice (nodules); in the others they move on by a pixel or two (vessels that run
+obliquely). So any single slice looks alike in both, and what tells them apart is motion along z, which is
+what the generated videos teach (`ctlib.datasets.synthetic.video`: small round things that stand, or move, and
+where to). A network that knows motion from video needs fewer labelled patients to find this rule than one
+that starts at random. A 2D network, which sees slices one by one, loses by construction: no slice of a nodule
+differs from a slice of a vessel.
 
 **`rspect_pe`, where video has nothing to give.** No verdict rests on it. Every exam holds filling
 defects in the pulmonary arteries, drawn alike, whether there is disease or not. What tells is how much
@@ -27,7 +27,7 @@ defects attenuate, networks from video did better: presumably they find small th
 must be found before its attenuation can be told. Where the level of all soft tissue differed by 60 HU, at
 a spread of 40, they did worse: generated videos of random contrast and polarity teach not to mind the
 level. At 225 and 150 HU, as hard for who sees it, both learn it (phantoms and seeds other than the demo's);
-the wall of the chest was then left out, for it made HU scales look wrong (`ctlib.datasets.quality.hu_scale`).
+the wall of the chest was then left out, for it made HU scales look wrong (`ctlib.datasets.volume_checks`).
 
 Distractors look like disease on one slice only: vessels cut across in `lidc_nodule`; in
 `rspect_pe` all filling defects, and flow artefacts of a single slice, as often in both classes.
@@ -49,17 +49,85 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctlib.core import Map, in_order, read_json, write_json, write_text
-from ctlib.datasets.synthetic import readers
-from ctlib.datasets.synthetic.dicom import write_series
-from ctlib.datasets.synthetic.exam import COHORTS, Exam, exam
-from ctlib.datasets.synthetic.versions import GENERATORS
+from ctlib.datasets.synthetic import GENERATORS, lesions, readers
+from ctlib.datasets.synthetic.anatomy import Chest, chest
+from ctlib.datasets.synthetic.dicom import KERNELS, Scanner, acquire, scanner, write_series
+from ctlib.datasets.synthetic.lesions import FillingDefect, RoundObject
+
+STREAMS = {"lidc": 1, "rspect": 2}
+"""Cohorts, and their stream of the seed."""
+MAKERS = ("Phantom Alpha", "Phantom Beta", "Phantom Gamma")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One phantom patient's exam.
+
+    Args:
+        ill: whether there is disease.
+        hu: int16 [D, H, W], HU, axes Superior, Posterior, Left.
+        chest: anatomy.
+        scanner: how it is stored.
+        objects: round objects (lidc).
+        defects: filling defects (rspect).
+    """
+
+    ill: bool
+    hu: NDArray[np.int16]
+    chest: Chest
+    scanner: Scanner
+    objects: tuple[RoundObject, ...] = ()
+    defects: tuple[FillingDefect, ...] = ()
+
+
+def is_ill(seed: int, index: int) -> bool:
+    """Whether a patient is ill: of the patients 2k and 2k + 1 always exactly one is, at random.
+
+    >>> [is_ill(0, index) for index in range(6)]
+    [True, False, True, False, False, True]
+    """
+    first = np.random.default_rng([seed, 0, index // 2]).integers(2)
+    return bool((first + index) % 2)
+
+
+def exam(cohort: str, seed: int, index: int, ill: bool | None = None) -> Exam:
+    """Draw a patient.
+
+    Args:
+        cohort: "lidc" or "rspect".
+        seed: of the cohort.
+        index: of the patient, from 0.
+        ill: another label than `is_ill` says, for the same patient.
+
+    Raises:
+        ValueError: no phantom cohort has that name.
+    """
+    if cohort not in STREAMS:
+        raise ValueError(f"phantom cohort is {cohort!r}; known are {', '.join(STREAMS)}.")
+    rng = np.random.default_rng([seed, STREAMS[cohort], index])
+    ill = is_ill(seed, index) if ill is None else ill
+    body = chest(rng, contrast=cohort == "rspect")
+    kernel = list(KERNELS)[rng.integers(len(KERNELS))]
+    made = scanner(rng, kernel, MAKERS if cohort == "lidc" else ("", *MAKERS))
+    objects: list[RoundObject] = []
+    defects: list[FillingDefect] = []
+    if cohort == "lidc":
+        objects = lesions.halt(lesions.round_objects(body, rng), rng, ill)
+        lesions.draw_objects(body.hu, body, objects)
+    else:
+        defects = lesions.draw_defects(body.hu, body, rng)
+        lesions.enhance(body.hu, body, rng, ill)
+    return Exam(ill, acquire(body.hu, kernel, rng), body, made, tuple(objects), tuple(defects))
+
 
 VERSION = GENERATORS["phantoms"]
 MANIFEST = "phantom.json"
@@ -119,7 +187,7 @@ def _write_rspect_patient(drawn: Exam, root: Path, seed: int, index: int) -> dic
     names = [f"{sop}.dcm" for sop in sops]
     spacing = drawn.chest.spacing_mm
     write_series(root / "train" / study / series, names, drawn.hu, spacing, drawn.scanner, uids, sops)
-    labels = _exam_labels(drawn, np.random.default_rng([seed, COHORTS["rspect"], index, 1]), index)
+    labels = _exam_labels(drawn, np.random.default_rng([seed, STREAMS["rspect"], index, 1]), index)
     ill = {k for defect in drawn.defects if defect.lasting for k in defect.slices}
     present = [int(k in ill and drawn.ill and not labels["indeterminate"]) for k in range(len(sops))]
     rows = [
@@ -169,7 +237,7 @@ def _write_lidc_patient(drawn: Exam, root: Path, seed: int, index: int) -> dict[
         "FrameOfReferenceUID": frame,
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage, DICOM PS3.4 B.5
     }
-    rng = np.random.default_rng([seed, COHORTS["lidc"], index, 1])
+    rng = np.random.default_rng([seed, STREAMS["lidc"], index, 1])
     names = [f"{number + 1:06d}.dcm" for number in rng.permutation(len(drawn.hu))]
     sops = [_oid("lidc", seed, index, k) for k in range(len(drawn.hu))]
     spacing = drawn.chest.spacing_mm

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.datasets.synthetic.anatomy import MATRIX_PX, Chest
-from ctlib.datasets.synthetic.shapes import Array
+from ctlib.datasets.synthetic.anatomy import MATRIX_PX, Array, Chest
 
 N_SLICES = (6, 7, 8)
 """Slices of an object: enough for four positive slices in a clip, wherever clips begin."""
@@ -221,7 +220,7 @@ def enhance(hu: Array, chest: Chest, rng: np.random.Generator, ill: bool) -> Non
     """Let the organs of an exam enhance, in place, in all slices alike: less where there is disease.
 
     The wall of the chest stays as it is, so that the HU scale of the volume looks right
-    (`ctlib.datasets.quality.hu_scale`). The generator gives the same numbers whether the patient is ill or not.
+    (`ctlib.datasets.volume_checks`). The generator gives the same numbers whether the patient is ill or not.
 
     Args:
         hu: float32 [D, H, W], changed.

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
 from ctlib.core import read_json, write_json
-from ctlib.datasets.synthetic.versions import GENERATORS
+from ctlib.datasets.synthetic import GENERATORS
 
 MOTIONS = {
     # (x, y, log scale, turn): which way what is shown goes

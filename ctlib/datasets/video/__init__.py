@@ -8,13 +8,12 @@ A file that cannot be used (no video, broken, cut off, too short, too slow) stan
 sentence that says why. No file is left out without one but hidden ones.
 """
 
+from ctlib.datasets.metadata import Told, told_by_metadata
 from ctlib.datasets.synthetic.video import generate
-from ctlib.datasets.video.cache import VideoIndex, prepare_videos
+from ctlib.datasets.video.cache import FrameSettings, VideoIndex, prepare_videos, stored_px
 from ctlib.datasets.video.dataset import VideoClips
 from ctlib.datasets.video.decode import Facts, VideoError, read_video
-from ctlib.datasets.video.frames import FrameSettings, stored_px
 from ctlib.datasets.video.index import VideoFiles
-from ctlib.datasets.video.metadata_baseline import Told, told_by_metadata
 
 __all__ = [
     "Facts",

@@ -3,6 +3,10 @@
 A video is known by a hash of its bytes: one that is renamed, or in several places, is decoded once.
 Files whose size, time of change and inode are as they were are not read again. The folder of the cache
 holds nothing that cannot be made again; it may be deleted at any time.
+
+Frames are decoded once, a byte a pixel, for all networks and workers to share. Those of some dozens of videos
+lie one after the other in a file `<name>.u8`; `<name>.json` beside it says whose they are and is written
+last, so a file with a record is whole, and who goes on after a kill decodes what is left.
 """
 
 from __future__ import annotations
@@ -10,19 +14,184 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ctlib.core import Map, in_order, read_json, write_json
-from ctlib.datasets.store.files import Stamp, stamps_of
-from ctlib.datasets.video.decode import Facts
-from ctlib.datasets.video.frames import VERSION, Frames, FrameSettings, store
+from ctlib.datasets.store import Stamp, delete_leftovers, stamps_of
+from ctlib.datasets.video.decode import Facts, VideoError, decode
 from ctlib.datasets.video.index import VideoFiles, find
+
+VERSION = 1
+"""Of what is stored: a change of how frames are decoded raises it."""
+MARGIN = 7 / 6
+"""Stored frames are this much larger than a crop: 56 px for crops of 48 (the paper has 8 / 7)."""
+LEFTOVER_S = 24 * 3600
+"""A temporary file that is older belongs to nobody."""
+
+
+def stored_px(crop_px: int) -> int:
+    """Height and width of stored frames for crops of a size.
+
+    >>> stored_px(48), stored_px(224)
+    (56, 261)
+    """
+    return round(crop_px * MARGIN)
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How frames are stored.
+
+    Args:
+        size_px: height and width; see `stored_px`.
+        frames_per_s: frames a second of the video's own time; 0 keeps each frame as it is, and then
+            videos of different rates move at different paces.
+        max_frames: at most so many of a video, those in its middle; 0 keeps all.
+    """
+
+    size_px: int
+    frames_per_s: float = 0.0
+    max_frames: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size_px < 1 or self.max_frames < 0 or not 0 <= self.frames_per_s < math.inf:
+            raise VideoError(
+                f"size_px is {self.size_px}, frames_per_s {self.frames_per_s}, max_frames {self.max_frames}; "
+                "give at least 1, 0 and 0."
+            )
+
+    @property
+    def name(self) -> str:
+        """Of the folder in the cache.
+
+        >>> FrameSettings(56).name, FrameSettings(131, 12.5, 64).name
+        ('56px_all_v1', '131px_12.5fps_max64_v1')
+        """
+        rate = f"{self.frames_per_s!r}fps".replace(".0fps", "fps") if self.frames_per_s else "all"
+        most = f"_max{self.max_frames}" if self.max_frames else ""
+        return f"{self.size_px}px_{rate}{most}_v{VERSION}"
+
+
+def store(folder: Path, settings: FrameSettings, batch: Sequence[tuple[str, str]]) -> None:
+    """Decode videos into one file of frames and its record.
+
+    Args:
+        folder: of the files of frames.
+        settings: how they are stored.
+        batch: path and content (hash of the bytes) of each video.
+
+    >>> import tempfile
+    >>> from ctlib.datasets.synthetic.video import write_video
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_video(folder / "a.mkv", np.full((5, 8, 8), 7, np.uint8))
+    >>> store(folder, FrameSettings(4, max_frames=3), [(str(folder / "a.mkv"), "hash of a.mkv")])
+    >>> Frames(folder).read("hash of a.mkv", 4).shape
+    (3, 4, 4)
+    """
+    name = hashlib.sha256("".join(content for _, content in batch).encode()).hexdigest()[:16]
+    temporary = folder / f".{name}.u8.{uuid.uuid4().hex[:12]}"
+    try:
+        with temporary.open("w+b") as file:
+            records = [{**_stored(Path(path), settings, file), "content": content} for path, content in batch]
+        temporary.replace(folder / f"{name}.u8")
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(folder / f"{name}.json", {"size_px": settings.size_px, "videos": records})
+
+
+def _stored(path: Path, settings: FrameSettings, file: IO[bytes]) -> dict[str, Any]:
+    """Append the frames of a video to a file; one that cannot be used leaves nothing there."""
+    start = file.tell()
+    try:
+        facts, problem = _appended(path, settings, file), ""
+    except VideoError as error:
+        facts, problem = Facts(), str(error)
+        file.seek(start)
+        file.truncate()
+    n_frames = (file.tell() - start) // settings.size_px**2
+    return {**dataclasses.asdict(facts), "n_frames": n_frames, "problem": problem}
+
+
+def _appended(path: Path, settings: FrameSettings, file: IO[bytes]) -> Facts:
+    """Append all frames, frame by frame; a long video is cut to its middle afterwards."""
+    start, frame_bytes = file.tell(), settings.size_px**2
+    facts = decode(path, settings.size_px, settings.frames_per_s, lambda frame: file.write(frame.tobytes()))
+    n_frames = (file.tell() - start) // frame_bytes
+    if 0 < settings.max_frames < n_frames:
+        file.seek(start + (n_frames - settings.max_frames) // 2 * frame_bytes)
+        middle = file.read(settings.max_frames * frame_bytes)
+        file.seek(start)
+        file.write(middle)
+        file.truncate()
+    return facts
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Stored frames, memory-mapped: processes that read them share the pages.
+
+    Args:
+        folder: of the files of frames.
+    """
+
+    folder: Path
+
+    def opened(self) -> Frames:
+        """The same, with its folder made and swept of what was left unfinished."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        delete_leftovers(self.folder, (".u8",), time.time() - LEFTOVER_S)
+        return self
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """What is stored of each video, by content: `Facts`, n_frames, problem, file, offset (frames)."""
+        found = {}
+        for path in sorted(self.folder.glob("*.json")):
+            written = read_json(path)
+            offset = 0
+            videos = {}
+            for video in written["videos"]:
+                videos[video["content"]] = {**video, "file": path.stem, "offset": offset}
+                offset += video["n_frames"]
+            frames = path.with_suffix(".u8")
+            if frames.is_file() and frames.stat().st_size == offset * written["size_px"] ** 2:
+                found.update(videos)  # else it was cut off, by a full disk for instance: decoded again
+        return found
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int, int]]:
+        return {content: (r["file"], r["offset"], r["n_frames"]) for content, r in self.records().items()}
+
+    @cached_property
+    def _maps(self) -> dict[str, NDArray[np.uint8]]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is mapped: each process maps for itself."""
+        return {key: value for key, value in self.__dict__.items() if key != "_maps"}
+
+    def read(self, content: str, size_px: int) -> NDArray[np.uint8]:
+        """All stored frames of a video, `[n, size_px, size_px]`, read-only; pages load as they are touched.
+
+        Raises:
+            KeyError: the video is not stored.
+        """
+        file, offset, n_frames = self._places[content]
+        if file not in self._maps:
+            self._maps[file] = np.memmap(self.folder / f"{file}.u8", np.uint8, "r").reshape(
+                -1, size_px, size_px
+            )
+        return self._maps[file][offset : offset + n_frames]
+
 
 BATCH = 64
 """Videos a file of frames, at most: what a kill costs, and what a worker takes at a time."""

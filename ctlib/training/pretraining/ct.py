@@ -13,7 +13,17 @@ from functools import partial
 from typing import Any
 
 from ctlib.core import Workspace, field_values
-from ctlib.datasets import TASKS, ClipDataset, ClipSettings, Store, Task, intensity, tasks_of
+from ctlib.datasets import (
+    COHORTS,
+    UNTOLD,
+    Augmented,
+    ClipDataset,
+    ClipSettings,
+    Store,
+    Task,
+    intensity,
+    tasks_of,
+)
 from ctlib.models import PLACEBO, Origin
 from ctlib.training import run
 from ctlib.training.loop import FitError
@@ -21,36 +31,21 @@ from ctlib.training.negative_controls import with_permuted_labels
 from ctlib.training.predictions import study_auroc
 from ctlib.training.pretraining.task import PretrainTask, unlabelled
 
-TERMS = {
-    "lidc": "CC BY 3.0 (LIDC-IDRI, TCIA)",
-    "rspect": "RSNA's terms of RSPECT, no commercial use",
-    "folder": "its owner's",
-}
-"""Terms of the cohorts, and so of weights that were learnt from them."""
-
 
 @dataclass(frozen=True)
-class CtSource:
-    """How clips of a CT cohort are cut in pretraining. Units and meanings are those of `ClipSettings`.
+class CtSource(Augmented):
+    """How clips of a CT cohort are cut in pretraining. Units and meanings are those of `ClipSettings` and `Augmented`.
 
     Args:
         matrix_px: rows and columns of a stored slice.
         hu_window: of the cohort `folder`; each other has that of its task.
-        rotation_deg: training clips turn by up to this.
         channels: what the channels of a clip are.
-        flip: whether training clips may be mirrored.
-        jitter_hu: training clips are shifted by up to this.
-        jitter_scale: and scaled by up to this share.
         study_label: where the label of a study comes from.
     """
 
     matrix_px: int
     hu_window: str = "lung"
-    rotation_deg: float = 0.0
     channels: str = "repeat"
-    flip: bool = False
-    jitter_hu: float = 0.0
-    jitter_scale: float = 0.0
     study_label: str = "exam"
 
     @classmethod
@@ -60,7 +55,8 @@ class CtSource:
 
     def settings(self) -> dict[str, Any]:
         """All that changes the weights, but for the cohort itself."""
-        return {"kind": "ct", **dataclasses.asdict(self)}
+        given = dataclasses.asdict(self).items()
+        return {"kind": "ct", **{name: value for name, value in given if (name, value) not in UNTOLD.items()}}
 
 
 def of_cohort(
@@ -86,11 +82,8 @@ def of_cohort(
         clip_length,
         crop_px,
         task.hu_window,
-        source.rotation_deg,
         channels=source.channels,
-        flip=source.flip,
-        jitter_hu=source.jitter_hu,
-        jitter_scale=source.jitter_scale,
+        **source.augmentations(),
     )
     if origin.self_supervised:
         rows = run.clips_of(workspace, task.cohort).assign(label=0)  # which nobody reads
@@ -108,7 +101,7 @@ def of_cohort(
     store = Store(workspace.store(task.cohort), source.matrix_px)
     about = {
         "source": f"{task.title}, {train['patient_id'].nunique()} training patients, {learnt}",
-        "licence": TERMS[task.cohort],
+        "licence": COHORTS[task.cohort].terms,
         "classes": [] if origin.self_supervised else ["no disease", "disease"],
     }
     seen = ClipDataset(store, train, cut, train=True, seed=seed)
@@ -138,7 +131,7 @@ def task_of(origin: Origin, hu_window: str) -> Task:
         ValueError: no cohort has that name.
     """
     cohort = origin.source.removeprefix("ct_")
-    known = sorted({task.cohort for task in TASKS.values()})
-    if cohort not in known:
-        raise ValueError(f"init {origin.source} names no cohort; known are {', '.join(known)}.")
+    if cohort not in COHORTS:
+        known = ", ".join(sorted(COHORTS))
+        raise ValueError(f"init {origin.source} names no cohort; known are {known}.")
     return tasks_of([cohort], hu_window)[cohort]

@@ -33,27 +33,144 @@ there: `verify` names such series, and the reader refuses them.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import xxhash
 from numpy.typing import NDArray
 
-from ctlib.core import Map, in_order
-from ctlib.datasets.store.codecs import CODECS, Codec, StoreError, content, digests
-from ctlib.datasets.store.files import Stamp, delete_leftovers, load, save, stamps_of, write
-from ctlib.datasets.store.resize import shrink, shrink_planes
-from ctlib.datasets.store.volume_checks import examine
+from ctlib.core import HU_MIN, Map, in_order, replacing
+from ctlib.datasets.store_codecs import CODECS, Codec, Part, StoreError, content, digests
+from ctlib.datasets.volume_checks import examine
 from ctlib.io import OpenSeries, Volume
 
-__all__ = ["CODECS", "Store", "StoreError", "shrink"]
+Stamp = tuple[int, int, int]
+"""Size, time of change in ns, inode: a file with the same three is taken to be the same."""
+
+
+def save(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON, its last entry a checksum of all bytes before."""
+    text = json.dumps(record).encode()[:-1]
+    write(path, [text + _seal(text)])
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A record, if each of its bytes is as it was written.
+
+    Raises:
+        StoreError: one is not, or it is no record of this version.
+    """
+    data, n = path.read_bytes(), len(_seal(b""))
+    if data[-n:] != _seal(data[:-n]):
+        raise StoreError(f"{path.name} is damaged, or of another version: store its series again.")
+    return json.loads(data)
+
+
+def _seal(text: bytes) -> bytes:
+    return b', "seal": "%s"}\n' % xxhash.xxh3_128_hexdigest(text).encode()
+
+
+def stamps_of(paths: Sequence[Path]) -> tuple[Stamp, ...]:
+    """The stamps of files as they are now."""
+    stats = [os.stat(path) for path in paths]  # noqa: PTH116 - twice as fast as Path.stat
+    return tuple((s.st_size, s.st_mtime_ns, s.st_ino) for s in stats)
+
+
+def write(path: Path, parts: Sequence[Part]) -> int:
+    """Write a file under a temporary name, then rename it; returns its size, bytes."""
+    size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            # A third faster than a file that grows. Where it cannot be done, the write tells why.
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, size)
+        for part in parts:
+            file.write(part)
+    return size
+
+
+def delete_leftovers(folder: Path, endings: tuple[str, ...], before_s: float) -> int:
+    """Delete temporary files, and files of voxels without a record, that are older than a time.
+
+    Args:
+        folder: of a store; it need not exist.
+        endings: of files of voxels.
+        before_s: seconds since the epoch.
+
+    Returns:
+        The number of files.
+    """
+    n_deleted = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        unfinished = path.suffix in endings and not path.with_suffix(".json").is_file()
+        if path.name.startswith(".") or unfinished:
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if path.stat().st_mtime <= before_s:
+                    path.unlink()
+                    n_deleted += 1
+    return n_deleted
+
+
+def shrink(hu: NDArray[np.int16], matrix_px: int) -> NDArray[np.int16]:
+    """Slices of any matrix to square ones, each pixel the mean of the area it covers.
+
+    Args:
+        hu: int16 `[D, H, W]`, HU; a side that is shorter is padded with air at both ends.
+        matrix_px: rows and columns of the result.
+
+    Returns:
+        int16 `[D, matrix_px, matrix_px]`, HU, rounded.
+
+    Raises:
+        StoreError: the slices are smaller than the result would be.
+
+    >>> shrink(np.array([[[-1000, -900, 0, 0], [-1000, -900, 40, 40]]], np.int16), 2).tolist()
+    [[[-987, -512], [-987, -492]]]
+    """
+    return shrink_planes(hu, hu.shape, matrix_px)
+
+
+def shrink_planes(
+    planes: Iterable[NDArray[np.int16]], shape: tuple[int, ...], matrix_px: int
+) -> NDArray[np.int16]:
+    """`shrink`, slice by slice: a series need not be in memory as a whole.
+
+    Args:
+        planes: int16 `[H, W]`, HU, one after the other; each is used before the next is taken.
+        shape: (D, H, W).
+        matrix_px: rows and columns of the result.
+
+    Returns:
+        int16 `[D, matrix_px, matrix_px]`, HU, rounded.
+
+    Raises:
+        StoreError: the slices are smaller than the result would be.
+    """
+    depth, rows, cols = shape
+    side = max(rows, cols)
+    if side < matrix_px:
+        raise StoreError(f"slices of {rows} x {cols} px are below matrix_px {matrix_px}")
+    top, left = (side - rows) // 2, (side - cols) // 2
+    bottom, right = side - rows - top, side - cols - left
+    small = np.empty((depth, matrix_px, matrix_px), np.int16)
+    for plane, target in zip(planes, small, strict=True):
+        square: Any = plane
+        if rows != cols:
+            square = cv2.copyMakeBorder(plane, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(HU_MIN,))
+        cv2.resize(square, (matrix_px, matrix_px), dst=target, interpolation=cv2.INTER_AREA)
+    return small
+
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Series UIDs that serve as file names; any other is hashed."""
@@ -173,7 +290,7 @@ class Store:
             series_uid; shape; spacing_mm (z, y, x) as stored; codec; n_bytes of the file; content,
             the checksum of the voxels; slices, those of each slice; source_checksum as given;
             source_content, XXH3-128 of the HU at the source's own matrix; checks, see
-            `ctlib.datasets.store.volume_checks.examine`.
+            `ctlib.datasets.volume_checks.examine`.
 
         Raises:
             StoreError: there is none, or it is damaged.
