@@ -150,9 +150,8 @@ def stages(backbone: nn.Module) -> Stages:
         case SliceResNet():
             return Stages(blocks("layer", range(1, backbone.n_stages + 1)))
         case SliceEfficientNet():
-            return Stages(
-                (*blocks("_blocks.", range(len(backbone._blocks))), "backbone._bn1"), plane=_on_last
-            )
+            names = [f"{i}.{j}" for i, stage in enumerate(backbone.net.blocks) for j in range(len(stage))]
+            return Stages((*blocks("net.blocks.", names), "backbone.net.bn2"), plane=_on_last)
     raise ValueError(
         f"Grad-CAM: nothing is known of the stages of a {type(backbone).__name__}; ctlib.analysis.gradcam.stages has "
         "those of the networks of ctlib.models.registry, add yours there."

@@ -27,10 +27,10 @@ FROZEN = "frozen"
 FIRST = re.compile(r"first_([1-9])")
 STAGE = re.compile(r"\b(?:blocks\.|layer|features\.)(\d+)\.")
 """Number of a stage in the names of pytorchvideo's and torchvision's tensors; the stem may have none."""
-LITE_BLOCK = re.compile(r"\b_blocks\.(\d+)\.")
-"""Number of a block of EfficientNet-Lite, from 0 behind the stem; each is a stage."""
-LAST = re.compile(r"^backbone\.(_conv_head|_bn1|norm|norm_embed)\.")
-"""What is behind all blocks: EfficientNet-Lite's last convolution, the transformers' last norm."""
+TIMM_STAGE = re.compile(r"^backbone\.net\.(?:blocks|stages|layers)\.(\d+)\.")
+"""Number of a stage in timm's names, from 0 behind the stem."""
+LAST = re.compile(r"^backbone\.(norm|norm_embed|net\.(conv_head|bn2|norm|fc_norm|head))\.")
+"""What is behind all blocks: EfficientNet's last convolution, the transformers' last norm."""
 BEHIND_ALL = 99
 """Stage of what is behind all numbered ones; no `first_K` reaches it."""
 RUNNING = ("running_mean", "running_var")
@@ -104,12 +104,12 @@ def stage(name: str) -> int:
 
     >>> stage("backbone.blocks.3.res_blocks.0.branch2.conv_a.weight"), stage("backbone.layer2.0.conv1.weight")
     (3, 2)
-    >>> stage("backbone.conv1.weight"), stage("backbone._blocks.0._bn1.weight")
+    >>> stage("backbone.conv1.weight"), stage("backbone.net.blocks.0.0.bn1.weight")
     (0, 1)
     >>> stage("backbone.norm.weight")
     99
     """
-    if block := LITE_BLOCK.search(name):
+    if block := TIMM_STAGE.match(name):
         return 1 + int(block[1])
     if LAST.match(name):
         return BEHIND_ALL

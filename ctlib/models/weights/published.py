@@ -128,6 +128,20 @@ def _penet_names() -> dict[str, str]:
     return names
 
 
+def _lite_names() -> dict[str, str]:
+    """Names of the tensors of efficientnet_lite_pytorch to those of timm, which counts blocks in stages."""
+    names = {"_conv_stem.": "net.conv_stem.", "_bn0.": "net.bn1."}
+    names |= {"_conv_head.": "net.conv_head.", "_bn1.": "net.bn2."}
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    parts = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    parts |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    places = [(stage, i) for stage, depth in enumerate((1, 2, 2, 3, 3, 4, 1)) for i in range(depth)]
+    for block, (stage, i) in enumerate(places):
+        for theirs, ours in (parts if block else first).items():
+            names[f"_blocks.{block}.{theirs}."] = f"net.blocks.{stage}.{i}.{ours}."
+    return names
+
+
 PUBLIC: dict[str, dict[str, Weights]] = {
     "kinetics400": {
         "slow_r50": _pytorchvideo("SLOW_8x8_R50.pyth"),
@@ -169,6 +183,7 @@ PUBLIC: dict[str, dict[str, Weights]] = {
             licence="Apache-2.0 (ML Illustrated); the terms of the dataset may add to it",
             mean=(127 / 255,),
             std=(128 / 255,),
+            names=_lite_names(),
             stem=("_conv_stem.weight",),
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
             head=("_fc.",),
