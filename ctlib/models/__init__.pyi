@@ -5,7 +5,6 @@ from .convnets import S3D as S3D
 from .convnets import SlowFast as SlowFast
 from .cost import Cost as Cost
 from .cost import network_cost as network_cost
-from .efficientnet import SliceEfficientNet as SliceEfficientNet
 from .network import Network as Network
 from .penet import PENet as PENet
 from .pytorchvideo import Trunk as Trunk
@@ -15,6 +14,7 @@ from .registry import build as build
 from .registry import code_of as code_of
 from .registry import file_name as file_name
 from .registry import spec as spec
+from .slicewise import SliceEfficientNet as SliceEfficientNet
 from .slicewise import SliceResNet as SliceResNet
 from .slicewise import Slices as Slices
 from .transformers import MViT as MViT

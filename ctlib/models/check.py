@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ctlib.models.cost import Cost, cost_of
-from ctlib.models.registry import REGISTRY, SIZES, Backbone, Size, spec
+from ctlib.models.registry import BACKBONES, SIZES, Backbone, Size, spec
 
 SEEN_ON: dict[Size, tuple[int, int, int]] = {"full": (8, 112, 112), "tiny": (16, 48, 48)}
 """(D, H, W) of the clip that is computed: half the published side, so that all take about a minute."""
@@ -59,13 +59,13 @@ def check_all(keys: Sequence[str] = (), sizes: Sequence[Size] = SIZES[::-1]) -> 
     """What was seen of each network at each size, one after the other.
 
     Args:
-        keys: keys of networks, a user's own too; none for all of `REGISTRY`.
+        keys: keys of networks, a user's own too; none for all of `BACKBONES`.
         sizes: `tiny`, `full`.
 
     Raises:
         ValueError: unknown key; before anything is computed.
     """
-    records = [spec(key) for key in keys or REGISTRY]
+    records = [spec(key) for key in keys or BACKBONES]
     return (check(record, size) for record in records for size in sizes)
 
 

@@ -44,7 +44,7 @@ def network_cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: 
     """What the network of a key costs.
 
     Args:
-        key: a key of `ctlib.models.registry.REGISTRY`, or a user's `module:function`.
+        key: a key of `ctlib.models.registry.BACKBONES`, or a user's `module:function`.
         size: `tiny` or `full`.
         clip: (D, H, W) of a clip.
         in_channels: C of a clip.

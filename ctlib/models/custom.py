@@ -31,6 +31,7 @@ from torch import nn
 
 from ctlib.core import PROJECT, display_path
 from ctlib.models.record import Backbone, Size
+from ctlib.models.slicewise import TIMM
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 """`module:function`; the module may lie in packages."""
@@ -45,10 +46,10 @@ class OwnNetworkError(ValueError):
 def is_own(key: str) -> bool:
     """Whether a key is meant as a user's own network.
 
-    >>> is_own("my_nets:unet"), is_own("slow_r50")
-    (True, False)
+    >>> is_own("my_nets:unet"), is_own("slow_r50"), is_own("timm:resnet18")
+    (True, False, False)
     """
-    return ":" in key
+    return ":" in key and not key.startswith(TIMM)
 
 
 def record(key: str) -> Backbone:

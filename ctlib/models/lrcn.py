@@ -24,9 +24,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ctlib.models.efficientnet import LITE0, SliceEfficientNet
 from ctlib.models.record import Backbone
-from ctlib.models.slicewise import RESNET18, RESNEXT101, SliceResNet, Slices
+from ctlib.models.slicewise import LITE0, RESNET18, RESNEXT101, SliceEfficientNet, SliceResNet, Slices
 
 HIDDEN = {"full": 256, "tiny": 32}
 """Units of the GRU in each direction; 256 are published."""
@@ -125,7 +124,7 @@ ENTRIES = (
         title="LRCN, EfficientNet-Lite0 on slices and a GRU",
         dims=2,
         build=lrcn_efficientnet_lite0,
-        licence="MIT (this project's own code, from the description)",
+        licence="Apache-2.0 (timm)",
         citation=CITATION,
         clip=(150, 224, 224),
         cpu_precision="fp32",

@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from ctlib.models.registry import REGISTRY, Backbone
+from ctlib.models.registry import BACKBONES, Backbone
 
 CLIPS = (8, 1, 16, 48, 48)
 """A batch of the demo profile, N C D H W."""
@@ -43,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     ways = [(precision, last) for precision in ("fp32", "bf16") for last in (False, True)]
     print("network        M param  " + "".join(f"{p} {'last' if c else 'first':>5}  " for p, c in ways))
-    for backbone in REGISTRY.values():
+    for backbone in BACKBONES.values():
         n_parameters = sum(p.numel() for p in backbone.build("tiny", CLIPS[1]).parameters())
         line = "".join(f"{step_ms(backbone, p, c):8.1f}    " for p, c in ways)
         print(f"{backbone.key:14} {n_parameters / 1e6:6.2f} {line}", flush=True)

@@ -2,20 +2,21 @@
 
 A backbone maps `[N, C, D, H, W]` to features `[N, F]`; how many, is its attribute
 `n_features`. Any clip size that the network's strides allow works: pooling is adaptive.
-A new network is one builder and one entry in the `ENTRIES` of its module; a user's own is one string
-(`ctlib.models.custom`).
+A new network is one builder and one entry in the `ENTRIES` of its module; `timm:NAME` is any 2D network of timm
+(`ctlib.models.slicewise`), and a user's own is one string too (`ctlib.models.custom`).
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from ctlib.models import astra, convnets, efficientnet, lrcn, penet, pytorchvideo, slicewise, transformers
+from ctlib.models import astra, convnets, lrcn, penet, pytorchvideo, slicewise, transformers
 from ctlib.models.custom import OwnNetworkError, code_of, file_name, is_own, record
 from ctlib.models.record import SIZES, Backbone, Size
+from ctlib.models.slicewise import TIMM, timm_backbone
 
 __all__ = [
-    "REGISTRY",
+    "BACKBONES",
     "SIZES",
     "Backbone",
     "OwnNetworkError",
@@ -26,9 +27,9 @@ __all__ = [
     "spec",
 ]
 
-REGISTRY: dict[str, Backbone] = {
+BACKBONES: dict[str, Backbone] = {
     entry.key: entry
-    for module in (pytorchvideo, convnets, transformers, penet, astra, slicewise, efficientnet, lrcn)
+    for module in (pytorchvideo, convnets, transformers, penet, astra, slicewise, lrcn)
     for entry in module.ENTRIES
 }
 """All networks, by key."""
@@ -38,26 +39,28 @@ def spec(key: str) -> Backbone:
     """What is known about the network of a key.
 
     Args:
-        key: a key of `REGISTRY`, or `module:function`, a user's own network.
+        key: a key of `BACKBONES`, `timm:NAME`, or `module:function`, a user's own network.
 
     Raises:
         ValueError: no network has that key; the message lists those that there are.
         OwnNetworkError: a ValueError: the user's module or function is missing.
     """
+    if key.startswith(TIMM):
+        return timm_backbone(key)
     if is_own(key):
         return record(key)
-    if key not in REGISTRY:
+    if key not in BACKBONES:
         raise ValueError(
-            f"backbone is {key!r}; known are {', '.join(REGISTRY)}, and your own module:function."
+            f"backbone is {key!r}; known are {', '.join(BACKBONES)}, timm:NAME, and your own module:function."
         )
-    return REGISTRY[key]
+    return BACKBONES[key]
 
 
 def build(key: str, size: Size = "tiny", in_channels: int = 1) -> nn.Module:
     """A network with random weights, drawn from torch's global generator.
 
     Args:
-        key: a key of `REGISTRY`, or `module:function`, a user's own network.
+        key: a key of `BACKBONES`, `timm:NAME`, or `module:function`, a user's own network.
         size: `tiny` or `full`.
         in_channels: C of the clips.
 

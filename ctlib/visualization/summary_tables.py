@@ -194,7 +194,7 @@ def networks(keys: Sequence[str], size: Size, clip: tuple[int, int, int], channe
     """What the networks are, and what each costs without its head.
 
     Args:
-        keys: keys of `ctlib.models.registry.REGISTRY`, or a user's own.
+        keys: keys of `ctlib.models.registry.BACKBONES`, or a user's own.
         size: `tiny` or `full`.
         clip: (D, H, W) of a clip.
         channels: C of a clip.

@@ -9,7 +9,7 @@ from torch import nn
 from ctlib.analysis.gradcam import ClassActivation, exam_map, stages, stride_of
 from ctlib.datasets.clips import ClipDataset, ClipSettings
 from ctlib.models.network import Network
-from ctlib.models.registry import REGISTRY
+from ctlib.models.registry import BACKBONES
 from ctlib.models.weights.load import Init, build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +27,7 @@ def clips() -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", list(REGISTRY))
+@pytest.mark.parametrize("key", list(BACKBONES))
 def test_every_network_has_maps_and_a_clip_has_its_own(key, clips):
     activation = ClassActivation(made(key), SHAPE)
     maps = activation.maps(clips)

@@ -31,7 +31,7 @@ def require(*packages, how):
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setitem(registry.REGISTRY, KEY, astra.ENTRIES[0])
+    monkeypatch.setitem(registry.BACKBONES, KEY, astra.ENTRIES[0])
 
 
 @pytest.fixture(scope="module")

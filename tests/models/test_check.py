@@ -9,7 +9,7 @@ from torch import nn
 
 from ctlib.models.check import HEADER, Seen, check, check_all, row
 from ctlib.models.cost import network_cost
-from ctlib.models.registry import REGISTRY, spec
+from ctlib.models.registry import BACKBONES, spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,7 +51,7 @@ def nightly(key):
 
 
 @pytest.mark.slow  # 1 to 10 s each: full size
-@pytest.mark.parametrize("key", [nightly(key) for key in REGISTRY])
+@pytest.mark.parametrize("key", [nightly(key) for key in BACKBONES])
 def test_every_network_passes_at_full_size_and_costs_what_the_readme_says(key):
     """In one test, for a full-size network is built for it."""
     seen = check(spec(key), "full")

@@ -15,7 +15,7 @@ from torchvision.models.video import mvit_v2_s, r3d_18, s3d, swin3d_t
 from torchvision.models.video.mvit import MViT
 
 from ctlib.models.pytorchvideo import Fp32GroupedConv3d
-from ctlib.models.registry import REGISTRY, build
+from ctlib.models.registry import BACKBONES, build
 from ctlib.models.transformers import TINY_BLOCKS, _tiny_blocks
 
 
@@ -307,7 +307,7 @@ def test_gradients_are_finite_in_training(key):
 @pytest.mark.parametrize("key", PUBLISHED)
 def test_grouped_convolutions_stay_in_fp32_where_the_record_says_so(key):
     grouped = [m for m in build(key, "tiny").modules() if isinstance(m, nn.Conv3d) and m.groups > 1]
-    assert bool(grouped) == REGISTRY[key].fp32_grouped
+    assert bool(grouped) == BACKBONES[key].fp32_grouped
     assert all(isinstance(module, Fp32GroupedConv3d) for module in grouped)
 
 

@@ -9,7 +9,7 @@ from torchvision import models
 from torchvision.models import video
 
 from ctlib.models.cost import cost_of, network_cost
-from ctlib.models.registry import REGISTRY, build
+from ctlib.models.registry import BACKBONES, build
 from ctlib.models.slicewise import SliceResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -155,7 +155,7 @@ def test_multiply_adds_are_those_torchvision_publishes(key):
 # ---- against tensors with values -------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", REGISTRY)
+@pytest.mark.parametrize("key", BACKBONES)
 def test_memory_is_what_autograd_keeps_when_it_computes(key):
     network = build(key, "tiny").train()
     own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}

@@ -10,7 +10,7 @@ import torch
 
 from ctlib.core.workspace import PROJECT
 from ctlib.models import custom
-from ctlib.models.registry import REGISTRY, OwnNetworkError, build, code_of, file_name, spec
+from ctlib.models.registry import BACKBONES, OwnNetworkError, build, code_of, file_name, spec
 from ctlib.models.weights.load import Init, build_network
 
 NETS = """
@@ -252,7 +252,7 @@ def test_the_code_is_that_of_the_file_as_it_was_imported(nets):
 
 
 def test_our_own_networks_have_no_code_and_keep_their_names():
-    for key in REGISTRY:
+    for key in BACKBONES:
         assert code_of(key) == "" and file_name(key) == key
 
 

@@ -110,7 +110,7 @@ def test_mean_and_std_are_no_part_of_the_state_but_follow_the_init(video):
     assert made(clip).shape == (2, 1)
 
 
-@pytest.mark.parametrize("key", list(registry.REGISTRY))
+@pytest.mark.parametrize("key", list(registry.BACKBONES))
 def test_networks_take_the_memory_format_of_their_record(key):
     made = build_network(key, "tiny", RANDOM, seed=0)[0].eval()
     clip = torch.rand(1, 1, 16, 48, 48)
@@ -130,7 +130,7 @@ def test_a_clip_of_one_channel_is_repeated_where_the_network_takes_three():
     assert build_network("resnet18", "tiny", same, seed=0)[0].mean.tolist() == pytest.approx([0.45] * 3)
 
 
-@pytest.mark.parametrize("key", list(registry.REGISTRY))
+@pytest.mark.parametrize("key", list(registry.BACKBONES))
 def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(key):
     first = state(3, key=key)
     torch.rand(17)

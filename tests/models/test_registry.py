@@ -7,11 +7,11 @@ from torch import nn
 from torchvision.models import resnet18
 
 from ctlib.models.pytorchvideo import Fp32GroupedConv3d
-from ctlib.models.registry import REGISTRY, build, code_of, file_name, spec
+from ctlib.models.registry import BACKBONES, build, code_of, file_name, spec
 from ctlib.models.slicewise import SliceResNet
 
-KEYS = list(REGISTRY)
-KEYS_3D = [key for key, entry in REGISTRY.items() if entry.dims == 3]
+KEYS = list(BACKBONES)
+KEYS_3D = [key for key, entry in BACKBONES.items() if entry.dims == 3]
 PUBLISHED = {"slow_r50": slow_r50, "r2plus1d_r50": r2plus1d_r50, "x3d_m": x3d_m, "resnet18": resnet18}
 
 
@@ -168,7 +168,7 @@ def test_grouped_convolutions_stay_in_fp32_and_equal_torchs():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_records_are_complete(key):
-    entry = REGISTRY[key]
+    entry = BACKBONES[key]
     assert entry.key == key == file_name(key) and code_of(key) == ""
     assert all(getattr(entry, name).strip() for name in ("title", "licence", "citation"))
     assert len(entry.clip) == 3 and all(type(n) is int and n > 0 for n in entry.clip)
@@ -179,8 +179,8 @@ def test_records_are_complete(key):
 
 
 def test_no_two_networks_share_a_key_or_a_title():
-    assert len({entry.title for entry in REGISTRY.values()}) == len(REGISTRY)
-    assert len({file_name(key).lower() for key in REGISTRY}) == len(REGISTRY)
+    assert len({entry.title for entry in BACKBONES.values()}) == len(BACKBONES)
+    assert len({file_name(key).lower() for key in BACKBONES}) == len(BACKBONES)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -192,13 +192,13 @@ def test_tiny_networks_are_tiny_and_have_another_size_that_is_not(key):
         assert n_parameters("tiny") < 0.7e6 < 2e6 < n_parameters("full")
 
 
-@pytest.mark.parametrize("key", [key for key, entry in REGISTRY.items() if entry.dims == 2])
+@pytest.mark.parametrize("key", [key for key, entry in BACKBONES.items() if entry.dims == 2])
 def test_2d_networks_see_the_order_of_slices_as_their_record_says(key):
     network, clip = tiny(key), torch.rand(1, 1, 16, 48, 48)
     with torch.no_grad():
         forwards, backwards = network(clip), network(clip.flip(2))
     difference = float((forwards - backwards).abs().max() / forwards.abs().max())
-    assert difference > 1e-2 if REGISTRY[key].sees_order else difference < 1e-5
+    assert difference > 1e-2 if BACKBONES[key].sees_order else difference < 1e-5
 
 
 def test_unknown_keys_and_sizes_are_refused_with_those_there_are():

@@ -124,7 +124,7 @@ def test_inits_that_the_readme_lists_are_known():
 
     table = section("Your own weights")
     named = set(re.findall(r"`([a-z]+\w*)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.M)[1:])))
-    here = {"random", "video", "video_ssl", "efficientnet_lite0"}
+    here = {"random", "video", "video_ssl", "efficientnet_lite0", "timm"}
     assert catalog.PUBLIC.keys() == named - here
     for prefix in re.findall(r"`(\w+):`", table):
         ablations.split(f"{prefix}:video")

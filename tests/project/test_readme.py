@@ -87,10 +87,10 @@ ROWS = [
 
 
 def test_the_table_of_networks_has_each_at_both_sizes_and_all_passed():
-    from ctlib.models.registry import REGISTRY, spec
+    from ctlib.models.registry import BACKBONES, spec
 
     assert [(row[0], row[1]) for row in ROWS] == [
-        (key, size) for key in REGISTRY for size in ("full", "tiny")
+        (key, size) for key in BACKBONES for size in ("full", "tiny")
     ]
     for key, _, sees, *_, features, gradients, order in ROWS:
         assert (sees, features, gradients) == (spec(key).sees, "finite", "finite")

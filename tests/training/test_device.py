@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.video.resnet import Conv3DSimple
 
-from ctlib.models.registry import REGISTRY, spec
+from ctlib.models.registry import BACKBONES, spec
 from ctlib.training import device
 from ctlib.training.device import Compute, choose
 
@@ -143,7 +143,7 @@ def test_all_other_layers_stay_in_bf16_and_all_tensors_are_as_they_were():
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("key", REGISTRY)
+@pytest.mark.parametrize("key", BACKBONES)
 def test_gradients_of_every_network_are_finite(key, monkeypatch):
     """Clips of 16 x 48 x 48 are two slices, or one, in the last stage of some networks."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

