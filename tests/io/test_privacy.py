@@ -28,7 +28,7 @@ from ctlib.core.workspace import PROJECT
 from ctlib.datasets.prepare import Preparation
 from ctlib.io.dicom_bytes import hushed
 from ctlib.io.dicom_header import KEYWORDS
-from ctlib.io.listing import listed
+from ctlib.io.listing import scan_under_pseudonyms
 from ctlib.visualization import summary_tables
 
 SECRET = "Xqzdoe"
@@ -163,10 +163,10 @@ def test_values_that_pydicom_would_repeat_are_not_heard(recwarn, caplog):
 
 
 def test_scan_tells_no_name_unless_it_is_asked(source):
-    parts = listed(source["root"], Identity(b"key"))
+    parts = scan_under_pseudonyms(source["root"], Identity(b"key"))
     text = "".join(part.to_csv() for part in parts)
     assert len(parts[0]) == 9 and SECRET.lower() not in text.lower()
-    asked = listed(source["root"], Identity(b"key"), paths=True)
+    asked = scan_under_pseudonyms(source["root"], Identity(b"key"), paths=True)
     assert all(part["where"].str.contains(SECRET).all() for part in asked)
 
 
