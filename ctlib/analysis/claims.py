@@ -32,7 +32,7 @@ The weakest point is the first of these that is true:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,20 @@ NEXT = 0.9
 """Probability that a next network gains below which that is the weakest point."""
 MOST_SHOWN = 4
 """Comparisons that a sentence lists; of more it lists the hardest of each task and fraction."""
+
+
+def verdict_of(words: Iterable[str]) -> str:
+    """The verdict of a claim from what each of its comparisons is, by the rule of the module.
+
+    >>> verdict_of(["gain", "gain"]), verdict_of(["gain", "not decided"]), verdict_of(["gain", "loss"])
+    ('supported', 'not decided here', 'not supported')
+    """
+    found = set(words)
+    if "loss" in found:
+        return NOT_SUPPORTED
+    if found == {"gain"}:
+        return SUPPORTED
+    return NO_DIFFERENCE if found == {"equivalent"} else NOT_DECIDED
 
 
 @dataclass(frozen=True)
@@ -80,12 +94,7 @@ class Claim:
     @property
     def verdict(self) -> str:
         """Supported, not supported, no difference that matters or not decided here, by the module's rule."""
-        found = set(self.conclusions)
-        if "loss" in found:
-            return NOT_SUPPORTED
-        if found == {"gain"}:
-            return SUPPORTED
-        return NO_DIFFERENCE if found == {"equivalent"} else NOT_DECIDED
+        return verdict_of(self.conclusions)
 
     @property
     def conclusions(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -240,6 +241,52 @@ def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     for path in scored.files:
         click.echo(display_path(path))
     click.echo(predicting.DISCLAIMER)
+
+
+@cli.command(short_help="Compare two prediction tables of the same exams, anyone's.")
+@click.argument("first", metavar="A.csv", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B.csv", type=click.Path(path_type=Path))
+@click.option("--margin", default=0.05, show_default=True, help="Difference in AUROC that would not matter.")
+@click.option("--level", default=0.95, show_default=True, help="Of the intervals.")
+@click.option("--replicates", default=10_000, show_default=True, help="Draws of the patients.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option(
+    "--figure", type=click.Path(path_type=Path), help="Also draw the differences: a .png or .svg file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def compare(
+    first: Path, second: Path, margin: float, level: float, replicates: int, seed: int, figure: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compare the AUROCs of A.csv and B.csv: prediction tables of the same exams, by any two models.
+
+    \b
+    python -m ctlib compare ours.csv theirs.csv --margin 0.03 --figure difference.svg
+
+    Columns: patient or study (or both), label (1 for disease), score; where there are several also network,
+    seed and fold. Patients are drawn, all exams of one together; seeds are random, networks are these.
+    Whether the difference is 0, within the margin or neither is said by two tests, as in 04_analyze.
+    """
+    from ctlib.analysis import compare as comparing
+    from ctlib.metrics import Bootstrap
+
+    if not 0.5 <= level < 1 or not 0 <= margin < 1 or replicates < 100:
+        raise Refused(
+            "give --level from 0.5 to below 1, --margin from 0 to below 1, --replicates of 100 or more."
+        )
+    try:
+        found = comparing.compare(first, second, Bootstrap(replicates, seed, level), margin)
+    except comparing.CompareError as error:
+        raise Refused(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(comparing.as_object(found), indent=1))
+    else:
+        show(found.aurocs.dropna(axis=1, how="all"))
+        show(found.differences)
+        click.echo(found.sentence())
+    if figure is not None:
+        comparing.draw(found, figure)
+        click.echo(display_path(figure), err=as_json)
 
 
 def _hush() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder."""
 
-NOTEBOOKS = ("01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze")
+NOTEBOOKS = ("00_published", "01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze")
 """The notebooks, in the order in which they run."""
 PLAN = "plan.yaml"
 """File of a profile that says what was fixed before the results were seen (`ctlib.analysis.preregistration`)."""

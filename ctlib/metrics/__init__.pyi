@@ -19,6 +19,7 @@ from .stats import MEAN_OF as MEAN_OF
 from .stats import Bootstrap as Bootstrap
 from .stats import Contrast as Contrast
 from .stats import Interval as Interval
+from .stats import arm_aurocs as arm_aurocs
 from .stats import arms_of as arms_of
 from .stats import contrasts as contrasts
 from .stats import decide as decide

@@ -6,7 +6,7 @@ from sample_project import code, project
 
 from ctlib.cli import grid
 from ctlib.core.parameters import ParameterError, conform, declared_parameters, load_profile, resolve_profile
-from ctlib.core.workspace import HOME
+from ctlib.core.workspace import HOME, NOTEBOOKS
 
 
 @pytest.fixture
@@ -134,6 +134,13 @@ def test_an_override_of_a_notebook_outside_the_profile_is_refused(places):
     (places.params / "small" / "02_step.yaml").unlink()
     assert list(load_profile("small", (), places)) == ["01_step"]
     assert "has no parameters for 02_step" in " ".join(problems(places, "02.rate=1"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_that_is_run_by_hand_is_the_committed_report(notebook):
+    """Else Run All in JupyterLab computes other runs than `make demo` did."""
+    found = {n: p.default for n, p in declared_parameters(HOME.notebooks / f"{notebook}.ipynb").items()}
+    assert found["profile"] in ("demo", "published") and found == load_profile(found["profile"])[notebook]
 
 
 @pytest.mark.parametrize(

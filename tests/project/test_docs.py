@@ -24,7 +24,7 @@ from ctlib.cli.__main__ import cli
 from ctlib.core.parameters import declared_parameters
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
 
-FIRST_SCREEN_LINES = 36
+FIRST_SCREEN_LINES = 46
 """Lines above the first figure: what is asked, to be typed, found."""
 WORDS_BEFORE_A_COMMAND = 120
 """Words above the first command."""

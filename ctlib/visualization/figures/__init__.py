@@ -9,8 +9,9 @@ from ctlib.visualization.figures.cohorts import geometry, hu_histogram, label_ba
 from ctlib.visualization.figures.exam_choice import disagreed_exams, sample_exams, samples
 from ctlib.visualization.figures.forest import beside_chance, contrast_forest, effect_forest
 from ctlib.visualization.figures.gradcam import cam_scores, cam_slices
-from ctlib.visualization.figures.html import say, show, table
+from ctlib.visualization.figures.html import png, say, show, svg, table
 from ctlib.visualization.figures.injected_effects import injected
+from ctlib.visualization.figures.published import published_cells, published_forest
 from ctlib.visualization.figures.quality import extreme_exams, hu_peaks, metadata_baseline
 from ctlib.visualization.figures.questions import auroc_by_cost, calibration, effect_by_fraction, speed
 from ctlib.visualization.figures.scores import auroc_by_fraction, clip_scores
@@ -57,7 +58,10 @@ __all__ = [
     "metadata_baseline",
     "montage",
     "n_patients",
+    "png",
     "pretraining_curves",
+    "published_cells",
+    "published_forest",
     "sample",
     "sample_exams",
     "samples",
@@ -70,6 +74,7 @@ __all__ = [
     "stored",
     "style",
     "subgroup_forest",
+    "svg",
     "table",
     "video_strip",
 ]
