@@ -68,9 +68,9 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     """
     if not root.is_dir():
         raise Refused(f"{display_path(root)} is no folder.")
-    from ctlib.io import listing as tree
+    from ctlib.io import scan_under_pseudonyms
 
-    series, problems = tree.listed(root, identity_at(id_key), paths)
+    series, problems = scan_under_pseudonyms(root, identity_at(id_key), paths)
     if as_json:
         parts = {"series": series, "problems": problems}
         click.echo(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in parts.items()}))

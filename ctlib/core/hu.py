@@ -1,4 +1,4 @@
-"""HU windows with names, and HU to [0, 1] and back.
+"""HU windows with names, and HU to [0, 1].
 
 The bare word "window" is not used in this project: an `HuWindow` is an intensity
 range (centre, width) in HU.
@@ -81,12 +81,3 @@ def to_unit(hu: NDArray[np.generic], hu_window: HuWindow) -> NDArray[np.float32]
     """
     scaled = (np.asarray(hu, dtype=np.float32) - hu_window.low) / hu_window.width
     return np.clip(scaled, 0.0, 1.0, out=scaled)
-
-
-def from_unit(unit: NDArray[np.generic], hu_window: HuWindow) -> NDArray[np.float32]:
-    """[0, 1] of any shape back to float32 HU; the inverse of `to_unit` inside the HU window.
-
-    >>> from_unit(np.array([0.0, 0.5, 1.0]), HuWindow.named("pe")).tolist()
-    [-100.0, 400.0, 900.0]
-    """
-    return np.asarray(unit, dtype=np.float32) * np.float32(hu_window.width) + np.float32(hu_window.low)

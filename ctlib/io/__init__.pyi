@@ -1,7 +1,7 @@
-from . import listing as listing
 from .deidentify import quoted as quoted
 from .formats import format_of as format_of
 from .geometry import upright_points as upright_points
+from .listing import scan_under_pseudonyms as scan_under_pseudonyms
 from .volume import OpenSeries as OpenSeries
 from .volume import SeriesError as SeriesError
 from .volume import Volume as Volume

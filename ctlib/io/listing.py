@@ -235,7 +235,9 @@ def _place(paths: Sequence[str]) -> str:
     return paths[0] if len(paths) == 1 else os.path.commonpath([Path(path).parent for path in paths])
 
 
-def listed(root: Path, identity: Identity, paths: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+def scan_under_pseudonyms(
+    root: Path, identity: Identity, paths: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What `scan` finds, as people may see it.
 
     Args:
