@@ -82,7 +82,8 @@ ENTRIES = (
     ),""",
             )
         },
-        then="import torch; from ctlib.models import build; assert build('mean')(torch.ones(2, 1, 4, 8, 8)).shape == (2, 1)",
+        then="import torch; from ctlib.models import build; "
+        "assert build('mean')(torch.ones(2, 1, 4, 8, 8)).shape == (2, 1)",
     ),
     "loss": Change(
         put={
