@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -25,8 +26,8 @@ class FitSettings:
         batch_size: clips a batch; how many batches an epoch has follows from the sampler.
         lr: learning rate, of one_cycle the highest.
         weight_decay: per step, in the optimizer's own sense.
-        optimizer: `adam`, `adamw` or `sgd`.
-        schedule: `one_cycle` (each step), `plateau` (halved where the validation loss stays) or `constant`.
+        optimizer: a name in `OPTIMIZERS`.
+        schedule: a name in `SCHEDULES`.
         patience: epochs without a better validation metric before the fit stops; 0 never stops.
         loss: a name in `ctlib.training.losses.LOSSES`.
         keep: the epoch whose weights are used: `best` by the validation metric, or `last`, which a
@@ -40,8 +41,8 @@ class FitSettings:
     batch_size: int
     lr: float
     weight_decay: float
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    schedule: Literal["one_cycle", "plateau", "constant"] = "plateau"
+    optimizer: str = "adam"
+    schedule: str = "plateau"
     patience: int = 5
     loss: str = "bce"
     keep: Literal["best", "last"] = "best"
@@ -49,9 +50,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("optimizer", ("adam", "adamw", "sgd")),
-            ("schedule", ("one_cycle", "plateau", "constant")),
-            ("loss", tuple(LOSSES)),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("loss", LOSSES),
             ("keep", ("best", "last")),
         ):
             if getattr(self, name) not in known:
@@ -80,23 +81,76 @@ class FitSettings:
         return n * self.accumulate / in_step
 
 
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=SGD_MOMENTUM),
+}
+"""Optimizers by the names that settings use."""
+
+
 def optimizer_of(parameters: Iterable[torch.nn.Parameter], settings: FitSettings) -> torch.optim.Optimizer:
     """The optimizer of some settings."""
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, **common)
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, **common)
+    return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
-def plateau_lr(settings: FitSettings, val_losses: Sequence[float]) -> float:
-    """Learning rate of the next epoch under the schedule `plateau`.
+class Constant:
+    """A learning rate that stays as it is, and what all schedules have.
 
     Args:
+        optimizer: whose learning rate it is.
         settings: how the network is trained.
-        val_losses: of the epochs so far.
+        n_steps: of the optimizer, in all epochs.
     """
-    return settings.lr * PLATEAU_FACTOR ** n_plateaus(val_losses)
+
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: FitSettings, n_steps: int) -> None:
+        self.optimizer, self.settings = optimizer, settings
+
+    def begin_epoch(self, val_losses: Sequence[float]) -> None:
+        """Before an epoch, with the validation losses of those before."""
+
+    def step(self) -> None:
+        """After a step of the optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+class Plateau(Constant):
+    """Halved where the validation loss stays (`n_plateaus`)."""
+
+    def begin_epoch(self, val_losses: Sequence[float]) -> None:
+        """Before an epoch, with the validation losses of those before."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * PLATEAU_FACTOR ** n_plateaus(val_losses)
+
+
+class OneCycle(Constant):
+    """Up to the learning rate of the settings and down again, with each step; with it go beta or momentum."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: FitSettings, n_steps: int) -> None:
+        super().__init__(optimizer, settings, n_steps)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, n_steps)
+
+    def step(self) -> None:
+        """After a step of the optimizer."""
+        self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.scheduler.load_state_dict(dict(state))
+
+
+SCHEDULES: dict[str, type[Constant]] = {"one_cycle": OneCycle, "plateau": Plateau, "constant": Constant}
+"""Schedules of the learning rate by the names that settings use."""
 
 
 def n_plateaus(val_losses: Sequence[float]) -> int:
