@@ -285,7 +285,7 @@ TRAINING = (
     Fault(
         "mean and std of all splits",
         "ctlib/training/finetune.py",
-        'intensity(store, in_split["train"], cut)',
+        "intensity(store, train.reset_index(drop=True), cut)",
         "intensity(store, rows, cut)",
         "test patients are known before the test",
         (ARMS_OF_A_SEED,),
@@ -330,7 +330,7 @@ RESULTS = (
     ),
     Fault(
         "scores rounded to 1",
-        "ctlib/training/predictions.py",
+        "ctlib/training/results.py",
         "scores = expit(logits[:, 0].astype(np.float64))",
         "scores = expit(logits[:, 0].astype(np.float32))",
         "of two high logits nobody knows which is higher",

@@ -33,14 +33,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision, Precision
 from torch import nn
 
 from ctlib.models import Backbone
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins import Precision
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -71,12 +73,13 @@ class Compute:
         On a GPU all kernels of this process are from now on those that are deterministic, where there are such;
         on a CPU all that are used here are so as they are.
         """
+        from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
+
         if self.accelerator == "gpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # docs.nvidia.com/cuda/cublas, reproducibility
-        fp32 = self.precision == "32-true"
-        plugin = Precision() if fp32 else _Autocast(self.precision, self.device.type)  # type: ignore[arg-type]
+        plugin = _plugin(self.precision, self.device.type)
         with _quiet():
             fabric = Fabric(accelerator=self.accelerator, devices=1, plugins=plugin)
             fabric.launch()
@@ -157,15 +160,19 @@ def cpu_has_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-class _Autocast(MixedPrecision):
-    """Fabric's autocast, but a weight that a network uses for each slice in turn (LRCN) is cast anew each time.
+def _plugin(precision: str, device: str) -> Precision:
+    """How Fabric computes in a precision.
 
-    So its gradients are summed in fp32; of a weight that is cast once they would be summed in bf16.
+    A weight that a network uses for each slice in turn (LRCN) is cast anew each time: so its gradients are
+    summed in fp32, where those of a weight that is cast once would be summed in bf16.
     """
+    from lightning.fabric.plugins import MixedPrecision, Precision
 
-    def forward_context(self) -> AbstractContextManager[Any]:
-        """Of the forward pass and the loss."""
-        return torch.autocast(self.device, dtype=_DTYPES[self.precision], cache_enabled=False)
+    class Autocast(MixedPrecision):
+        def forward_context(self) -> AbstractContextManager[Any]:
+            return torch.autocast(device, dtype=_DTYPES[precision], cache_enabled=False)
+
+    return Autocast(precision, device) if precision in _DTYPES else Precision()  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

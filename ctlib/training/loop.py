@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ctlib.core import shown
@@ -29,7 +29,10 @@ from ctlib.models import Network, load_weights, save_weights
 from ctlib.training.device import Compute
 from ctlib.training.loaders import Clips, EpochSampler, ending, loader, set_epoch
 from ctlib.training.losses import LOSSES
-from ctlib.training.optimizer import SCHEDULES, Constant, FitSettings, optimizer_of
+from ctlib.training.optimizer import SCHEDULES, FitSettings, optimizer_of
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 CHECKPOINT = "last.ckpt"
 WEIGHTS = "weights.safetensors"
@@ -132,16 +135,16 @@ def fit(
         FitError: a loss is not finite, or the checkpoint cannot be read.
         KeyboardInterrupt: Ctrl-C.
     """
-    started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     compute.prepare(network.backbone)
     fabric, history = compute.fabric(), _History(settings)
+    started = time.perf_counter()
     network.to(fabric.device)
     batches = loader(train, settings.batch_size, compute, loader_workers, sampler)
     val_batches = loader(val, settings.batch_size, compute, loader_workers)
     plain = optimizer_of(network.parameters(), settings)
     n_steps = math.ceil(len(batches) / settings.accumulate) * settings.epochs
-    schedule = SCHEDULES[settings.schedule](plain, settings, n_steps)
+    schedule = SCHEDULES[settings.schedule].make(plain, settings, n_steps)
     optimizer = fabric.setup_optimizers(plain)
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     parts |= {"precision": fabric.strategy.precision, "history": history}  # of fp16, the scale of the loss
@@ -149,7 +152,6 @@ def fit(
     with _logging(loggers, history), ending(batches), ending(val_batches):
         while not history.ended:
             epoch = len(history.rows)
-            schedule.begin_epoch([row["val_loss"] for row in history.rows])
             set_epoch(batches, epoch)
             torch.manual_seed(_epoch_seed(seed, epoch))
             train_loss = _learn(fabric, network, batches, optimizer, schedule, settings)
@@ -161,6 +163,8 @@ def fit(
             row["val_loss"] = float(LOSSES[settings.loss](logits, labels))
             _require_finite(row, settings)
             row["val_metric"] = metric(logits.numpy())
+            if SCHEDULES[settings.schedule].each == "epoch":
+                schedule.step(row["val_loss"])  # type: ignore[arg-type]
             history.rows.append(row)
             _log(loggers, row)
             if history.best_epoch == row["epoch"]:
@@ -185,7 +189,7 @@ def _learn(
     network: Network,
     batches: DataLoader[Any],
     optimizer: Any,
-    schedule: Constant,
+    schedule: LRScheduler,
     settings: FitSettings,
 ) -> float:
     """All steps of an epoch; the mean loss of its clips."""
@@ -200,7 +204,8 @@ def _learn(
         if index % settings.accumulate == 0 or index == len(batches):
             optimizer.step()
             optimizer.zero_grad()
-            schedule.step()
+            if SCHEDULES[settings.schedule].each == "step":
+                schedule.step()
     return float(torch.stack(losses).sum() / n_clips)
 
 

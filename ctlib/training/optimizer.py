@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from ctlib.training.losses import LOSSES
 
@@ -94,74 +94,29 @@ def optimizer_of(parameters: Iterable[torch.nn.Parameter], settings: FitSettings
     return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
-class Constant:
-    """A learning rate that stays as it is, and what all schedules have.
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves.
 
     Args:
-        optimizer: whose learning rate it is.
-        settings: how the network is trained.
-        n_steps: of the optimizer, in all epochs.
+        make: the optimizer, its settings and the number of its steps in all epochs to a scheduler of torch's.
+        each: what moves it on: a `step`, or an `epoch` with its validation loss.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, settings: FitSettings, n_steps: int) -> None:
-        self.optimizer, self.settings = optimizer, settings
-
-    def begin_epoch(self, val_losses: Sequence[float]) -> None:
-        """Before an epoch, with the validation losses of those before."""
-
-    def step(self) -> None:
-        """After a step of the optimizer."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+    make: Callable[[torch.optim.Optimizer, FitSettings, int], LRScheduler]
+    each: Literal["step", "epoch"]
 
 
-class Plateau(Constant):
-    """Halved where the validation loss stays (`n_plateaus`)."""
-
-    def begin_epoch(self, val_losses: Sequence[float]) -> None:
-        """Before an epoch, with the validation losses of those before."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * PLATEAU_FACTOR ** n_plateaus(val_losses)
-
-
-class OneCycle(Constant):
-    """Up to the learning rate of the settings and down again, with each step; with it go beta or momentum."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, settings: FitSettings, n_steps: int) -> None:
-        super().__init__(optimizer, settings, n_steps)
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, n_steps)
-
-    def step(self) -> None:
-        """After a step of the optimizer."""
-        self.scheduler.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return self.scheduler.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.scheduler.load_state_dict(dict(state))
-
-
-SCHEDULES: dict[str, type[Constant]] = {"one_cycle": OneCycle, "plateau": Plateau, "constant": Constant}
+SCHEDULES = {
+    "one_cycle": Schedule(
+        lambda optimizer, settings, n_steps: OneCycleLR(optimizer, settings.lr, n_steps), "step"
+    ),
+    "plateau": Schedule(
+        lambda optimizer, settings, n_steps: ReduceLROnPlateau(
+            optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, threshold=0.0, eps=0.0
+        ),
+        "epoch",
+    ),
+    "constant": Schedule(lambda optimizer, settings, n_steps: ConstantLR(optimizer, factor=1.0), "step"),
+}
 """Schedules of the learning rate by the names that settings use."""
-
-
-def n_plateaus(val_losses: Sequence[float]) -> int:
-    """How often the validation loss stayed where it was, for more than `PLATEAU_PATIENCE` epochs.
-
-    >>> n_plateaus([0.7, 0.6, 0.6, 0.6]), n_plateaus([0.7, 0.6, 0.6, 0.5])
-    (1, 0)
-    """
-    best, waited, plateaus = math.inf, 0, 0
-    for loss in val_losses:
-        best, waited = min(best, loss), 0 if loss < best else waited + 1
-        if waited > PLATEAU_PATIENCE:
-            plateaus, waited = plateaus + 1, 0
-    return plateaus

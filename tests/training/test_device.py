@@ -28,16 +28,15 @@ BF16 = Compute("cpu", "bf16-mixed", torch.channels_last_3d)
         ("fp32", True, "32-true"),
     ],
 )
-def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, expected):
+def test_a_gpu_is_used_where_there_is_one(monkeypatch, asked, bf16, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     compute = choose(asked, spec("slow_r50"))
     assert (compute.accelerator, compute.precision) == ("gpu", expected)
     assert compute.device == torch.device("cuda")
     requested, flags = {}, []
-    monkeypatch.setattr(
-        device, "Fabric", lambda **given: requested.update(given) or SimpleNamespace(launch=int)
-    )
+    made = SimpleNamespace(launch=lambda: None)
+    monkeypatch.setattr("lightning.fabric.Fabric", lambda **given: requested.update(given) or made)
     monkeypatch.setattr(
         torch, "use_deterministic_algorithms", lambda *given, **named: flags.append((given, named))
     )

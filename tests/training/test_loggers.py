@@ -18,8 +18,7 @@ from ctlib.grid.execute import run_grid
 from ctlib.training import finetune
 from ctlib.training.finetune import execute
 from ctlib.training.loggers import CSV, LOGGERS
-from ctlib.training.predictions import study_auroc
-from ctlib.training.results import collect
+from ctlib.training.results import collect, study_auroc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,8 +18,8 @@ from ctlib.models import PLACEBO, Origin
 from ctlib.training import run
 from ctlib.training.loop import FitError
 from ctlib.training.negative_controls import with_permuted_labels
-from ctlib.training.predictions import study_auroc
-from ctlib.training.pretraining.task import PretrainTask, unlabelled
+from ctlib.training.pretraining import PretrainTask, unlabelled
+from ctlib.training.results import study_auroc
 
 TERMS = {
     "lidc": "CC BY 3.0 (LIDC-IDRI, TCIA)",
@@ -52,6 +52,21 @@ class CtSource:
     jitter_hu: float = 0.0
     jitter_scale: float = 0.0
     study_label: str = "exam"
+
+    def fingerprint(self, workspace: Workspace, origin: Origin, crop_px: int) -> str:
+        """SHA-256 of the cohort.
+
+        Raises:
+            MissingInput: it was not prepared.
+        """
+        cohort = task_of(origin, self.hu_window).cohort
+        return run.fingerprint(workspace, cohort, labelled=not origin.self_supervised)
+
+    def task(
+        self, workspace: Workspace, origin: Origin, clip_length: int, crop_px: int, seed: int
+    ) -> PretrainTask:
+        """What is learnt in the pretraining of an init, see `of_cohort`."""
+        return of_cohort(workspace, origin, self, clip_length, crop_px, seed)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> CtSource:
