@@ -285,7 +285,7 @@ TRAINING = (
     Fault(
         "mean and std of all splits",
         "ctlib/training/finetune.py",
-        'intensity(store, in_split["train"], cut)',
+        "intensity(store, train.reset_index(drop=True), cut)",
         "intensity(store, rows, cut)",
         "test patients are known before the test",
         (ARMS_OF_A_SEED,),
@@ -293,7 +293,7 @@ TRAINING = (
     Fault(
         "the weights of the last epoch instead of the best",
         "ctlib/training/loop.py",
-        "    load_weights(network, folder / WEIGHTS)\n",
+        "    load_weights(network.cpu(), folder / WEIGHTS)\n",
         "",
         "test scores are of another epoch than the one that was chosen",
         ("tests/training/test_loop.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
@@ -323,14 +323,14 @@ RESULTS = (
     Fault(
         "logits rounded",
         "ctlib/training/loop.py",
-        "logits.append(network(clip).float().cpu())",
-        "logits.append(network(clip).float().cpu().round(decimals=2))",
+        "return logits.numpy()",
+        "return logits.numpy().round(2)",
         "scores tie: AUROCs move by chance",
         ("tests/training/test_loop.py::test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie",),
     ),
     Fault(
         "scores rounded to 1",
-        "ctlib/training/predictions.py",
+        "ctlib/training/results.py",
         "scores = expit(logits[:, 0].astype(np.float64))",
         "scores = expit(logits[:, 0].astype(np.float32))",
         "of two high logits nobody knows which is higher",

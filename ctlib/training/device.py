@@ -27,23 +27,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import platform
-import signal
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as lightning
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import nn
 
 from ctlib.models import Backbone
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins import Precision
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -68,20 +67,26 @@ class Compute:
         """The device of tensors."""
         return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
 
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """What Lightning's Trainer is asked for."""
-        return {
-            "accelerator": self.accelerator,
-            "devices": 1,
-            "precision": self.precision,
-            # On a CPU all kernels used here are deterministic as they are.
-            "deterministic": "warn" if self.accelerator == "gpu" else False,
-            "benchmark": False,
-        }
+    def fabric(self) -> Fabric:
+        """Lightning Fabric for this device and precision.
+
+        On a GPU all kernels of this process are from now on those that are deterministic, where there are such;
+        on a CPU all that are used here are so as they are.
+        """
+        from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
+
+        if self.accelerator == "gpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # docs.nvidia.com/cuda/cublas, reproducibility
+        plugin = _plugin(self.precision, self.device.type)
+        with _quiet():
+            fabric = Fabric(accelerator=self.accelerator, devices=1, plugins=plugin)
+            fabric.launch()
+        return fabric
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The same precision outside of the Trainer."""
+        """The same precision without Fabric."""
         if self.precision not in _DTYPES:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
@@ -155,62 +160,30 @@ def cpu_has_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-@contextlib.contextmanager
-def trainer(
-    compute: Compute, epochs: int, folder: Path, accumulate: int = 1, loggers: Sequence[Any] = ()
-) -> Iterator[lightning.Trainer]:
-    """Lightning's Trainer with nothing but the loop: checkpoints and curves are `ctlib.training.loop`'s.
+def _plugin(precision: str, device: str) -> Precision:
+    """How Fabric computes in a precision.
 
-    The gradient of a step is the mean over `accumulate` batches; what an epoch leaves over is a step too.
-
-    Within, Ctrl-C stays a KeyboardInterrupt, where Lightning alone would exit the process and
-    ignore each further one; and its banners and advice on loaders are silent.
+    A weight that a network uses for each slice in turn (LRCN) is cast anew each time: so its gradients are
+    summed in fp32, where those of a weight that is cast once would be summed in bf16.
     """
-    with _quiet(), _interruptible():
-        yield lightning.Trainer(
-            **compute.trainer_arguments,
-            max_epochs=epochs,
-            accumulate_grad_batches=accumulate,
-            logger=list(loggers) or False,
-            log_every_n_steps=1,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            default_root_dir=folder,
-        )
+    from lightning.fabric.plugins import MixedPrecision, Precision
+
+    class Autocast(MixedPrecision):
+        def forward_context(self) -> AbstractContextManager[Any]:
+            return torch.autocast(device, dtype=_DTYPES[precision], cache_enabled=False)
+
+    return Autocast(precision, device) if precision in _DTYPES else Precision()  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither banners nor advice; warnings that may hint at a fault stay."""
+    """No advice of Lightning's; warnings that may hint at a fault stay."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
-        # Lightning 2.6 with torch 2.14: a name within torch that Lightning uses is on its way out
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Undo what Lightning does on Ctrl-C."""
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
     finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -49,9 +49,8 @@ from ctlib.training.loggers import CSV
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
-from ctlib.training.predictions import predictions, study_auroc
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
-from ctlib.training.results import ERROR, RESULT, finished
+from ctlib.training.results import ERROR, RESULT, finished, predictions, study_auroc
 from ctlib.training.run import (
     Run,
     batches_an_epoch,
@@ -85,9 +84,7 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV)
         with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:
             if claim is not None:
                 _compute(workspace, run, claim, loader_workers, logger)
-    except (
-        ClaimLost
-    ) as lost:  # this process was stopped for long, and another went on: what it makes is the result
+    except ClaimLost as lost:  # this process was stopped for long, and another went on: the result is its
         raise Busy(str(lost)) from lost
     return read_json(folder / RESULT)
 
@@ -113,31 +110,17 @@ def _finetune(
     workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str
 ) -> dict[str, Any]:
     """Train, predict, write the tables; returns the figures of the run."""
-    cohort = task(run.task).cohort
-    if fingerprint(workspace, cohort, fold=run.fold) != run.data:
+    if fingerprint(workspace, cohort := task(run.task).cohort, fold=run.fold) != run.data:
         raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
     folder, store = workspace.runs / run.run_id, store_of(workspace, run)
-    rows = clips_of_run(workspace, run)
-    cut = clip_settings(run)
+    rows, cut = clips_of_run(workspace, run), clip_settings(run)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    splits = splits_of(workspace, cohort, run.fold)
-    patients = fraction_patients(splits, read_table(workspace, "series", cohort), run.fraction, run.seed)
-    used = in_split["train"]
-    if FRESH_FRACTION not in run.flaws:
-        used = used[used["patient_id"].isin(patients)].reset_index(drop=True)
+    used = _learnt(workspace, run, in_split["train"])
     n_batches = batches_an_epoch(run, len(used))
     chosen_by = in_split["val"]
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
-
-    # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
-    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
-    mean, std = intensity(store, in_split["train"], cut) if is_needed else NO_COHORT
-    init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
-    model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
-    if ONE_MEAN in run.flaws:
-        per_channel = model.mean.numel() // len(mean)
-        model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
+    model, ledger = _network(workspace, run, rows)
     compute = choose(run.precision, spec(run.backbone))
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
     fitted = fit(
@@ -155,10 +138,8 @@ def _finetune(
     )
     started = time.perf_counter()
     test = ClipDataset(store, in_split["test"], cut, train=False)
-    logits = {
-        "val": fitted.val_logits,
-        "test": predict(model, test, run.batch_size, compute, loader_workers),
-    }
+    test_logits = predict(model, test, run.batch_size, compute, loader_workers)
+    logits = {"val": fitted.val_logits, "test": test_logits}
     scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
     claim.require()
@@ -179,6 +160,30 @@ def _finetune(
         "compute": str(compute),
         "torch": torch.__version__,
     }
+
+
+def _learnt(workspace: Workspace, run: Run, train: pd.DataFrame) -> pd.DataFrame:
+    """Those of the training clips whose labels are used."""
+    cohort = task(run.task).cohort
+    series = read_table(workspace, "series", cohort)
+    patients = fraction_patients(splits_of(workspace, cohort, run.fold), series, run.fraction, run.seed)
+    if FRESH_FRACTION in run.flaws:
+        return train
+    return train[train["patient_id"].isin(patients)].reset_index(drop=True)
+
+
+def _network(workspace: Workspace, run: Run, rows: pd.DataFrame) -> tuple[Network, pd.DataFrame]:
+    """The network with its starting weights, and their ledger."""
+    store, cut, train = store_of(workspace, run), clip_settings(run), rows[rows["split"] == "train"]
+    # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
+    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
+    mean, std = intensity(store, train.reset_index(drop=True), cut) if is_needed else NO_COHORT
+    init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
+    model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    if ONE_MEAN in run.flaws:
+        per_channel = model.mean.numel() // len(mean)
+        model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
+    return model, ledger
 
 
 def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:

@@ -18,6 +18,7 @@ work is the scarcer.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -114,3 +115,12 @@ def set_epoch(batches: DataLoader[Any], epoch: int) -> None:
     """Order and augmentation as in this epoch, from 0."""
     batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     batches.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def ending(batches: DataLoader[Any]) -> Iterator[None]:
+    """End the processes that read ahead with this block, also where an epoch is interrupted."""
+    try:
+        yield
+    finally:
+        batches._iterator = None

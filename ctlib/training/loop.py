@@ -1,4 +1,4 @@
-"""One fit and one predict of a network on clips (Lightning).
+"""One fit and one predict of a network on clips, on Lightning Fabric.
 
 A fit leaves a checkpoint after each epoch and goes on from it: an interrupted fit ends with
 the same weights, to the last bit, as one that was not interrupted (CPU). Therefore nothing
@@ -8,26 +8,31 @@ and so are the order of the clips and their augmentation.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from ctlib.core import display_path
 from ctlib.models import Network, load_weights, save_weights
-from ctlib.training.device import Compute, trainer
-from ctlib.training.loaders import Clips, EpochSampler, loader, set_epoch
+from ctlib.training.device import Compute
+from ctlib.training.loaders import Clips, EpochSampler, ending, loader, set_epoch
 from ctlib.training.losses import LOSSES
-from ctlib.training.optimizer import FitSettings, optimizer_of, plateau_lr
+from ctlib.training.optimizer import SCHEDULES, FitSettings, optimizer_of
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 CHECKPOINT = "last.ckpt"
 WEIGHTS = "weights.safetensors"
@@ -58,23 +63,18 @@ class FitResult:
     seconds: float
 
 
-class _Fit(lightning.LightningModule):
-    """What one step and one epoch are, and what is kept of an epoch."""
+class _History:
+    """The epochs that are done: what the checkpoint keeps besides network and optimizer.
 
-    def __init__(self, network: Network, settings: FitSettings, metric: Metric, seed: int, folder: Path):
-        super().__init__()
-        self.network = network
-        self.settings, self.metric, self.seed, self.folder = settings, metric, seed, folder
+    Args:
+        settings: of the fit.
+    """
+
+    def __init__(self, settings: FitSettings) -> None:
+        self.settings = settings
         self.rows: list[dict[str, float]] = []  # of the curves
         self.best_logits = torch.empty(0)
-        self.seconds, self.started = 0.0, time.perf_counter()
-        self.train_losses: list[torch.Tensor] = []  # of each batch, a sum over its clips
-        self.val_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    @property
-    def n_clips(self) -> int:
-        """Clips of an epoch."""
-        return len(self.trainer.train_dataloader.sampler)  # type: ignore[union-attr]
+        self.seconds = 0.0
 
     @property
     def best_epoch(self) -> int:
@@ -91,87 +91,13 @@ class _Fit(lightning.LightningModule):
         since_better = len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
         return len(metrics) >= self.settings.epochs or (0 < patience <= since_better)
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss of logits `[N, outputs]`."""
-        return LOSSES[self.settings.loss](logits, labels)
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint keeps."""
+        return {"rows": self.rows, "best_logits": self.best_logits, "seconds": self.seconds}
 
-    def configure_optimizers(self) -> Any:
-        """The optimizer, and the schedule where it moves with each step."""
-        optimizer = optimizer_of(self.network.parameters(), self.settings)
-        if self.settings.schedule != "one_cycle":
-            return optimizer
-        n_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.settings.lr, n_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """Write the epochs that an interrupted fit had."""
-        for row in self.rows:
-            self._write(row)
-
-    def _write(self, row: Mapping[str, float]) -> None:
-        """Give an epoch to the loggers."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics({name: row[name] for name in row if name != "epoch"}, step=int(row["epoch"]))
-            logger.save()
-
-    def on_train_epoch_start(self) -> None:
-        """The data of this epoch; and its learning rate, where that follows the validation loss."""
-        set_epoch(self.trainer.train_dataloader, self.current_epoch)  # type: ignore[arg-type]
-        if self.settings.schedule == "plateau":
-            lr = plateau_lr(self.settings, [row["val_loss"] for row in self.rows])
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = lr
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed torch for the epoch, after all that a resumed fit draws once more."""
-        if batch_idx == 0:
-            torch.manual_seed(_epoch_seed(self.seed, self.current_epoch))
-
-    def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a batch, as it counts in its step."""
-        loss, n = self.loss(self.network(batch["clip"]), batch["label"]), len(batch["label"])
-        self.train_losses.append(loss.detach() * n)
-        return loss * self.settings.weight(batch_idx, n, self.n_clips)
-
-    def validation_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> None:
-        """Logits of a batch."""
-        self.val_batches.append((self.network(batch["clip"]).float(), batch["label"]))
-
-    def on_train_epoch_end(self) -> None:
-        """Keep the epoch (validation came before): curves, the best weights, the checkpoint."""
-        logits, labels = (torch.cat(parts).cpu() for parts in zip(*self.val_batches, strict=True))
-        losses = torch.stack(self.train_losses).sum() / self.n_clips, self.loss(logits, labels)
-        train_loss, val_loss = (float(loss) for loss in losses)
-        self.train_losses, self.val_batches = [], []
-        epoch = self.current_epoch + 1
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise FitError(
-                f"the loss of epoch {epoch} is {train_loss:g} in training and {val_loss:g} in validation; "
-                f"lower lr, which is {self.settings.lr:g}."
-            )
-        value = self.metric(logits.numpy())
-        row = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_metric": value}
-        self.rows.append(row)
-        self._write(row)
-        if self.best_epoch == epoch:
-            self.best_logits = logits.clone()
-            save_weights(self.network, self.folder / WEIGHTS, {"epoch": epoch, "val_metric": value})
-        self.trainer.should_stop = self.ended
-        now = time.perf_counter()
-        self.seconds, self.started = self.seconds + now - self.started, now
-        temporary = self.folder / f".{CHECKPOINT}"
-        self.trainer.save_checkpoint(temporary)
-        temporary.replace(self.folder / CHECKPOINT)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know."""
-        checkpoint["fit"] = {"rows": self.rows, "best_logits": self.best_logits, "seconds": self.seconds}
-
-    def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`; Lightning restores the rest."""
-        fit = checkpoint["fit"]
-        self.rows, self.best_logits, self.seconds = fit["rows"], fit["best_logits"], fit["seconds"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.rows, self.best_logits, self.seconds = state["rows"], state["best_logits"], state["seconds"]
 
 
 def fit(
@@ -211,25 +137,87 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     compute.prepare(network.backbone)
-    module = _Fit(network, settings, metric, seed, folder)
-    last = folder / CHECKPOINT
-    if last.is_file():
-        module.restore(_checkpoint(last))
-    if not module.ended:
-        loaders = (
-            loader(train, settings.batch_size, compute, loader_workers, sampler),
-            loader(val, settings.batch_size, compute, loader_workers),
-        )
-        set_epoch(loaders[0], len(module.rows))  # Lightning makes the first iterator before the epoch starts
-        with trainer(compute, settings.epochs, folder, settings.accumulate, loggers) as loop:
-            loop.fit(module, *loaders, ckpt_path=last if last.is_file() else None, weights_only=True)
-    load_weights(network, folder / WEIGHTS)
+    fabric, history = compute.fabric(), _History(settings)
+    started = time.perf_counter()
+    network.to(fabric.device)
+    batches = loader(train, settings.batch_size, compute, loader_workers, sampler)
+    val_batches = loader(val, settings.batch_size, compute, loader_workers)
+    plain = optimizer_of(network.parameters(), settings)
+    n_steps = math.ceil(len(batches) / settings.accumulate) * settings.epochs
+    schedule = SCHEDULES[settings.schedule].make(plain, settings, n_steps)
+    optimizer = fabric.setup_optimizers(plain)
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    parts |= {"precision": fabric.strategy.precision, "history": history}  # of fp16, the scale of the loss
+    _restore(fabric, folder / CHECKPOINT, parts)
+    with _logging(loggers, history), ending(batches), ending(val_batches):
+        while not history.ended:
+            epoch = len(history.rows)
+            set_epoch(batches, epoch)
+            torch.manual_seed(_epoch_seed(seed, epoch))
+            train_loss = _learn(fabric, network, batches, optimizer, schedule, settings)
+            modes = {module: module.training for module in network.modules()}
+            logits, labels = _outputs(fabric, network, val_batches)
+            for module, mode in modes.items():  # a network of the user's own may train some parts only
+                module.training = mode
+            row = {"epoch": epoch + 1, "train_loss": train_loss}
+            row["val_loss"] = float(LOSSES[settings.loss](logits, labels))
+            _require_finite(row, settings)
+            row["val_metric"] = metric(logits.numpy())
+            if SCHEDULES[settings.schedule].each == "epoch":
+                schedule.step(row["val_loss"])  # type: ignore[arg-type]
+            history.rows.append(row)
+            _log(loggers, row)
+            if history.best_epoch == row["epoch"]:
+                history.best_logits = logits
+                about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
+                save_weights(network, folder / WEIGHTS, about)
+            now = time.perf_counter()
+            history.seconds, started = history.seconds + now - started, now
+            fabric.save(folder / f".{CHECKPOINT}", parts)
+            (folder / f".{CHECKPOINT}").replace(folder / CHECKPOINT)
+    load_weights(network.cpu(), folder / WEIGHTS)
     return FitResult(
-        curves=pd.DataFrame(module.rows).astype({"epoch": "int64"}),
-        best_epoch=module.best_epoch,
-        val_logits=module.best_logits.numpy(),
-        seconds=module.seconds,
+        curves=pd.DataFrame(history.rows).astype({"epoch": "int64"}),
+        best_epoch=history.best_epoch,
+        val_logits=history.best_logits.numpy(),
+        seconds=history.seconds,
     )
+
+
+def _learn(
+    fabric: Fabric,
+    network: Network,
+    batches: DataLoader[Any],
+    optimizer: Any,
+    schedule: LRScheduler,
+    settings: FitSettings,
+) -> float:
+    """All steps of an epoch; the mean loss of its clips."""
+    n_clips, losses = len(batches.sampler), []  # type: ignore[arg-type]
+    for index, batch in enumerate(batches, 1):
+        clip, label = fabric.to_device((batch["clip"], batch["label"]))
+        with fabric.autocast():
+            loss = LOSSES[settings.loss](network(clip), label)
+        losses.append(loss.detach() * len(label))
+        weight = settings.weight(index - 1, len(label), n_clips)
+        fabric.backward(loss * weight / settings.accumulate)
+        if index % settings.accumulate == 0 or index == len(batches):
+            optimizer.step()
+            optimizer.zero_grad()
+            if SCHEDULES[settings.schedule].each == "step":
+                schedule.step()
+    return float(torch.stack(losses).sum() / n_clips)
+
+
+def _outputs(fabric: Fabric, network: Network, batches: DataLoader[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `[n, outputs]` and labels `[n]` of all clips, on the CPU; the network is then in evaluation mode."""
+    network.eval()
+    logits, labels = [], []
+    with torch.inference_mode(), fabric.autocast():
+        for batch in batches:
+            logits.append(network(fabric.to_device(batch["clip"])).float())
+            labels.append(batch["label"])
+    return torch.cat(logits).cpu(), torch.cat(labels)
 
 
 def predict(
@@ -244,14 +232,10 @@ def predict(
         compute: where, and in which precision: as in the fit.
         loader_workers: processes that read clips ahead.
     """
-    compute.prepare(network.to(compute.device).backbone)
-    network.eval()
-    logits = []
-    with torch.inference_mode(), compute.autocast():
-        for batch in loader(clips, batch_size, compute, loader_workers):
-            clip = batch["clip"].to(compute.device, non_blocking=True)
-            logits.append(network(clip).float().cpu())
-    return torch.cat(logits).numpy()
+    fabric = compute.fabric()
+    compute.prepare(network.to(fabric.device).backbone)
+    logits, _ = _outputs(fabric, network, loader(clips, batch_size, compute, loader_workers))
+    return logits.numpy()
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -259,17 +243,55 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of `fit`.
+def _require_finite(row: Mapping[str, float], settings: FitSettings) -> None:
+    """Refuse to go on where a network has diverged."""
+    if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
+        raise FitError(
+            f"the loss of epoch {row['epoch']} is {row['train_loss']:g} in training and {row['val_loss']:g} in "
+            f"validation; lower lr, which is {settings.lr:g}."
+        )
+
+
+def _restore(fabric: Fabric, path: Path, parts: dict[str, Any]) -> None:
+    """Bring the parts of a fit to where its checkpoint left them, if there is one.
 
     Raises:
         FitError: it cannot be read.
     """
+    if not path.is_file():
+        return
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["fit"]["rows"]
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        fabric.load(path, parts, weights_only=True)
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         raise FitError(
             f"{display_path(path)} is no checkpoint of a fit ({type(error).__name__}); delete it to begin again."
         ) from error
-    return checkpoint
+
+
+def _log(loggers: Sequence[Any], row: Mapping[str, float]) -> None:
+    """Give an epoch to the loggers."""
+    for logger in loggers:
+        logger.log_metrics({name: row[name] for name in row if name != "epoch"}, step=int(row["epoch"]))
+        logger.save()
+
+
+@contextlib.contextmanager
+def _logging(loggers: Sequence[Any], history: _History) -> Iterator[None]:
+    """Give the loggers the epochs that an interrupted fit had, and in the end say how this one ended."""
+    for row in history.rows:
+        _log(loggers, row)
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)

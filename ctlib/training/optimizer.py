@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from ctlib.training.losses import LOSSES
 
@@ -25,8 +26,8 @@ class FitSettings:
         batch_size: clips a batch; how many batches an epoch has follows from the sampler.
         lr: learning rate, of one_cycle the highest.
         weight_decay: per step, in the optimizer's own sense.
-        optimizer: `adam`, `adamw` or `sgd`.
-        schedule: `one_cycle` (each step), `plateau` (halved where the validation loss stays) or `constant`.
+        optimizer: a name in `OPTIMIZERS`.
+        schedule: a name in `SCHEDULES`.
         patience: epochs without a better validation metric before the fit stops; 0 never stops.
         loss: a name in `ctlib.training.losses.LOSSES`.
         keep: the epoch whose weights are used: `best` by the validation metric, or `last`, which a
@@ -40,8 +41,8 @@ class FitSettings:
     batch_size: int
     lr: float
     weight_decay: float
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    schedule: Literal["one_cycle", "plateau", "constant"] = "plateau"
+    optimizer: str = "adam"
+    schedule: str = "plateau"
     patience: int = 5
     loss: str = "bce"
     keep: Literal["best", "last"] = "best"
@@ -49,9 +50,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("optimizer", ("adam", "adamw", "sgd")),
-            ("schedule", ("one_cycle", "plateau", "constant")),
-            ("loss", tuple(LOSSES)),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("loss", LOSSES),
             ("keep", ("best", "last")),
         ):
             if getattr(self, name) not in known:
@@ -80,34 +81,42 @@ class FitSettings:
         return n * self.accumulate / in_step
 
 
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=SGD_MOMENTUM),
+}
+"""Optimizers by the names that settings use."""
+
+
 def optimizer_of(parameters: Iterable[torch.nn.Parameter], settings: FitSettings) -> torch.optim.Optimizer:
     """The optimizer of some settings."""
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, **common)
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, **common)
+    return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
-def plateau_lr(settings: FitSettings, val_losses: Sequence[float]) -> float:
-    """Learning rate of the next epoch under the schedule `plateau`.
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves.
 
     Args:
-        settings: how the network is trained.
-        val_losses: of the epochs so far.
+        make: the optimizer, its settings and the number of its steps in all epochs to a scheduler of torch's.
+        each: what moves it on: a `step`, or an `epoch` with its validation loss.
     """
-    return settings.lr * PLATEAU_FACTOR ** n_plateaus(val_losses)
+
+    make: Callable[[torch.optim.Optimizer, FitSettings, int], LRScheduler]
+    each: Literal["step", "epoch"]
 
 
-def n_plateaus(val_losses: Sequence[float]) -> int:
-    """How often the validation loss stayed where it was, for more than `PLATEAU_PATIENCE` epochs.
-
-    >>> n_plateaus([0.7, 0.6, 0.6, 0.6]), n_plateaus([0.7, 0.6, 0.6, 0.5])
-    (1, 0)
-    """
-    best, waited, plateaus = math.inf, 0, 0
-    for loss in val_losses:
-        best, waited = min(best, loss), 0 if loss < best else waited + 1
-        if waited > PLATEAU_PATIENCE:
-            plateaus, waited = plateaus + 1, 0
-    return plateaus
+SCHEDULES = {
+    "one_cycle": Schedule(
+        lambda optimizer, settings, n_steps: OneCycleLR(optimizer, settings.lr, n_steps), "step"
+    ),
+    "plateau": Schedule(
+        lambda optimizer, settings, n_steps: ReduceLROnPlateau(
+            optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, threshold=0.0, eps=0.0
+        ),
+        "epoch",
+    ),
+    "constant": Schedule(lambda optimizer, settings, n_steps: ConstantLR(optimizer, factor=1.0), "step"),
+}
+"""Schedules of the learning rate by the names that settings use."""

@@ -7,7 +7,9 @@ import pytest
 from ctlib.core import parameters
 from ctlib.core.workspace import project_path
 from ctlib.grid.expand import AXES, settings_of
-from ctlib.training.pretraining import CtSource, Plan, PretrainSettings, VideoSource
+from ctlib.training.pretrain_ct import CtSource
+from ctlib.training.pretrain_video import VideoSource
+from ctlib.training.pretraining import Plan, PretrainSettings
 from ctlib.training.run import Run
 
 LOOKED_UP = {"data", "weights", "code", "control"}

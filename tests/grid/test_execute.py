@@ -27,8 +27,7 @@ from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import finetune
 from ctlib.training.finetune import execute
 from ctlib.training.loop import FitError
-from ctlib.training.predictions import predictions, study_auroc
-from ctlib.training.results import collect, finished
+from ctlib.training.results import collect, finished, predictions, study_auroc
 from ctlib.training.run import LATER, PROTOCOL_VERSION, Run, digest, fingerprint, labelled_clips
 
 SETTINGS = SHORT | {"rotation_deg": 10.0, "epochs": 3, "optimizer": "adamw", "schedule": "one_cycle"}

@@ -4,11 +4,12 @@ import copy
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
-import lightning.pytorch as lightning
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models.video.resnet import Conv3DSimple
 
 from ctlib.models.registry import BACKBONES, spec
@@ -27,25 +28,24 @@ BF16 = Compute("cpu", "bf16-mixed", torch.channels_last_3d)
         ("fp32", True, "32-true"),
     ],
 )
-def test_a_gpu_is_used_where_there_is_one(monkeypatch, tmp_path, asked, bf16, expected):
+def test_a_gpu_is_used_where_there_is_one(monkeypatch, asked, bf16, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     compute = choose(asked, spec("slow_r50"))
     assert (compute.accelerator, compute.precision) == ("gpu", expected)
     assert compute.device == torch.device("cuda")
-    requested = {}
-    monkeypatch.setattr(lightning, "Trainer", lambda **arguments: requested.update(arguments))
-    with device.trainer(compute, 3, tmp_path):
-        pass
-    wanted = {"accelerator": "gpu", "devices": 1, "precision": expected, "deterministic": "warn"}
-    wanted |= {
-        "accumulate_grad_batches": 1,
-        "benchmark": False,
-        "logger": False,
-        "enable_checkpointing": False,
-        "max_epochs": 3,
-    }
-    assert {name: requested[name] for name in wanted} == wanted
+    requested, flags = {}, []
+    made = SimpleNamespace(launch=lambda: None)
+    monkeypatch.setattr("lightning.fabric.Fabric", lambda **given: requested.update(given) or made)
+    monkeypatch.setattr(
+        torch, "use_deterministic_algorithms", lambda *given, **named: flags.append((given, named))
+    )
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    compute.fabric()
+    plugin = requested.pop("plugins")
+    assert requested == {"accelerator": "gpu", "devices": 1} and plugin.precision == expected
+    assert flags == [((True,), {"warn_only": True})] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert (getattr(plugin, "scaler", None) is not None) == (expected == "16-mixed")
 
 
 @pytest.mark.parametrize("key", ["slow_r50", "resnet18"])
@@ -61,7 +61,23 @@ def test_a_cpu_computes_as_was_measured_to_be_faster(monkeypatch, key, bf16):
     assert compute.memory_format == (layout if backbone.cpu_channels_last else torch.contiguous_format)
     assert choose("fp32", backbone).precision == "32-true"
     assert choose("bf16", backbone).precision == "bf16-mixed"
-    assert compute.trainer_arguments["deterministic"] is False
+    assert compute.fabric().device == torch.device("cpu") and not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_gradients_of_a_weight_that_is_used_for_each_slice_are_summed_in_fp32():
+    weight, slices = nn.Parameter(torch.rand(8, 8)), torch.rand(16, 4, 8)
+    fabric = BF16.fabric()
+    with fabric.autocast():
+        loss = sum(functional.linear(each, weight).float().square().sum() for each in slices)
+    fabric.backward(loss)
+    alone = []
+    for each in slices:
+        copied = nn.Parameter(weight.detach().clone())
+        with BF16.autocast():
+            functional.linear(each, copied).float().square().sum().backward()
+        alone.append(copied.grad)
+    torch.testing.assert_close(weight.grad, torch.stack(alone).sum(0), rtol=1e-5, atol=0)
 
 
 def test_an_unknown_precision_is_refused():

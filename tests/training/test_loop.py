@@ -20,7 +20,8 @@ from ctlib.models.weights.load import Init, build_network
 from ctlib.training.device import Compute, choose
 from ctlib.training.loaders import loader, set_epoch
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict
-from ctlib.training.optimizer import FitSettings, n_plateaus
+from ctlib.training.losses import LOSSES
+from ctlib.training.optimizer import FitSettings
 
 CPU = Compute("cpu", "32-true")
 RANDOM = Init("random", "drawn", "none", (0.5,), (0.3,))
@@ -81,19 +82,37 @@ class Accuracy:
         return float(((logits[:, 0] > 0) == self.labels).mean())
 
 
-def run(net: Network, folder: Path, killed_at: int = 0, compute: Compute = CPU, side: int = 8, **changes):
-    val = Cubes(10, train=False, side=side)
-    train = Cubes(16, train=True, side=side)
+def run(
+    net: Network,
+    folder: Path,
+    killed_at: int = 0,
+    compute: Compute = CPU,
+    side: int = 8,
+    train: Cubes | None = None,
+    metric=None,
+    workers: int = 0,
+    **changes,
+):
+    val, train = Cubes(10, train=False, side=side), train or Cubes(16, train=True, side=side)
     settings = {"epochs": 4, "batch_size": 4, "lr": 1e-2, "weight_decay": 1e-6, "patience": 0, **changes}
-    metric = changes.get("metric") or Accuracy(val.labels, killed_at)
-    settings.pop("metric", None)
-    sampler = BalancedSampler(train.labels, 12, seed=3)
-    return fit(net, train, sampler, val, metric, FitSettings(**settings), compute, folder, seed=3)
+    metric, sampler = metric or Accuracy(val.labels, killed_at), BalancedSampler(train.labels, 12, seed=3)
+    return fit(net, train, sampler, val, metric, FitSettings(**settings), compute, folder, 3, workers)
 
 
-def same(a: nn.Module, b: nn.Module) -> bool:
-    states = a.state_dict(), b.state_dict()
-    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+def resumed(made, folder: Path, killed_at: int, **how):
+    """The network and the result of a fit that went on; they equal those of one that was not interrupted."""
+    whole, net = made(), made()
+    expected = run(whole, folder / "quiet", **how | {"workers": 0})
+    with pytest.raises(RuntimeError, match="killed"):
+        run(made(), folder / "killed", killed_at, **how)
+    assert (folder / "killed" / CHECKPOINT).exists() == (killed_at > 1)
+    result = run(net, folder / "killed", **how)
+    pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
+    assert result.best_epoch == expected.best_epoch
+    assert np.array_equal(result.val_logits, expected.val_logits)
+    states = whole.state_dict(), net.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    return net, result
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,30 +126,27 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_resumed_fit_equals_one_that_was_not_interrupted(
     tmp_path, killed_at, optimizer, schedule, accumulate
 ):
-    quiet, resumed = small(), small()
-    settings = {"optimizer": optimizer, "schedule": schedule, "accumulate": accumulate}
-    expected = run(quiet, tmp_path / "quiet", **settings)
-    with pytest.raises(RuntimeError, match="killed"):
-        run(small(), tmp_path / "killed", killed_at, **settings)
-    assert (tmp_path / "killed" / CHECKPOINT).exists() == (killed_at > 1)
-    result = run(resumed, tmp_path / "killed", **settings)
-    pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
-    assert result.best_epoch == expected.best_epoch
-    assert np.array_equal(result.val_logits, expected.val_logits)
-    assert same(quiet, resumed)
+    resumed(small, tmp_path, killed_at, optimizer=optimizer, schedule=schedule, accumulate=accumulate)
 
 
 def test_a_resumed_fit_of_slow_in_bf16_is_the_same_too(tmp_path):
     compute = choose("bf16", spec("slow_r50"))
-    nets = [build_network("slow_r50", "tiny", RANDOM, seed=0)[0] for _ in range(3)]
-    expected = run(nets[0], tmp_path / "quiet", compute=compute, side=32, schedule="one_cycle")
-    with pytest.raises(RuntimeError, match="killed"):
-        run(nets[1], tmp_path / "killed", killed_at=3, compute=compute, side=32, schedule="one_cycle")
-    result = run(nets[2], tmp_path / "killed", compute=compute, side=32, schedule="one_cycle")
-    pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
-    assert same(nets[0], nets[2])
-    predicted = predict(nets[2], Cubes(10, train=False, side=32), 4, compute)
+    slow = lambda: build_network("slow_r50", "tiny", RANDOM, seed=0)[0]  # noqa: E731
+    net, result = resumed(slow, tmp_path, 3, compute=compute, side=32, schedule="one_cycle")
+    predicted = predict(net, Cubes(10, train=False, side=32), 4, compute)
     assert np.array_equal(predicted, result.val_logits)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_readers_ahead_do_not_change_the_result_nor_after_a_resume(tmp_path, workers):
+    resumed(small, tmp_path, 2, workers=workers, epochs=3)
+    assert not multiprocessing.active_children()
+
+
+def test_readers_end_with_an_interrupted_epoch(tmp_path):
+    with pytest.raises(RuntimeError, match="killed") as kept:  # with its frames, as a notebook keeps them
+        run(small(), tmp_path, killed_at=1, workers=1)
+    assert kept and not multiprocessing.active_children()
 
 
 def test_the_best_epoch_is_kept_and_the_later_one_wins_a_tie(tmp_path):
@@ -168,7 +184,9 @@ def test_it_stops_after_patience_and_is_not_trained_further_when_called_again(tm
     assert again.seconds == result.seconds
 
 
-def test_learning_rate_follows_its_schedule(tmp_path, monkeypatch):
+@pytest.fixture
+def rates(monkeypatch) -> list[float]:
+    """Learning rate of each step of AdamW."""
     used: list[float] = []
     step = torch.optim.AdamW.step
 
@@ -177,61 +195,55 @@ def test_learning_rate_follows_its_schedule(tmp_path, monkeypatch):
         return step(self, closure)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
-    run(small(), tmp_path / "one_cycle", schedule="one_cycle", optimizer="adamw")
+    return used
+
+
+@pytest.mark.parametrize(("accumulate", "n_steps"), [(1, 12), (2, 8)])  # 4 epochs of 3 batches
+def test_one_cycle_counts_steps_of_the_optimizer(tmp_path, rates, accumulate, n_steps):
+    run(small(), tmp_path, schedule="one_cycle", optimizer="adamw", accumulate=accumulate)
     other = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    schedule, wanted = torch.optim.lr_scheduler.OneCycleLR(other, 1e-2, total_steps=12), []
-    for _ in range(12):  # 4 epochs of 12 clips, 4 a step
+    schedule, wanted = torch.optim.lr_scheduler.OneCycleLR(other, 1e-2, n_steps), []
+    for _ in range(n_steps):
         wanted.append(other.param_groups[0]["lr"])
         other.step()
         schedule.step()
-    assert used == pytest.approx(wanted, rel=1e-12)
-    used.clear()
-    run(small(), tmp_path / "constant", schedule="constant", optimizer="adamw")
-    assert set(used) == {1e-2}
-    used.clear()
-    monkeypatch.setattr("ctlib.training.optimizer.n_plateaus", len)  # as if each epoch were a plateau
-    run(small(), tmp_path / "plateau", schedule="plateau", optimizer="adamw")
-    assert used == [0.01] * 3 + [0.005] * 3 + [0.0025] * 3 + [0.00125] * 3
+    assert rates == pytest.approx(wanted, rel=1e-12)
 
 
-def test_a_plateau_is_more_than_one_epoch_without_a_lower_loss():
-    assert [n_plateaus([1.0, *rest]) for rest in ([], [1.0], [1.0, 1.0], [1.0, 1.0, 1.0, 1.0])] == [
-        0,
-        0,
-        1,
-        2,
-    ]
-    assert n_plateaus([1.0, 1.1, 0.9, 1.0, 0.8]) == 0
+def test_a_constant_rate_stays(tmp_path, rates):
+    run(small(), tmp_path, schedule="constant", optimizer="adamw")
+    assert rates == [1e-2] * 12
+
+
+@pytest.mark.parametrize(
+    ("val_losses", "halvings"),
+    [
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0, 0, 0, 1, 1, 2]),  # before each epoch
+        ([1.0, 1.1, 0.9, 1.0, 0.8, 0.8], [0, 0, 0, 0, 0, 0]),
+        ([0.7, 0.6, 0.6, 0.6, 0.5, 0.5], [0, 0, 0, 0, 1, 1]),
+    ],
+)
+def test_a_plateau_is_more_than_one_epoch_without_a_lower_loss(
+    tmp_path, rates, monkeypatch, val_losses, halvings
+):
+    given = iter(val_losses)
+    monkeypatch.setitem(LOSSES, "bce", lambda logits, labels: own(logits, labels))
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+
+    def own(logits, labels):
+        return bce(logits[:, 0], labels) if logits.requires_grad else torch.tensor(next(given))
+
+    run(small(), tmp_path, schedule="plateau", optimizer="adamw", epochs=6)
+    assert rates == [0.01 / 2**n for n in halvings for _ in range(3)]
 
 
 def test_every_epoch_has_its_own_data_also_after_a_resume(tmp_path):
-    train, val = Cubes(16, train=True), Cubes(10, train=False)
-    sampler = BalancedSampler(train.labels, 12, seed=3)
-    settings = FitSettings(3, 4, 1e-3, 0.0, patience=0)
-    metric = Accuracy(val.labels, killed_at=2)
+    train, again = Cubes(16, train=True), Cubes(16, train=True)
     with pytest.raises(RuntimeError):
-        fit(small(), train, sampler, val, metric, settings, CPU, tmp_path, seed=0)
-    resumed = Cubes(16, train=True)
-    fit(small(), resumed, sampler, val, Accuracy(val.labels), settings, CPU, tmp_path, seed=0)
+        run(small(), tmp_path, killed_at=2, train=train, epochs=3)
+    run(small(), tmp_path, train=again, epochs=3)
     assert set(train.epochs) == {0, 1}
-    assert sorted(set(resumed.epochs)) == [1, 2] and resumed.epochs[0] == 1
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_readers_ahead_do_not_change_the_result_nor_after_a_resume(tmp_path, workers):
-    def read_by(workers: int, folder: Path, killed_at: int = 0):
-        net, train, val = small(), Cubes(16, train=True), Cubes(10, train=False)
-        sampler, metric = BalancedSampler(train.labels, 12, seed=3), Accuracy(val.labels, killed_at)
-        settings = FitSettings(3, 4, 1e-3, 0.0, patience=0)
-        return fit(net, train, sampler, val, metric, settings, CPU, folder, 0, workers), net
-
-    expected, quiet = read_by(0, tmp_path / "here")
-    with pytest.raises(RuntimeError, match="killed"):
-        read_by(workers, tmp_path / "ahead", killed_at=2)
-    result, resumed = read_by(workers, tmp_path / "ahead")
-    pd.testing.assert_frame_equal(result.curves, expected.curves, check_exact=True)
-    assert same(quiet, resumed)
-    assert not multiprocessing.active_children()
+    assert sorted(set(again.epochs)) == [1, 2] and again.epochs[0] == 1
 
 
 class Readers(Cubes):
@@ -263,17 +275,12 @@ def test_memory_is_pinned_for_a_gpu_only():
     assert loader(clips, 2, Compute("gpu", "bf16-mixed")).pin_memory
 
 
-class Plain(nn.Module):
+class Plain(Mean):
     """No batch norm and no dropout: a batch of eight clips is two of four."""
-
-    n_features = 4
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(1, 4, 3, padding=1)
-
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        return self.conv(clip).relu().mean(dim=(2, 3, 4))
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU())
 
 
 def plain() -> Network:
@@ -309,25 +316,6 @@ def test_a_step_is_the_mean_over_its_clips(n_clips, batch_size, accumulate):
         assert shares == pytest.approx([n / sum(in_step) for n in in_step])
 
 
-def test_schedules_count_steps_of_the_optimizer(tmp_path, monkeypatch):
-    used: list[float] = []
-    step = torch.optim.AdamW.step
-
-    def recorded(self, closure=None):
-        used.append(self.param_groups[0]["lr"])
-        return step(self, closure)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
-    run(small(), tmp_path, schedule="one_cycle", optimizer="adamw", accumulate=2)
-    other = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    schedule, wanted = torch.optim.lr_scheduler.OneCycleLR(other, 1e-2, total_steps=8), []
-    for _ in range(8):  # 4 epochs of 3 batches: a step of two and a step of one
-        wanted.append(other.param_groups[0]["lr"])
-        other.step()
-        schedule.step()
-    assert used == pytest.approx(wanted, rel=1e-12)
-
-
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do(tmp_path):
     net = small()
     with torch.no_grad():
@@ -341,18 +329,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 half")
     with pytest.raises(FitError, match=r"last\.ckpt is no checkpoint of a fit .* delete it to begin again"):
         run(small(), tmp_path)
-
-
-def test_ctrl_c_stays_a_keyboard_interrupt(tmp_path):
-    import signal
-
-    def interrupted(logits: np.ndarray) -> float:
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run(small(), tmp_path, metric=interrupted)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_it_is_silent(tmp_path, capfd, caplog):
@@ -381,15 +357,11 @@ def test_senseless_settings_are_refused(change, message):
 
 def test_cross_entropy_learns_classes(tmp_path):
     torch.manual_seed(5)
-    net = Network(Mean(), 2, (0.5,), (0.3,))
-    val, train = Cubes(10, train=False), Cubes(16, train=True)
-    for cubes in (val, train):
-        cubes.labels = [int(label) for label in cubes.labels]
-    settings = FitSettings(1, 4, 1e-2, 0.0, patience=0, loss="cross_entropy")
-    metric = lambda logits: float((logits.argmax(1) == np.array(val.labels)).mean())  # noqa: E731
-    result = fit(net, train, BalancedSampler(train.labels, 12, 0), val, metric, settings, CPU, tmp_path, 0)
+    net, truth = Network(Mean(), 2, (0.5,), (0.3,)), np.array(Cubes(10, train=False).labels)
+    metric = lambda logits: float((logits.argmax(1) == truth).mean())  # noqa: E731
+    result = run(net, tmp_path, metric=metric, epochs=1, loss="cross_entropy")
     assert result.val_logits.shape == (10, 2)
-    expected = nn.functional.cross_entropy(torch.tensor(result.val_logits), torch.tensor(val.labels))
+    expected = nn.functional.cross_entropy(torch.tensor(result.val_logits), torch.tensor(truth))
     assert result.curves["val_loss"].iloc[0] == pytest.approx(float(expected), rel=1e-6)
 
 

@@ -34,6 +34,19 @@ def workspace(prepared, tmp_path) -> Workspace:
     return Workspace(tmp_path / "work")
 
 
+@pytest.fixture
+def seen(monkeypatch) -> dict:
+    """What the fit of a run is given."""
+    found, fit = {}, finetune.fit
+
+    def spied(network, train, sampler, val, metric, *rest):
+        found.update(train=train.table, val=val.table, metric=metric)
+        return fit(network, train, sampler, val, metric, *rest)
+
+    monkeypatch.setattr(finetune, "fit", spied)
+    return found
+
+
 def run_of(workspace: Workspace, control: str = "none", **changes) -> Run:
     settings = SETTINGS | {"control": control} | changes
     [run] = expand(workspace, ["lidc_nodule"], ["resnet18"], ["random"], [1.0], [3], 1e-3, **settings)
@@ -113,14 +126,8 @@ def test_a_control_that_cannot_be_is_refused(workspace):
         run_of(workspace, "shuffled_slices", channels="neighbours")
 
 
-def test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones(workspace, monkeypatch):
-    run, seen, fit = run_of(workspace, "permuted_labels"), {}, finetune.fit
-
-    def spied(network, train, sampler, val, metric, *rest):
-        seen.update(train=train.table, val=val.table, metric=metric)
-        return fit(network, train, sampler, val, metric, *rest)
-
-    monkeypatch.setattr(finetune, "fit", spied)
+def test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones(workspace, seen):
+    run = run_of(workspace, "permuted_labels")
     execute(str(workspace.root), run)
     rows = clips_of_run(workspace, run)
     truth = {name: exam_labels(part) for name, part in rows.groupby("split")}
@@ -133,15 +140,8 @@ def test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones(workspace,
         assert exam_labels(part).equals(truth[name])
 
 
-def test_the_epoch_is_chosen_by_permuted_labels(workspace, monkeypatch):
+def test_the_epoch_is_chosen_by_permuted_labels(workspace, seen, monkeypatch):
     """Scores that know the truth of the validation split get no AUROC for it."""
-    seen, fit = {}, finetune.fit
-
-    def spied(network, train, sampler, val, metric, *rest):
-        seen.update(metric=metric)
-        return fit(network, train, sampler, val, metric, *rest)
-
-    monkeypatch.setattr(finetune, "fit", spied)
     monkeypatch.setattr(finetune, "_while_mine", lambda metric, claim: metric)
     found = {}
     for control in ("none", "permuted_labels"):

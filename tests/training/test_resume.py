@@ -1,5 +1,6 @@
 """A killed run goes on to the same predictions, wherever it was killed; two grids share one folder."""
 
+import math
 import os
 import signal
 import subprocess
@@ -18,31 +19,33 @@ from ctlib.core.workspace import PROJECT, Workspace
 from ctlib.grid.execute import expand
 from ctlib.training.finetune import execute
 from ctlib.training.results import collect, finished
+from ctlib.training.run import clips_of_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 NETWORKS = ["slow_r50", "swin3d_t"]
 """A CNN, and a transformer with dropped paths, which draws in training."""
 KILLED = """
-import os, signal, sys
+import os, pickle, signal, sys
 import chaos_grid  # notes what is finished
+from ctlib.core.parallel import pin_threads
+from ctlib.models import Network
 from ctlib.training import loop
 from ctlib.training.finetune import execute
-from ctlib.training.run import Run
-from ctlib.core.parallel import pin_threads
-import pickle
 
 pin_threads(1)
-work, where, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-name = {"within": "training_step", "validating": "validation_step", "between": "on_train_epoch_start"}[where]
-method = getattr(loop._Fit, name)
+work, where, call = sys.argv[1], sys.argv[2], int(sys.argv[3])
+of, name = (loop, "_log") if where == "between" else (Network, "forward")
+method, calls = getattr(of, name), []
 
 def killed(self, *given):
-    if self.current_epoch == epoch and (where == "between" or given[1] == 1):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if where == "between" or self.training == (where == "within"):
+        calls.append(given)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
     return method(self, *given)
 
-setattr(loop._Fit, name, killed)
+setattr(of, name, killed)
 execute(work, pickle.loads(sys.stdin.buffer.read()))
 """
 GRID = """
@@ -91,7 +94,9 @@ def python(code, *arguments, given):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_killed_run_goes_on_to_the_same_predictions(workspace, tmp_path, network, where):
     (run,) = runs_of(workspace, backbones=[network])
-    killed = python(KILLED, workspace.root, where, 1, given=run)
+    n_val = math.ceil((clips_of_run(workspace, run)["split"] == "val").sum() / run.batch_size)
+    second_batch = {"within": 3 + 2, "validating": n_val + 2, "between": 2}  # of the second epoch, or its end
+    killed = python(KILLED, workspace.root, where, second_batch[where], given=run)
     killed.stderr.read()
     assert killed.wait() == -signal.SIGKILL and not finished(workspace, run)
     assert (workspace.runs / run.run_id / "last.ckpt").is_file()  # of the first epoch

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -231,8 +231,8 @@ def _steps(run: Run, compute: Compute) -> tuple[float, float]:
     network = made.to(compute.device)
     compute.prepare(network.backbone)
     # the rate has no part in what a step takes; it may still be to be searched
-    asked: Literal["adam", "adamw", "sgd"] = run.optimizer  # type: ignore[assignment]
-    optimizer = optimizer_of(network.parameters(), FitSettings(1, run.batch_size, 1e-6, 0.0, asked))
+    settings = FitSettings(1, run.batch_size, 1e-6, 0.0, run.optimizer)
+    optimizer = optimizer_of(network.parameters(), settings)
     clips = torch.rand(shape, device=compute.device)
     labels = torch.zeros(run.batch_size, device=compute.device)
 

@@ -21,7 +21,7 @@ from ctlib.datasets import (
     stored_px,
 )
 from ctlib.models import PLACEBO, MeanStd, Origin
-from ctlib.training.pretraining.task import PretrainTask, unlabelled
+from ctlib.training.pretraining import PretrainTask, unlabelled
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,20 @@ class VideoSource:
     def settings(self) -> dict[str, Any]:
         """All that changes the weights, but for the videos themselves."""
         return {"kind": "video", "share": self.heldout_share, "flip": self.flip, "max": self.max_frames}
+
+    def fingerprint(self, workspace: Workspace, origin: Origin, crop_px: int) -> str:
+        """SHA-256 of the videos.
+
+        Raises:
+            VideoError: there are none.
+        """
+        return self.index(workspace, crop_px).fingerprint
+
+    def task(
+        self, workspace: Workspace, origin: Origin, clip_length: int, crop_px: int, seed: int
+    ) -> PretrainTask:
+        """What is learnt in the pretraining of an init, see `of_videos`."""
+        return of_videos(workspace, origin, self, clip_length, crop_px, seed)
 
 
 def of_videos(

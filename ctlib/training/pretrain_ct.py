@@ -28,8 +28,8 @@ from ctlib.models import PLACEBO, Origin
 from ctlib.training import run
 from ctlib.training.loop import FitError
 from ctlib.training.negative_controls import with_permuted_labels
-from ctlib.training.predictions import study_auroc
-from ctlib.training.pretraining.task import PretrainTask, unlabelled
+from ctlib.training.pretraining import PretrainTask, unlabelled
+from ctlib.training.results import study_auroc
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,21 @@ class CtSource(Augmented):
     hu_window: str = "lung"
     channels: str = "repeat"
     study_label: str = "exam"
+
+    def fingerprint(self, workspace: Workspace, origin: Origin, crop_px: int) -> str:
+        """SHA-256 of the cohort.
+
+        Raises:
+            MissingInput: it was not prepared.
+        """
+        cohort = task_of(origin, self.hu_window).cohort
+        return run.fingerprint(workspace, cohort, labelled=not origin.self_supervised)
+
+    def task(
+        self, workspace: Workspace, origin: Origin, clip_length: int, crop_px: int, seed: int
+    ) -> PretrainTask:
+        """What is learnt in the pretraining of an init, see `of_cohort`."""
+        return of_cohort(workspace, origin, self, clip_length, crop_px, seed)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> CtSource:
