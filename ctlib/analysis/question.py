@@ -16,7 +16,6 @@ from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed
 from ctlib.core import Workspace, display_path, write_text
 from ctlib.datasets import task
-from ctlib.training import WRITER
 from ctlib.visualization import figures
 
 FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}
@@ -119,6 +118,8 @@ def no_finished_run(study: Study) -> str:
 
 def no_cohort(study: Study, names: Sequence[str]) -> str:
     """Which table of a task's cohort is missing, and which notebook writes it; or ''."""
+    from ctlib.training import WRITER  # here: it loads torch
+
     if study.work is None:
         return "No answer: these results have no workspace, so no exam can be looked at."
     paths = [study.work.table(table, task(name).cohort) for name in names for table in COHORT_TABLES]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
 from ctlib import metrics
 from ctlib.analysis.preregistration import Prespecified
 from ctlib.core import Workspace, tables
-from ctlib.models import Size, spec
-from ctlib.training import clip_settings, read_run
-from ctlib.visualization import summary_tables
+
+if TYPE_CHECKING:
+    from ctlib.models import Size
 
 GRID = "03_finetune_grid"
 """The notebook that computes the runs; sentences about what is missing name its parameters."""
@@ -97,6 +97,8 @@ class Study:
     @cached_property
     def two_d(self) -> list[str]:
         """Networks of the grid that see slices one by one, whatever they make of them."""
+        from ctlib.models import spec  # here: it loads torch
+
         return [b for b in dict.fromkeys(self.runs["backbone"]) if spec(b).dims == 2]
 
     def networks_from(self, *inits: str) -> list[str]:
@@ -190,12 +192,15 @@ def network_costs(work: Workspace, runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `NETWORK_COSTS`.
     """
+    from ctlib.training import clip_settings, read_run  # here: they load torch
+    from ctlib.visualization import summary_tables
+
     rows = []
     for key, part in runs[runs["status"] == "finished"].groupby("backbone", sort=False):
         there = [name for name in part["run_id"] if (work.runs / name / "run.json").is_file()]
         if there:
             run = read_run(work, there[0])
-            clip, size = clip_settings(run), cast(Size, run.size)
+            clip, size = clip_settings(run), cast("Size", run.size)
             shape = (clip.length, clip.crop_px, clip.crop_px)
             found = summary_tables.networks([str(key)], size, shape, clip.n_channels).iloc[0]
             rows.append((str(key), found["multiply-adds, G"], found["kept, MB"]))

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import re
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -168,6 +170,12 @@ def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
     assert text.conclusions(pd.DataFrame([lost, lost, nothing, empty])) == (
         "of 4 comparisons, 2 losses, 1 equivalent within the margin and 1 without an answer"
     )
+
+
+def test_findings_are_loaded_without_what_only_grad_cam_needs():
+    """torch and MONAI, with the JSON validators that it brings, take seconds: they are loaded where they are used."""
+    code = "import sys, ctlib.analysis.findings; sys.exit(bool({'torch', 'monai', 'jsonschema'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- what the grid does not hold ---------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 from ctlib import metrics
 from ctlib.analysis.question import Question, lacks_a_side
@@ -122,6 +121,8 @@ def reliability(exams: pd.DataFrame) -> pd.DataFrame:
         task, init, score, observed, low, high: Wilson's 95 % interval, of as many exams as a bin of one run
         has.
     """
+    from scipy.stats import binomtest  # here: no other question needs it
+
     rows = []
     for (task, init), part in exams.groupby(["task", "init"], sort=False):
         n_runs = part["run_id"].nunique()

@@ -9,7 +9,7 @@ are over patients, drawn with all of their exams and the same for both networks,
 
 Beside it, exams to look at: those on which two inits disagree.
 
-`ctlib.analysis.gradcam` loads torch and MONAI, and is imported where it is used.
+`ctlib.analysis.gradcam` and `ctlib.training` load torch and MONAI, so they are imported where they are used.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ctlib.analysis.text import listed
 from ctlib.core import Workspace, tables
 from ctlib.datasets import MIN_READERS, task
 from ctlib.metrics import MEAN_OF, Array, Bootstrap, Estimate, Metric, auroc, for_these
-from ctlib.training import Run, read_run
 from ctlib.visualization import Sight, figures, percent, signed, viewer
 
 if TYPE_CHECKING:
     from ctlib.analysis.gradcam import ClassActivation, Exam
+    from ctlib.training import Run
 
 UNTRAINED = "untrained"
 """In the place of an init: the network with random weights, never trained."""
@@ -134,6 +134,7 @@ def looked(
         0), run_id, patient_id, study, measure, value, reason; a row for each exam and measure.
     """
     from ctlib.analysis.gradcam import why_unseen
+    from ctlib.training import read_run
 
     chosen = runs[runs["backbone"].isin(list(backbones)) & runs["init"].isin(list(inits))]
     chosen = chosen[chosen["fraction"] == chosen.groupby("task")["fraction"].transform("max")]
@@ -338,6 +339,7 @@ def sights(
         Nothing where some init has no such run.
     """
     from ctlib.analysis.gradcam import activation_of, exams_with_disease, why_unseen
+    from ctlib.training import read_run
 
     chosen = runs[(runs["task"] == name) & (runs["backbone"] == backbone) & runs["init"].isin(list(inits))]
     chosen = chosen[chosen["fraction"] == chosen["fraction"].max()]

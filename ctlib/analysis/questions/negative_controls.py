@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from ctlib.analysis.question import Question, no_finished_run
 from ctlib.analysis.study import GRID, Study
@@ -39,7 +38,7 @@ from ctlib.metrics import (
     study_scores,
     tasks,
 )
-from ctlib.training import CONTROLS, NONE, PERMUTED_LABELS, read_table
+from ctlib.training import CONTROLS, NONE, PERMUTED_LABELS
 from ctlib.visualization import figures, percent, signed
 
 CHANCE = 0.5
@@ -145,8 +144,10 @@ def exchanged_labels(
         A row for each task and init: n_runs, auroc (mean), chance (mean over exchanges), low and high (the
         band of chance), p_value (two-sided), word (`metrics.beside_chance`), reason.
     """
+    from scipy.stats import rankdata  # here: nothing else needs it
+
     rows = []
-    runs = runs[(runs["status"] == "finished")]
+    runs = runs[runs["status"] == "finished"]
     runs = runs[runs["fraction"] == runs.groupby("task")["fraction"].transform("max")]
     for (name, init), part in runs.groupby(["task", "init"], sort=False):
         own = predictions[predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test")]
@@ -197,6 +198,8 @@ def metadata_aurocs(
         n_positive, reason. Over all exams of the cohort, each scored by a model that saw none of its
         patient's.
     """
+    from ctlib.training import read_table  # here: it loads torch
+
     parts = []
     for name in names:
         table = metadata_baseline(read_table(workspace, "series", task(name).cohort), seed, margin)

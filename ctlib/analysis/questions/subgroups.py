@@ -29,7 +29,6 @@ from ctlib.analysis.text import capital
 from ctlib.core import Workspace
 from ctlib.datasets import measured, task
 from ctlib.metrics import Arm, Array, Bootstrap, Estimate, Exams, Task, arms_of, for_these, holm, shown, tasks
-from ctlib.training import read_table
 from ctlib.visualization import figures, percent
 
 LEAST = 5
@@ -81,6 +80,8 @@ def traits(workspace: Workspace, name: str, studies: Sequence[str]) -> pd.DataFr
     Raises:
         MissingInput: a table is missing.
     """
+    from ctlib.training import read_table  # here: it loads torch
+
     cohort = task(name).cohort
     series, slices, marks = (read_table(workspace, table, cohort) for table in ("series", "slices", "marks"))
     series = series[series["study_uid"].isin(list(studies))]
