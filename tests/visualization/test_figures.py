@@ -20,6 +20,7 @@ from ctlib.io.volume import Volume
 from ctlib.metrics.stats import Bootstrap, arm_aurocs, effects, run_aurocs
 from ctlib.visualization import figures
 from ctlib.visualization.html import figure_html, png, svg, table_html
+from ctlib.visualization.style import FIGURES as ALL
 from ctlib.visualization.style import INITS, init_look, init_looks, style
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "x3d_m"]
@@ -212,6 +213,11 @@ def drawn_text(artist):
 def tick_labels(ax):
     """Texts of ticks; those beyond the range are there but never drawn."""
     return [t for axis in (ax.xaxis, ax.yaxis) for t in axis.findobj(Text) if t is not axis.label]
+
+
+def test_every_figure_is_named_where_others_look_for_it():
+    own = {name: drawn for name, drawn in ALL.items() if drawn.__module__.startswith("ctlib.")}
+    assert len(own) > 20 and [name for name in own if getattr(figures, name, None) is not own[name]] == []
 
 
 def test_nothing_global_changes():
