@@ -127,8 +127,8 @@ VOLUMES = (
     Fault(
         "picture mirrored",
         "ctlib/visualization/slices.py",
-        "np.round(unit * (GREYS - 1)),",
-        "np.round(unit[:, ::-1] * (GREYS - 1)),",
+        "np.round(unit * (GREYS - 1))",
+        "np.round(unit[:, ::-1] * (GREYS - 1))",
         "a reader looks for the finding on the wrong side",
         ("tests/visualization/test_figures.py::test_ct_is_shown_in_radiological_convention_and_true_aspect",),
     ),

@@ -6,7 +6,6 @@ system asks for less motion, and paper, get the middle frame.
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import math
@@ -18,6 +17,7 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ctlib.visualization.html import address
 from ctlib.visualization.style import INK
 
 MAX_BYTES = 210_000
@@ -72,16 +72,12 @@ def moving_html(
         )
     grid = _Grid.of(len(clips), *sizes.pop())
     moving, still = _small_enough(grid, clips, round(1000 / frames_per_s))
-    calm = f'<source media="print, (prefers-reduced-motion: reduce)" srcset="{_address(still)}"/>'
+    calm = f'<source media="print, (prefers-reduced-motion: reduce)" srcset="{address(still)}"/>'
     return (
-        f'<figure class="ct-figure"><picture>{calm}<img src="{_address(moving)}" alt="{html.escape(alt)}" '
+        f'<figure class="ct-figure"><picture>{calm}<img src="{address(moving)}" alt="{html.escape(alt)}" '
         f'width="{grid.width_px}" style="max-width:100%;height:auto;background:#fff"/></picture>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
-
-
-def _address(picture: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 class _Grid:

@@ -94,6 +94,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def address(picture: bytes, form: str = "webp") -> str:
+    """A picture as a page holds it: a `data:` address."""
+    return f"data:image/{form};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
 def figure_html(figure: Figure, alt: str, caption: str) -> str:
     """An HTML `<figure>` with the picture inside it.
 
@@ -112,7 +117,7 @@ def figure_html(figure: Figure, alt: str, caption: str) -> str:
         raster = png(figure)
         if len(raster) < len(data):
             data, form = raster, "png"
-    source = f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
+    source = address(data, form)
     kind = "ct-figure" if any(axes.images for axes in figure.axes) else "ct-figure ct-chart"
     width = round(figure.get_figwidth() * PX_PER_INCH)
     return (

@@ -6,7 +6,6 @@ that turns slices is in `assets`. Without a script, and on paper, each exam is a
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -26,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ctlib.core import HU_MIN, HU_WINDOWS, counted, hu
 from ctlib.datasets import Cohort, Task
 from ctlib.io import Volume
+from ctlib.visualization.html import address
 from ctlib.visualization.slices import CohortTables, in_turn, points_of
 from ctlib.visualization.style import DISEASE, READERS, init_looks
 
@@ -87,7 +87,7 @@ class Atlas:
     @property
     def address(self) -> str:
         """As a page holds it, a `data:` address."""
-        return f"data:image/webp;base64,{base64.b64encode(self.webp).decode('ascii')}"
+        return address(self.webp)
 
 
 def kept(n: int) -> list[int]:
@@ -362,14 +362,13 @@ class _Shown:
 
     def strip(self, alt: str) -> str:
         """The exam without a script."""
-        address = f"data:image/webp;base64,{base64.b64encode(self.drawn).decode('ascii')}"
         told = html.escape(f"{alt}: {self.exam.title}, slices from inferior to superior")
         window = f"HU window {self.exam.hu_window}, {hu.HuWindow.named(self.exam.hu_window)}".replace(
             "-", "−"
         )
         return (
             f'<div class="sc-strip"><p><strong>{html.escape(self.exam.title)}</strong> '
-            f'{html.escape(window)}</p><img src="{address}" alt="{told}"/></div>'
+            f'{html.escape(window)}</p><img src="{address(self.drawn)}" alt="{told}"/></div>'
         )
 
 

@@ -191,33 +191,47 @@ def montage(pictures: Sequence[Picture], hu_window: str, columns: int = 4) -> Fi
 def _draw(ax: Axes, picture: Picture, hu_window: str, max_px: float) -> None:
     unit = hu.to_unit(picture.hu, hu.HuWindow.named(hu_window))
     n_rows, n_cols = unit.shape
-    most = math.sqrt(max_px / unit.size)
-    if most < 1:
-        size = (round(n_cols * most), round(n_rows * most))
-        unit = np.asarray(cv2.resize(unit, size, interpolation=cv2.INTER_AREA), np.float32)
     top, left = picture.corner_px
-    ax.imshow(
-        np.round(unit * (GREYS - 1)),
-        cmap="gray",
-        vmin=0,
-        vmax=GREYS - 1,
-        aspect=picture.spacing_mm[0] / picture.spacing_mm[1],
-        interpolation="none",
-        extent=(left - 0.5, left + n_cols - 0.5, top + n_rows - 0.5, top - 0.5),  # in pixels of the volume
-    )
+    extent = (left - 0.5, left + n_cols - 0.5, top + n_rows - 0.5, top - 0.5)  # in pixels of the volume
+    _grey(ax, _small(unit, max_px), picture.spacing_mm[0] / picture.spacing_mm[1], extent)
     ax.set(xticks=[], yticks=[])
     ax.set_title(picture.title, fontsize=9.5, color=INK, pad=3)
     for spine in ax.spines.values():
         spine.set(visible=bool(picture.positive), color=DISEASE, linewidth=2.5)
 
 
+def _small(values: NDArray[np.generic], max_px: float) -> NDArray[np.float32]:
+    """Area means where there are more than `max_px` pixels."""
+    most = math.sqrt(max_px / values.size)
+    plain: NDArray[np.float32] = np.ascontiguousarray(values, np.float32)
+    if most >= 1:
+        return plain
+    size = (max(round(plain.shape[1] * most), 1), max(round(plain.shape[0] * most), 1))
+    return np.asarray(cv2.resize(plain, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _grey(
+    ax: Axes,
+    unit: NDArray[np.floating],
+    aspect: float | None = None,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
+    """Values in [0, 1] as one of `GREYS`, none made up between pixels."""
+    grey = np.round(unit * (GREYS - 1))
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=GREYS - 1, interpolation="none", aspect=aspect, extent=extent)
+
+
 def _sides(ax: Axes) -> None:
     """R and L: the patient's sides."""
-    for x, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
-        words = ax.text(
-            x, 0.5, side, transform=ax.transAxes, color="white", fontsize=9, ha=align, va="center"
-        )
-        words.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    _letter(ax, 0.02, 0.5, "R", 9)
+    _letter(ax, 0.98, 0.5, "L", 9)
+
+
+def _letter(ax: Axes, x: float, y: float, side: str, size: float) -> None:
+    """A side of the patient at a place of a picture, in white with a black rim."""
+    align = "left" if x < 0.1 else "right" if x > 0.9 else "center"
+    words = ax.text(x, y, side, transform=ax.transAxes, color="white", fontsize=size, ha=align, va="center")
+    words.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 @styled
@@ -308,8 +322,7 @@ def video_strip(clips: Mapping[str, NDArray[np.floating]], n_frames: int = 4) ->
         row = axes[i % n_rows, (i // n_rows) * (n_frames + 1) :][:n_frames]
         frames = np.linspace(0, len(clip) - 1, n_frames).round().astype(int)
         for ax, frame in zip(row, frames, strict=True):
-            grey = np.round(np.clip(clip[frame], 0, 1) * (GREYS - 1))
-            ax.imshow(grey, cmap="gray", vmin=0, vmax=GREYS - 1, interpolation="none")
+            _grey(ax, np.clip(clip[frame], 0, 1))
         row[0].set_title(name.replace("_", " "), fontsize=9.5, pad=3)
     return figure
 
@@ -400,16 +413,6 @@ def _extent(volume: Volume, index: int) -> tuple[float, float]:
     return ((width, height), (width, depth), (height, depth))[index]
 
 
-def _small(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Area means where there are more than `MAX_PLANE_PX` pixels."""
-    most = math.sqrt(MAX_PLANE_PX / values.size)
-    plain: NDArray[np.float32] = np.ascontiguousarray(values, np.float32)
-    if most >= 1:
-        return plain
-    size = (max(round(plain.shape[1] * most), 1), max(round(plain.shape[0] * most), 1))
-    return np.asarray(cv2.resize(plain, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
 def _draw_plane(
     ax: Axes,
     volume: Volume,
@@ -420,25 +423,15 @@ def _draw_plane(
 ) -> None:
     seen = plane(volume.hu, index, place)
     n_rows, n_columns = seen.shape
-    unit = _small(hu.to_unit(seen, hu.HuWindow.named(hu_window)))
     width, height = _extent(volume, index)
     extent = (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
     aspect = (height / n_rows) / (width / n_columns)
-    grey = np.round(unit * (GREYS - 1))
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=GREYS - 1, aspect=aspect, interpolation="none", extent=extent)
+    _grey(ax, _small(hu.to_unit(seen, hu.HuWindow.named(hu_window)), MAX_PLANE_PX), aspect, extent)
     if cam is not None and float(np.nanmax(cam)) > 0:
-        warmth = _small(np.nan_to_num(plane(cam, index, place))) / float(np.nanmax(cam))
+        warmth = _small(np.nan_to_num(plane(cam, index, place)), MAX_PLANE_PX) / float(np.nanmax(cam))
         shown = np.ma.masked_less(warmth, HEAT_FROM)
-        ax.imshow(
-            shown,
-            cmap="plasma",
-            vmin=0,
-            vmax=1,
-            alpha=0.5,
-            aspect=aspect,
-            interpolation="none",
-            extent=extent,
-        )
+        how = {"aspect": aspect, "interpolation": "none", "extent": extent}
+        ax.imshow(shown, cmap="plasma", vmin=0, vmax=1, alpha=0.5, **how)
     z, y, x = place
     from_top = len(volume.hu) - 1 - z
     column, row = ((x, y), (x, from_top), (y, from_top))[index]
@@ -447,13 +440,8 @@ def _draw_plane(
     ax.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
     ax.set_frame_on(False)
     left, right, above, under = SIDES[index]
-    places = ((0.02, 0.5, left), (0.98, 0.5, right), (0.5, 0.97, above), (0.5, 0.03, under))
-    for across, up, side in places:
-        align = {0.02: "left", 0.98: "right"}.get(across, "center")
-        words = ax.text(
-            across, up, side, transform=ax.transAxes, color="white", fontsize=8, ha=align, va="center"
-        )
-        words.set_path_effects([withStroke(linewidth=2, foreground="black")])
+    for across, up, side in ((0.02, 0.5, left), (0.98, 0.5, right), (0.5, 0.97, above), (0.5, 0.03, under)):
+        _letter(ax, across, up, side, 8)
 
 
 def _bands(ax: Axes, bands: Sequence[Band], n_slices: int, place: int) -> None:

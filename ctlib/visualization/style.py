@@ -150,16 +150,19 @@ def style() -> AbstractContextManager[None]:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+FIGURES: dict[str, Callable[..., Any]] = {}
+"""Every figure by its name, where its module was imported; `ctlib.visualization.figures` imports all."""
 
 
 def styled(plot: Callable[P, R]) -> Callable[P, R]:
-    """A figure function that draws inside `style`."""
+    """A figure function that draws inside `style`, and is one of `FIGURES`."""
 
     @functools.wraps(plot)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         with style():
             return plot(*args, **kwargs)
 
+    FIGURES[plot.__name__] = inside
     return inside
 
 

@@ -20,6 +20,7 @@ from ctlib.io.volume import Volume
 from ctlib.metrics import Bootstrap, arm_aurocs, effects, run_aurocs
 from ctlib.visualization import figures
 from ctlib.visualization.html import figure_html, png, svg, table_html
+from ctlib.visualization.style import FIGURES as ALL
 from ctlib.visualization.style import INITS, init_look, init_looks, style
 
 NETWORKS = ["slow_r50", "r2plus1d_r50", "x3d_m"]
@@ -214,6 +215,11 @@ def tick_labels(ax):
     return [t for axis in (ax.xaxis, ax.yaxis) for t in axis.findobj(Text) if t is not axis.label]
 
 
+def test_every_figure_is_named_where_others_look_for_it():
+    own = {name: drawn for name, drawn in ALL.items() if drawn.__module__.startswith("ctlib.")}
+    assert len(own) > 20 and [name for name in own if getattr(figures, name, None) is not own[name]] == []
+
+
 def test_nothing_global_changes():
     before = dict(matplotlib.rcParams)
     svg(FIGURES["clip_scores"]())
@@ -254,14 +260,10 @@ def test_a_shown_figure_has_its_texts_and_needs_no_network(capsys):
     html = figure_html(FIGURES["clip_scores"](), 'scores "high" & low', "n < 5 patients")
     assert html.startswith("<figure") and 'alt="scores &quot;high&quot; &amp; low"' in html
     assert "<figcaption>n &lt; 5 patients</figcaption>" in html and 'src="data:image/svg+xml;base64,' in html
-    assert "http" not in html and 'width="720"' in html
+    assert "http" not in html and 'width="720"' in html and 'class="ct-figure ct-chart"' in html
+    assert 'class="ct-figure"' in figure_html(FIGURES["montage"](), "alt", "caption")  # no chart
     with pytest.raises(ValueError, match="alt is empty"):
         figures.show(FIGURES["clip_scores"](), " ", "caption")
-
-
-def test_charts_are_told_from_pictures():
-    assert 'class="ct-figure ct-chart"' in figure_html(FIGURES["clip_scores"](), "alt", "caption")
-    assert 'class="ct-figure"' in figure_html(FIGURES["montage"](), "alt", "caption")
 
 
 def test_a_figure_of_many_shapes_becomes_a_png():
@@ -290,12 +292,9 @@ def test_a_table_rounds_to_what_matters():
     assert '<td class="num" data-v="12345">12,345</td>' in html and '<th scope="col">task</th>' in html
 
 
-def test_ends_of_a_difference_are_signed():
+def test_ends_of_a_difference_are_signed_and_an_empty_table_says_so():
     html = table_html(pd.DataFrame({"effect": [0.05], "low": [-0.01], "high": [0.11]}), "")
     assert re.findall(r"<td[^>]*>(.*?)</td>", html) == ["+0.050", "−0.010", "+0.110"]
-
-
-def test_an_empty_table_says_so():
     assert "nothing to list" in table_html(pd.DataFrame({"run_id": []}), "Runs that failed")
 
 
@@ -381,36 +380,25 @@ def test_panels_share_their_ranges(name):
     )
 
 
-def test_every_run_and_every_mean_is_in_its_panel():
-    runs, _, predictions = results()
-    dots, means = run_aurocs(runs, predictions), arm_aurocs(runs, predictions, Bootstrap(50))
-    figure = figures.auroc_by_fraction(dots, means)
-    panel = figure.axes[3 + 2]  # second task, third network
-    chosen = (dots["task"] == "rspect_pe") & (dots["backbone"] == "x3d_m")
-    shown = np.concatenate([line.get_ydata() for line in panel.lines if line.get_marker() == "."])
-    assert sorted(shown) == sorted(dots.loc[chosen, "auroc"])
-    wanted = means[
-        (means["task"] == "rspect_pe") & (means["backbone"] == "x3d_m") & (means["init"] == "video")
-    ]
-    bars = [bar.get_segments() for bar in panel.collections]
-    ends = np.array([segment[:, 1] for segment in bars[1]])
-    assert ends == pytest.approx(wanted.sort_values("fraction")[["low", "high"]].to_numpy())
-
-
 def test_dots_means_and_intervals_have_the_colour_of_their_init():
     runs, _, predictions = results()
     dots, means = run_aurocs(runs, predictions), arm_aurocs(runs, predictions, Bootstrap(50))
-    panel = figures.auroc_by_fraction(dots, means).axes[0]  # first task, first network
-    for table, marker in ((dots, "."), (means, "None")):
-        here = table[(table["task"] == TASKS[0]) & (table["backbone"] == NETWORKS[0])]
-        drawn = {
-            to_hex(line.get_color()): sorted(line.get_ydata())
-            for line in panel.lines
-            if line.get_marker() == marker
-        }
-        for init in INITS_USED:
-            wanted = sorted(here.loc[here["init"] == init, "auroc"])
-            assert drawn[INITS[init].colour.lower()] == pytest.approx(wanted)
+    axes = figures.auroc_by_fraction(dots, means).axes
+    for place, task, network in ((0, TASKS[0], NETWORKS[0]), (5, TASKS[1], NETWORKS[2])):
+        panel = axes[place]
+        for table, marker in ((dots, "."), (means, "None")):
+            here = table[(table["task"] == task) & (table["backbone"] == network)]
+            drawn = {
+                to_hex(line.get_color()): sorted(line.get_ydata())
+                for line in panel.lines
+                if line.get_marker() == marker
+            }
+            for init in INITS_USED:
+                wanted = sorted(here.loc[here["init"] == init, "auroc"])
+                assert drawn[INITS[init].colour.lower()] == pytest.approx(wanted)
+        ends = np.array([segment[:, 1] for segment in panel.collections[1].get_segments()])
+        video = here[here["init"] == "video"].sort_values("fraction")
+        assert ends == pytest.approx(video[["low", "high"]].to_numpy())
 
 
 def test_missing_runs_are_shown_as_missing():
@@ -483,6 +471,7 @@ def test_contours_lie_on_the_pixels_they_name():
 def test_bands_stand_where_the_labels_are():
     figure = figures.label_bands({"lidc": cohort(4)})
     assert "2 of 4 exams" in figure.axes[0].get_title(loc="left")
+    assert figures.n_patients({"lidc": cohort(4)}) == "lidc: 4 patients, 4 exams"
     marked = [bar for bar in figure.axes[0].patches if to_hex(bar.get_facecolor()) == "#e69f00"]
     assert sorted({bar.get_y() + bar.get_height() / 2 for bar in marked}) == [30, 35, 40, 45]  # slices 6 to 9
     assert len(marked) == 8 and {bar.get_height() for bar in marked} == {5.0}
@@ -502,7 +491,3 @@ def test_examples_show_both_classes_and_a_labelled_slice(tmp_path):
         16,
         16,
     )
-
-
-def test_captions_count_patients():
-    assert figures.n_patients({"lidc": cohort(4)}) == "lidc: 4 patients, 4 exams"
