@@ -94,7 +94,7 @@ VOLUMES = (
     ),
     Fault(
         "spacing not scaled with the matrix",
-        "ctlib/datasets/store/__init__.py",
+        "ctlib/datasets/store.py",
         '"spacing_mm": [z, y * scale, x * scale]',
         '"spacing_mm": [z, y, x]',
         "a stored volume claims the spacing of the scanner's matrix: all sizes in mm are too small",
@@ -459,7 +459,7 @@ FILES = (
     ),
     Fault(
         "the old record beside new voxels",
-        "ctlib/datasets/store/__init__.py",
+        "ctlib/datasets/store.py",
         "self._path(uid, ending).unlink(missing_ok=True)",
         "pass",
         "a volume that was being replaced is read under the record of the one before",

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 
 from ctlib.core import Map, in_order, project_path, read_json, tables, write_json, write_text
 from ctlib.datasets.cohort import Cohort, CohortError, assemble, slice_rows
@@ -207,6 +206,8 @@ def deal_folds(nodules: pd.Series, n_folds: int = N_FOLDS, seed: int = SEED) -> 
     >>> deal_folds(nodules, n_folds=2).groupby("fold").size().tolist()
     [2, 2]
     """
+    from sklearn.model_selection import StratifiedKFold  # half a second, which readers of files need not wait
+
     nodules = nodules.sort_index()
     strata = nodules.clip(upper=MANY_NODULES)
     dealt = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(strata, strata)

@@ -125,8 +125,7 @@ def test_rows_that_do_not_fit_refuse_their_volume(root, case):
 
 def test_rows_without_a_volume_are_counted(root):
     cohort = load(root, "p,one,1,train,", "q,seven,0,test,", "r,eight,0,test,")
-    last = cohort.problems.iloc[-1] if cohort.problems.iloc[-1]["path"] == "labels.csv" else None
-    row = cohort.problems[cohort.problems["path"] == "labels.csv"].iloc[0] if last is None else last
+    row = cohort.problems.set_index("path").loc["labels.csv"]
     assert row["n_files"] == 0 and "2 rows name no volume" in row["reason"] and "data row 2" in row["reason"]
     assert set(cohort.splits) == {"p"}
 

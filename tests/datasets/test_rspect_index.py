@@ -180,7 +180,7 @@ def test_labels_written_as_floats_are_labels(tmp_path):
     ("content", "message"),
     [
         (b"", "lacks StudyInstanceUID"),
-        (b"a,b\n1,2\n", "lacks StudyInstanceUID.*its columns are a, b"),
+        (b"a,b\n1,2\n", "lacks StudyInstanceUID, .*, indeterminate; its columns are a, b"),
         ("StudyInstanceUID".encode("utf-16"), "no CSV like Kaggle's"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_file_that_is_something_else_is_named(tmp_path, content, message):
 def test_a_missing_file_and_an_unknown_rule_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train\.csv is missing"):
         rspect.labels(tmp_path / "train.csv")
-    with pytest.raises(ValueError, match="indeterminate is 'keep'"):
+    with pytest.raises(ValueError, match="indeterminate is 'keep'; known are drop, negative, positive"):
         rspect.labels(tmp_path / "train.csv", "keep")
 
 
