@@ -10,8 +10,8 @@ from ctlib.datasets.cross_validation import file_for, read_folds, turned
 from ctlib.datasets.prepare import Preparation
 from ctlib.datasets.samplers import SAMPLERS
 from ctlib.datasets.splits import SplitError, read_splits
-from ctlib.grid.arms import arms, skipped
 from ctlib.grid.execute import expand, left_out
+from ctlib.grid.expand import arms, skipped
 from ctlib.models.weights.catalog import InitError
 from ctlib.training.finetune import execute
 from ctlib.training.results import collect

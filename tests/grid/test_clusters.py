@@ -14,10 +14,11 @@ from pathlib import Path
 import dask
 import pytest
 
-from ctlib.grid.engine import Engine, clusters
-from ctlib.grid.engine import worker as worker_process
-from ctlib.grid.engine.clusters import Cluster, ClusterError
-from ctlib.grid.engine.worker import own_memory_mb, visible_gpus
+from ctlib.grid import clusters
+from ctlib.grid import worker as worker_process
+from ctlib.grid.clusters import Cluster, ClusterError, visible_gpus
+from ctlib.grid.engine import Engine
+from ctlib.grid.worker import own_memory_mb
 
 OPTIONS = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00"]
 

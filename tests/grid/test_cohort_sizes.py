@@ -7,8 +7,8 @@ from noise_cohort import write_cohort
 from ctlib.core.workspace import MissingInput, Workspace
 from ctlib.datasets.clips import clip_table
 from ctlib.datasets.download import rspect as fetching
-from ctlib.grid.estimate import cohort_sizes
-from ctlib.grid.estimate.cohort_sizes import counted, size_of
+from ctlib.grid import estimate_profile
+from ctlib.grid.estimate_profile import counted, size_of
 
 VALUES = {
     "clip_length": 32,
@@ -40,7 +40,7 @@ def test_rspect_is_known_before_it_is_here(tmp_path):
     assert found.n_slices == 1_790_594
     assert sum(found.clips.values()) == pytest.approx(1_790_594 / 32 + 7279 / 2, abs=2)
     assert "as published" in found.assumed
-    assert (cohort_sizes.RSPECT_STUDIES, cohort_sizes.RSPECT_IMAGES) == (
+    assert (estimate_profile.RSPECT_STUDIES, estimate_profile.RSPECT_IMAGES) == (
         fetching.N_STUDIES,
         fetching.N_IMAGES,
     )
@@ -62,8 +62,8 @@ def test_lidcs_patients_are_those_of_the_database():
 
     nodules = nodules_of_patients()
     assert (len(nodules), int((nodules > 0).sum())) == (
-        cohort_sizes.LIDC_PATIENTS,
-        cohort_sizes.LIDC_POSITIVE,
+        estimate_profile.LIDC_PATIENTS,
+        estimate_profile.LIDC_POSITIVE,
     )
 
 
@@ -85,4 +85,4 @@ def test_half_a_clip_more_a_series_is_what_series_of_all_lengths_have():
         for n in range(33, 65)
     ]
     exact = len(clip_table(pd.concat(slices), 16, 4))
-    assert cohort_sizes._clips_of(32, sum(map(len, slices)), 16) == pytest.approx(exact, rel=0.02)
+    assert estimate_profile._clips_of(32, sum(map(len, slices)), 16) == pytest.approx(exact, rel=0.02)

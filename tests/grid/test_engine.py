@@ -15,7 +15,7 @@ import pytest
 
 from ctlib.core import progress
 from ctlib.grid import engine as engines
-from ctlib.grid.engine import Engine, EngineError, Outcome, dispatch
+from ctlib.grid.engine import Engine, EngineError, Outcome
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -132,8 +132,8 @@ def notes(dask_scheduler) -> int:
 
 
 def test_the_scheduler_forgets_items_that_are_done(two_workers, monkeypatch):
-    monkeypatch.setattr(dispatch, "LOOK_S", 0.01)
-    monkeypatch.setattr(dispatch, "FORGET_EVERY", 10)
+    monkeypatch.setattr(engines, "LOOK_S", 0.01)
+    monkeypatch.setattr(engines, "FORGET_EVERY", 10)
     assert values(two_workers.run(square, list(range(200)))) == [x * x for x in range(200)]
     assert two_workers.client().run_on_scheduler(notes) < 60
 

@@ -17,22 +17,12 @@ from noise_cohort import LENGTH, SIDE, write_cohort
 from ctlib.cli import grid as gridcommands
 from ctlib.core import parameters, tables
 from ctlib.core.workspace import PROJECT, Places, Workspace
+from ctlib.grid import estimate_profile as profile
 from ctlib.grid import estimate_text as words
-from ctlib.grid import maintenance
-from ctlib.grid.estimate import (
-    Setting,
-    against,
-    batches,
-    design_of,
-    make,
-    profile,
-    schedule,
-    seconds,
-    step_timing,
-)
-from ctlib.grid.estimate.cohort_sizes import CohortSize
-from ctlib.grid.estimate.step_timing import Timing, kind
+from ctlib.grid import maintenance, step_timing
+from ctlib.grid.estimate import CohortSize, Setting, against, batches, design_of, make, schedule, seconds
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
+from ctlib.grid.step_timing import Timing, kind
 from ctlib.metrics.power import ASSUMED, smallest_difference
 from ctlib.training.run import Run
 

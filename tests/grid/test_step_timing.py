@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ctlib.core.workspace import read_json
-from ctlib.grid.estimate import step_timing
-from ctlib.grid.estimate.step_timing import CalibrationError, assume, calibrate, is_measurable, kind
+from ctlib.grid import step_timing
+from ctlib.grid.step_timing import CalibrationError, assume, calibrate, is_measurable, kind
 from ctlib.models.cost import Cost
 from ctlib.training.device import Compute
 from ctlib.training.run import Run
