@@ -151,7 +151,7 @@ class Engine:
         gpus = len(clusters.visible_gpus()) if gpu and self.here and workers else 0
         self.workers = clusters.fitting(workers, peak_mb, gpus) if self.here and workers else workers
         self.on_gpus = bool(gpus) if self.here else gpu and self.cluster.gpus
-        self.threads, self.dashboard, self.gpu = threads, dashboard, gpu
+        self.threads, self.dashboard = threads, dashboard
         self.memory_mb, self.limit_s, self.reconnect_s = memory_mb, limit_s, reconnect_s
         self.address = self.cluster.address  # of a scheduler that this engine did not start, or ''
         self._client: Any = None

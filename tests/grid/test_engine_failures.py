@@ -209,7 +209,7 @@ def once(item: tuple[str, str]) -> str:
     """What `ctlib.grid.execute.execute` does: claims its folder, or asks to be called later."""
     folder = Path(item[0]) / item[1]
     result = folder / "result"
-    with claimed(folder, result.is_file, wait_s=0) as claim:
+    with claimed(folder, result.is_file) as claim:
         if claim is not None:
             time.sleep(0.3)
             claim.require()

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from noise_cohort import SETTINGS as SHORT
 
 from ctlib.core.workspace import read_json
 from ctlib.grid import step_timing
@@ -15,26 +16,8 @@ from ctlib.training.run import Run
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
-RUN = Run(
-    **{"task": "rspect_pe", "backbone": "resnet18", "init": "random", "fraction": 1.0, "seed": 0, "lr": 1e-3},
-    **{
-        "size": "tiny",
-        "matrix_px": 20,
-        "clip_length": 8,
-        "crop_px": 16,
-        "rotation_deg": 5.0,
-        "batch_size": 4,
-    },
-    **{"epochs": 2, "steps_per_epoch": 3, "weight_decay": 0.0, "optimizer": "adam"},
-    **{
-        "schedule": "constant",
-        "patience": 0,
-        "precision": "fp32",
-        "study_label": "exam",
-        "data": "",
-        "weights": "",
-    },
-)
+SETTINGS = SHORT | {"matrix_px": 20, "clip_length": 8, "crop_px": 16, "rotation_deg": 5.0}
+RUN = Run("rspect_pe", "resnet18", "random", 1.0, 0, lr=1e-3, data="", weights="", **SETTINGS)
 CPU = Compute("cpu", "32-true")
 SMALL = Cost(parameters=1_000_000, multiply_adds=2_000_000_000, saved_mb=100.0)
 
