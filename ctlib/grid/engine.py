@@ -181,7 +181,7 @@ class Engine:
             client.close(timeout=2)
         finally:  # also where the client was too busy to say goodbye
             if cluster is not None:
-                cluster.close(timeout=10)
+                cluster.close(timeout=60)
 
     def client(self, timeout_s: float = 60.0) -> Any:
         """The Dask client; the first call starts the workers (about 2 s), or submits the jobs.
@@ -433,7 +433,8 @@ class _Dispatch:
             return
         limit_s = self.engine.limit_s
         begun = next((when for when, event in events if event.get("begun") == key), end)
-        if limit_s and end - begun > 0.99 * limit_s:  # the clocks of hosts differ a little
+        why = next((event["why"] for _, event in events if "why" in event), "")  # of its memory
+        if limit_s and not why and end - begun > 0.99 * limit_s:  # the clocks of hosts differ a little
             error = f"TimeLimit: the run was ended: it reached the time limit of {limit_s:g} s.\n"
             yield Outcome(held.index, None, error)
             return
@@ -442,7 +443,7 @@ class _Dispatch:
             self.suspects.append(held.index)
             return
         again = "had the machine for itself" if self.engine.here else "was given to another worker"
-        if why := next((event["why"] for _, event in events if "why" in event), ""):
+        if why:
             error = f"OutOfMemory: the worker process was ended, for {why}, and again when it {again}.\n"
         else:
             error = (

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dask_site import wait_for
 
 from ctlib.core import locks
 from ctlib.core.locks import Busy, ClaimLost, claimed, describe
@@ -76,13 +77,6 @@ def told(tmp_path: Path, word: str) -> list[int]:
     log = tmp_path / "log"
     lines = log.read_text().splitlines() if log.exists() else []
     return [int(line.split()[0]) for line in lines if line.split()[1] == word]
-
-
-def wait_for(what, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def never() -> bool:

@@ -247,7 +247,7 @@ def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch)
         dask.config.set(worker_process.DASK_CONFIG),
         Engine(2, cluster="slurm", cluster_options=options) as engine,
     ):
-        engine.client().wait_for_workers(2, timeout=60)
+        engine.client().wait_for_workers(2, timeout=300)
         groups = {group for _, group in engine.map(where, range(12))}
         jobs = {int(path.read_text()): path.name.removeprefix("pid-") for path in queue.glob("pid-*")}
         assert groups == jobs.keys() and len(jobs) == 2

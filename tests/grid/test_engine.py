@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dask
 import pytest
+from dask_site import wait_for
 
 from ctlib.core import progress
 from ctlib.grid import engine as engines
@@ -218,20 +219,15 @@ def test_workers_end_with_the_process_that_made_them(tmp_path, sign):
     script.write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
         # a test run in the background of a shell ignores Ctrl-C, and so would what it starts
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     pids = [int(process.stdout.readline()) for _ in range(2)]
     process.send_signal(sign)
-    deadline = time.monotonic() + 60
-    while not all(map(gone, pids)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert all(map(gone, pids))
-    process.communicate(timeout=60)
+    wait_for(lambda: all(map(gone, pids)))
+    process.communicate(timeout=300)
     assert process.returncode != 0
 
 
