@@ -67,7 +67,7 @@ itk-viewer: $(STAMP) ## fetch itk-vtk-viewer (npm, 36 MB, once) for viewer="itk"
 # Not committed: it says nothing that the docstrings do not, and takes half a minute. Without nannies, whose
 # classes are Dask's.
 docs: $(STAMP) ## write the reference of ctlib from its docstrings: docs/reference/index.html
-	@$(BIN)/python -m pdoc ctlib '!ctlib.grid.engine.worker' --docformat google --no-show-source --output-directory docs/reference
+	@$(BIN)/python -m pdoc ctlib '!ctlib.grid.worker' --docformat google --no-show-source --output-directory docs/reference
 	@echo "Read docs/reference/index.html"
 
 lock: $(STAMP) ## write requirements.lock and environment.yml from pyproject.toml

@@ -492,8 +492,8 @@ FILES = (
     Fault(
         "a finished run computed again",
         "ctlib/training/finetune.py",
-        "with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:",
-        "with claimed(folder, lambda: False, wait_s=0) as claim:",
+        "with claimed(folder, lambda: finished(workspace, run)) as claim:",
+        "with claimed(folder, lambda: False) as claim:",
         "hours are spent twice, and results change under a reader",
         ("tests/grid/test_execute.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
     ),

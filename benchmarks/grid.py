@@ -31,11 +31,10 @@ from environment import begin_anew
 
 from ctlib.cli.data import load
 from ctlib.core.workspace import PROJECT, Places, Workspace
-from ctlib.grid import estimate_text, maintenance
+from ctlib.grid import estimate_text, maintenance, step_timing
 from ctlib.grid.engine import Engine
-from ctlib.grid.estimate import Setting, make, step_timing
-from ctlib.grid.estimate.cohort_sizes import counted
-from ctlib.grid.estimate.profile import expected
+from ctlib.grid.estimate import Setting, make
+from ctlib.grid.estimate_profile import counted, expected
 from ctlib.grid.execute import expand, run_grid
 from ctlib.training.results import collect
 from ctlib.training.run import Run

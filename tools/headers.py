@@ -13,10 +13,9 @@ from pathlib import Path
 from ctlib.cli.data import load
 from ctlib.core.workspace import Places, Workspace
 from ctlib.grid.estimate import Plan
-from ctlib.grid.estimate.cohort_sizes import size_of
-from ctlib.grid.estimate.profile import plan_of_profile
-from ctlib.grid.estimate.step_timing import GPU_MULTIPLY_ADDS, PASSES
+from ctlib.grid.estimate_profile import plan_of_profile, size_of
 from ctlib.grid.estimate_text import size
+from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS, PASSES
 from ctlib.models.cost import network_cost
 
 PROFILES = ("paper", "rspect", "lidc")
@@ -54,7 +53,7 @@ def lines(made: Plan) -> list[str]:
     hours, memory = made.work_s / 3600, 1e6 * made.costs["peak_mb"].max()
     return [
         f"# Time: {purpose['grid']:,} runs{searching}: at most {hours:,.0f} GPU hours, at "
-        f"{GPU_MULTIPLY_ADDS / 1e12:g}e12 multiply-adds a second (assumed, see ctlib/grid/estimate/step_timing.py).",
+        f"{GPU_MULTIPLY_ADDS / 1e12:g}e12 multiply-adds a second (assumed, see ctlib/grid/step_timing.py).",
         f"# Hardware: GPUs with {size(memory)} free; {size(int(made.disk['n_bytes'].sum()))} of disk, the "
         "stored volumes and the weights of all runs included.",
     ]

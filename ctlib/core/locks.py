@@ -24,11 +24,9 @@ import contextlib
 import json
 import logging
 import os
-import random
 import socket
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,9 +39,6 @@ BEAT_S = 10.0
 STALE_S = 120.0
 """A claim that was not touched for so long, s, is nobody's: more than a minute of a stopped process or of
 a file server that does not answer, and little beside a finetuning."""
-
-POLL_S = 1.0
-"""A waiting process looks this often, s."""
 
 _PREFIX = "claim."
 _log = logging.getLogger(__name__)
@@ -92,20 +87,13 @@ class Claim:
 
 @contextlib.contextmanager
 def claimed(
-    folder: Path,
-    finished: Callable[[], bool],
-    wait_s: float = float("inf"),
-    tell: Callable[[str], Any] | None = None,
-    beat_s: float = BEAT_S,
-    stale_s: float = STALE_S,
+    folder: Path, finished: Callable[[], bool], beat_s: float = BEAT_S, stale_s: float = STALE_S
 ) -> Iterator[Claim | None]:
-    """Own a folder for a while; first wait until nobody else does.
+    """Own a folder for a while.
 
     Args:
         folder: is made where it is missing.
-        finished: whether the work is done; asked whenever the folder is free or another's.
-        wait_s: how long to wait for another process, s; 0 does not wait.
-        tell: takes one sentence when the wait begins.
+        finished: whether the work is done; asked before and after the folder is claimed.
         beat_s: see `BEAT_S`.
         stale_s: see `STALE_S`; the same for all processes.
 
@@ -113,10 +101,15 @@ def claimed(
         The claim; None where the work is finished.
 
     Raises:
-        Busy: another process had the folder all the time that was waited.
+        Busy: another process has the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    claim = _wait(folder, finished, wait_s, tell, stale_s)
+    claim = None if finished() else _take(folder, stale_s)
+    if claim is None and not finished():
+        raise Busy(f"{folder} is computed by {describe(folder) or 'another process'}.")
+    if claim is not None and finished():  # the owner before may have ended between the two looks
+        _release(claim)
+        claim = None
     if claim is None:
         yield None
         return
@@ -136,32 +129,6 @@ def describe(folder: Path) -> str:
     path = _highest(folder)
     record = _read(path) if path is not None else {}
     return f"process {record.get('pid', '?')} on {record.get('host', '?')}" if path is not None else ""
-
-
-def _wait(
-    folder: Path,
-    finished: Callable[[], bool],
-    wait_s: float,
-    tell: Callable[[str], Any] | None,
-    stale_s: float,
-) -> Claim | None:
-    """A claim, or None where the work is finished."""
-    deadline, told = time.monotonic() + wait_s, False
-    while True:
-        if finished():
-            return None
-        claim = _take(folder, stale_s)
-        if claim is not None:
-            if not finished():  # the owner before may have ended between the two looks
-                return claim
-            _release(claim)
-            return None
-        if time.monotonic() >= deadline:
-            raise Busy(f"{folder} is computed by {describe(folder) or 'another process'}.")
-        if tell is not None and not told:
-            tell(f"waiting for {describe(folder) or 'another process'}, which computes {folder.name}")
-            told = True
-        time.sleep(POLL_S * random.uniform(0.5, 1.5) if wait_s > POLL_S else wait_s / 4)
 
 
 def _take(folder: Path, stale_s: float) -> Claim | None:

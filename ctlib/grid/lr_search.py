@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ctlib.core import tables
-from ctlib.grid.arms import Arm
+from ctlib.grid.expand import Arm
 from ctlib.training import Run
 
 SEARCH, PUBLISHED_NAME = "search", "published"

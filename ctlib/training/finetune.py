@@ -81,7 +81,7 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV)
     workspace = Workspace.at(work_dir)
     folder = workspace.runs / run.run_id
     try:
-        with claimed(folder, lambda: finished(workspace, run), wait_s=0) as claim:
+        with claimed(folder, lambda: finished(workspace, run)) as claim:
             if claim is not None:
                 _compute(workspace, run, claim, loader_workers, logger)
     except ClaimLost as lost:  # this process was stopped for long, and another went on: the result is its

@@ -9,8 +9,8 @@ from ctlib.core.workspace import PROJECT, Workspace
 from ctlib.datasets.clips import SAMPLERS
 from ctlib.datasets.prepare import Preparation
 from ctlib.datasets.splits import SplitError, file_for, read_folds, read_splits, turned
-from ctlib.grid.arms import arms, skipped
 from ctlib.grid.execute import expand, left_out
+from ctlib.grid.expand import arms, skipped
 from ctlib.models.weights.catalog import InitError
 from ctlib.training.finetune import execute
 from ctlib.training.results import collect

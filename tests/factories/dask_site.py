@@ -17,7 +17,7 @@ import psutil
 from ctlib.core.workspace import PROJECT
 
 
-def wait_for(what: Callable[[], object], timeout_s: float = 60.0) -> None:
+def wait_for(what: Callable[[], object], timeout_s: float = 300.0) -> None:
     """Return when something is true; fail when it is not for long."""
     deadline = time.monotonic() + timeout_s
     while not what():

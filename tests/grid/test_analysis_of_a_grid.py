@@ -6,10 +6,9 @@ from test_cross_validation import SETTINGS, runs_of
 
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
-from ctlib.grid import maintenance
+from ctlib.grid import maintenance, step_timing
 from ctlib.grid.engine import Engine
-from ctlib.grid.estimate import step_timing
-from ctlib.grid.estimate.profile import plan_of
+from ctlib.grid.estimate_profile import plan_of
 from ctlib.grid.execute import controlled, learning_rates, run_grid
 from ctlib.training.finetune import execute
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import dask
 import pytest
 
-from ctlib.grid.engine import Engine, clusters
-from ctlib.grid.engine import worker as worker_process
-from ctlib.grid.engine.clusters import Cluster, ClusterError
-from ctlib.grid.engine.worker import own_memory_mb, visible_gpus
+from ctlib.grid import clusters
+from ctlib.grid import worker as worker_process
+from ctlib.grid.clusters import Cluster, ClusterError, visible_gpus
+from ctlib.grid.engine import Engine
+from ctlib.grid.worker import own_memory_mb
 
 OPTIONS = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00"]
 
@@ -246,7 +247,7 @@ def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch)
         dask.config.set(worker_process.DASK_CONFIG),
         Engine(2, cluster="slurm", cluster_options=options) as engine,
     ):
-        engine.client().wait_for_workers(2, timeout=60)
+        engine.client().wait_for_workers(2, timeout=300)
         groups = {group for _, group in engine.map(where, range(12))}
         jobs = {int(path.read_text()): path.name.removeprefix("pid-") for path in queue.glob("pid-*")}
         assert groups == jobs.keys() and len(jobs) == 2

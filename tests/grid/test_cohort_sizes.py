@@ -7,15 +7,10 @@ from noise_cohort import write_cohort
 from ctlib.core.workspace import MissingInput, Workspace
 from ctlib.datasets.clips import clip_table
 from ctlib.datasets.download import rspect as fetching
-from ctlib.grid.estimate import cohort_sizes
-from ctlib.grid.estimate.cohort_sizes import counted, size_of
+from ctlib.grid import estimate_profile
+from ctlib.grid.estimate_profile import counted, size_of
 
-VALUES = {
-    "clip_length": 32,
-    "split_shares": [0.7, 0.15, 0.15],
-    "splits_file": "",
-    "phantom_patients": 0,
-}
+VALUES = {"clip_length": 32, "split_shares": [0.7, 0.15, 0.15], "splits_file": "", "phantom_patients": 0}
 
 
 def test_tables_are_counted(tmp_path):
@@ -40,10 +35,8 @@ def test_rspect_is_known_before_it_is_here(tmp_path):
     assert found.n_slices == 1_790_594
     assert sum(found.clips.values()) == pytest.approx(1_790_594 / 32 + 7279 / 2, abs=2)
     assert "as published" in found.assumed
-    assert (cohort_sizes.RSPECT_STUDIES, cohort_sizes.RSPECT_IMAGES) == (
-        fetching.N_STUDIES,
-        fetching.N_IMAGES,
-    )
+    known = estimate_profile.RSPECT_STUDIES, estimate_profile.RSPECT_IMAGES
+    assert known == (fetching.N_STUDIES, fetching.N_IMAGES)
 
 
 def test_lidc_is_known_before_it_is_here(tmp_path):
@@ -61,10 +54,8 @@ def test_lidcs_patients_are_those_of_the_database():
     from ctlib.datasets.lidc import nodules_of_patients
 
     nodules = nodules_of_patients()
-    assert (len(nodules), int((nodules > 0).sum())) == (
-        cohort_sizes.LIDC_PATIENTS,
-        cohort_sizes.LIDC_POSITIVE,
-    )
+    known = estimate_profile.LIDC_PATIENTS, estimate_profile.LIDC_POSITIVE
+    assert (len(nodules), int((nodules > 0).sum())) == known
 
 
 def test_phantoms_are_those_that_are_asked_for(tmp_path):
@@ -80,9 +71,7 @@ def test_nothing_is_known_of_a_users_folder(tmp_path):
 
 
 def test_half_a_clip_more_a_series_is_what_series_of_all_lengths_have():
-    slices = [
-        pd.DataFrame({"series_uid": f"s{n}", "slice": range(n), "z_mm": 0.0, "label": 0})
-        for n in range(33, 65)
-    ]
+    empty = {"z_mm": 0.0, "label": 0}
+    slices = [pd.DataFrame({"series_uid": f"s{n}", "slice": range(n), **empty}) for n in range(33, 65)]
     exact = len(clip_table(pd.concat(slices), 16, 4))
-    assert cohort_sizes._clips_of(32, sum(map(len, slices)), 16) == pytest.approx(exact, rel=0.02)
+    assert estimate_profile._clips_of(32, sum(map(len, slices)), 16) == pytest.approx(exact, rel=0.02)

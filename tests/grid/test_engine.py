@@ -12,10 +12,11 @@ from pathlib import Path
 
 import dask
 import pytest
+from dask_site import wait_for
 
 from ctlib.core import progress
 from ctlib.grid import engine as engines
-from ctlib.grid.engine import Engine, EngineError, Outcome, dispatch
+from ctlib.grid.engine import Engine, EngineError, Outcome
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -132,8 +133,8 @@ def notes(dask_scheduler) -> int:
 
 
 def test_the_scheduler_forgets_items_that_are_done(two_workers, monkeypatch):
-    monkeypatch.setattr(dispatch, "LOOK_S", 0.01)
-    monkeypatch.setattr(dispatch, "FORGET_EVERY", 10)
+    monkeypatch.setattr(engines, "LOOK_S", 0.01)
+    monkeypatch.setattr(engines, "FORGET_EVERY", 10)
     assert values(two_workers.run(square, list(range(200)))) == [x * x for x in range(200)]
     assert two_workers.client().run_on_scheduler(notes) < 60
 
@@ -218,20 +219,15 @@ def test_workers_end_with_the_process_that_made_them(tmp_path, sign):
     script.write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
         # a test run in the background of a shell ignores Ctrl-C, and so would what it starts
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     pids = [int(process.stdout.readline()) for _ in range(2)]
     process.send_signal(sign)
-    deadline = time.monotonic() + 60
-    while not all(map(gone, pids)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert all(map(gone, pids))
-    process.communicate(timeout=60)
+    wait_for(lambda: all(map(gone, pids)))
+    process.communicate(timeout=300)
     assert process.returncode != 0
 
 

@@ -91,7 +91,7 @@ def site(tmp_path):
 def workers(site: Site, n: int, *arguments: str) -> list[subprocess.Popen]:
     begun = [site.worker(f"worker-{i}", *arguments) for i in range(n)]
     with Engine(n, cluster=site.address) as engine:
-        engine.client().wait_for_workers(n, timeout=60)
+        engine.client().wait_for_workers(n, timeout=300)
     return begun
 
 
@@ -112,7 +112,7 @@ def test_workers_come_go_and_come_back(site, tmp_path):
         outcomes = engine.run(step, items, on_done=hurt)
     assert [outcome.value for outcome in outcomes] == [name for _, name, _ in items]
     assert sorted(done) == list(range(8))
-    assert second.wait(30) == 0 and "The worker ended: asked to leave." in site.log("worker-1")
+    assert second.wait(300) == 0 and "The worker ended: asked to leave." in site.log("worker-1")
     assert first.poll() is None  # its nanny has another process by now
     assert sum(len(began(tmp_path, name)) for _, name, _ in items) <= 8 + 2
 
@@ -138,13 +138,13 @@ def test_a_worker_that_leaves_is_never_blamed_on_its_item(site, tmp_path):
 
 def test_an_item_that_kills_two_workers_is_left(site):
     workers(site, 2, "--memory", "600MB")
-    with Engine(2, cluster=site.address, limit_s=5) as engine:
+    with Engine(2, cluster=site.address, limit_s=30) as engine:
         outcomes = engine.run(misbehaves, ["dies", "well", "fills memory", "hangs", "well"])
     assert [outcome.error is None for outcome in outcomes] == [False, True, False, False, True]
     dies, _, fills, hangs, _ = errors(outcomes)
     assert dies.startswith("WorkerDied: ") and "again when it was given to another worker" in dies
     assert fills.startswith("OutOfMemory: ") and "its limit is 544 MB" in fills  # 95 % of 600 MB
-    assert hangs == "TimeLimit: the run was ended: it reached the time limit of 5 s."
+    assert hangs == "TimeLimit: the run was ended: it reached the time limit of 30 s."
 
 
 def test_a_scheduler_that_comes_back_at_its_address_loses_nothing(tmp_path):
@@ -179,7 +179,7 @@ def test_a_scheduler_that_stays_away_is_given_up_and_workers_end(tmp_path):
         engine = Engine(1, cluster=site.address, reconnect_s=2)
         with engine, pytest.raises(EngineError, match=r"was away for 2 s .*What is finished is kept"):
             engine.run(step, [(str(tmp_path), f"item {i}", 0.2) for i in range(50)], on_done=hurt)
-        worker.wait(60)
+        worker.wait(300)
         assert "was away for 3 s" in site.log("worker-0")
 
 
@@ -197,7 +197,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(site, tmp_path):
     kill(driver)
     driver.wait()
     again = site.start("again", str(script))
-    assert again.wait(60) == 0
+    assert again.wait(300) == 0
     assert site.log("again").strip() == str([f"item {i}" for i in range(8)])
     assert len(began(tmp_path, "item 0")) == 1
 
@@ -209,7 +209,7 @@ def once(item: tuple[str, str]) -> str:
     """What `ctlib.grid.execute.execute` does: claims its folder, or asks to be called later."""
     folder = Path(item[0]) / item[1]
     result = folder / "result"
-    with claimed(folder, result.is_file, wait_s=0) as claim:
+    with claimed(folder, result.is_file) as claim:
         if claim is not None:
             time.sleep(0.3)
             claim.require()
@@ -233,7 +233,7 @@ def test_two_engines_share_the_work_and_compute_nothing_twice(tmp_path, n_worker
         other = site.start("other", str(script))
         with Engine(n_workers) as engine:
             outcomes = engine.run(once, items)
-        assert other.wait(60) == 0
+        assert other.wait(300) == 0
         assert [outcome.value for outcome in outcomes] == [name for _, name in items]
         assert site.log("other").strip() == str([name for _, name in items])
     assert sorted((tmp_path / "finished").read_text().split()) == sorted(name for _, name in items)

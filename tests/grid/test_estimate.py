@@ -13,46 +13,23 @@ import pytest
 import yaml
 from made_up_results import made_up, plain
 from noise_cohort import LENGTH, SIDE, write_cohort
+from noise_cohort import SETTINGS as SHORT
 
 from ctlib.cli import grid as gridcommands
 from ctlib.core import parameters, tables
 from ctlib.core.workspace import PROJECT, Places, Workspace
+from ctlib.grid import estimate_profile as profile
 from ctlib.grid import estimate_text as words
-from ctlib.grid import maintenance
-from ctlib.grid.estimate import (
-    Setting,
-    against,
-    batches,
-    design_of,
-    make,
-    profile,
-    schedule,
-    seconds,
-    step_timing,
-)
-from ctlib.grid.estimate.cohort_sizes import CohortSize
-from ctlib.grid.estimate.step_timing import Timing, kind
+from ctlib.grid import maintenance, step_timing
+from ctlib.grid.estimate import CohortSize, Setting, against, batches, design_of, make, schedule, seconds
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
+from ctlib.grid.step_timing import Timing, kind
 from ctlib.metrics.power import ASSUMED, smallest_difference
 from ctlib.training.run import Run
 
-SETTINGS = {
-    "size": "tiny",
-    "matrix_px": 20,
-    "clip_length": 8,
-    "crop_px": 16,
-    "rotation_deg": 5.0,
-    "epochs": 10,
-    "steps_per_epoch": 50,
-    "batch_size": 4,
-    "weight_decay": 0.0,
-    "optimizer": "adam",
-    "schedule": "constant",
-    "patience": 0,
-    "precision": "fp32",
-    "study_label": "exam",
-    "data": "d",
-    "weights": "w",
+SETTINGS = SHORT | {
+    **{"matrix_px": 20, "clip_length": 8, "crop_px": 16, "rotation_deg": 5.0},
+    **{"epochs": 10, "steps_per_epoch": 50, "data": "d", "weights": "w"},
 }
 SIZE = CohortSize(
     "rspect",
@@ -65,15 +42,8 @@ TIMING = Timing(0.2, 0.05, 0.004, 0.001, 900.0, 10_000_000, 10**9, is_measured=T
 
 
 def run_of(**changes):
-    given = {
-        "task": "rspect_pe",
-        "backbone": "resnet18",
-        "init": "random",
-        "fraction": 1.0,
-        "seed": 0,
-        "lr": 1e-3,
-    }
-    return Run(**{**given, **SETTINGS, **changes})
+    arm = {"task": "rspect_pe", "backbone": "resnet18", "init": "random"}
+    return Run(**arm | {"fraction": 1.0, "seed": 0, "lr": 1e-3} | SETTINGS | changes)
 
 
 def grid(seeds=3):
@@ -313,12 +283,18 @@ def planned(places, capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+def values_of(workspace, **changes):
+    """Parameters of the profile's grid."""
+    path = workspace.root.parent / "params" / "small" / f"{gridcommands.GRID}.yaml"
+    return yaml.safe_load(path.read_text()) | changes
+
+
+SEARCH = {"lr": "search", profile.LR_RATES: [1e-3, 1e-4, 1e-5], profile.LR_FRACTION: 0.5}
+
+
 def ids(workspace):
     """Ids of the runs of the profile, as the plan finds them."""
-    values = yaml.safe_load(
-        (workspace.root.parent / "params" / "small" / f"{gridcommands.GRID}.yaml").read_text()
-    )
-    found = profile.expected(workspace, values)
+    found = profile.expected(workspace, values_of(workspace))
     assert (found.unknown, found.search_unknown, found.search) == ("", "", [])
     return [run.run_id for run in found.runs]
 
@@ -357,9 +333,7 @@ def test_a_plan_needs_no_data(places, tmp_path, capsys):
 
 
 def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
-    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
-    values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", profile.LR_RATES: [1e-3, 1e-4, 1e-5], profile.LR_FRACTION: 0.5}
+    values = values_of(workspace, **SEARCH)
     before = profile.expected(workspace, values)
     assert len(before.runs) == 4 and [run.lr for run in before.search] == [1e-3, 1e-4, 1e-5]
     assert {(run.fraction, run.seed) for run in before.search} == {(0.5, 0)}
@@ -373,27 +347,19 @@ def test_a_search_is_planned_before_the_rates_are_known(workspace, places):
     assert after.search == before.search
 
 
-def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspace, capsys):
-    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
-    values = yaml.safe_load(path.read_text())
-    values |= {"lr": "search", profile.LR_RATES: [1e-3, 1e-4, 1e-5], profile.LR_FRACTION: 0.5}
+def test_a_run_that_searches_and_belongs_to_the_grid_counts_once(places, workspace, capsys, monkeypatch):
+    values = values_of(workspace, **SEARCH)
     values = {"01_explore_data": values, gridcommands.GRID: values}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gridcommands, "load", lambda *_: values)
-        found = planned(places, capsys, "--no-calibration")
+    monkeypatch.setattr(gridcommands, "load", lambda *_: values)
+    monkeypatch.setattr(step_timing, "measure", lambda *_: pytest.fail("it measures"))
+    found = planned(places, capsys, "--no-calibration")
+    assert not any(row["is_measured"] for row in found["costs"])
     assert found["n_runs"] == 4 + 3 - 1
     assert "learning rates have not been searched" in found["notes"][0]
 
 
-def test_a_plan_without_calibration_measures_nothing(places, workspace, capsys, monkeypatch):
-    monkeypatch.setattr(step_timing, "measure", lambda *_: pytest.fail("it measures"))
-    assert not planned(places, capsys, "--no-calibration")["costs"][0]["is_measured"]
-
-
 def test_runs_with_a_negative_control_are_planned_too(workspace, places):
-    path = places.params / "small" / f"{gridcommands.GRID}.yaml"
-    values = yaml.safe_load(path.read_text())
-    values |= {"controls": ["permuted_labels"], "control_backbones": ["resnet18"]}
+    values = values_of(workspace, controls=["permuted_labels"], control_backbones=["resnet18"])
     found = profile.expected(workspace, values)
     assert [(run.control, run.fraction) for run in found.runs[4:]] == [("permuted_labels", 1.0)] * 2
     with pytest.raises(ValueError, match="control_backbones has slow_r50, which the experiment"):

@@ -19,7 +19,7 @@ from ctlib.cli.data import load
 from ctlib.core.hu import HU_WINDOWS
 from ctlib.core.workspace import Places, Workspace
 from ctlib.datasets.cohort import TASKS
-from ctlib.grid.estimate.profile import LR_FRACTION, LR_RATES, expected
+from ctlib.grid.estimate_profile import LR_FRACTION, LR_RATES, expected
 from ctlib.grid.lr_search import PUBLISHED
 from ctlib.models.registry import spec
 from ctlib.training.run import clip_settings

@@ -97,22 +97,7 @@ def hosts(tmp_path):
                 ip("-n", host.name, "addr", "add", f"{host.address}/24", "dev", f"cable{i}")
                 for device in ("lo", f"cable{i}"):
                     ip("-n", host.name, "link", "set", device, "up")
-            subprocess.run(
-                [
-                    "ip",
-                    "netns",
-                    "exec",
-                    names[0],
-                    "unshare",
-                    "--mount",
-                    "--uts",
-                    "--pid",
-                    "--fork",
-                    "true",
-                ],
-                check=True,
-                capture_output=True,
-            )
+            ip("netns", "exec", names[0], *UNSHARE, "true")
         except subprocess.CalledProcessError as error:
             pytest.skip(f"namespaces are not permitted here: {error.stderr}")
         yield made

@@ -17,7 +17,7 @@ from ctlib.datasets.store import Store
 from ctlib.datasets.synthetic.video import write_video
 from ctlib.datasets.video import VideoFiles
 from ctlib.grid.engine import Engine
-from ctlib.grid.pretrain import pretrain_all, waves
+from ctlib.grid.execute import pretrain_all, waves
 from ctlib.io.volume import Volume
 from ctlib.models.weights import load
 from ctlib.models.weights.init_names import Origin

@@ -9,12 +9,11 @@ address space that a GPU's driver reserves, which the limits of the system (RLIM
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -24,18 +23,18 @@ from typing import Any
 import psutil
 from dask.utils import parse_bytes
 from distributed import Nanny
-from distributed.core import Status
+from distributed.comm import connect
 from tornado.ioloop import PeriodicCallback
 
 from ctlib.core import THREAD_VARIABLES
+from ctlib.grid.clusters import GPU, visible_gpus
 
 DASK_CONFIG = {
     "distributed.worker.multiprocessing-method": "spawn",  # fork copies locks held by torch's threads
     "distributed.worker.daemon": False,  # so that a worker may have loader processes of its own
     "distributed.worker.profile.enabled": False,  # a sampling thread that competes for the GIL
-    "distributed.admin.low-level-log-length": 0,
+    "distributed.admin.low-level-log-length": 20,  # of each worker: why it went is read there
     "distributed.comm.timeouts.connect": "60s",  # importing torch on a busy machine
-    "distributed.scheduler.allowed-failures": 0,  # items are tried again by the engine
     # no spilling, no pausing: results are small, and the nanny below ends what holds too much
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -43,36 +42,10 @@ DASK_CONFIG = {
     "distributed.worker.memory.terminate": False,
 }
 
-TOPIC = "ctlib"
-"""Events of workers: why one was ended, and that an item has begun."""
-
-MEMORY, LEAVES, BEGUN = "memory", "leaves", "begun"
-"""Kinds of events: it held too much memory; its machine wants it back; an item has begun."""
-
-GPU = "GPU"
-"""Name of the resource of workers that have a GPU: one each."""
-
 LOOK_S = 0.1
 """A nanny looks at its worker's memory this often, s: some hundred MB at the speed of memory."""
 
-LONELY_S = 60.0
-"""A nanny without a worker for so long, s, is made anew."""
-
 _log = logging.getLogger(__name__)
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        tool = shutil.which("nvidia-smi")
-        if tool is None:
-            return ()
-        asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
-        listed = ",".join(done.stdout.split()) if done.returncode == 0 else ""
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    return tuple(names[: names.index("-1")] if "-1" in names else names)
 
 
 def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dict[str, Any]:
@@ -96,7 +69,7 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
         "resources": {GPU: 1} if gpu else None,
         "memory_limit": None,  # Dask's own limit counts mapped files
         "limit_mb": memory_mb,
-        "preload": ["ctlib.grid.engine.worker"],
+        "preload": ["ctlib.grid.worker"],
         "dashboard": False,
         "config": DASK_CONFIG,
     }
@@ -155,15 +128,22 @@ class WatchingNanny(Nanny):
         address = self.worker_address
         os.kill(pid, signal.SIGSTOP)  # it fills no more while the scheduler is told why it ends
         try:
-            await self.tell(MEMORY, address, f"it held {held_mb:.0f} MB, its limit is {self.limit_mb:.0f} MB")
+            why = f"it held {held_mb:.0f} MB, its limit is {self.limit_mb:.0f} MB"
+            await self.scheduler.log_event(topic=address, msg={"why": why})
         except OSError as error:
             _log.warning("the scheduler was not told that %s holds too much memory: %s", address, error)
         finally:
             os.kill(pid, signal.SIGKILL)
 
-    async def tell(self, kind: str, worker: str | None, why: str) -> None:
-        """Tell the engine something about a worker, by way of the scheduler."""
-        await self.scheduler.log_event(topic=TOPIC, msg={"kind": kind, "worker": worker, "why": why})
+    async def leave(self) -> None:
+        """Tell the scheduler that the worker goes: its item is given to another, and not blamed."""
+        if self.worker_address is None:
+            return
+        try:
+            going = {"address": self.worker_address, "expected": True, "stimulus_id": "leave"}
+            await asyncio.wait_for(self.scheduler.unregister(**going), 5)
+        except (OSError, TimeoutError) as error:
+            _log.warning("the scheduler was not told that a worker leaves: %s", error)
 
 
 def own_memory_mb(pid: int) -> float:
@@ -201,73 +181,48 @@ async def serve_worker(
         loop.add_signal_handler(number, stop.set)
     if lifetime_s:
         loop.call_later(lifetime_s, stop.set)
-    keepers = [asyncio.ensure_future(_keep(scheduler, one, patience_s, stop)) for one in asked]
-    seen = await asyncio.gather(*keepers)
+    asked_to_leave: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    keepers = [asyncio.ensure_future(_keep(scheduler, one, patience_s)) for one in asked]
+    seen: asyncio.Future[Any] = asyncio.gather(*keepers)
+    await asyncio.wait([asked_to_leave, seen], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
+        seen.cancel()
+        await asyncio.wait(keepers)
         return "asked to leave"
-    return (
-        f"the scheduler at {scheduler} was away for {patience_s:g} s"
-        if any(seen)
-        else (f"no scheduler answers at {scheduler}")
-    )
+    asked_to_leave.cancel()
+    if any(seen.result()):
+        return f"the scheduler at {scheduler} was away for {patience_s:g} s"
+    return f"no scheduler answers at {scheduler}"
 
 
-async def _keep(scheduler: str, asked: dict[str, Any], patience_s: float, stop: asyncio.Event) -> bool:
+async def _keep(scheduler: str, asked: dict[str, Any], patience_s: float) -> bool:
     """One nanny after the other; returns whether there ever was a scheduler."""
-    ever, deadline = False, time.monotonic() + patience_s
-    while not stop.is_set() and time.monotonic() < deadline:
-        if not await _answers(scheduler):
-            await _pause(stop, 1.0)
-            continue
+    ever = False
+    while await _answers(scheduler, patience_s):
         nanny = WatchingNanny(scheduler, **asked)
         try:
             await nanny
             ever = True
-            await _watched(nanny, stop)
+            await nanny.finished()
+        except asyncio.CancelledError:
+            await nanny.leave()
+            raise
         except Exception as error:  # the scheduler went away while the worker came
             _log.warning("a worker for %s did not start: %s", scheduler, error)
-            await _pause(stop, 1.0)
+            await asyncio.sleep(1.0)
         finally:
             await nanny.close(timeout=2)
-        deadline = time.monotonic() + patience_s
     return ever
 
 
-async def _watched(nanny: WatchingNanny, stop: asyncio.Event) -> None:
-    """Return when a nanny ends, has had no worker for long, or is to leave."""
-    alone = None
-    while nanny.status not in (Status.closed, Status.failed):
-        if stop.is_set():
-            try:
-                await asyncio.wait_for(
-                    nanny.tell(LEAVES, nanny.worker_address, "its machine wanted it back"), 5
-                )
-            except (OSError, TimeoutError) as error:
-                _log.warning("the scheduler was not told that a worker leaves: %s", error)
-            return
-        alone = None if nanny.is_alive() else alone or time.monotonic()
-        if alone is not None and time.monotonic() - alone > LONELY_S:
-            return
-        await _pause(stop, 0.5)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not when it is time to leave."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
-
-
-async def _answers(scheduler: str) -> bool:
-    """Whether anybody listens at an address."""
-    host, _, port = scheduler.split("://")[-1].rpartition(":")
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 5)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
+async def _answers(scheduler: str, patience_s: float) -> bool:
+    """Whether a scheduler answers at an address, sooner or later."""
+    deadline = time.monotonic() + patience_s
+    while (left_s := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(OSError):
+            (await connect(scheduler, timeout=min(left_s, 5.0))).abort()
+            return True
+    return False
 
 
 def dask_setup(worker: Any) -> None:

@@ -4,7 +4,7 @@ The time of a run is
 
     epochs x (batches x training step + validation batches x forward) + test batches x forward + what is fixed
 
-with steps and forward passes from `ctlib.grid.estimate.step_timing`. Clips are cut beside the network where
+with steps and forward passes from `ctlib.grid.step_timing`. Clips are cut beside the network where
 processes read ahead (the slower of the two counts), else in turn with it. Runs that may stop early are
 counted with all their epochs, so the total is the most that they take. The total on N workers is that of a
 list schedule, the longest run first. Not in it: preparing data, pretraining, and waiting for a queue.
@@ -24,9 +24,8 @@ from typing import Any
 import pandas as pd
 
 from ctlib.datasets import RECORD_BYTES, task
-from ctlib.grid.estimate.cohort_sizes import CohortSize
-from ctlib.grid.estimate.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
+from ctlib.grid.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.metrics import power
 from ctlib.models import FROZEN, split
 from ctlib.training import FRESH_FRACTION, Run, batches_an_epoch
@@ -43,6 +42,27 @@ CODEC_SHARES = {"none": 1.0, "blosc2": 64.4 / 131.1}
 STATES = (FINISHED, FAILED, BEGUN, MISSING)
 # all that decides what a run takes; a hundred thousand runs have a few hundred of these
 _cost_key = attrgetter("task", "init", "fraction", "epochs", "steps_per_epoch", "flaws", *SETTINGS)
+
+
+@dataclass(frozen=True)
+class CohortSize:
+    """What a plan needs to know of a cohort.
+
+    Args:
+        name: of the cohort.
+        patients: by split.
+        positive: those with disease, by split.
+        clips: by split.
+        n_slices: of all series.
+        assumed: what was assumed, a sentence; "" where the tables were counted.
+    """
+
+    name: str
+    patients: Mapping[str, int]
+    positive: Mapping[str, int]
+    clips: Mapping[str, int]
+    n_slices: int
+    assumed: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +34,9 @@ _TEXTS = (
 _NUMBERS = ("cores", "gpus", "job_cpu", "ncpus", "mem", "scheduler_port")
 _LISTS = ("job_extra_directives", "job_script_prologue", "job_directives_skip")
 _NEEDED = ("cores", "memory", "walltime")
+
+GPU = "GPU"
+"""Name of the resource of workers that have a GPU: one each."""
 
 MARGIN_S = 120.0
 """A worker leaves this long before the queue would end its job, s; its run goes on elsewhere."""
@@ -144,6 +150,20 @@ def seconds(walltime: str) -> float:
     return 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        tool = shutil.which("nvidia-smi")
+        if tool is None:
+            return ()
+        asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+        listed = ",".join(done.stdout.split()) if done.returncode == 0 else ""
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    return tuple(names[: names.index("-1")] if "-1" in names else names)
+
+
 def fitting(workers: int, peak_mb: float = 0.0, gpus: int | None = None) -> int:
     """How many workers there should be on this machine.
 
@@ -187,7 +207,7 @@ def local(workers: int, threads: int, gpu: bool, memory_mb: float, dashboard: bo
     from distributed import Scheduler, SpecCluster
     from distributed.system import MEMORY_LIMIT
 
-    from ctlib.grid.engine import worker
+    from ctlib.grid import worker
 
     names = worker.visible_gpus() if gpu else ()
     limit_mb = memory_mb or 0.9 * MEMORY_LIMIT / 2**20
@@ -213,7 +233,7 @@ def queue(cluster: Cluster, threads: int, dashboard: bool) -> Any:
     """
     import dask
 
-    from ctlib.grid.engine import worker
+    from ctlib.grid import worker
 
     try:
         import dask_jobqueue
@@ -253,7 +273,7 @@ def connected(where: Any, timeout_s: float = 30.0) -> Any:
     import dask
     from distributed import Client
 
-    from ctlib.grid.engine import worker
+    from ctlib.grid import worker
 
     with dask.config.set(worker.DASK_CONFIG):  # a client keeps no log of what it sent, either
         return Client(where, timeout=timeout_s)

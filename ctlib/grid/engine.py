@@ -1,0 +1,525 @@
+"""Where work executes: in this process, in worker processes on this machine, or on a cluster (Dask).
+
+One idea: `Engine.run(function, items)` gives one `Outcome` an item, in order. An item that raises is
+an outcome with its traceback and stops no other; a worker process that dies is replaced and its item
+tried again; an item that takes too long or too much memory is ended and says so. A scheduler that is
+away is waited for, and what was not finished is handed out again, so a function that takes long leaves
+its results in files and returns at once where they are there. Results do not depend on the number of
+workers: each worker computes with the same number of threads.
+
+Dask carries items to workers and results back, starts workers again, and notes why they went. Which worker
+computes which item is decided here: a worker has one item at a time and no queue, so a worker that dies is
+to be blamed on the item it had and on no other, and the scheduler holds as many tasks as there are workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from ctlib.core import Busy, pin_threads, pinned_threads, progress
+from ctlib.grid import clusters
+from ctlib.grid.clusters import GPU, Cluster
+
+RESTORE_S = 30.0
+"""Workers that are missing for good are started again this often, s."""
+
+LOOK_S = 0.5
+"""Who is there is asked this often, s."""
+
+AGAIN_S = 2.0
+"""An item that another process computes is asked for again after so long, s."""
+
+RESULT_S = 30.0
+"""A result that a worker announced must arrive within so long, s; else it is computed again."""
+
+TELL_S = 10.0
+"""That nothing moves is told after so long, s, and as often."""
+
+FORGET_EVERY = 500
+"""Items after which the scheduler is told to forget what it keeps of them."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item.
+
+    Args:
+        index: position of the item.
+        value: what the function returned; None where it failed.
+        error: traceback as text, or a line that says why the worker ended; None where it succeeded.
+        seconds: wall time, s; 0 where the worker ended.
+    """
+
+    index: int
+    value: Any
+    error: str | None
+    seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Last line of the traceback, or ''.
+
+        >>> Outcome(0, None, "Traceback ...\\nValueError: lr is -1.\\n", 0.1).reason
+        'ValueError: lr is -1.'
+        """
+        return self.error.strip().splitlines()[-1].strip() if self.error else ""
+
+
+class EngineError(RuntimeError):
+    """An item of `Engine.map` failed, or the scheduler is away; the message ends with the reason."""
+
+
+class Engine:
+    """Runs a function over items; a context manager that ends its workers.
+
+    Args:
+        workers: worker processes at most; 0 runs in this process, one item after the other. For a
+            scheduler, items at once; for a queue, jobs.
+        threads: threads each of them computes with. Results are the same for any number
+            of workers, but may differ in the last bits for another number of threads.
+        dashboard: serve Dask's dashboard; `client().dashboard_link` is its address.
+        scheduler: the same as `cluster`, where that is an address.
+        cluster: where workers are, see `ctlib.grid.clusters`: `local`, the address of a Dask scheduler, or a
+            queue. They must see the same files under the same paths.
+        cluster_options: what a queue is asked for.
+        gpu: whether items use a GPU where there is one: then a worker has one to itself.
+        peak_mb: memory one item needs, MB: no more workers are started here than fit; 0 is unknown.
+        memory_mb: an item whose worker holds more, MB, is ended and recorded; 0 is nine tenths of this
+            machine's memory, and what the queue was asked for. A scheduler's workers have the limit
+            they were started with.
+        limit_s: an item that takes longer, s, is ended and recorded; 0 is no limit.
+        reconnect_s: how long a scheduler may be away, s, before `run` gives up.
+
+    Raises:
+        ValueError: fewer than 0 workers, fewer than 1 thread, a negative limit, a cluster and no
+            workers, or limits and no worker that could be ended.
+        ClusterError: a `ValueError` too: an unknown cluster or option.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        threads: int = 1,
+        dashboard: bool = False,
+        scheduler: str = "",
+        *,
+        cluster: str = "local",
+        cluster_options: Sequence[str] = (),
+        gpu: bool = False,
+        peak_mb: float = 0.0,
+        memory_mb: float = 0.0,
+        limit_s: float = 0.0,
+        reconnect_s: float = 600.0,
+    ):
+        if workers < 0 or threads < 1:
+            raise ValueError(
+                f"Engine: workers is {workers}, threads is {threads}; give at least 0 workers (0 is this "
+                "process) and at least 1 thread."
+            )
+        if min(peak_mb, memory_mb, limit_s, reconnect_s) < 0:
+            raise ValueError("Engine: a memory or a time is negative; give 0 for no limit.")
+        if scheduler and cluster not in ("local", scheduler):
+            raise ValueError(
+                f"Engine: scheduler is {scheduler!r} and cluster is {cluster!r}; give one of them."
+            )
+        self.cluster = Cluster.of(scheduler or cluster, cluster_options)
+        self.here = self.cluster.kind == "local"
+        if not self.here and not workers:
+            kind = "scheduler" if self.cluster.address else "cluster"
+            raise ValueError(
+                f"Engine: {kind} is {scheduler or cluster!r}, workers is 0; give at least 1 worker."
+            )
+        if not workers and (limit_s or memory_mb):
+            raise ValueError(
+                f"Engine: limit_s is {limit_s:g}, memory_mb is {memory_mb:g}, workers is 0; an item in this "
+                "process cannot be ended: give at least 1 worker, or 0 for both."
+            )
+        gpus = len(clusters.visible_gpus()) if gpu and self.here and workers else 0
+        self.workers = clusters.fitting(workers, peak_mb, gpus) if self.here and workers else workers
+        self.on_gpus = bool(gpus) if self.here else gpu and self.cluster.gpus
+        self.threads, self.dashboard = threads, dashboard
+        self.memory_mb, self.limit_s, self.reconnect_s = memory_mb, limit_s, reconnect_s
+        self.address = self.cluster.address  # of a scheduler that this engine did not start, or ''
+        self._client: Any = None
+        self._restored = 0.0
+
+    def __repr__(self) -> str:
+        where = f"{self.workers} worker processes" if self.workers else "this process"
+        where += "" if self.here else f" at {self.address or self.cluster.kind}"
+        where += ", a GPU each" if self.on_gpus else ""
+        return f"Engine({where}, {self.threads} thread each)"
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes and jobs that were started here; a later `run` starts new ones."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        cluster = client.cluster
+        try:
+            client.close(timeout=2)
+        finally:  # also where the client was too busy to say goodbye
+            if cluster is not None:
+                cluster.close(timeout=60)
+
+    def client(self, timeout_s: float = 60.0) -> Any:
+        """The Dask client; the first call starts the workers (about 2 s), or submits the jobs.
+
+        Args:
+            timeout_s: how long a scheduler elsewhere may take to answer, s.
+
+        Raises:
+            OSError: no scheduler answers at the address.
+        """
+        if self._client is None:
+            if self.address:
+                self._client = clusters.connected(self.address, timeout_s)
+            elif self.here:
+                asked = (self.workers, self.threads, self.on_gpus, self.memory_mb, self.dashboard)
+                self._client = clusters.connected(clusters.local(*asked))
+            else:
+                self._client = clusters.connected(clusters.queue(self.cluster, self.threads, self.dashboard))
+                self.restore(0)
+        return self._client
+
+    def restore(self, there: int) -> None:
+        """Start again, now and then, workers that are missing while there is work.
+
+        A queue's jobs end. Workers here are started anew by their nannies, but Dask gives up a nanny whose
+        worker is not back within its `lost-worker-timeout` (15 s), which a busy machine may take.
+        """
+        if self.address or there >= self.workers:
+            return
+        if self._client is not None and time.monotonic() - self._restored > RESTORE_S:
+            self._restored = time.monotonic()
+            self._client.cluster.scale(n=self.workers)
+
+    def run(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        what: str = "runs",
+        note: Callable[[Outcome], str] | None = None,
+        on_done: Callable[[Outcome], None] | None = None,
+    ) -> list[Outcome]:
+        """The function on every item.
+
+        Args:
+            function: at the top level of a module, so that a worker finds it. It may be called twice
+                for an item, where a worker or the scheduler was lost. Where it raises
+                `ctlib.core.Busy`, the item is asked for again when others are done.
+            items: anything that pickles.
+            what: what is counted, in plural, for the progress bar.
+            note: a line for the progress bar, from what was last done.
+            on_done: called in this process as items end, in the order in which they end.
+
+        Returns:
+            One outcome an item, in the order of the items.
+
+        Raises:
+            KeyboardInterrupt: after the workers were ended.
+            EngineError: the scheduler was away for too long.
+        """
+        outcomes: list[Outcome | None] = [None] * len(items)
+        started, done = time.time(), 0
+
+        def tell(line: str) -> None:
+            progress.report(what, done, len(items), started, line)
+
+        tell("")
+        ended = (
+            _Dispatch(self, function, items, tell).outcomes()
+            if self.workers
+            else self._here(function, items, tell)
+        )
+        try:
+            for outcome in ended:
+                done += 1
+                outcomes[outcome.index] = outcome
+                if on_done is not None:
+                    on_done(outcome)
+                tell(note(outcome) if note else "")
+        except BaseException:
+            self.close()  # not at the end of the with statement: an interrupted notebook cell may go on
+            raise
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], what: str = "items") -> list[Any]:
+        """What the function returned for every item, in order, where no failure is acceptable.
+
+        Raises:
+            EngineError: an item failed; the others were computed nevertheless.
+        """
+        outcomes = self.run(function, items, what)
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        if failed:
+            raise EngineError(f"{len(failed)} of {len(items)} {what} failed; the first:\n{failed[0].error}")
+        return [outcome.value for outcome in outcomes]
+
+    def _here(
+        self, function: Callable[[Any], Any], items: Sequence[Any], tell: Callable[[str], Any]
+    ) -> Iterator[Outcome]:
+        """In this process; what other processes compute is asked for again until they are done."""
+        left = list(range(len(items)))
+        while left:
+            put_off: dict[int, str] = {}
+            for index in left:
+                with pinned_threads(self.threads):
+                    outcome = _call(function, index, items[index])
+                if isinstance(outcome, str):
+                    put_off[index] = outcome
+                else:
+                    yield outcome
+            if put_off and len(put_off) == len(left):
+                tell(f"{len(put_off)} are computed by other processes; {put_off[left[0]]}")
+                time.sleep(1.0)
+            left = list(put_off)
+
+
+# ---- in workers ------------------------------------------------------------------------
+
+
+@dataclass
+class _Held:
+    """What a worker has."""
+
+    index: int
+    future: Any
+    worker: str
+
+
+class _Dispatch:
+    """The items of one `Engine.run`, from the first to the last; arguments as there."""
+
+    def __init__(
+        self, engine: Engine, function: Callable[[Any], Any], items: Sequence[Any], tell: Callable[[str], Any]
+    ):
+        self.engine, self.function, self.items, self.tell = engine, function, items, tell
+        self.waiting = deque(range(len(items)))
+        self.suspects: deque[int] = deque()  # whose worker died once
+        self.put_off: deque[tuple[float, int, str]] = deque()  # when to ask again for it, and who computes it
+        self.deaths: Counter[int] = Counter()
+        self.held: list[_Held] = []
+        self.ended = threading.Event()  # some item has
+        self.present: set[str] = set()  # addresses of workers
+        self.looked = self.moved = 0.0
+        self.known = False  # whether the scheduler has ever answered
+        self.lost_at = 0.0  # since when it does not
+        self.unforgotten = 0  # items handed out since the scheduler was last told to forget
+        self.client: Any = None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Outcomes as they come."""
+        self.moved = time.monotonic()
+        while self.waiting or self.suspects or self.put_off or self.held:
+            try:
+                for outcome in self._step():
+                    self.moved = time.monotonic()
+                    yield outcome
+            except OSError as error:  # Dask's too, where the scheduler is away
+                if not self.engine.address or not self.known:
+                    raise
+                self._away(error)
+
+    def _step(self) -> Iterator[Outcome]:
+        """Look, hand out, and settle what has ended."""
+        self.client = self.engine.client(5.0 if self.known else 60.0)
+        if self.client.status != "running":
+            raise OSError("the connection to the scheduler is lost")
+        if time.monotonic() - self.looked > LOOK_S:
+            yield from self._look()
+        self._hand_out()
+        self.ended.wait(LOOK_S)
+        self.ended.clear()
+        for held in [held for held in self.held if held.future.status != "pending"]:
+            yield from self._settle(held)
+        self._tell_that_nothing_moves()
+
+    def _look(self) -> Iterator[Outcome]:
+        """See who is there and who is gone."""
+        if self.engine.on_gpus:
+            told = self.client.scheduler_info(n_workers=-1)["workers"]
+            self.present = {address for address, worker in told.items() if worker["resources"].get(GPU)}
+        else:
+            self.present = set(self.client.nthreads())
+        self.looked, self.known, self.lost_at = time.monotonic(), True, 0.0
+        for held in [held for held in self.held if held.worker not in self.present]:
+            yield from self._gone(held)
+        self.engine.restore(len(self.present))
+        if self.unforgotten >= FORGET_EVERY:
+            self.client.run_on_scheduler(_forget)
+            self.unforgotten = 0
+
+    def _hand_out(self) -> None:
+        """Give each free worker an item, while there are any."""
+        for address in sorted(self.present - {held.worker for held in self.held}):
+            if len(self.held) >= self.engine.workers or (index := self._next()) is None:
+                return
+            future = self.client.submit(
+                _call_in_worker,
+                *(self.function, index, self.items[index], self.engine.threads, self.engine.limit_s),
+                workers=[address],
+                resources={GPU: 1} if self.engine.on_gpus else None,
+                pure=False,
+            )
+            future.add_done_callback(lambda _: self.ended.set())
+            self.unforgotten += 1
+            self.held.append(_Held(index, future, address))
+
+    def _next(self) -> int | None:
+        """The next item; a suspect has this machine for itself, those that others compute come last."""
+        if self.waiting:
+            return self.waiting.popleft()
+        if self.suspects:
+            alone = self.engine.here and self.held
+            return None if alone else self.suspects.popleft()
+        if self.engine.here and any(self.deaths[held.index] for held in self.held):
+            return None
+        if self.put_off and self.put_off[0][0] <= time.monotonic():
+            return self.put_off.popleft()[1]
+        return None
+
+    def _settle(self, held: _Held) -> Iterator[Outcome]:
+        """The outcome of an item that has ended, if it has one yet."""
+        outcome: Outcome | str | None = None
+        if (
+            held.future.status == "error"
+        ):  # the function or the item cannot be read in the worker, for instance
+            error = "".join(traceback.format_exception(held.future.exception()))
+            outcome = Outcome(held.index, None, error)
+        elif held.future.status == "finished":
+            with contextlib.suppress(TimeoutError, CancelledError):  # the worker is gone with it
+                outcome = pickle.loads(held.future.result(timeout=RESULT_S))
+        self.held.remove(held)
+        held.future.release()
+        if outcome is None:
+            self.waiting.appendleft(held.index)
+        elif isinstance(outcome, str):
+            self.put_off.append((time.monotonic() + AGAIN_S, held.index, outcome))
+        else:
+            yield outcome
+
+    def _gone(self, held: _Held) -> Iterator[Outcome]:
+        """A worker is gone: its item is handed out once more, unless it is known to be the reason."""
+        events = self.client.get_events(held.worker)
+        self.held.remove(held)
+        held.future.cancel(reason="worker is gone")
+        key = held.future.key
+        died: tuple[float, dict[str, Any]] = (0.0, {"expected": False, "processing-tasks": [key]})
+        end, noted = next((e for e in reversed(events) if e[1].get("action") == "remove-worker"), died)
+        if noted["expected"] or key not in noted["processing-tasks"]:  # it left, or died before it had it
+            self.waiting.appendleft(held.index)
+            return
+        limit_s = self.engine.limit_s
+        begun = next((when for when, event in events if event.get("begun") == key), end)
+        why = next((event["why"] for _, event in events if "why" in event), "")  # of its memory
+        if limit_s and not why and end - begun > 0.99 * limit_s:  # the clocks of hosts differ a little
+            error = f"TimeLimit: the run was ended: it reached the time limit of {limit_s:g} s.\n"
+            yield Outcome(held.index, None, error)
+            return
+        self.deaths[held.index] += 1
+        if self.deaths[held.index] == 1:  # also for its memory: of that, some may be left from items before
+            self.suspects.append(held.index)
+            return
+        again = "had the machine for itself" if self.engine.here else "was given to another worker"
+        if why:
+            error = f"OutOfMemory: the worker process was ended, for {why}, and again when it {again}.\n"
+        else:
+            error = (
+                f"WorkerDied: the worker process died at this item, and again when it {again} "
+                "(a crash in native code, or the system wanted memory).\n"
+            )
+        yield Outcome(held.index, None, error)
+
+    def _away(self, error: OSError) -> None:
+        """The scheduler is away: wait for it, and hand out again what was not done."""
+        if not self.lost_at:
+            _log.warning("the scheduler at %s is away: %s", self.engine.address, error)
+            self.lost_at = time.monotonic()
+        self.waiting.extendleft(sorted((held.index for held in self.held), reverse=True))
+        self.held.clear()
+        self.engine.close()
+        if time.monotonic() - self.lost_at > self.engine.reconnect_s:
+            raise EngineError(
+                f"the scheduler at {self.engine.address} was away for {self.engine.reconnect_s:g} s ({error}). "
+                "What is finished is kept: start the scheduler and run this again."
+            ) from error
+        self.looked = 0.0
+        time.sleep(LOOK_S)
+
+    def _tell_that_nothing_moves(self) -> None:
+        if time.monotonic() - self.moved < TELL_S:
+            return
+        self.moved = time.monotonic()
+        if not self.present:
+            self.tell("no worker has come yet")
+        elif self.put_off and not self.held:
+            self.tell(f"{len(self.put_off)} are computed by other processes; {self.put_off[0][2]}")
+
+
+def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | str:
+    """The function on one item, its exception caught; or who else computes it."""
+    started = time.perf_counter()
+    try:
+        value, error = function(item), None
+    except Busy as busy:
+        return str(busy)
+    except (Exception, SystemExit):
+        value, error = None, traceback.format_exc()
+    return Outcome(index, value, error, time.perf_counter() - started)
+
+
+def _call_in_worker(
+    function: Callable[[Any], Any], index: int, item: Any, threads: int, limit_s: float
+) -> bytes:
+    """`_call` in a worker process, whose thread must be told its number of threads.
+
+    The outcome is pickled here, where a value that does not pickle can still become an error. Where time is
+    limited, the system ends the process by SIGALRM, for an item that hangs in native code lets no Python run.
+    """
+    pin_threads(threads)
+    if limit_s:
+        from distributed import get_worker
+        from distributed.utils import sync
+
+        worker = get_worker()
+        begun = {"begun": worker.get_current_task()}
+        sync(worker.loop, worker.scheduler.log_event, topic=worker.address, msg=begun)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        outcome = _call(function, index, item)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        return pickle.dumps(outcome)
+    except Exception:
+        return pickle.dumps(Outcome(index, None, traceback.format_exc()))
+
+
+def _forget(dask_scheduler: Any) -> None:
+    """Called in the scheduler, whose spans keep a note of each graph they were handed, here one an item."""
+    spans = dask_scheduler.extensions.get("spans")
+    for span in spans.spans.values() if spans else ():
+        if span._metadata:
+            span._metadata["collections"].clear()
