@@ -28,7 +28,7 @@ class Backbone:
         clip: (D, H, W) that the full size was published with.
         cpu_precision: `fp32` or `bf16` (autocast), the faster at `tiny` size on one CPU thread.
         cpu_channels_last: whether its convolutions are faster with the channels last in memory.
-            Both come from `python -m ctlib.models.measure`.
+            Both come from `python benchmarks/backbone_precision.py`.
         fp32_grouped: its grouped convolutions stay in fp32 under autocast on a CPU.
         sees_order: whether the order of slices can change its features; None where nobody knows,
             of a user's own network.

@@ -1,6 +1,6 @@
 """How long a training step takes, by precision and memory format: where `Backbone.cpu_*` come from.
 
-    python -m ctlib.models.measure
+    python benchmarks/backbone_precision.py
 
 prints one line a network: milliseconds of CPU time (other processes do not count) of forward and
 backward of 8 clips [1, 16, 48, 48] at tiny size on one thread, the median of 15 steps. The fastest
