@@ -112,7 +112,7 @@ def test_every_field_is_part_of_the_id(field):
         known = {"exam": "clips", "bce": "focal", "balanced": "shuffled", "none": "permuted_labels"}
         other = known.get(value, value + "x")
     else:
-        other = ("fill",) if field == "flaws" else value + 1
+        other = {"flaws": ("fill",), "jitter_scale": 0.5}.get(field, value + 1 if field != "flaws" else None)
     assert dataclasses.replace(run, **{field: other}).run_id != run.run_id
 
 
@@ -357,7 +357,7 @@ def test_results_do_not_depend_on_workers_or_on_interruptions(workspace, tmp_pat
     monkeypatch.undo()
     assert [finished(interrupted, run) for run in runs] == [True, False]
     checkpoint = interrupted.runs / runs[1].run_id / "last.ckpt"
-    assert len(torch.load(checkpoint, weights_only=True)["fit"]["rows"]) == 1
+    assert len(torch.load(checkpoint, weights_only=True)["history"]["rows"]) == 1
     statuses = collect(interrupted, runs)["runs"]["status"]
     assert statuses.tolist() == ["finished", "missing"]
     run_grid(interrupted, runs, Engine(0), echo=lines.append)

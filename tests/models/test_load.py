@@ -589,7 +589,7 @@ def test_random_convolutions_are_drawn_as_stated(key):
     drawn = []
     for name, kernel in state(key=key).items():
         if kernel.ndim > 3:
-            n_out = 1 if "_depthwise" in name else len(kernel)
+            n_out = 1 if "conv_dw" in name else len(kernel)
             drawn.append(kernel.flatten() * (n_out * kernel[0, 0].numel() / 2) ** 0.5)
     assert torch.cat(drawn).std().item() == pytest.approx(1, abs=0.03)
     assert torch.cat(drawn).abs().max() > 3.5, "not uniform"
