@@ -132,7 +132,7 @@ def _report(
 
     try:
         executed = notebooks.executed_path(name, values[name])
-        stale = staleness.reasons(name, reports.Story.read(executed).book, profile, places)
+        stale = staleness.reasons(name, reports.Executed.read(executed).book, profile, places)
         page = _page(profile, name, places)
         return reports.render(executed, page, profile, list(values), stale), stale
     except reports.ReportError as error:

@@ -36,7 +36,7 @@ from .splits import SPLITS as SPLITS
 from .splits import file_for as file_for
 from .splits import fraction_patients as fraction_patients
 from .splits import patient_labels as patient_labels
-from .splits import turned as turned
+from .splits import rotate_folds as rotate_folds
 from .store import RECORD_BYTES as RECORD_BYTES
 from .store import Store as Store
 from .store import StoreError as StoreError

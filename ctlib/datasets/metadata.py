@@ -17,7 +17,7 @@ chance gives when patients exchange their metadata, all of it at once, and every
 (`ctlib.metrics.decisions`). Labels, patients and folds stay. Averaging over divisions into folds
 makes the AUROC of files that say nothing lower still (0.43 in the mean for one feature), so there is one.
 
-Of videos `told_by_metadata` asks how well the files tell the class: where archers were filmed at 30 frames a
+Of videos `metadata_accuracy` asks how well the files tell the class: where archers were filmed at 30 frames a
 second and swimmers at 25, a network need not see what they do. A decision tree is asked there, for it finds a
 class at a middle rate as well as one at an end; accuracy is balanced (each class counts the same), so that
 chance is 1 over the number of classes.
@@ -226,7 +226,7 @@ STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
-class Told:
+class MetadataAccuracy:
     """How well files tell their class without a picture.
 
     Args:
@@ -247,7 +247,7 @@ class Told:
     sentence: str
 
 
-def told_by_metadata(videos: pd.DataFrame, seed: int = 0) -> Told:
+def metadata_accuracy(videos: pd.DataFrame, seed: int = 0) -> MetadataAccuracy:
     """What frame rate, duration, size, container and codec tell of the class.
 
     Args:
@@ -264,14 +264,14 @@ def told_by_metadata(videos: pd.DataFrame, seed: int = 0) -> Told:
     >>> rows = {"class": ["a", "b"] * 20, "group": list(map(str, range(40))), "problem": "",
     ...         "frames_per_s": [25.0, 30.0] * 20, "duration_s": 4.0, "width": 320, "height": 240,
     ...         "container": "avi", "codec": "mpeg4"}
-    >>> told = told_by_metadata(pd.DataFrame(rows))
+    >>> told = metadata_accuracy(pd.DataFrame(rows))
     >>> told.table[["class", "frames_per_s", "container"]].values.tolist(), told.accuracy
     ([['a', 1.0, 0.5], ['b', 1.0, 0.5]], 1.0)
     """
     used = videos[videos["problem"] == ""].reset_index(drop=True)
     classes = sorted(set(used["class"]))
     if len(classes) < 2:
-        raise ValueError(f"told_by_metadata: videos of {len(classes)} classes; give those of two at least.")
+        raise ValueError(f"metadata_accuracy: videos of {len(classes)} classes; give those of two at least.")
     rows = []
     for name in classes:
         own = (used["class"] == name).to_numpy()
@@ -282,7 +282,7 @@ def told_by_metadata(videos: pd.DataFrame, seed: int = 0) -> Told:
         rows.append({"class": name, "n_videos": int(own.sum()), **facts})
     table = pd.DataFrame(rows)
     accuracy, chance = _tree(used, seed), 1 / len(classes)
-    return Told(table, accuracy, chance, len(used), _sentence(table, accuracy, chance, len(used)))
+    return MetadataAccuracy(table, accuracy, chance, len(used), _sentence(table, accuracy, chance, len(used)))
 
 
 def _of_numbers(own: NDArray[np.bool_], values: NDArray[np.float64]) -> float:

@@ -304,7 +304,7 @@ def read_folds(path: Path) -> pd.DataFrame:
     return table.groupby("patient_id")["fold"].first().reset_index()
 
 
-def turned(splits: pd.DataFrame, folds: pd.DataFrame, turn: int) -> pd.DataFrame:
+def rotate_folds(splits: pd.DataFrame, folds: pd.DataFrame, turn: int) -> pd.DataFrame:
     """The splits of another turn of a cross-validation.
 
     Args:
@@ -320,7 +320,7 @@ def turned(splits: pd.DataFrame, folds: pd.DataFrame, turn: int) -> pd.DataFrame
 
     >>> folds = pd.DataFrame({"patient_id": list("abc"), "fold": [0, 1, 2]})
     >>> splits = pd.DataFrame({"patient_id": list("abc"), "split": ["test", "val", "train"]})
-    >>> turned(splits, folds, 1)["split"].tolist()
+    >>> rotate_folds(splits, folds, 1)["split"].tolist()
     ['train', 'test', 'val']
     """
     n_folds = folds["fold"].nunique()

@@ -29,7 +29,7 @@ from ctlib.datasets import (
 )
 from ctlib.grid import lr_search, maintenance, step_timing
 from ctlib.grid.estimate import CohortSize, Plan, Setting, make
-from ctlib.grid.expand import arms, controlled, expand, outline, settings_of, single, skipped, turns
+from ctlib.grid.expand import arms, controlled, expand, folds_of, outline, settings_of, single, skipped
 from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
@@ -231,7 +231,7 @@ def _runs(
         raise ValueError(str(error)) from error
     except (MissingInput, InitError, StoreError) as error:
         why = str(error)
-    turns_of = turns(axes[0], folds, _will_have_folds(workspace, values))
+    turns_of = folds_of(axes[0], folds, _will_have_folds(workspace, values))
     return outline(*axes, fractions, seeds, lr, turns_of, **settings), why
 
 

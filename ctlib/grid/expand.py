@@ -93,7 +93,7 @@ def expand(
             the labels of every task.
         TypeError: a setting is missing or unknown.
     """
-    turns_of = turns(tasks, folds, has_folds(workspace))
+    turns_of = folds_of(tasks, folds, has_folds(workspace))
     label = settings.get("study_label", "exam")
     asked = arms(tasks, backbones, inits)
     data = {}
@@ -254,7 +254,7 @@ def skipped(tasks: Sequence[str], backbones: Sequence[str], inits: Sequence[str]
     return lines
 
 
-def turns(
+def folds_of(
     tasks: Sequence[str], folds: Sequence[int], has_folds: Callable[[str], bool]
 ) -> dict[str, list[int]]:
     """The turns of the cross-validation of each task; 0 alone where its cohort has a single split.

@@ -27,7 +27,7 @@ CHANGED, SAME = 1e-3, 1e-5
 
 
 @dataclass(frozen=True)
-class Seen:
+class Checked:
     """What was counted and seen of a network; None is what was not reached.
 
     Args:
@@ -55,7 +55,7 @@ class Seen:
     problem: str = ""
 
 
-def check_all(keys: Sequence[str] = (), sizes: Sequence[Size] = SIZES[::-1]) -> Iterator[Seen]:
+def check_all(keys: Sequence[str] = (), sizes: Sequence[Size] = SIZES[::-1]) -> Iterator[Checked]:
     """What was seen of each network at each size, one after the other.
 
     Args:
@@ -69,10 +69,10 @@ def check_all(keys: Sequence[str] = (), sizes: Sequence[Size] = SIZES[::-1]) -> 
     return (check(record, size) for record in records for size in sizes)
 
 
-def check(backbone: Backbone, size: Size) -> Seen:
+def check(backbone: Backbone, size: Size) -> Checked:
     """What was seen of one network; whatever it raises is its problem."""
     clip = backbone.clip if size == "full" else SEEN_ON[size]
-    seen = Seen(backbone.key, size, backbone.sees, clip)
+    seen = Checked(backbone.key, size, backbone.sees, clip)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -97,7 +97,7 @@ def _begin(network: nn.Module) -> None:
             nn.init.ones_(module.weight)
 
 
-def _computed(seen: Seen, network: nn.Module, clip: torch.Tensor) -> Seen:
+def _computed(seen: Checked, network: nn.Module, clip: torch.Tensor) -> Checked:
     """Forward, backward, and forward in reverse order."""
     with torch.no_grad():  # before training, which moves the statistics that evaluation takes
         forwards, backwards = network.eval()(clip), network(clip.flip(2))
@@ -137,11 +137,11 @@ HEADER = (
 """Head of the table; `row` gives its lines."""
 
 
-def row(seen: Seen) -> str:
+def row(seen: Checked) -> str:
     """A line of the table, in Markdown: parameters in millions, multiply-adds in G, memory in MB, a clip.
 
     >>> cost = Cost(parameters=31_634_496, multiply_adds=54_517_563_392, saved_mb=897.8)
-    >>> row(Seen("slow_r50", "full", "clips (3D)", (8, 256, 256), cost, 2048, True, True, True))
+    >>> row(Checked("slow_r50", "full", "clips (3D)", (8, 256, 256), cost, 2048, True, True, True))
     '| `slow_r50` | full | clips (3D) | 8 x 256 x 256 | 31.6 M | 54.5 G | 898 MB | finite | finite | seen |'
     """
     counts = ["-"] * 3

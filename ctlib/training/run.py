@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 
 from ctlib.core import Workspace, read_json, tables
-from ctlib.datasets import UNTOLD, Augmented, ClipSettings, Store, task, turned
+from ctlib.datasets import UNTOLD, Augmented, ClipSettings, Store, rotate_folds, task
 from ctlib.training.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.training.protocol import (
     CLIP_LABELS,
@@ -83,7 +83,7 @@ class Run(Augmented):
         control: one of `ctlib.training.negative_controls.CONTROLS`.
         loss: `bce` or `focal`.
         sampling: `balanced` or `shuffled`, of `ctlib.datasets.clips.SAMPLERS`.
-        fold: turn of the cross-validation (`ctlib.datasets.splits.turned`); 0 is table `splits` as it is.
+        fold: turn of the cross-validation (`ctlib.datasets.splits.rotate_folds`); 0 is table `splits` as it is.
     """
 
     task: str
@@ -211,14 +211,14 @@ def splits_of(workspace: Workspace, cohort: str, fold: int = 0) -> pd.DataFrame:
     Args:
         workspace: where the tables lie.
         cohort: its name.
-        fold: see `ctlib.datasets.splits.turned`.
+        fold: see `ctlib.datasets.splits.rotate_folds`.
 
     Raises:
         MissingInput: a table is missing; table `folds` is only needed for other turns than 0.
         SplitError: the cohort has no such fold.
     """
     splits = read_table(workspace, "splits", cohort)
-    return turned(splits, read_table(workspace, "folds", cohort), fold) if fold else splits
+    return rotate_folds(splits, read_table(workspace, "folds", cohort), fold) if fold else splits
 
 
 def clips_of(workspace: Workspace, cohort: str, fold: int = 0) -> pd.DataFrame:

@@ -185,10 +185,10 @@ def test_a_copy_that_was_cut_off_is_named(tmp_path):
 
 
 def test_findings_and_picture_follow_their_tags(tmp_path):
-    story = reports.Story.read(good(tmp_path / "01_look.ipynb"))
+    story = reports.Executed.read(good(tmp_path / "01_look.ipynb"))
     assert story.findings == ["The effect is 0.089.", "The null <held>."]
     assert story.pictures == [Thumbnail(f"data:image/svg+xml;base64,{SVG}", "A bar", False)]
-    assert reports.Story.read(broken(tmp_path / "b.ipynb")).pictures == []
+    assert reports.Executed.read(broken(tmp_path / "b.ipynb")).pictures == []
 
 
 @pytest.fixture

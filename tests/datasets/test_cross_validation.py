@@ -8,7 +8,7 @@ from ctlib.core import tables
 from ctlib.core.workspace import PROJECT, Workspace
 from ctlib.datasets.clips import SAMPLERS
 from ctlib.datasets.prepare import Preparation
-from ctlib.datasets.splits import SplitError, file_for, read_folds, read_splits, turned
+from ctlib.datasets.splits import SplitError, file_for, read_folds, read_splits, rotate_folds
 from ctlib.grid.execute import expand, left_out
 from ctlib.grid.expand import arms, skipped
 from ctlib.models.weights.catalog import InitError
@@ -50,7 +50,7 @@ def test_a_turn_is_the_split_of_its_fold():
         splits = read_splits(FOLDS_FILE, base)
         for turn in range(5):
             expected = read_splits(FOLDS_FILE, (base + turn) % 5)
-            pd.testing.assert_frame_equal(turned(splits, folds, turn), tables.check(expected, "splits"))
+            pd.testing.assert_frame_equal(rotate_folds(splits, folds, turn), tables.check(expected, "splits"))
 
 
 def test_every_patient_is_test_once_and_never_beside_training(workspace):

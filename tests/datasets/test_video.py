@@ -25,10 +25,10 @@ from ctlib.datasets.video import (
     cache,
     decode,
     generate,
+    metadata_accuracy,
     prepare_videos,
     read_video,
     stored_px,
-    told_by_metadata,
 )
 from ctlib.datasets.video import cache as on_disk
 from ctlib.datasets.video.dataset import held_out
@@ -810,7 +810,7 @@ def facts(n, rng, **own):
 def test_a_class_that_its_files_give_away_is_named():
     rng = np.random.default_rng(0)
     rates = np.repeat([24.0, 25.0, 30.0], 20)
-    told = told_by_metadata(facts(20, rng, frames_per_s=rates))
+    told = metadata_accuracy(facts(20, rng, frames_per_s=rates))
     assert told.accuracy == 1 and told.chance == pytest.approx(1 / 3) and told.n_videos == 60
     table = told.table.set_index("class")
     assert table["frames_per_s"].tolist() == [1, 1, 1]  # also the one in the middle
@@ -819,14 +819,14 @@ def test_a_class_that_its_files_give_away_is_named():
     assert "100%" in told.sentence and "frames_per_s tells a (AUROC 1.00)" in told.sentence
     assert "Set frames_per_s" in told.sentence
     lengths = np.concatenate([np.repeat([1.0, 9.9], [9, 11]), np.full(40, 10.0)])  # low, but far apart
-    assert told_by_metadata(facts(20, rng, duration_s=lengths)).table["duration_s"][0] == 1
-    kinds = told_by_metadata(facts(20, rng, container=np.repeat(["avi", "mkv", "mkv"], 20)))
+    assert metadata_accuracy(facts(20, rng, duration_s=lengths)).table["duration_s"][0] == 1
+    kinds = metadata_accuracy(facts(20, rng, container=np.repeat(["avi", "mkv", "mkv"], 20)))
     assert kinds.table.set_index("class").loc["a", "container"] == 1 and kinds.accuracy > 0.5
     assert "container tells a" in kinds.sentence and "Set frames_per_s" not in kinds.sentence
 
 
 def test_files_that_say_nothing_are_at_chance():
-    found = [told_by_metadata(facts(30, np.random.default_rng(seed))) for seed in range(10)]
+    found = [metadata_accuracy(facts(30, np.random.default_rng(seed))) for seed in range(10)]
     assert abs(np.mean([told.accuracy for told in found]) - 1 / 3) < 0.05
     assert sum("tell nothing" in told.sentence for told in found) >= 9
 
@@ -836,18 +836,18 @@ def test_clips_of_a_recording_do_not_give_the_class_away_by_their_recording():
     lengths = rng.uniform(2, 10, 18).repeat(5)  # six recordings a class, five clips of one length each
     table = facts(30, rng, duration_s=lengths, frames_per_s=25.0, container="avi")
     recordings = table.assign(group=np.arange(18).repeat(5).astype(str))
-    assert told_by_metadata(table).accuracy > 0.8 and told_by_metadata(recordings).accuracy < 0.6
+    assert metadata_accuracy(table).accuracy > 0.8 and metadata_accuracy(recordings).accuracy < 0.6
 
 
 def test_few_videos_are_not_judged(mixed):
     few = facts(1, np.random.default_rng(0), frames_per_s=[24.0, 25.0, 30.0])
-    told = told_by_metadata(few)
+    told = metadata_accuracy(few)
     assert np.isnan(told.accuracy) and told.sentence == (
         "Too few videos a class (3 of 3 classes) to say whether files tell the class."
     )
     with pytest.raises(ValueError, match="videos of 1 classes"):
-        told_by_metadata(few[:1])
-    assert told_by_metadata(indexed(mixed[0]).table).n_videos == 64
+        metadata_accuracy(few[:1])
+    assert metadata_accuracy(indexed(mixed[0]).table).n_videos == 64
 
 
 def test_settings_and_groups_that_make_no_sense_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from readme_parts import README
 from torch import nn
 
-from ctlib.models.check import HEADER, Seen, check, check_all, row
+from ctlib.models.check import HEADER, Checked, check, check_all, row
 from ctlib.models.cost import network_cost
 from ctlib.models.registry import BACKBONES, spec
 
@@ -141,10 +141,10 @@ def test_a_change_too_small_to_tell_is_noticed():
 
 
 def test_another_number_of_features_than_told_is_noticed():
-    class Told(Net):
+    class MetadataAccuracy(Net):
         n_features = 5
 
-    assert seen_of(Told).problem == "It made 1 x 4 of one clip, but has n_features 5."
+    assert seen_of(MetadataAccuracy).problem == "It made 1 x 4 of one clip, but has n_features 5."
 
 
 def test_a_network_that_raises_is_a_row_that_fails():
@@ -165,7 +165,7 @@ def test_all_networks_are_gone_through_unless_some_are_named():
 
 
 def test_the_rows_fit_the_head():
-    seen = Seen(
+    seen = Checked(
         "a",
         "tiny",
         "slices (2D)",

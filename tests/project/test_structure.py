@@ -3,10 +3,12 @@
 import ast
 import graphlib
 import importlib
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 import types
 
@@ -15,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from ctlib.core import parameters
+from ctlib.core import parameters, tables
 from ctlib.core.workspace import NOTEBOOKS, PROJECT
 
 FLOORS = [
@@ -126,6 +128,71 @@ def test_tests_mirror_the_rooms():
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PROJECT)))
 def test_modules_stay_small(path):
     assert len(path.read_text().splitlines()) <= 600
+
+
+RIDDLES = {
+    "affines", "benefit", "calibrated", "crossed", "elements_of", "flaws", "footage", "freshness", "gains_of",
+    "housekeeping", "inits_of", "ladder", "learning", "lessons", "look", "looks", "mouth", "moving",
+    "nannies", "nothing", "nulls", "objectives", "origins", "paper", "parts", "pages", "picked",
+    "picking", "ranking", "rivals", "scans", "seen", "sizes", "streams", "suspect", "taught",
+    "told", "told_by_metadata", "tree", "turned", "turns", "words", "zoo",
+}  # fmt: skip
+"""Names that told a stranger nothing: no module, class, function, parameter of a notebook or column has one."""
+
+
+def defined(path):
+    """Names of a module, its folders, classes and functions; of private helpers, which may be short, none."""
+    yield from path.relative_to(PROJECT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+
+
+def test_no_name_is_a_riddle():
+    assert len(RIDDLES) >= 40
+    names = {name.lower() for path in MODULES for name in defined(path)}
+    for notebook in NOTEBOOKS:
+        names |= set(parameters.declared_parameters(PROJECT / "notebooks" / f"{notebook}.ipynb"))
+    names |= {column.name for columns in tables.SCHEMAS.values() for column in columns} | set(tables.SCHEMAS)
+    assert names & RIDDLES == set()
+
+
+def code_lines(text):
+    """Numbers of the lines that hold code: no comment, no docstring, nothing empty."""
+    told = set()
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            told |= set(range(node.lineno, node.end_lineno + 1))
+    found = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT and token.string.strip():
+            found |= set(range(token.start[0], token.end[0] + 1))
+    return found - told
+
+
+MOST = {"modules": 180, "code lines": 21_600, "code lines of tests": 21_300, "lines of a function": 50}
+"""What there is at most. The aim is 140, 16,000, 15,000 and 50: lower a number when the code allows it."""
+
+
+def test_the_house_does_not_grow():
+    lines = {path: code_lines(path.read_text()) for path in MODULES}
+    longest = 0
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = range(node.body[0].lineno, node.end_lineno + 1)
+                longest = max(longest, len(lines[path] & set(body)))
+    tests = [path.read_text() for path in (PROJECT / "tests").rglob("*.py")]
+    found = {
+        "modules": len(MODULES), "code lines": sum(map(len, lines.values())),
+        "code lines of tests": sum(len(code_lines(text)) for text in tests), "lines of a function": longest,
+    }  # fmt: skip
+    print(found)
+    assert all(found[name] <= most for name, most in MOST.items()), found
 
 
 def test_files_are_read_without_torch():

@@ -100,7 +100,7 @@ def test_a_report_takes_it_and_the_index_shows_it():
     assert reports.remote_addresses(text) == []
     output = nbformat.v4.new_output("display_data", {"text/html": text, "text/plain": "figure"})
     cell = nbformat.v4.new_code_cell("show()", outputs=[output], metadata={"tags": ["headline"]})
-    (picture,) = reports.Story("01_bars", nbformat.v4.new_notebook(cells=[cell])).pictures
+    (picture,) = reports.Executed("01_bars", nbformat.v4.new_notebook(cells=[cell])).pictures
     assert picture.address.startswith("data:image/webp;base64,") and picture.alt == "Three bars go right"
     assert not picture.is_chart
 

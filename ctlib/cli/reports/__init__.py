@@ -14,6 +14,6 @@ cells by tag:
 from ctlib.cli.reports.index_page import index, profiles
 from ctlib.cli.reports.page import remote_addresses, render
 from ctlib.cli.reports.pdf import print_pdf
-from ctlib.cli.reports.executed import ReportError, Story, duration
+from ctlib.cli.reports.executed import ReportError, Executed, duration
 
-__all__ = ["ReportError", "Story", "duration", "index", "print_pdf", "profiles", "remote_addresses", "render"]
+__all__ = ["ReportError", "Executed", "duration", "index", "print_pdf", "profiles", "remote_addresses", "render"]

@@ -56,7 +56,7 @@ def duration(seconds: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class Story:
+class Executed:
     """An executed notebook as its report and the index see it.
 
     Args:
@@ -68,7 +68,7 @@ class Story:
     book: Any
 
     @classmethod
-    def read(cls, path: Path) -> Story:
+    def read(cls, path: Path) -> Executed:
         """Read an executed copy.
 
         Raises:

@@ -16,7 +16,7 @@ from typing import Any
 from ctlib import __version__
 from ctlib.cli.staleness import reasons
 from ctlib.cli.reports.page import exporter, write
-from ctlib.cli.reports.executed import Story, Thumbnail
+from ctlib.cli.reports.executed import Executed, Thumbnail
 from ctlib.core import HOME, Places
 
 MAX_FINDINGS = 8
@@ -44,13 +44,13 @@ def index(profile: str, executed: Mapping[str, Path], places: Places = HOME) -> 
     Raises:
         ReportError: a copy cannot be read, or the page would load something from a network.
     """
-    stories = {name: Story.read(path) if path.is_file() else None for name, path in executed.items()}
+    stories = {name: Executed.read(path) if path.is_file() else None for name, path in executed.items()}
     pictures = _pictures(stories)
     entries: list[dict[str, Any]] = []
     for name, story in stories.items():
         head = comment(places.params / profile / f"{name}.yaml")
         entries.append({
-            "name": name, "story": story or Story.read(places.notebooks / f"{name}.ipynb"),
+            "name": name, "story": story or Executed.read(places.notebooks / f"{name}.ipynb"),
             "status": story.status if story else "not run", "pictures": pictures[name],
             "stale": reasons(name, story.book, profile, places) if story else [],
             "about": head.get("", ""), "expect": head.get("Expect", ""),
@@ -71,7 +71,7 @@ def index(profile: str, executed: Mapping[str, Path], places: Places = HOME) -> 
     return target
 
 
-def _pictures(stories: Mapping[str, Story | None]) -> dict[str, list[Thumbnail]]:
+def _pictures(stories: Mapping[str, Executed | None]) -> dict[str, list[Thumbnail]]:
     """What is shown of each notebook: first the first picture of each, then the second, ..."""
     chosen: dict[str, list[Thumbnail]] = {name: [] for name in stories}
     left = MAX_PICTURES_BYTES

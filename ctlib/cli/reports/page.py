@@ -10,7 +10,7 @@ from typing import Any
 
 from ctlib import __version__
 from ctlib.cli.notebooks import HEADER_TYPE, sections
-from ctlib.cli.reports.executed import LEAD, ReportError, Story, duration
+from ctlib.cli.reports.executed import LEAD, ReportError, Executed, duration
 from ctlib.core import display_path, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,7 +51,7 @@ def exporter() -> Any:
     return exporter
 
 
-def _shaped(story: Story) -> tuple[Any, list[str]]:
+def _shaped(story: Executed) -> tuple[Any, list[str]]:
     """The notebook without what the page's head already shows, and the sources of its set-up cells."""
     import copy
 
@@ -70,7 +70,7 @@ def _shaped(story: Story) -> tuple[Any, list[str]]:
 
 def render(
     executed: Path, target: Path, profile: str, names: Iterable[str] = (), stale: Sequence[str] = ()
-) -> Story:
+) -> Executed:
     """Write the report of an executed notebook, also of one that failed half-way.
 
     Args:
@@ -86,7 +86,7 @@ def render(
     Raises:
         ReportError: the copy cannot be read, or the page would load something from a network.
     """
-    story = Story.read(executed)
+    story = Executed.read(executed)
     book, setup = _shaped(story)
     page = {
         "story": story, "profile": profile, "setup": setup, "names": list(names), "version": __version__,
