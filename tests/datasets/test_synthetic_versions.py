@@ -64,7 +64,7 @@ def test_what_is_drawn_is_what_its_version_says(generator):
     assert (generator, version) in DRAWN, f"figures of {generator} {version}: {np.round(found, 3).tolist()}"
     moved = np.abs(np.subtract(found, DRAWN[generator, version])).max()
     assert moved <= TOLERANCE, (
-        f"{generator} {version} are drawn otherwise, by {moved:.3f}: raise it in ctlib/datasets/synthetic.py; "
+        f"{generator} {version} are drawn otherwise, by {moved:.3f}: raise it in ctlib/datasets/synthetic/__init__.py; "
         f"the new figures are {np.round(found, 3).tolist()}"
     )
 
