@@ -102,7 +102,7 @@ def _state(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places
         return f"not known: {os.urandom(16).hex()}"
     text = json.dumps(values, sort_keys=True)
     whole = hashlib.blake2b(f"{text}\0{_code()}".encode(), digest_size=16)
-    whole.update(repr(sorted((d.name, d.version) for d in distributions())).encode())
+    whole.update(repr(sorted({(d.name, d.version) for d in distributions()})).encode())
     for path in (
         *sorted((places.params / profile).iterdir()),
         *(places.notebooks / f"{n}.ipynb" for n in values),

@@ -179,7 +179,9 @@ class Engine:
         cluster = client.cluster
         try:
             client.close(timeout=2)
-        finally:  # also where the client was too busy to say goodbye
+        except TimeoutError:  # busy, or its scheduler is gone: it ends by itself
+            _log.info("the Dask client did not close within 2 s")
+        finally:
             if cluster is not None:
                 cluster.close(timeout=60)
 

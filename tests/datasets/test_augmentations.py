@@ -39,7 +39,7 @@ import json, numpy as np
 from ctlib.core import parameters
 from ctlib.datasets.transforms import ClipSettings, cut
 from ctlib.grid.expand import settings_of
-from ctlib.training.pretraining import CtSource
+from ctlib.training import CtSource
 from ctlib.training.run import Run
 
 loaded = parameters.load("demo")

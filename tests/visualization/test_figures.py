@@ -216,7 +216,7 @@ def tick_labels(ax):
 
 
 def test_every_figure_is_named_where_others_look_for_it():
-    own = {name: drawn for name, drawn in ALL.items() if drawn.__module__.startswith("ctlib.")}
+    own = {name: drawn for name, drawn in ALL.items() if (drawn.__module__ or "").startswith("ctlib.")}
     assert len(own) > 20 and [name for name in own if getattr(figures, name, None) is not own[name]] == []
 
 
