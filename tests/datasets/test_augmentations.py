@@ -42,7 +42,7 @@ from ctlib.grid.expand import settings_of
 from ctlib.training import CtSource
 from ctlib.training.run import Run
 
-loaded = parameters.load("demo")
+loaded = parameters.load_profile("demo")
 settings = settings_of(loaded["03_finetune_grid"])
 settings.pop("exceptions")
 def run(**changes):
