@@ -22,26 +22,39 @@ Holm's correction over the claim), all equivalent, or not decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from ctlib.analysis.claims import verdict_of
+from ctlib.analysis.text import interval, listed, place
 from ctlib.core import display_path, nearest_name
-from ctlib.metrics import decide, holm
+from ctlib.metrics import Array, Estimate, decide, holm, student
+from ctlib.visualization import signed
 
 CHANCE = 0.5
 COLUMNS = ("network", "kind", "arm", "task", "fraction", "auc", "low", "high")
 """Columns that a table of cells must have; `chain` (datasets that the weights have seen, in order) may be there."""
 NUMBERS = ("fraction", "auc", "low", "high")
 PLACE = ["kind", "task", "fraction"]
-Array = NDArray[np.float64]
+ESTIMATED = ("effect", "se", "freedom", "low", "high", "p_value")
+EFFECT = ("task", "fraction", "networks", "gains", *ESTIMATED, "low_next", "high_next")
+BEST = (
+    "best_first",
+    "best_second",
+    "advantage",
+    "by_choice",
+    "p_choice",
+    "by_choice_spread",
+    "p_choice_spread",
+)
+KINDS = ("task", "fraction", "n_first", "n_second", *ESTIMATED, *BEST)
+"""Columns of comparisons, without p_holm and word."""
 
 
 class PublishedError(ValueError):
@@ -233,46 +246,56 @@ def effects(cells: pd.DataFrame, what: Comparison, how: How) -> pd.DataFrame:
     """The mean over networks of the difference of two arms, for each task and fraction.
 
     Returns:
-        Columns task, fraction, networks, gains (networks with a difference above 0), effect, se, low, high
-        (t over networks), p_value, p_holm, word (`ctlib.metrics.decide`, asked for a gain), `low_0.3`,
-        `high_0.3`, ... (random effects at each correlation), low_next, high_next (a next network).
+        Columns `EFFECT`: gains are networks with a difference above 0; effect, se, freedom, low, high and
+        p_value those of Student's t over networks; low_next and high_next the interval of a next network. Then
+        `low_0.3`, `high_0.3`, ... (random effects at each correlation), p_holm, and word
+        (`ctlib.metrics.decide`, asked for a gain). With one network, or equal differences, there is no
+        interval, and the word is "no answer".
     """
-    rows = []
-    for (task, fraction), part in pairs(cells, what).groupby(["task", "fraction"], sort=False):
-        rows.append({"task": task, "fraction": fraction, **_mean(part, how)})
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
-    table["p_holm"] = holm(table["p_value"].to_numpy(np.float64))
-    decided = [
-        decide(
-            row["effect"], row["se"], row["networks"] - 1, how.margin, how.level, "gain", row["p_holm"]
-        ).word
-        if row["networks"] > 1
-        else "no answer"
-        for row in table.to_dict("records")
+    places = pairs(cells, what).groupby(["task", "fraction"], sort=False)
+    rows = [{"task": task, "fraction": fraction, **_mean(part, how)} for (task, fraction), part in places]
+    return _decided(
+        rows, [*EFFECT, *(f"{end}_{c:g}" for c in how.correlations for end in ("low", "high"))], how
+    )
+
+
+def _decided(rows: Sequence[dict[str, Any]], columns: Sequence[str], how: How) -> pd.DataFrame:
+    """Comparisons as a table, with p-values corrected over all of them, and the word of each."""
+    table = pd.DataFrame(rows, columns=[*columns])
+    corrected = holm(table["p_value"].to_numpy(np.float64))
+    words = [
+        decide(row["effect"], row["se"], row["freedom"], how.margin, how.level, "gain", p).word
+        for row, p in zip(rows, corrected, strict=True)
     ]
-    return table.assign(word=decided)
+    return table.assign(p_holm=corrected, word=words)
 
 
-def _mean(part: pd.DataFrame, how: How) -> dict[str, float]:
+def _estimated(value: float, se: float, freedom: float, how: How) -> dict[str, float]:
+    """A difference with interval and test; NaN where networks do not vary, or there is one."""
+    found = Estimate(value, se, freedom, "" if se > 0 else "nothing varies")
+    ends = found.interval(how.level)
+    known = {"effect": value, "se": se if se > 0 else np.nan, "freedom": freedom}
+    return known | {"low": ends.low, "high": ends.high, "p_value": found.p_value}
+
+
+def _mean(part: pd.DataFrame, how: How) -> dict[str, Any]:
     values = part["effect"].to_numpy(np.float64)
     n, mean = len(values), float(values.mean())
     spread = float(values.std(ddof=1)) if n > 1 else np.nan
-    se = spread / np.sqrt(n)
-    quantile = float(t.ppf((1 + how.level) / 2, n - 1)) if n > 1 else np.nan
-    found = {
-        "networks": n, "gains": int((values > 0).sum()), "effect": mean, "se": se,
-        "low": mean - quantile * se, "high": mean + quantile * se,
-        "p_value": float(2 * t.sf(abs(mean) / se, n - 1)) if n > 1 else np.nan,
-    }  # fmt: skip
-    scale = 2 * float(norm.ppf((1 + how.level) / 2))
-    first, second = (part[f"width_{side}"].to_numpy(np.float64) / scale for side in ("first", "second"))
+    found: dict[str, Any] = {"networks": n, "gains": int((values > 0).sum())}
+    found |= _estimated(mean, spread / np.sqrt(n), n - 1, how)
+    first, second = (_errors(part[f"width_{side}"], how) for side in ("first", "second"))
     for correlation in how.correlations:
-        half = quantile * random_effects_se(values, first, second, correlation)
-        found |= {f"low_{correlation:g}": mean - half, f"high_{correlation:g}": mean + half}
-    next_one = quantile * spread * np.sqrt(1 + 1 / n)
-    return found | {"low_next": mean - next_one, "high_next": mean + next_one}
+        se = random_effects_se(values, first, second, correlation) if n > 1 else np.nan
+        ends = _estimated(mean, se, n - 1, how)
+        found |= {f"low_{correlation:g}": ends["low"], f"high_{correlation:g}": ends["high"]}
+    following = _estimated(mean, spread * np.sqrt(1 + 1 / n), n - 1, how)
+    return found | {"low_next": following["low"], "high_next": following["high"]}
+
+
+def _errors(width: pd.Series, how: How) -> Array:
+    """Standard errors of cells from the widths of their intervals; an interval may be printed end first."""
+    return np.abs(width.to_numpy(np.float64)) / (2 * student(np.inf, (1 + how.level) / 2))
 
 
 def random_effects_se(values: Array, first: Array, second: Array, correlation: float) -> float:
@@ -293,18 +316,22 @@ def random_effects_se(values: Array, first: Array, second: Array, correlation: f
     return float(np.sqrt(max(beyond, 0.0) / n + of_mean))
 
 
+def impure(cells: pd.DataFrame, what: Comparison) -> list[str]:
+    """Networks whose weights of the first arm have seen more than one dataset, as far as chains are known."""
+    first = cells[(cells["kind"] == what.kind) & (cells["arm"] == what.first)]
+    return sorted(first.loc[first["chain"].str.contains(","), "network"].unique())
+
+
 def leave_out(cells: pd.DataFrame, what: Comparison, how: How) -> pd.DataFrame:
-    """The effects without each network, and without those whose weights saw anything before or beside video.
+    """The effects without each network, and without all of `impure` where there are several.
 
     Returns:
-        Columns of `effects`, and without: the network, or "impure" for all whose chain in the first arm is not
-        one dataset; "" for none left out.
+        Columns of `effects`, and without: what is left out; "" for nothing.
     """
-    first = cells[(cells["kind"] == what.kind) & (cells["arm"] == what.first)]
-    impure = sorted(first.loc[first["chain"].str.contains(","), "network"].unique())
-    sets: list[tuple[str, list[str]]] = [("", []), *((name, [name]) for name in first["network"].unique())]
-    if len(impure) > 1:
-        sets.append((" and ".join(impure), impure))
+    networks = pairs(cells, what)["network"].unique()
+    sets: list[tuple[str, list[str]]] = [("", []), *((name, [name]) for name in networks)]
+    if len(others := impure(cells, what)) > 1:
+        sets.append((listed(others), others))
     found = [
         effects(cells[~cells["network"].isin(names)], what, how).assign(without=label)
         for label, names in sets
@@ -329,44 +356,33 @@ def between_kinds(
         how: level, correlations and draws.
 
     Returns:
-        One row a task and fraction: n_first, n_second, effect, low, high, p_value (of the means), best_first,
-        best_second (networks), advantage (of the best), by_choice, p_choice (expected and exceeded with equal
-        networks, errors alone, the smaller correlation), by_choice_spread, p_choice_spread (with the networks'
-        own spread).
+        Columns `KINDS`, p_holm and word, one row a task and fraction where each side has two networks: effect
+        to p_value of the means; best_first and best_second the best networks, advantage their difference;
+        by_choice the advantage that choosing gives on average among equal networks, with the errors alone
+        and the smaller correlation, p_choice how often it is as large; `*_spread` the same with the networks'
+        own spread.
     """
     rows = []
     for (task, fraction), part in cells.groupby(["task", "fraction"], sort=False):
         sides = [part[(part["kind"] == kind) & (part["arm"] == arm)] for kind, arm in (first, second)]
         if min(map(len, sides)) > 1:
             rows.append({"task": task, "fraction": fraction, **_welch(sides, how), **_best(sides, how)})
-    table = pd.DataFrame(rows)
-    if len(table):
-        table["p_holm"] = holm(table["p_value"].to_numpy(np.float64))
-        table["word"] = [
-            decide(r["effect"], r["se"], r["freedom"], how.margin, how.level, "gain", r["p_holm"]).word
-            for r in table.to_dict("records")
-        ]
-    return table
+    return _decided(rows, KINDS, how)
 
 
-def _welch(sides: Sequence[pd.DataFrame], how: How) -> dict[str, float]:
+def _welch(sides: Sequence[pd.DataFrame], how: How) -> dict[str, Any]:
     one, two = (side["auc"].to_numpy(np.float64) for side in sides)
     parts = [float(np.var(x, ddof=1)) / len(x) for x in (one, two)]
-    se = float(np.sqrt(sum(parts)))
-    freedom = sum(parts) ** 2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (one, two), strict=True))
-    effect = float(one.mean() - two.mean())
-    half = float(t.ppf((1 + how.level) / 2, freedom)) * se
-    return {
-        "n_first": len(one), "n_second": len(two), "effect": effect, "se": se, "freedom": freedom,
-        "low": effect - half, "high": effect + half, "p_value": float(2 * t.sf(abs(effect) / se, freedom)),
-    }  # fmt: skip
+    each_freedom = [p**2 / (len(x) - 1) for p, x in zip(parts, (one, two), strict=True)]
+    freedom = sum(parts) ** 2 / sum(each_freedom) if sum(parts) else np.nan
+    found = _estimated(float(one.mean() - two.mean()), float(np.sqrt(sum(parts))), freedom, how)
+    return {"n_first": len(one), "n_second": len(two), **found}
 
 
 def _best(sides: Sequence[pd.DataFrame], how: How) -> dict[str, object]:
     tops = [side.loc[side["auc"].idxmax()] for side in sides]
     advantage = float(tops[0]["auc"] - tops[1]["auc"])
-    scale = 2 * float(norm.ppf((1 + how.level) / 2))
-    errors = [(side["high"] - side["low"]).to_numpy(np.float64) / scale for side in sides]
+    errors = [_errors(side["high"] - side["low"], how) for side in sides]
     correlation = min(how.correlations)
     own = np.concatenate([(1 - correlation) * e**2 for e in errors])
     within = sum(float(np.var(side["auc"], ddof=1)) * (len(side) - 1) for side in sides)
@@ -399,22 +415,19 @@ def effect_table(table: pd.DataFrame) -> pd.DataFrame:
     for value in correlations:
         shown[f"at {value}"] = _ends(table, f"low_{value}", f"high_{value}")
     shown["next network"] = _ends(table, "low_next", "high_next")
-    words = [f"{word}, p {p:.3f}" for word, p in zip(table["word"], table["p_holm"], strict=True)]
+    words = [
+        word if pd.isna(p) else f"{word}, p {p:.3f}"
+        for word, p in zip(table["word"], table["p_holm"], strict=True)
+    ]
     return pd.DataFrame({**shown, "word": words})
 
 
 def left_out_table(table: pd.DataFrame) -> pd.DataFrame:
     """`leave_out` as people read it: a row a set of networks, a column a task and fraction."""
-    place = [
-        f"{task} {fraction:.0%}" for task, fraction in zip(table["task"], table["fraction"], strict=True)
-    ]
-    cell = [
-        f"{_signed(e)} ({ends})" for e, ends in zip(table["effect"], _ends(table, "low", "high"), strict=True)
-    ]
-    named = table["without"].where(table["without"] != "", "(none)")
-    long = pd.DataFrame({"without": named, "place": place, "cell": cell})
-    wide = long.pivot(index="without", columns="place", values="cell")
-    return wide.loc[list(dict.fromkeys(named)), list(dict.fromkeys(place))].reset_index()
+    rows: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        rows.setdefault(row["without"] or "(none)", {})[place(row)] = interval(row)
+    return pd.DataFrame([{"without": name, **cells} for name, cells in rows.items()])
 
 
 def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -430,30 +443,13 @@ def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ends(table: pd.DataFrame, low: str, high: str) -> list[str]:
-    return [f"{_signed(a)} to {_signed(b)}" for a, b in zip(table[low], table[high], strict=True)]
-
-
-def verdict(table: pd.DataFrame) -> str:
-    """The verdict of a claim whose comparisons these are."""
-    return verdict_of(table["word"]) if len(table) else verdict_of(())
+    ends = zip(table[low], table[high], strict=True)
+    return ["–" if pd.isna(a) else f"{signed(a, 3)} to {signed(b, 3)}" for a, b in ends]
 
 
 def each(table: pd.DataFrame) -> str:
-    """The effects of a table: "RSNA 1 % +0.006 (-0.013 to +0.025); ..."."""
-    return "; ".join(
-        f"{row['task']} {row['fraction']:.0%} {_signed(row['effect'])} "
-        f"({_signed(row['low'])} to {_signed(row['high'])})"
-        for row in table.to_dict("records")
-    ).replace("%", " %")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in a row, "none" for none."""
-    return ", ".join(names) or "none"
+    """The effects of a table: "RSNA at 1 % +0.006 (−0.013 to +0.025); ..."."""
+    return "; ".join(f"{place(row)} {interval(row)}" for row in table.to_dict("records")) or "no comparison"
 
 
 @dataclass(frozen=True)
@@ -519,10 +515,8 @@ class Reading:
 
     @property
     def impure(self) -> list[str]:
-        """3D networks whose video weights saw something else before."""
-        arms = self.arms
-        video = self.cells[(self.cells["kind"] == arms.three_d) & (self.cells["arm"] == arms.video)]
-        return sorted(video.loc[video["chain"].str.contains(","), "network"].unique())
+        """3D networks whose video weights saw something else too."""
+        return impure(self.cells, self.compared(self.arms.video, self.arms.baseline))
 
     def against_2d(self, without: Sequence[str] = ()) -> pd.DataFrame:
         """`between_kinds`: 3D networks from video against 2D networks from photographs."""
@@ -538,17 +532,18 @@ class Reading:
     def sentences(self) -> list[str]:
         """What the cells say, a sentence a claim of the paper, and one on the order of video and CT."""
         arms, of_2d = self.arms, self.against_2d()
+        one, two, three = (verdict_of(table["word"]) for table in (self.video, of_2d, self.ct))
         return [
             f"Claim 1, {arms.video} raises the mean of the 3D networks in every task, whatever the number of "
-            f"patients: {verdict(self.video)}. {each(self.video)}. But {self.at_chance(arms.baseline)} cells "
+            f"patients: {one}. {each(self.video)}. But {self.at_chance(arms.baseline)} cells "
             f"of arm {arms.baseline} and {self.at_chance(arms.video)} of arm {arms.video} reach an AUROC of "
             f"{CHANCE:g}: {self._both_learned()}.",
-            f"Claim 2, with {arms.video} 3D networks outperform 2D ones: {verdict(of_2d)}. On the mean they lie "
+            f"Claim 2, with {arms.video} 3D networks outperform 2D ones: {two}. On the mean they lie "
             f"below 2D networks from {arms.image} in {_count(of_2d, 'effect', below=True)}; the best 3D network "
             f"is above the best 2D one in {_count(of_2d, 'advantage')}, further than choosing the best "
             f"explains in {self._beyond(of_2d, '')} if all networks were equal, and in "
             f"{self._beyond(of_2d, '_spread')} if they differ as these do{self._pure()}.",
-            f"Claim 3, {arms.video} helps more than {arms.ct}: {verdict(self.ct)}. {each(self.ct)}. But "
+            f"Claim 3, {arms.video} helps more than {arms.ct}: {three}. {each(self.ct)}. But "
             f"{self.at_chance(arms.ct)} cells of arm {arms.ct} reach an AUROC of {CHANCE:g}.",
             f"Arm {arms.sequential} against {arms.video} alone: {each(self.sequential)}.",
         ]
@@ -557,7 +552,7 @@ class Reading:
         both = self.video_pairs.loc[self.video_pairs["both_learned"], "effect"]
         if both.empty:
             return "in no pair did both learn"
-        ends = f"{_signed(both.min())} to {_signed(both.max())}"
+        ends = f"{signed(both.min(), 3)} to {signed(both.max(), 3)}"
         return f"in the {len(both)} pairs in which both learned the difference is {ends}"
 
     def _beyond(self, table: pd.DataFrame, spread: str) -> int:

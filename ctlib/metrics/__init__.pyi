@@ -19,6 +19,7 @@ from .crossed_ci import Array as Array
 from .crossed_ci import Estimate as Estimate
 from .crossed_ci import Interval as Interval
 from .crossed_ci import for_these as for_these
+from .crossed_ci import student as student
 from .decisions import DIFFERENT as DIFFERENT
 from .decisions import NO_ANSWER as NO_ANSWER
 from .decisions import SEEDS_ASKED as SEEDS_ASKED

@@ -113,6 +113,21 @@ def test_an_effect_is_the_mean_of_pairs_with_students_interval():
     assert published.unpaired(table, VIDEO) == ["c, video, PE 100%"]
 
 
+def test_a_table_of_few_networks_and_arms_is_read_without_an_answer():
+    """One network, equal differences, and arms that are not there: no interval, no word, no error."""
+    one = cells(("a", "video", 0.7, 0.1), ("a", "none", 0.6, 0.1))
+    alike = cells(*((n, arm, auc, 0.1) for n in "ab" for arm, auc in (("video", 0.75), ("none", 0.5))))
+    for table, networks in ((one, 1), (alike, 2)):
+        read = Reading(table, Arms(), How())
+        [row] = read.video.to_dict("records")
+        assert row["networks"] == networks and row["word"] == "no answer" and np.isnan(row["p_holm"])
+        assert read.ct.empty and read.against_2d().empty and read.sequential.empty
+        for shown in (published.effect_table, published.left_out_table):
+            assert len(shown(published.leave_out(table, VIDEO, How()))) >= networks
+        assert len(published.effect_table(read.ct)) == len(published.kinds_table(read.against_2d())) == 0
+        assert "no comparison" in read.sentences()[2] and "no interval" in read.sentences()[0]
+
+
 def test_random_effects_add_what_networks_share_and_never_take_away():
     """Equal differences leave the errors alone: 1'V1 / n^2 by hand; with spread, tau^2 / n comes on top."""
     first, second = np.full(4, 0.03), np.full(4, 0.04)
