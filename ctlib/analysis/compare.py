@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ctlib.analysis.text import interval
 from ctlib.core import counted, nearest_name
 from ctlib.metrics import (
+    MEAN_OF,
     NO_ANSWER,
     Bootstrap,
     Contrast,
@@ -30,7 +32,7 @@ from ctlib.metrics import (
     ece,
     ece_floor,
 )
-from ctlib.visualization import figures
+from ctlib.visualization import figures, percent
 
 TASK = "exams"
 NAMES = ("patient", "study", "label", "score", "network", "seed", "fold")
@@ -70,10 +72,8 @@ class Compared:
         who = f"{counted(counts['n_patients'], 'patient')}, {counts['n_positive']} of them with disease"
         if row["reason"]:
             return f"No answer: {row['reason']}."
-        ends = f"{row['effect']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-        return (
-            f"A − B is {ends} in AUROC at {self.level:.0%}: {row['word']}, with a margin of {self.margin:g}; {who}."
-        ).replace("-", "−")
+        asked = f"at {percent(self.level)}, with a margin of {self.margin:g}"
+        return f"A − B is {interval(row)} in AUROC {asked}: {row['word']}; {who}."
 
 
 def compare(first: Path, second: Path, how: Bootstrap, margin: float) -> Compared:
@@ -96,7 +96,7 @@ def compare(first: Path, second: Path, how: Bootstrap, margin: float) -> Compare
     networks = list(dict.fromkeys(tables["A"]["network"]))
     wanted = [Contrast(name, ((name, "A"),), ((name, "B"),)) for name in networks]
     if len(networks) > 1:
-        mean = f"mean of {len(networks)} networks"
+        mean = f"{MEAN_OF}{len(networks)} networks"
         wanted.append(Contrast(mean, arms_of(networks, "A"), arms_of(networks, "B")))
     arms = arm_aurocs(runs, predictions, how).rename(columns={"init": "table", "backbone": "network"})
     calibrated = pd.DataFrame([_calibration(tables[a.table], a.network) for a in arms.itertuples()])

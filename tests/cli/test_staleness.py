@@ -135,3 +135,15 @@ def test_a_note_is_kept_in_the_executed_copy(places, tmp_path):
     nbformat.write(executed(places, noted=False), path)
     staleness.remember(path, {"code": "x", "tables": {}})
     assert nbformat.read(path, as_version=4).metadata[staleness.KEY] == {"code": "x", "tables": {}}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kept"), [("slow_r50", True), ("timm:resnet10t", True), ("mine:net", False)]
+)
+def test_a_profile_is_never_kept_where_its_network_may_change_unseen(places, backbone, kept):
+    """A network of one's own is a module that may lie anywhere; timm's are a package, whose version counts."""
+    asked = {"02_step": values(places) | {"backbones": [backbone]}}
+    staleness.keep("small", asked, places)
+    assert staleness.nothing_changed("small", asked, places) == kept
+    other = {"02_step": asked["02_step"] | {"rate": 0.75}}
+    assert not staleness.nothing_changed("small", other, places)
