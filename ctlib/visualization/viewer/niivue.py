@@ -217,10 +217,18 @@ CHANGES = (
         r"\}(draw3D\(\w+=\[0,0,0,0\][^{}]*\)\{)",
         r"}\1if(this.ct_planes)return;",
     ),
+    Change(
+        "letters of orientation stand beside the plane: its margin was added to a place that had it already, "
+        "and R stood in the middle of the lung",
+        r"\+\w+\[([01])\]-(\w+)(,\w+\[1\]\+\w+\[3\]\*\.5)?\],(\w+)\),(\w+)=!1",
+        r"-\2\3],\4),\5=!1",
+        2,
+    ),
 )
-"""What no option of ipyniivue 2.4 does. The second is needed for a correct picture; without the others a first
-volume of 150 x 256 x 256 costs 8.3 s of CPU until it is seen, not 4.9 (Chromium without a GPU). Another version
-may word its script otherwise: then that text stays as it is, and tests/visualization/test_viewer.py fails."""
+"""What no option of ipyniivue 2.4 does. The second and the last are needed for a correct picture; without the
+others a first volume of 150 x 256 x 256 costs 8.3 s of CPU until it is seen, not 4.9 (Chromium without a GPU).
+Another version may word its script otherwise: then that text stays as it is, and
+tests/visualization/test_viewer.py fails."""
 
 
 def changed(script: str) -> str:
