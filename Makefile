@@ -31,9 +31,9 @@ demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), 
 	@$(BIN)/python -m ctlib run demo
 
 # One run of pytest: to find the tests and import what they use takes each of its processes a minute. Three for two
-# cores, for many tests wait for processes. Files with few tests, whole studies among them, come last.
+# cores, for many tests wait for processes. Their order is that of tests/conftest.py.
 TESTS := $(BIN)/python -m pytest -q --durations=30
-TOGETHER := $(TESTS) -n 3 --dist loadfile
+TOGETHER := $(TESTS) -n 3 --dist loadfile --no-loadscope-reorder
 test: $(STAMP) lint ## lint, types, all tests, whole studies among them (18 minutes on two cores)
 	@$(TOGETHER) -m "not nightly"
 

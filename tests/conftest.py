@@ -1,6 +1,7 @@
 """Real files, where they are present; they lie beside the project and are not part of it."""
 
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ from chromium import opened
 from ctlib.core.workspace import PROJECT
 
 SHARED = PROJECT.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    """Whole studies first, then files with many tests: no process works alone on minutes that are left."""
+    studies = {item.path for item in items if item.get_closest_marker("e2e")}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in studies, -tests[item.path], str(item.path)))
 
 
 def require(path: Path) -> Path:
