@@ -143,7 +143,7 @@ class Study:
         return self.gains[self.gains["backbone"].str.startswith(metrics.MEAN_OF)].reset_index(drop=True)
 
     def contrasts(self, wanted: Sequence[metrics.Contrast]) -> pd.DataFrame:
-        """`metrics.contrasts` of this study, but for tasks that have no run of one side.
+        """`metrics.contrasts` of this study, but for tasks and fractions that the grid has no run of one side at.
 
         Args:
             wanted: the comparisons.
@@ -154,12 +154,12 @@ class Study:
         """
         table = metrics.contrasts(self.runs, self.predictions, wanted, self.how, self.rule, self.margin)
         named = {contrast.name: contrast for contrast in wanted}
-        held = set(self.runs[["task", "backbone", "init"]].itertuples(index=False, name=None))
+        held = set(self.runs[["task", "fraction", "backbone", "init"]].itertuples(index=False, name=None))
         rows = [
             row
             for row in table.to_dict("records")
             if all(
-                any((row["task"], *arm) in held for arm in side)
+                any((row["task"], row["fraction"], *arm) in held for arm in side)
                 for side in (named[row["contrast"]].first, named[row["contrast"]].second)
             )
         ]

@@ -69,6 +69,38 @@ def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
     return "" if source == parameters.DEFAULT else source
 
 
+@click.command(short_help="The choices of the method: as published, as released, as corrected here.")
+@click.argument("profile", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a choice.")
+@click.pass_obj
+def protocols(places: Places, profile: str | None, as_json: bool) -> None:
+    """Every choice of the method: of the paper, of its released code, and of this study; what sets it, and its source.
+
+    With PROFILE, which of the three that profile follows in each choice.
+    """
+    loaded = load(profile, (), places) if profile else {}
+    from ctlib.training import CHOICES_OF_METHOD, follows
+
+    rows = []
+    for choice in CHOICES_OF_METHOD:
+        row = {"choice": choice.name, "about": choice.about}
+        row |= {name: choice.of(name).text for name in ("paper", "released", "corrected")}
+        row |= {"set by": ", ".join(choice.switches) or "cannot be chosen", "source": choice.source}
+        if profile:
+            row[f"profile {profile}"] = (
+                "as " + ", ".join(follows(choice, loaded)) if follows(choice, loaded) else "otherwise"
+            )
+        rows.append(row)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(name) for name in rows[0] if name not in ("choice", "about"))
+    for row in rows:
+        click.echo(f"{row.pop('choice')}: {row.pop('about')}")
+        for name, text in row.items():
+            click.echo(f"  {name:<{width}}  {text}")
+
+
 @click.command(short_help="Tell what the grid of a profile will take, before anything runs.")
 @click.argument("profile")
 @_set_option
@@ -190,4 +222,4 @@ def prune(
     click.echo(f"{size(sum(kind.n_bytes for kind in kinds))} deleted.")
 
 
-COMMANDS = (params, plan, retry, prune)
+COMMANDS = (protocols, params, plan, retry, prune)

@@ -29,7 +29,17 @@ from ctlib.datasets import (
 )
 from ctlib.grid import lr_search, maintenance, step_timing
 from ctlib.grid.estimate import CohortSize, Plan, Setting, make
-from ctlib.grid.expand import arms, controlled, expand, folds_of, outline, settings_of, single, skipped
+from ctlib.grid.expand import (
+    arms,
+    at_all_fractions,
+    controlled,
+    expand,
+    folds_of,
+    outline,
+    settings_of,
+    single,
+    skipped,
+)
 from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
@@ -198,7 +208,8 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
         return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
-    search, search_unknown = _runs(workspace, values, any_rate, [values[LR_FRACTION]], seeds[:1], ())
+    everywhere = {**values, "leave_out": at_all_fractions(values.get("leave_out", []))}
+    search, search_unknown = _runs(workspace, everywhere, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")
     found = lr_search.of_table(tables.read("search", path)) if path.is_file() else {}

@@ -21,12 +21,12 @@ from .transformers import MViT as MViT
 from .transformers import MViT2 as MViT2
 from .weights.ablations import FROZEN as FROZEN
 from .weights.ablations import split as split
-from .weights.catalog import absent as absent
 from .weights.init_names import KNOWN as KNOWN
 from .weights.init_names import PART as PART
 from .weights.init_names import PLACEBO as PLACEBO
 from .weights.init_names import SECOND as SECOND
 from .weights.init_names import Origin as Origin
+from .weights.init_names import lacking as lacking
 from .weights.init_names import origin as origin
 from .weights.load import Init as Init
 from .weights.load import InitError as InitError

@@ -180,6 +180,7 @@ def _network(workspace: Workspace, run: Run, rows: pd.DataFrame) -> tuple[Networ
     mean, std = intensity(store, train.reset_index(drop=True), cut) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
     model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    model.dropout = run.dropout
     if ONE_MEAN in run.flaws:
         per_channel = model.mean.numel() // len(mean)
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)

@@ -33,8 +33,15 @@ def whole():
 
 
 @functools.cache
+def with_unlabelled():
+    """A study whose 3D networks saw CT without labels after video."""
+    gains = {"video": 0.1, "video+ct_lidc": 0.13, "video+ct_lidc_ssl": 0.2}
+    return study_of(made_up(plain(gains), ("random", *gains)))
+
+
+@functools.cache
 def answered(key):
-    return findings.answer(key, whole())
+    return findings.answer(key, with_unlabelled() if key == "unlabelled_ct" else whole())
 
 
 ANSWERED = [key for key in findings.QUESTIONS if key not in ("localization", "subgroups")]
@@ -77,6 +84,7 @@ SAID = {
     "fractions": {"effect", "low", "high", "fraction", "low_ratio"},
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},
     "video_or_ct": {"effect", "low", "high", "fraction"},
+    "unlabelled_ct": {"effect", "low", "high", "fraction"},
     "weight_ablations": {"effect", "low", "high", "fraction", "kept"},
     "why": {"effect", "low", "high", "fraction"},
     "speed": {"epoch", "target", "n_reached", "n_runs"},
@@ -152,12 +160,32 @@ def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
     assert "no run of shuffled_slices; name it" in found.sentence
 
 
-@pytest.mark.parametrize("key", ["effect", "two_d", "video_or_ct", "weight_ablations", "why"])
+@pytest.mark.parametrize(
+    "key", ["effect", "two_d", "video_or_ct", "unlabelled_ct", "weight_ablations", "why"]
+)
 def test_every_difference_that_is_said_is_in_the_table(key):
     table = answered(key).table
     held = {f"{v:+.3f}".replace("-", "−") for c in ("effect", "low", "high") for v in table[c].dropna()}
     said = [n for n in numbers(answered(key).sentence) if n[0] in "+−"]
     assert said and set(said) <= held
+
+
+def test_ct_without_labels_is_compared_with_video_and_with_labels_of_ct():
+    table = answered("unlabelled_ct").table
+    assert set(table["label"]) == {"video+ct_lidc_ssl − video", "video+ct_lidc_ssl − video+ct_lidc"}
+    effects = table.groupby("label")["effect"].mean()
+    assert effects["video+ct_lidc_ssl − video"] > effects["video+ct_lidc_ssl − video+ct_lidc"] > 0
+    both = findings.answer("video_or_ct", with_unlabelled()).table
+    assert set(both["label"]) == {"video+ct_lidc − video"}
+
+
+def test_a_comparison_has_no_row_where_the_grid_has_no_run_of_a_side():
+    """CT is not planned with few patients: that is no comparison without an answer."""
+    study = whole()
+    runs = study.runs[(study.runs["init"] != "ct_lidc") | (study.runs["fraction"] == 1)]
+    found = findings.answer("video_or_ct", dataclasses.replace(study, runs=runs)).table
+    assert set(found.loc[found["label"] == "video − ct_lidc", "fraction"]) == {1.0}
+    assert set(found.loc[found["label"] == "video+ct_lidc − video", "fraction"]) > {1.0}
 
 
 def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
@@ -185,6 +213,7 @@ def test_findings_are_loaded_without_what_only_grad_cam_needs():
     ("key", "said"),
     [
         ("video_or_ct", "make one with `pretrained` of 02_pretrain"),
+        ("unlabelled_ct", "after video; make video+ct_lidc_ssl, say, with `pretrained` of 02_pretrain"),
         (
             "weight_ablations",
             "meanvar:video, shuffled:video, first_2:video, flat:video, reversed:video or frozen:video to",

@@ -384,6 +384,26 @@ def test_a_cohort_teaches_its_labels_and_shows_no_test_patient(cohort):
     )
 
 
+def test_a_cap_on_patients_holds_for_labels_alone(cohort):
+    few = dataclasses.replace(CT, pretrain_patients=6)
+    rows = run.labelled_clips(cohort, "lidc")
+    every = set(rows.loc[rows["split"] == "train", "patient_id"])
+    seen = {}
+    for name, source in (("all", CT), ("few", few), ("again", few)):
+        part = Plan(SETTINGS, ct=source).pretrain_task(cohort, made_here("ct_lidc"))
+        seen[name] = set(part.train.table["patient_id"])
+        assert f"{len(seen[name])} training patients" in part.about["source"]
+    assert (
+        seen["all"] == every and len(seen["few"]) == 6 < len(every) and seen["few"] == seen["again"] < every
+    )
+    assert rows[rows["patient_id"].isin(seen["few"])]["study_label"].nunique() == 2
+    unlabelled = Plan(SETTINGS, ct=few).pretrain_task(cohort, made_here("ct_lidc_ssl"))
+    assert set(unlabelled.train.table["patient_id"]) == every
+    assert few.settings() == {**CT.settings(), "pretrain_patients": 6}  # 0 leaves old weights what they are
+    with pytest.raises(ValueError, match="pretrain_patients is -1; give 0"):
+        dataclasses.replace(CT, pretrain_patients=-1)
+
+
 def record_mean(workspace: Workspace, init: str) -> tuple[float, ...]:
     """To seven digits, as float32 has them."""
     mean = json.loads(workspace.weights(init, "resnet18").with_suffix(".json").read_text())["mean"]

@@ -21,7 +21,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ctlib.models.weights.catalog import PUBLIC
+from ctlib.models.weights.ablations import split
+from ctlib.models.weights.catalog import PUBLIC, absent
 
 WRITER = "02_pretrain"
 """The notebook that makes these weights."""
@@ -90,3 +91,15 @@ def origin(init_name: str) -> Origin | None:
     if origin(start) is None and not _NAME.fullmatch(start):
         raise ValueError(f"init is {init_name!r}: {start!r} before the plus is no name of an init.")
     return Origin(start, made[1], bool(made[2]), made[3] or "")
+
+
+def lacking(init_name: str, backbone: str) -> str:
+    """Why published weights, or those that an init begins from, are not there for a network; "" where they are.
+
+    >>> lacking("kinetics400+ct_lidc", "slow_r50"), lacking("kinetics400+ct_lidc", "resnet18")[:43]
+    ('', 'init kinetics400 has no weights for resnet1')
+    """
+    _, base = split(init_name)
+    while made := origin(base):
+        base = made.start
+    return absent(base, backbone)
