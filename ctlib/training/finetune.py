@@ -138,8 +138,7 @@ def _finetune(
     )
     started = time.perf_counter()
     test = ClipDataset(store, in_split["test"], cut, train=False)
-    test_logits = predict(model, test, run.batch_size, compute, loader_workers)
-    logits = {"val": fitted.val_logits, "test": test_logits}
+    logits = {"val": fitted.val_logits, "test": predict(model, test, run.batch_size, compute, loader_workers)}
     scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
     claim.require()
