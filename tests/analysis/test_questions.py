@@ -246,10 +246,10 @@ def test_where_all_or_none_saw_video_alone_one_sentence_says_so():
 
 
 def test_a_missing_run_leaves_pure_video_without_an_interval_and_is_named():
-    effect_said, why, _, _ = findings.say_pure_video(of_kinetics(lost=True))
+    effect_said, why, *_ = findings.say_pure_video(of_kinetics(lost=True))
     assert "lidc_nodule at 25 % no value, of all 3 no value" in effect_said
     assert why.startswith(
-        "No interval for mean of 2 networks, lidc_nodule at 25 %: slow_r50 from random, seed 1"
+        "No interval for mean of 2 networks, lidc_nodule at 25 %: slow_r50 from kinetics400, seed 1: run"
     )
 
 
