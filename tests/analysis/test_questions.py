@@ -231,7 +231,7 @@ def test_where_all_or_none_saw_video_alone_one_sentence_says_so():
     )
     study = study_of(results)
     assert findings.say_pure_video(study) == [
-        "Pure video: the weights of all 3 averaged networks from video have seen nothing but video."
+        "Pure video: of 3 averaged networks from video, all weights have seen nothing but video."
     ]
     assert (
         findings.say_pure_video(dataclasses.replace(study, compared="frozen:video")) == []

@@ -71,8 +71,8 @@ def say_pure_video(study: Study) -> list[str]:
     chains = "; ".join(f"{listed(names)} saw {chain}" for chain, names in others.items())
     if not others:
         return [
-            f"Pure video: the weights of all {len(pure)} averaged networks from {study.compared} have seen "
-            "nothing but video."
+            f"Pure video: of {counted(len(pure), 'averaged network')} from {study.compared}, all weights have "
+            "seen nothing but video."
         ]
     if not pure:
         return [f"Pure video: no averaged network from {study.compared} has seen video alone: {chains}."]
