@@ -11,7 +11,7 @@ from ctlib.analysis.deviations import deviations, say_deviations, show_plan
 from ctlib.analysis.question import Answer, Question
 from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.calibration import CALIBRATION
-from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED
+from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED, say_pure_video
 from ctlib.analysis.questions.localization import LOCALIZATION, show_exams, show_sights
 from ctlib.analysis.questions.method_check import INJECTED_EFFECTS, method, passes, say_method, show_method
 from ctlib.analysis.questions.negative_controls import NEGATIVE_CONTROLS
@@ -58,6 +58,7 @@ __all__ = [
     "passes",
     "say_deviations",
     "say_method",
+    "say_pure_video",
     "score_caption",
     "show_claims",
     "show_exams",

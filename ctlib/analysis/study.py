@@ -11,10 +11,10 @@ import pandas as pd
 
 from ctlib import metrics
 from ctlib.analysis.preregistration import Prespecified
-from ctlib.core import Workspace, tables
+from ctlib.core import Workspace, read_json, tables
 
 if TYPE_CHECKING:
-    from ctlib.models import Size
+    from ctlib.models import Size, TrainedOn
 
 GRID = "03_finetune_grid"
 """The notebook that computes the runs; sentences about what is missing name its parameters."""
@@ -105,6 +105,26 @@ class Study:
         """The averaged networks that the grid holds from each of these inits."""
         held = {(row.backbone, row.init) for row in self.runs.itertuples()}
         return [b for b in self.averaged if all((b, init) in held for init in inits)]
+
+    def chain(self, backbone: str, init: str) -> tuple[TrainedOn, ...]:
+        """What the starting weights of a network were trained on, in order.
+
+        It is what a finished run has recorded of them; of runs that are older than that record, or not at hand,
+        what the name of the init tells.
+
+        Args:
+            backbone: network.
+            init: init.
+        """
+        from ctlib.models import TrainedOn, chain_by_name  # here: they load torch
+        from ctlib.training import RESULT
+
+        arm = (self.runs["backbone"] == backbone) & (self.runs["init"] == init)
+        for name in self.runs.loc[arm, "run_id"] if self.work else ():
+            path = self.there.runs / name / RESULT
+            if path.is_file() and "seen" in (result := read_json(path)):
+                return tuple(TrainedOn(**each) for each in result["seen"])
+        return chain_by_name(init, backbone)
 
     @cached_property
     def run_aurocs(self) -> pd.DataFrame:

@@ -36,6 +36,9 @@ from .weights.load import forward_checks as forward_checks
 from .weights.load import load_weights as load_weights
 from .weights.load import loaded_ledger as loaded_ledger
 from .weights.load import save_weights as save_weights
+from .weights.read import VIDEO as VIDEO
+from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN
 from .weights.record import NO_COHORT as NO_COHORT
 from .weights.record import MeanStd as MeanStd
+from .weights.record import chain_by_name as chain_by_name

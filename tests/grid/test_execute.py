@@ -407,6 +407,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     assert result["val_auroc"] == metrics.auroc(val["label"], val["score"]).value
     assert set(tables_of["ledger"]["status"]) == {"loaded", "head"}
     assert tables_of["runs"].loc[0, "n_patients"] == patients
+    assert result["seen"] == [{"what": "a test", "kind": "video"}]
 
     monkeypatch.setattr(finetune, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
     assert execute(str(workspace.root), run) == result

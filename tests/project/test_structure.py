@@ -195,6 +195,22 @@ def test_the_house_does_not_grow():
     assert all(found[name] <= most for name, most in MOST.items()), found
 
 
+def test_all_files_of_the_package_are_in_its_wheel():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    root = PROJECT / "ctlib"
+    packed = {
+        path
+        for pattern in project["tool"]["setuptools"]["package-data"]["ctlib"]
+        for path in root.glob(pattern)
+    }
+    listed = subprocess.run(
+        ["git", "ls-files", "ctlib"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    there = {PROJECT / name for name in listed.stdout.split() if not name.endswith(".py")}
+    assert root / "models" / "weights" / "published.yaml" in packed
+    assert {path for path in there if path.exists()} <= packed
+
+
 def test_files_are_read_without_torch():
     """Importing it takes seconds; data are read in many processes."""
     names = [name_of(path) for room in ("core", "io") for path in (PROJECT / "ctlib" / room).glob("*.py")]

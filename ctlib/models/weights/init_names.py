@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from ctlib.models.weights.ablations import split
 from ctlib.models.weights.catalog import PUBLIC, absent
+from ctlib.models.weights.read import CT, VIDEO
 
 WRITER = "02_pretrain"
 """The notebook that makes these weights."""
@@ -54,6 +55,11 @@ class Origin:
     source: str
     self_supervised: bool
     variant: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What kind of thing is learnt from, one of `ctlib.models.weights.read.KINDS`."""
+        return VIDEO if self.source == "video" else CT
 
 
 def origin(init_name: str) -> Origin | None:
