@@ -236,7 +236,7 @@ def pretraining_chains(work: Workspace, inits: Sequence[str], backbones: Sequenc
     Args:
         work: where weights that were made here lie.
         inits: inits that load weights.
-        backbones: keys of networks.
+        backbones: keys of networks; one that published weights are lacking for is left out of their init.
 
     Returns:
         Columns init, networks (keys joined by commas), seen (each step with its kind: video, photographs, CT).
@@ -245,7 +245,7 @@ def pretraining_chains(work: Workspace, inits: Sequence[str], backbones: Sequenc
         InitError: an init has no weights for a network, or a file is not the one of its record.
         MissingInput: weights were not made yet.
     """
-    from ctlib.models import NO_COHORT, find
+    from ctlib.models import NO_COHORT, find, lacking
 
     rows = [
         {
@@ -255,6 +255,7 @@ def pretraining_chains(work: Workspace, inits: Sequence[str], backbones: Sequenc
         }
         for name in inits
         for key in backbones
+        if not lacking(name, key)
     ]
     table = pd.DataFrame(rows, columns=["init", "networks", "seen"])
     return table.groupby(["init", "seen"], sort=False)["networks"].agg(", ".join).reset_index()[table.columns]

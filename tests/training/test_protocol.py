@@ -150,7 +150,7 @@ def test_dropout_is_before_the_head_in_training_alone(workspace):
     [run] = expand(
         workspace, ["lidc_nodule"], ["resnet18"], ["random"], [0.5], [0], 1e-3, dropout=0.5, **SETTINGS
     )
-    network, _ = finetune._network(workspace, run, clips_of_run(workspace, run))
+    network, *_ = finetune._network(workspace, run, clips_of_run(workspace, run))
     assert network.dropout == 0.5
     head_sees, clip = [], torch.rand(2, 1, LENGTH, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     network.head.register_forward_pre_hook(lambda _, inputs: head_sees.append(inputs[0]))
