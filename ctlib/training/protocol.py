@@ -126,14 +126,12 @@ PARTS = ("inits", "pretrained", "exceptions", "leave_out")
 def _read() -> tuple[Choice, ...]:
     """The choices of `protocols.yaml`, in its order."""
     found = yaml.safe_load(Path(__file__).with_name("protocols.yaml").read_text(encoding="utf-8"))
+    values = [
+        {name: Value(row[name]["text"], row[name].get("set", {})) for name in PROTOCOLS} for row in found
+    ]
     return tuple(
-        Choice(
-            **{
-                key: Value(value["text"], value.get("set", {})) if key in PROTOCOLS else value
-                for key, value in row.items()
-            }
-        )
-        for row in found
+        Choice(row["name"], row["about"], source=row["source"], **own)
+        for row, own in zip(found, values, strict=True)
     )
 
 
