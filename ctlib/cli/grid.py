@@ -20,7 +20,7 @@ from ctlib.datasets import size
 from ctlib.grid import maintenance
 
 if TYPE_CHECKING:
-    from ctlib.grid.budget import Proposal
+    from ctlib.grid import budget as budgets
 
 DATA, PRETRAINING, GRID, ANALYSIS = "01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze"
 """Notebooks whose parameters decide what a grid is."""
@@ -185,17 +185,20 @@ def _propose(
         fewest = preregistration.FEWEST_NETWORKS if asked.questions else comparison.fewest
         fixed = frozenset(preregistration.fixed(text)[0] for text in asked.fixed)
         comparison = dataclasses.replace(comparison, fewest=fewest, fixed=fixed)
-    workspace = Workspace.at(what["work_dir"])
-    made = budget.propose(workspace, profile, values, comparison, hours, *how)
-    changed = proposed_values(values, made.kept)
-    told = _written(made, values, changed, asked, name, places) if made.steps else ""
+    made = budget.propose(Workspace.at(what["work_dir"]), profile, values, comparison, hours, *how)
+    told, new = "", proposed_values(values, made.kept)
+    if made.steps:
+        plan = asked and _plan_of(made, asked, new)
+        lost = [each.text for each in asked.questions if each not in plan.questions] if asked and plan else []
+        made = dataclasses.replace(
+            made, given_up=(*made.given_up, *(f"Question of its plan: {text}" for text in lost))
+        )
+        told = _written(made, load(profile, (), places), new, plan, name, places)
     if as_json:
-        written = {"written": name if made.steps else None}
-        click.echo(json.dumps(estimate_text.proposal_object(made) | written))
-        return
-    click.echo(estimate_text.proposal_text(made))
-    if told:
-        click.echo(f"\n{told}")
+        found = estimate_text.proposal_object(made) | {"written": name if made.steps else None}
+        click.echo(json.dumps(found))
+    else:
+        click.echo("\n\n".join(filter(None, (estimate_text.proposal_text(made), told))))
 
 
 def proposed_values(
@@ -231,10 +234,10 @@ def proposed_values(
 
 
 def _written(
-    made: Proposal,
-    values: Mapping[str, Mapping[str, Any]],
+    made: budgets.Proposal,
+    before: Mapping[str, Mapping[str, Any]],
     changed: Mapping[str, Mapping[str, Any]],
-    asked: preregistration.Prespecified | None,
+    plan: preregistration.Prespecified | None,
     name: str,
     places: Places,
 ) -> str:
@@ -244,7 +247,7 @@ def _written(
         ValueError: the folder exists and says something else.
     """
     folder = places.params / name
-    old = values[GRID]["work_dir"]
+    old = changed[GRID]["work_dir"]
     new = {"profile": name, "work_dir": str(Path(old).parent / name)}
     files = {}
     for notebook, given in changed.items():
@@ -257,10 +260,10 @@ def _written(
             for key, value in moved.items()
             if key == "profile" or value != declared[key].default
         ]
-        head = _head(made, notebook, values[notebook], given, name)
+        head = _head(made, notebook, before[notebook], given, name)
         files[f"{notebook}.yaml"] = "\n".join([*(f"# {line}" for line in head), "", *lines, ""])
-    if asked is not None:
-        files[PLAN] = _plan_text(made, asked, name)
+    if plan is not None:
+        files[PLAN] = _plan_text(made, plan, name)
     where = display_path(folder)
     if folder.exists():
         if _undated(files) != _undated(
@@ -274,7 +277,7 @@ def _written(
     for file, text in files.items():
         write_text(folder / file, text)
     return (
-        f"{where} was written{f'; its {PLAN} is fixed today' if asked else ''}. Next: python -m ctlib run {name}\n"
+        f"{where} was written{f'; its {PLAN} is fixed today' if plan else ''}. Next: python -m ctlib run {name}\n"
         f"It reads the files that {made.profile} reads, and computes under {new['work_dir']}.\n"
         "Weights that were put by hand are looked for there, or in the folder that CTLIB_WEIGHTS names."
     )
@@ -286,7 +289,7 @@ def _undated(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def _head(
-    made: Proposal, notebook: str, before: Mapping[str, Any], after: Mapping[str, Any], name: str
+    made: budgets.Proposal, notebook: str, before: Mapping[str, Any], after: Mapping[str, Any], name: str
 ) -> Iterator[str]:
     """The head of a parameter file: what it is, and what it takes."""
     differing = [key for key in after if after[key] != before[key]]
@@ -295,9 +298,9 @@ def _head(
         yield f"Time and hardware: see params/{made.profile}, of which this is a part."
     else:
         searching = f", and {made.n_search:,} that look for a learning rate" if made.n_search else ""
-        more = f", {made.pretraining:,.1f} hours of pretraining included" if made.pretraining else ""
+        more = f", {made.pretraining_h:,.1f} hours of pretraining included" if made.pretraining_h else ""
         yield (
-            f"Time: {made.n_runs:,} runs{searching}: at most {made.hours:,.1f} of {made.budget:,g} hours as "
+            f"Time: {made.n_runs:,} runs{searching}: at most {made.hours:,.1f} of {made.budget_h:,g} hours as "
             f"`python -m ctlib plan {made.profile} --budget` counts them{more}."
         )
         yield f"Hardware: see params/{made.profile}."
@@ -305,36 +308,51 @@ def _head(
     yield f"Expect: a smallest difference in AUROC of {', '.join(told)}; python -m ctlib plan {name} has more."
 
 
-def _plan_text(made: Proposal, asked: preregistration.Prespecified, name: str) -> str:
+def _plan_of(
+    made: budgets.Proposal,
+    asked: preregistration.Prespecified,
+    changed: Mapping[str, Mapping[str, Any]],
+) -> preregistration.Prespecified:
     """The plan of a proposal: that of its profile, for what is left, fixed today."""
-    kept = made.kept
-    questions = [
-        question
-        for question in asked.questions
-        if question.fraction in kept["fractions"] and set(question.inits) <= set(kept["inits"])
-    ]
-    new = dataclasses.replace(
+    kept, what = made.kept, changed[ANALYSIS]
+
+    def left(planned: list[Any], of: list[Any]) -> list[Any]:
+        """What was planned of it, or all of it where `--set` has given others."""
+        return [value for value in planned if value in of] or list(of)
+
+    return dataclasses.replace(
         asked,
         fixed_on=f"{datetime.now(UTC):%Y-%m-%d}",
-        averaged=[name for name in asked.averaged if name in kept["backbones"]],
+        baseline_init=what["baseline_init"],
+        compared_init=what["compared_init"],
+        averaged=list(what["averaged"]),
         two_d=[name for name in asked.two_d if name in kept["backbones"]],
         in_domain=[name for name in asked.in_domain if name in kept["inits"]],
-        fractions=[value for value in asked.fractions if value in kept["fractions"]],
-        seeds=[seed for seed in asked.seeds if seed in kept["seeds"]],
-        questions=questions,
+        tasks=left(asked.tasks, changed[GRID]["tasks"]),
+        fractions=left(asked.fractions, kept["fractions"]),
+        seeds=left(asked.seeds, kept["seeds"]),
+        questions=[
+            question
+            for question in asked.questions
+            if question.fraction in kept["fractions"] and set(question.inits) <= set(kept["inits"])
+        ],
     )
+
+
+def _plan_text(made: budgets.Proposal, plan: preregistration.Prespecified, name: str) -> str:
+    """The file of a plan, with what its profile asks beyond it."""
     lines = [
         f"# What is fixed before the results of `{name}` are seen: nothing here may be changed after the first run.",
-        f"# The plan of params/{made.profile}, for the part of it that {made.budget:,g} hours pay for. Not asked:",
+        f"# The plan of params/{made.profile}, for the part of it that {made.budget_h:,g} hours pay for. Not asked:",
         *(f"# - {sentence}" for sentence in made.given_up),
         "",
     ]
-    for key, value in vars(new).items():
-        if key != "questions" or not questions:
+    for key, value in vars(plan).items():
+        if key != "questions" or not value:
             lines.append(f"{key}: {_literal(value)}")
             continue
         lines.append("questions:")
-        for question in questions:
+        for question in plan.questions:
             fields = [f"{key}: {_literal(value)}" for key, value in dataclasses.asdict(question).items()]
             lines += [f"  {'-' if i == 0 else ' '} {field}" for i, field in enumerate(fields)]
     return "\n".join([*lines, ""])

@@ -136,10 +136,10 @@ class Proposal:
 
     Args:
         profile: whose design was cut.
-        budget: hours that were asked.
-        whole: hours of the whole profile.
+        budget_h: hours that were asked.
+        whole_h: hours of the whole profile.
         hours: of the proposal.
-        pretraining: hours of these in which weights are made.
+        pretraining_h: hours of these in which weights are made.
         n_runs: runs of the grid.
         n_search: runs that only look for a learning rate.
         steps: what was cut, in order; none where the whole profile fits.
@@ -151,10 +151,10 @@ class Proposal:
     """
 
     profile: str
-    budget: float
-    whole: float
+    budget_h: float
+    whole_h: float
     hours: float
-    pretraining: float
+    pretraining_h: float
     n_runs: int
     n_search: int
     steps: tuple[Step, ...]
@@ -224,28 +224,17 @@ def propose(
         if cut is None:
             raise BudgetError(
                 f"{budget:g} hours are too few for profile {profile!r}: the least that answers its question, "
-                f"{grid.told(cuts)}, takes {grid.hours(cuts):,.1f} hours."
+                f"{grid.summary(cuts)}, takes {grid.hours(cuts):,.1f} hours."
             )
         cuts.append(cut)
     for cut in cuts[::-1]:
         fewer = [other for other in cuts if other != cut]
         if grid.hours(cuts) < grid.hours(fewer) <= budget:
             cuts = fewer
-    return Proposal(
-        *(
-            profile,
-            budget,
-            grid.hours([]),
-            grid.hours(cuts),
-            grid.pretraining_hours(cuts),
-            *grid.counts(cuts),
-        ),
-        tuple(grid.steps(cuts)),
-        grid.kept(cuts),
-        grid.sheet(cuts),
-        grid.design(cuts),
-        tuple(grid.given_up(cuts)),
-    )
+    hours = grid.hours([]), grid.hours(cuts), grid.pretraining_hours(cuts)
+    steps, said = tuple(grid.steps(cuts)), tuple(grid.given_up(cuts))
+    kept, sheet, design = grid.kept(cuts), grid.sheet(cuts), grid.design(cuts)
+    return Proposal(profile, budget, *hours, *grid.counts(cuts), steps, kept, sheet, design, said)
 
 
 # ---- the grid of a profile, and what is left of it -----------------------------------------
@@ -532,7 +521,7 @@ class _Grid:
 
     # in words
 
-    def told(self, cuts: Collection[Cut]) -> str:
+    def summary(self, cuts: Collection[Cut]) -> str:
         """What is left, in a few words."""
         kept = self.kept(cuts)
         parts = [

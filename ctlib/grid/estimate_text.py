@@ -142,31 +142,13 @@ def total(made: Plan) -> str:
 
 def proposal_object(made: Proposal) -> dict[str, Any]:
     """A proposal for machines."""
-    cuts = [{"axis": step.cut.axis, "value": step.cut.value} for step in made.steps]
-    return {
-        "profile": made.profile,
-        "budget_h": made.budget,
-        "whole_h": made.whole,
-        "hours": made.hours,
-        "pretraining_h": made.pretraining,
-        "n_runs": made.n_runs,
-        "n_search": made.n_search,
-        "steps": [
-            cut
-            | {"saved_h": one.saved, "hours": one.hours, "before": dict(one.before), "after": dict(one.after)}
-            for cut, one in zip(cuts, made.steps, strict=True)
-        ],
-        "kept": dict(made.kept),
-        "power": _rows(made.power),
-        "power_assumed": asdict(made.design),
-        "given_up": list(made.given_up),
-    }
+    return asdict(made) | {"power": _rows(made.power)}
 
 
 def proposal_text(made: Proposal) -> str:
     """A proposal for people: what was cut, what stays, what it can show, what is given up."""
-    making = f", {made.pretraining:,.1f} of them for pretraining" if made.pretraining else ""
-    opening = f"{made.budget:,g} hours are asked. Profile {made.profile} takes {made.whole:,.1f} hours"
+    making = f", {made.pretraining_h:,.1f} of them for pretraining" if made.pretraining_h else ""
+    opening = f"{made.budget_h:,g} hours are asked. Profile {made.profile} takes {made.whole_h:,.1f} hours"
     if not made.steps:
         return f"{_wrapped(f'{opening}{making}: all of it fits, and nothing is cut.')}\n\n{_power(made)}"
     said = f"{opening}, this part of it {made.hours:,.1f}{making}, one run after the other."

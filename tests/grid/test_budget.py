@@ -100,17 +100,17 @@ def test_what_is_no_time_is_refused_in_a_sentence(text):
 
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.2, 0.06])
 def test_hours_are_those_of_the_plan_of_what_is_left(paper, whole, share):
-    made = proposed(paper, share * whole.whole)
+    made = proposed(paper, share * whole.whole_h)
     changed = gridcommands.proposed_values(paper, made.kept)
     hours, plan = counted_hours(changed)
-    assert made.hours == pytest.approx(hours + made.pretraining, rel=1e-9)
-    assert made.hours <= made.budget and made.n_runs + made.n_search == plan.count("runs")
+    assert made.hours == pytest.approx(hours + made.pretraining_h, rel=1e-9)
+    assert made.hours <= made.budget_h and made.n_runs + made.n_search == plan.count("runs")
     assert (made.steps == ()) == (share == 1.0)
 
 
 def test_pretraining_is_counted_where_it_is_still_needed(paper, whole, grid):
     how = paper[PRETRAINING]
-    assert 0 < whole.pretraining < whole.whole and whole.kept["pretrained"] == how["pretrained"]
+    assert 0 < whole.pretraining_h < whole.whole_h and whole.kept["pretrained"] == how["pretrained"]
     cut = [Cut("inits", name) for name in paper[GRID]["inits"] if name not in ("kinetics", "random")]
     assert grid.pretraining_hours(cut) == 0 and grid.kept(cut)["pretrained"] == []
     made = next(one for one in cut if one.value in how["pretrained"])
@@ -183,11 +183,11 @@ def test_nothing_that_was_cut_fits_again(grid, small):
     cuts = [step.cut for step in small.steps]
     for cut in cuts:
         fewer = [other for other in cuts if other != cut]
-        assert grid.hours(fewer) > small.budget or grid.hours(fewer) == grid.hours(cuts)
+        assert grid.hours(fewer) > small.budget_h or grid.hours(fewer) == grid.hours(cuts)
 
 
 def test_steps_lead_from_the_whole_profile_to_the_proposal(small, whole):
-    hours = small.whole
+    hours = small.whole_h
     assert hours == whole.hours
     for step in small.steps:
         assert step.saved >= 0 and step.hours == pytest.approx(hours - step.saved)
@@ -218,7 +218,7 @@ def test_the_same_is_proposed_again(paper, small):
 
 
 def test_what_a_plan_fixes_stays(paper, whole):
-    made = proposed(paper, 0.4 * whole.whole, fixed=frozenset({"seeds", "inits"}))
+    made = proposed(paper, 0.4 * whole.whole_h, fixed=frozenset({"seeds", "inits"}))
     assert made.kept["seeds"] == paper[GRID]["seeds"] and made.kept["inits"] == paper[GRID]["inits"]
     assert {step.cut.axis for step in made.steps} >= {"controls", "backbones"}
 
@@ -271,7 +271,7 @@ def test_the_profile_that_is_written_is_accepted_and_fits(elsewhere, capsys):
     values = parameters.load_profile("paper-300h", (), elsewhere)
     made = proposed(parameters.load_profile("paper", (), elsewhere), 300.0)
     hours, plan = counted_hours(values)
-    assert hours + made.pretraining <= 300 and plan.n_todo == made.n_runs + made.n_search
+    assert hours + made.pretraining_h <= 300 and plan.n_todo == made.n_runs + made.n_search
     assert values[GRID]["work_dir"].endswith("/work/paper-300h")
     assert values[ANALYSIS]["notes_file"] == f"{values[GRID]['work_dir']}/notes.csv"
     assert values[DATA]["rspect_root"] == "data/rspect"
@@ -363,3 +363,15 @@ def test_questions_that_lose_their_inits_leave_the_plan(elsewhere, capsys):
     assert len(fixed.questions) < len(preregistration.read("demo", elsewhere).questions)
     assert all(set(asked.inits) <= set(found["kept"]["inits"]) for asked in fixed.questions)
     assert fixed.fixed == preregistration.read("demo", elsewhere).fixed
+    assert sum(line.startswith("Question of its plan: ") for line in found["given_up"]) == 4 - len(
+        fixed.questions
+    )
+
+
+def test_what_is_set_is_in_the_profile_that_is_written(elsewhere, capsys):
+    sets = ("--set", "03.seeds=[7, 8]", "--set", "epochs=40")
+    call(elsewhere, "plan", "paper", "--no-calibration", "--budget", "300", "--write", "mine", *sets)
+    values, fixed = parameters.load_profile("mine", (), elsewhere), preregistration.read("mine", elsewhere)
+    assert values[GRID]["seeds"] == fixed.seeds == [7, 8] and values[GRID]["epochs"] == 40
+    head = (elsewhere.params / "mine" / f"{GRID}.yaml").read_text().splitlines()[0]
+    assert all(name in head for name in ("seeds", "epochs", "backbones"))
