@@ -220,6 +220,10 @@ def proposed_values(
     grid["control_backbones"] = [name for name in grid["control_backbones"] or first if name not in gone]
     if grid["control_backbones"] == grid["backbones"][:1] and not values[GRID]["control_backbones"]:
         grid["control_backbones"] = []
+    there = {*grid["tasks"], *grid["backbones"], *grid["inits"]}
+    there |= {f"{100 * fraction:.6g}%" for fraction in grid["fractions"]}
+    if "leave_out" in grid:  # an entry that names what is gone leaves nothing out
+        grid["leave_out"] = [entry for entry in grid["leave_out"] if there.issuperset(entry.split())]
     for notebook, name in ((GRID, "exceptions"), (PRETRAINING, "pretrain_exceptions")):
         if notebook in made:
             texts = made[notebook][name]
@@ -292,7 +296,7 @@ def _head(
     made: budgets.Proposal, notebook: str, before: Mapping[str, Any], after: Mapping[str, Any], name: str
 ) -> Iterator[str]:
     """The head of a parameter file: what it is, and what it takes."""
-    differing = [key for key in after if after[key] != before[key]]
+    differing = [key for key in after if after[key] != before[key] and key != "work_dir"]
     yield f"As params/{made.profile}" + (f", but for {', '.join(differing)}." if differing else ".")
     if notebook != GRID:
         yield f"Time and hardware: see params/{made.profile}, of which this is a part."

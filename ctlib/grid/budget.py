@@ -37,7 +37,7 @@ from ctlib.grid.lr_search import SEARCH
 from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS, kind
 from ctlib.metrics import power
 from ctlib.models import origin, spec, split
-from ctlib.training import CONTROLS, PretrainSettings, Run, made_here
+from ctlib.training import CONTROLS, NONE, PretrainSettings, Run, made_here
 from ctlib.training import Plan as Pretraining
 
 DATA, PRETRAINING, GRID, ANALYSIS = "01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze"
@@ -259,16 +259,19 @@ def _pretraining(
         return []
     plan = Pretraining(PretrainSettings.of(how), exceptions=tuple(how["pretrain_exceptions"]))
     first = {run.backbone: run for run in reversed(runs)}
-    inits, found = dict.fromkeys(run.init for run in runs), []
+    found, pairs = [], dict.fromkeys((run.backbone, run.init) for run in runs)
     for init in how["pretrained"]:
         made = made_here(init)
-        needed = tuple(name for name in inits if init in _chain(name))
+        needed = [pair for pair in pairs if init in _chain(pair[1])]
         cohort = made.source.removeprefix("ct_")
         sizes = dict(setting.sizes)
         if cohort != made.source and cohort not in sizes:
             sizes[cohort] = size_of(workspace, cohort, values[DATA])
         heldout = sizes[cohort].clips["val"] if cohort in sizes else 0
         for backbone in how["backbones"]:
+            own = tuple(name for key, name in needed if key == backbone)
+            if needed and not own:  # the network has no weights that the init begins from
+                continue
             run, one = first[backbone], plan.settings_of(made, backbone)
             timing, loaders = setting.timings[kind(run)], how["loader_workers"]
             train, forward = (
@@ -278,7 +281,7 @@ def _pretraining(
             views = 2 if made.self_supervised else 1
             drawn = views * one.steps_per_epoch * one.batch_size
             taken = one.epochs * (drawn * train + views * heldout * forward)
-            found.append(_Made(init, backbone, taken, needed))
+            found.append(_Made(init, backbone, taken, own))
     return found
 
 
@@ -321,6 +324,10 @@ class _Grid:
             name: list(dict.fromkeys(r.fold for r in found.runs if r.task == name)) for name in self.tasks
         }
         self.arms = dict.fromkeys((r.task, r.backbone, r.init) for r in found.runs)
+        largest = max(self.values["fractions"])
+        self.compared = {
+            (r.task, r.backbone, r.init) for r in found.runs if r.fraction == largest and r.control == NONE
+        }
         self.two_d = [name for name in self.values["backbones"] if spec(name).dims == 2]
         self.gone_by = {
             Cut(axis, value): self._leaves(axis, value, found) for axis in AXES for value in self.values[axis]
@@ -406,7 +413,7 @@ class _Grid:
         return [
             backbone
             for backbone in self.comparison.averaged
-            if all((name, backbone, init) in self.arms for init in wanted)
+            if all((name, backbone, init) in self.compared for init in wanted)
             and Cut("backbones", backbone) not in cuts
         ]
 
@@ -483,11 +490,14 @@ class _Grid:
         return COMPARED if cut.axis == "folds" or len(kept) > SEEDS_WANTED else SEEDS
 
     def _stage_of_init(self, init: str) -> int | None:
-        """Of an init; one that only 2D networks have goes with the last of them."""
-        networks = {arm[1] for arm in self.arms if arm[2] == init}
-        if init in (self.comparison.baseline, self.comparison.compared) or networks <= set(self.two_d):
+        """Of an init; one that is published for 2D networks alone goes with the last of them."""
+        if init in (self.comparison.baseline, self.comparison.compared):
             return None
-        return ABLATIONS if split(init)[0] else BESIDE
+        controls, base = split(init)
+        if controls:
+            return ABLATIONS
+        networks = {arm[1] for arm in self.arms if arm[2] == init}
+        return None if networks <= set(self.two_d) and origin(base) is None else BESIDE
 
     def _stage_of_network(self, backbone: str, cuts: Collection[Cut]) -> int | None:
         """Of a network."""
