@@ -222,9 +222,10 @@ def propose(
     while grid.hours(cuts) > budget:
         cut = grid.best(cuts)
         if cut is None:
+            least = grid.hours(cuts)
             raise BudgetError(
-                f"{budget:g} hours are too few for profile {profile!r}: the least that answers its question, "
-                f"{grid.summary(cuts)}, takes {grid.hours(cuts):,.1f} hours."
+                f"{budget:g} h is less than profile {profile!r} needs: the least that answers its question, "
+                f"{grid.summary(cuts)}, takes {f'{least:,.1f}' if least >= 1 else f'{least:.2g}'} h."
             )
         cuts.append(cut)
     for cut in cuts[::-1]:

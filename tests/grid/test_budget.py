@@ -233,7 +233,7 @@ def test_given_up_is_said_of_all_that_is_gone(small, paper):
 
 def test_a_budget_below_the_least_is_refused_with_its_hours(paper):
     with pytest.raises(
-        BudgetError, match=r"2 hours are too few for profile 'paper': the least .* takes [\d.]+ hours\.$"
+        BudgetError, match=r"2 h is less than profile 'paper' needs: the least .* takes [\d.]+ h\.$"
     ):
         proposed(paper, 2.0)
 
@@ -321,7 +321,7 @@ def test_nothing_is_overwritten(elsewhere, capsys):
     ("arguments", "told"),
     [
         (("--budget", "three"), "--budget: 'three' is no number of hours above 0"),
-        (("--budget", "1h"), "1 hours are too few for profile 'paper'"),
+        (("--budget", "1h"), "1 h is less than profile 'paper' needs"),
         (("--budget", "300h", "--write", "../mine"), "--write '../mine' is no name of a profile"),
         (("--write", "mine"), "--write is the profile of a proposal: give --budget, too."),
     ],
