@@ -553,6 +553,8 @@ class _Grid:
             made = origin(split(init)[1])
             if split(init)[0]:
                 yield f"Ablation {init}: what of {split(init)[1]} helps is not asked."
+            elif made is not None and made.self_supervised:
+                yield f"Init {init}: what {made.source} without labels adds to {made.start} is not asked."
             elif made is not None and made.source.startswith("ct_"):
                 yield f"Init {init}: {compared} is not compared with pretraining on CT of {made.source[3:]}."
             else:
