@@ -104,7 +104,7 @@ def places(tmp_path):
         (["run", "smal"], "no profile 'smal'; the nearest name is 'small'"),
         (["run", "small", "--only", "02_stpe"], "no such notebook; the nearest name is '02_step'"),
         (["run", "small", "--only", "07"], "no such notebook"),
-        (["scan", "nowhere"], "nowhere is no folder"),
+        (["scan", "nowhere"], "nowhere is no folder; give a folder of DICOM or NIfTI files."),
         (["predict", "0123", "nowhere", "--profile", "small"], "holds no run; `python -m ctlib runs"),
     ],
 )
@@ -115,7 +115,7 @@ def test_wrong_arguments_are_one_sentence(places, capsys, arguments, said):
 
 def test_runs_that_were_not_made_name_the_notebook_that_makes_them(places, capsys):
     assert called(places, "runs", "small") == 0
-    assert "No run was begun; notebook 03_finetune_grid does." in capsys.readouterr().out
+    assert "No run was started; notebook 03_finetune_grid does." in capsys.readouterr().out
     assert called(places, "runs", "small", "--failed") == 0
     assert "No run has failed." in capsys.readouterr().out
 
