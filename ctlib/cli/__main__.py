@@ -154,7 +154,7 @@ def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> P
         raise click.ClickException(str(error)) from error
 
 
-@cli.command(short_help="Write the reports again, without running anything; --pdf prints them.")
+@cli.command(short_help="Write the reports again, without running anything.")
 @click.argument("profile")
 @click.option("--pdf", is_flag=True, help="Also print each report as a PDF. Needs Chromium.")
 @click.pass_obj
@@ -242,7 +242,7 @@ def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     click.echo(predicting.DISCLAIMER)
 
 
-@cli.command(short_help="Compare two tables of predictions of the same exams, from any models.")
+@cli.command(short_help="Compare two tables of predictions, from any two models.")
 @click.argument("first", metavar="A.csv", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B.csv", type=click.Path(path_type=Path))
 @click.option("--margin", default=0.05, show_default=True, help="Difference in AUROC that does not matter.")

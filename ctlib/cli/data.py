@@ -77,7 +77,7 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
         return
     click.echo(f"{len(series)} series in {int(series['n_files'].sum())} files")
     show(series)
-    click.echo(f"{int(problems['n_files'].sum())} files are refused")
+    click.echo(f"Refused files: {int(problems['n_files'].sum())}")
     show(problems)
 
 
@@ -119,7 +119,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
             click.echo(line)
 
 
-@click.command(short_help="Read every stored volume of a profile and compare it with its checksums.")
+@click.command(short_help="Check the stored volumes of a profile against their checksums.")
 @click.argument("profile")
 @click.pass_obj
 def verify(places: Places, profile: str) -> None:
@@ -130,18 +130,21 @@ def verify(places: Places, profile: str) -> None:
     from ctlib.datasets import Preparation
     from ctlib.grid import Engine
 
-    plan, n_damaged = Preparation.of(values), 0
+    plan, n_damaged, folders = Preparation.of(values), 0, []
     with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
         for name in values["cohorts"]:
             if not plan.work.table("series", name).is_file():
                 raise Refused(f"cohort {name} is not stored; run `python -m ctlib prepare {profile}` first.")
-            damaged = plan.store(name).verify(engine.map)
+            store = plan.store(name)
+            damaged = store.verify(engine.map)
             n_damaged += len(damaged)
+            folders += [display_path(store.folder)] if len(damaged) else []
             click.echo(f"{name}: {len(damaged)} damaged series")
             show(damaged)
     if n_damaged:
         raise click.ClickException(
-            f"{n_damaged} series are damaged: run `python -m ctlib prepare {profile}`."
+            f"{n_damaged} series are damaged: delete their files in {', '.join(folders)}, then run "
+            f"`python -m ctlib prepare {profile}`."
         )
 
 
@@ -184,6 +187,7 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     python -m ctlib networks slow_r50 my_nets:plain
 
     Without NETWORK: all of them, in a minute or two. A network of your own is module:function.
+
     Parameters are counted without the head. Multiply-adds and memory for training are those of one clip,
     at full size the published one. A small clip checks that features and gradients are finite, and
     whether slices in reverse order change the features, as they must if a network sees order.
@@ -239,7 +243,7 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     metavar="SECONDS",
     help="How long to wait for a scheduler that does not answer.",
 )
-@click.option("--lifetime", type=float, default=0, metavar="SECONDS", help="Stop after it; 0 for never.")
+@click.option("--lifetime", type=float, default=0, metavar="SECONDS", help="Stop after so long; 0 for never.")
 @click.option("--name", help="Name of the worker.  [default: host and process]")
 @click.option(
     "--local-directory", type=click.Path(path_type=Path), help="Folder for the files that Dask writes."

@@ -69,7 +69,7 @@ def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
     return "" if source == parameters.DEFAULT else source
 
 
-@click.command(short_help="Estimate time, memory and disk of the runs of a profile, before anything runs.")
+@click.command(short_help="Estimate time, memory and disk of a profile before it runs.")
 @click.argument("profile")
 @_set_option
 @click.option(
@@ -98,8 +98,9 @@ def plan(
     """Estimate runs, time, memory, disk and statistical power of PROFILE, before anything is computed.
 
     Each network is timed for some seconds on this device, with the size, clip and batch of the profile. A
-    network that is too large for this device is estimated from its multiply-adds, for an assumed GPU. The
-    data are not needed: without them, published numbers of exams and patients are used.
+    network that is too large for this device is estimated from its multiply-adds, for an assumed GPU.
+    Public data are not needed: published numbers of exams and patients are used. Your own data must have
+    been read by 01_explore_data.
     """
     values, workspace = _values(profile, overrides, places)
     from ctlib.datasets import CohortError

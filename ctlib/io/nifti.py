@@ -187,7 +187,9 @@ def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]
     if not found:
         raise SeriesError("its sform_code and qform_code are 0, its orientation is unknown; store an affine")
     if not all((np.abs(affine) < FARTHEST_MM).all() for affine in found):
-        raise SeriesError(f"its affine has values that are not below {FARTHEST_MM:g} mm; store it again")
+        raise SeriesError(
+            f"its affine has values that are no numbers below {FARTHEST_MM:g} mm; store it again"
+        )
     ends = np.array([(*end, 1) for end in itertools.product(*((0, n - 1) for n in dims))])
     off = float(np.abs(ends @ (found[0] - found[-1]).T).max())
     if off > AFFINE_TOLERANCE * pixdim.min():

@@ -265,7 +265,7 @@ def test_scan_accounts_for_every_file(series, capsys, places):
     assert found["series"][0]["where"] == str(series.relative_to(root))
     assert called(places, "scan", str(root), "--id-key", "public") == 0
     told = capsys.readouterr().out
-    assert "1 files are refused" in told and "notes" not in told
+    assert "Refused files: 1\n" in told and "notes" not in told
     assert found["series"][0]["series_uid"] in told  # the name that tables have for it
 
 

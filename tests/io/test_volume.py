@@ -193,7 +193,7 @@ REFUSALS = {
     "duplicate": (repeat_position, r"5 files lie at 4 positions.*both at z -75\.5 mm"),
     "tilt": (tilt, r"tilted or turned by about 14\.0 degrees"),
     "tilt-tag": (put_all(GantryDetectorTilt="18.5"), r"GantryDetectorTilt is 18\.5 degrees"),
-    "shear": (shear, "shift sideways"),
+    "shear": (shear, "shifted sideways"),
     "patients": (mix_patients, "2 different PatientIDs"),
     "no-position": (put(ImagePositionPatient=None), "ImagePositionPatient is ''"),
     "no-spacing": (put(PixelSpacing=None), "PixelSpacing is ''"),
