@@ -41,9 +41,12 @@ def identity_at(id_key: str, work: Path = PROJECT / "work") -> Identity:
 
 
 def show(frame: pd.DataFrame) -> None:
-    """Print a table, if it has rows."""
+    """Print a table, if it has rows. Texts are left-aligned and whole: a reason ends with what to do."""
     if len(frame):
-        click.echo(frame.to_string(index=False, max_colwidth=100, na_rep=""))
+        texts = frame.select_dtypes(["object", "string"]).fillna("").astype(str)
+        frame = frame.assign(**texts.apply(lambda column: column.str.ljust(int(column.str.len().max()))))
+        lines = frame.to_string(index=False, na_rep="", justify="left").splitlines()
+        click.echo("\n".join(line.rstrip() for line in lines))
 
 
 @click.command(short_help="List the volumes of a folder, and what is refused.")

@@ -269,6 +269,14 @@ def test_scan_accounts_for_every_file(series, capsys, places):
     assert found["series"][0]["series_uid"] in told  # the name that tables have for it
 
 
+def test_a_long_reason_is_shown_whole(capsys):
+    reason = "its slices are not where they should be " * 4 + "; export it again."
+    cli.show(pd.DataFrame({"n_files": [1, 20], "reason": [reason, "it is short"], "where": [None, "b"]}))
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert reason in first and "None" not in first
+    assert first.index("its") == second.index("it is")  # aligned, so that the eye finds them
+
+
 @pytest.fixture
 def finished(places):
     """A finished run of the profile `small`, with weights that were never trained."""
@@ -336,7 +344,7 @@ def test_predict_refuses_what_it_cannot_use(series, finished, places, capsys, tm
     assert called(places, "predict", run.run_id, str(series), "--profile", "small") == 2
     told = capsys.readouterr().err
     assert (
-        "no DICOM files are there" in told
+        "there are no DICOM files" in told
         and f"run {run.run_id} is not finished" in told
         and "Traceback" not in told
     )
