@@ -415,6 +415,6 @@ def test_prune_asks_first(places, workspace, capsys, monkeypatch):
 
 def test_what_is_stale_is_not_guessed(places, tmp_path):
     with pytest.raises(
-        click.ClickException, match=r"--stale: the runs of the grid have no ids yet: .*series\.parquet"
+        click.ClickException, match=r"--stale: the runs of the profile have no ids yet: .*series\.parquet"
     ):
         call(places, "prune", "small", "--stale", "--yes")
