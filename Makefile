@@ -1,4 +1,4 @@
-# The study in three words: make demo. Only make and Python 3.11, 3.12 or 3.13 are needed beforehand.
+# The whole study is `make demo`. Only make and Python 3.11, 3.12 or 3.13 are needed beforehand.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c '$(FITS)' 2>/dev/null && echo $$name && break; done)
@@ -8,11 +8,11 @@ STAMP := $(VENV)/.installed
 ITK := $(VENV)/share/itk-vtk-viewer
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-all lab itk-viewer docs lint format lock clean
+.PHONY: help environment demo test test-fast test-all lab itk-viewer docs lint format lock clean
 
 help: ## show this help
 	@echo "ctlib: does video pretraining help 3D networks on chest CT?"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # Made once, and again only when the pins change. By uv, which takes a third of pip's time; by pip where uv fails.
 # With bytecode, as pip has it: without, each kernel and worker compiles all packages again where nothing is written
@@ -27,6 +27,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $(STAMP)
 
+environment: $(STAMP) ## make the environment in .venv, and nothing else
+
 demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), then read reports/demo/index.html
 	@$(BIN)/python -m ctlib run demo
 
@@ -34,10 +36,10 @@ demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), 
 # cores, for many tests wait for processes. Their order is that of tests/conftest.py.
 TESTS := $(BIN)/python -m pytest -q --durations=30
 TOGETHER := $(TESTS) -n 3 --dist loadfile --no-loadscope-reorder
-test: $(STAMP) lint ## lint, types, all tests, whole studies among them (18 minutes on two cores)
+test: $(STAMP) lint ## lint, types, and all tests except the longest (18 minutes on two cores)
 	@$(TOGETHER) -m "not nightly"
 
-test-all: test ## make test, then what takes too long for each change: the whole demo, all browser sizes, more fuzz
+test-all: test ## make test, then the longest tests: the whole demo, all browser sizes, more damaged files
 	@$(TESTS) -m nightly
 
 test-fast: $(STAMP) ## the fast tests only (about three minutes on two cores)
@@ -53,10 +55,10 @@ format: $(STAMP) ## format code and strip notebooks
 	@$(BIN)/ruff format .
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
-lab: $(STAMP) ## open JupyterLab on the start page of the notebooks; nothing is loaded from a network
+lab: $(STAMP) ## open JupyterLab on the start page of the notebooks; needs no network
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/tools/lab $(BIN)/jupyter lab --notebook-dir=. notebooks/start.md
 
-itk-viewer: $(STAMP) ## fetch itk-vtk-viewer (npm, 36 MB, once) for viewer="itk"
+itk-viewer: $(STAMP) ## download itk-vtk-viewer (with npm, 36 MB, once) for viewer="itk"
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js, or use viewer=\"niivue\", which needs nothing"; exit 1; }
 	@rm -rf $(ITK).part && mkdir -p $(ITK).part
 	@cd $(ITK).part && npm pack --silent itk-vtk-viewer@14.51.0 >/dev/null

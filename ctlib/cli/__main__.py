@@ -19,7 +19,7 @@ from ctlib.cli.data import COMMANDS, Refused, identity_at, load, show
 from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, display_path, parameters
 from ctlib.grid import maintenance
 
-STOPPED = "Stopped. What was finished stays; the same command goes on from there."
+STOPPED = "Stopped. What was finished is kept; the same command continues from there."
 
 
 def _workspace(profile: str, places: Places) -> Workspace:
@@ -29,18 +29,18 @@ def _workspace(profile: str, places: Places) -> Workspace:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ctlib")
 def cli() -> None:
-    """Does a 3D network that has seen natural video learn chest-CT tasks from fewer labelled patients?
+    """Does a 3D network pretrained on natural video need fewer labelled patients to learn a chest-CT task?
 
-    Four notebooks answer it; `run` executes them with the parameters of a profile (a folder of
-    params/) and writes their reports. What was computed before is never computed again.
+    Four notebooks give the answer. `run` executes them with the parameters of a profile (a folder of
+    params/) and writes their reports. What is finished is not computed again.
 
     \b
-    Begin with      run demo; then open reports/demo/index.html
-    Your own data   scan data; run folder; params folder shows what it decides
-    Real CT         fetch, prepare, verify, run
-    A large grid    plan, run or worker, runs, retry, prune
+    First steps     run demo; then open reports/demo/index.html
+    Your own data   scan data; run folder; params folder lists the parameters
+    Public CT       fetch, prepare, verify, run
+    Many runs       plan, run or worker, runs, retry, prune
 
-    Each command has a --help of its own; the README says more.
+    Each command has its own --help. More is in the README.
     """
 
 
@@ -51,7 +51,10 @@ for command in (*COMMANDS, *grid.COMMANDS):
 @cli.command(short_help="Execute the notebooks of a profile and write its reports.")
 @click.argument("profile")
 @click.option(
-    "--only", multiple=True, metavar="NOTEBOOK", help="Run only this notebook: 03, or its name. Repeatable."
+    "--only",
+    multiple=True,
+    metavar="NOTEBOOK",
+    help="Run only this notebook: 03, or its name. May be repeated.",
 )
 @click.option(
     "--set",
@@ -59,9 +62,9 @@ for command in (*COMMANDS, *grid.COMMANDS):
     multiple=True,
     metavar="NOTEBOOK.KEY=VALUE",
     help="Change a parameter: 03_finetune_grid.seeds='[0]'. Without NOTEBOOK: in every notebook that has it. "
-    "Repeatable.",
+    "May be repeated.",
 )
-@click.option("--again", is_flag=True, help="Execute the notebooks even where nothing has changed.")
+@click.option("--again", is_flag=True, help="Execute the notebooks even if nothing has changed.")
 @click.pass_obj
 def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...], again: bool) -> None:
     """Execute the notebooks of PROFILE and write reports/PROFILE/index.html.
@@ -70,9 +73,9 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
     python -m ctlib run demo
     python -m ctlib run demo --only 03 --only 04 --set 03_finetune_grid.seeds='[0]'
 
-    All parameters of all notebooks are checked before anything runs. Where all notebooks came to their end
-    and nothing has changed since (data, parameters, notebooks, code, packages), only the reports are
-    written again.
+    All parameters of all notebooks are checked before anything runs. If all notebooks were executed to
+    the end and nothing has changed since then (data, parameters, notebooks, code, packages), only the
+    reports are written again.
     """
     values = load(profile, overrides, places)
     try:
@@ -151,11 +154,9 @@ def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> P
         raise click.ClickException(str(error)) from error
 
 
-@cli.command(short_help="Write the reports again, without running anything; --pdf prints them.")
+@cli.command(short_help="Write the reports again, without running anything.")
 @click.argument("profile")
-@click.option(
-    "--pdf", is_flag=True, help="Also print each report as a PDF, by Chromium where it is installed."
-)
+@click.option("--pdf", is_flag=True, help="Also print each report as a PDF. Needs Chromium.")
 @click.pass_obj
 def report(places: Places, profile: str, pdf: bool) -> None:
     """Write the reports of PROFILE again, from the notebooks as they were last executed.
@@ -164,14 +165,14 @@ def report(places: Places, profile: str, pdf: bool) -> None:
     python -m ctlib report demo
     python -m ctlib report demo --pdf
 
-    It says which reports are stale: older than a table, a parameter, the notebook or the code they were
-    made from. reports/index.html lists all profiles that have reports.
+    It says which reports are stale: older than a table, a parameter, the notebook or the code that they
+    were made from. reports/index.html lists all profiles that have reports.
     """
     from ctlib.cli import notebooks
 
     values, pages = load(profile, (), places), []
     if not any(notebooks.executed_path(name, values[name]).is_file() for name in values):
-        raise Refused(f"profile {profile} was not run here: `python -m ctlib run {profile}` first.")
+        raise Refused(f"profile {profile} was not run here; run `python -m ctlib run {profile}` first.")
     for name in values:
         if notebooks.executed_path(name, values[name]).is_file():
             story, stale = _report(profile, name, values, places)
@@ -198,20 +199,20 @@ def _print(pages: Sequence[Path]) -> None:
 
 @cli.command(short_help="List the runs of a profile.")
 @click.argument("profile")
-@click.option("--failed", is_flag=True, help="Only those that failed, with the reason.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a run.")
+@click.option("--failed", is_flag=True, help="Only failed runs, with the reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per run.")
 @click.pass_obj
 def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
-    """List the runs of PROFILE that were ever begun, also while a grid computes.
+    """List all runs of PROFILE that were started, also while a grid computes.
 
-    A row a run: its id, what it is, status, validation AUROC and seconds; with --failed, the last
-    line of its error.
+    One row per run: its id, settings, status, validation AUROC and seconds. With --failed, also the
+    last line of its error.
     """
     frame = maintenance.listed(_workspace(profile, places), failed)
     if as_json:
         click.echo(frame.to_json(orient="records"))
     elif frame.empty:
-        click.echo("No run has failed." if failed else "No run was begun; notebook 03_finetune_grid does.")
+        click.echo("No run has failed." if failed else "No run was started; notebook 03_finetune_grid does.")
     else:
         show(frame.drop(columns="lr" if failed else ["lr", "error"]))
 
@@ -219,15 +220,13 @@ def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
 @cli.command(short_help="Score the clips of one series with a finished run.")
 @click.argument("run_id")
 @click.argument("series", type=click.Path(path_type=Path))
-@click.option(
-    "--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile whose run it is."
-)
+@click.option("--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile of the run.")
 @click.pass_obj
 def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     """Score the clips of SERIES (a folder of DICOM files, or a NIfTI file) with the finished run RUN_ID.
 
-    Writes a table and a figure under work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists
-    the runs. This shows that the machinery works: it is no diagnosis, and for research only.
+    Writes a table and a figure into work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists the
+    runs. This shows that the software works. It is no diagnosis, and for research only.
     """
     from ctlib.analysis import predict as predicting
 
@@ -243,13 +242,13 @@ def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
     click.echo(predicting.DISCLAIMER)
 
 
-@cli.command(short_help="Compare two prediction tables of the same exams, anyone's.")
+@cli.command(short_help="Compare two tables of predictions, from any two models.")
 @click.argument("first", metavar="A.csv", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B.csv", type=click.Path(path_type=Path))
-@click.option("--margin", default=0.05, show_default=True, help="Difference in AUROC that would not matter.")
-@click.option("--level", default=0.95, show_default=True, help="Of the intervals.")
-@click.option("--replicates", default=10_000, show_default=True, help="Draws of the patients.")
-@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--margin", default=0.05, show_default=True, help="Difference in AUROC that does not matter.")
+@click.option("--level", default=0.95, show_default=True, help="Level of the intervals.")
+@click.option("--replicates", default=10_000, show_default=True, help="Number of bootstrap replicates.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option(
     "--figure", type=click.Path(path_type=Path), help="Also draw the differences: a .png or .svg file."
 )
@@ -258,21 +257,23 @@ def compare(
     first: Path, second: Path, margin: float, level: float, replicates: int, seed: int, figure: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Compare the AUROCs of A.csv and B.csv: prediction tables of the same exams, by any two models.
+    """Compare the AUROCs of A.csv and B.csv: tables of predictions of the same exams, from any two models.
 
     \b
     python -m ctlib compare ours.csv theirs.csv --margin 0.03 --figure difference.svg
 
-    Columns: patient or study (or both), label (1 for disease), score; where there are several also network,
-    seed and fold. Patients are drawn, all exams of one together; seeds are random, networks are these.
-    Whether the difference is 0, within the margin or neither is said by two tests, as in 04_analyze.
+    Columns: patient or study (or both), label (1 for disease) and score; if there are several networks,
+    seeds or folds, also network, seed and fold. The bootstrap resamples patients, each with all exams, and
+    seeds; the networks are fixed. As in 04_analyze, one test asks whether there is a difference, another
+    whether it lies within the margin.
     """
     from ctlib.analysis import compare as comparing
     from ctlib.metrics import Bootstrap
 
     if not 0.5 <= level < 1 or not 0 <= margin < 1 or replicates < 100:
         raise Refused(
-            "give --level from 0.5 to below 1, --margin from 0 to below 1, --replicates of 100 or more."
+            f"--level {level}, --margin {margin}, --replicates {replicates}: give --level from 0.5 to below 1, "
+            "--margin from 0 to below 1, --replicates of 100 or more."
         )
     try:
         found = comparing.compare(first, second, Bootstrap(replicates, seed, level), margin)
@@ -290,7 +291,7 @@ def compare(
 
 
 def _hush() -> None:
-    """The cell that is interrupted reports to nobody any more; asyncio would complain on leaving."""
+    """Nobody reads the output of the interrupted cell any more; asyncio would print errors at exit."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 

@@ -41,16 +41,19 @@ def identity_at(id_key: str, work: Path = PROJECT / "work") -> Identity:
 
 
 def show(frame: pd.DataFrame) -> None:
-    """Print a table, if it has rows."""
+    """Print a table, if it has rows. Texts are left-aligned and whole: a reason ends with what to do."""
     if len(frame):
-        click.echo(frame.to_string(index=False, max_colwidth=100, na_rep=""))
+        texts = frame.select_dtypes(["object", "string"]).fillna("").astype(str)
+        frame = frame.assign(**texts.apply(lambda column: column.str.ljust(int(column.str.len().max()))))
+        lines = frame.to_string(index=False, na_rep="", justify="left").splitlines()
+        click.echo("\n".join(line.rstrip() for line in lines))
 
 
 @click.command(short_help="List the volumes of a folder, and what is refused.")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, an object of the two lists.")
 @click.option(
-    "--paths", is_flag=True, help="Show where each series or file lies: such names may be people's."
+    "--paths", is_flag=True, help="Show the real path of each series or file; it may contain names of people."
 )
 @click.option(
     "--id-key",
@@ -63,11 +66,11 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     """List the CT volumes under ROOT (DICOM, NIfTI), and every file that is refused, with the reason.
 
     Each file under ROOT is counted once: n_files of both tables adds up to the number of files.
-    Patients, UIDs and paths are shown by the pseudonyms that tables and reports have under the
-    same key; with --paths the place stands beside each, so this finds a series of a report again.
+    Patients, UIDs and paths are replaced by pseudonyms, the same as in tables and reports with the same
+    key. With --paths the real path is added, so a series of a report can be found again.
     """
     if not root.is_dir():
-        raise Refused(f"{display_path(root)} is no folder.")
+        raise Refused(f"{display_path(root)} is no folder; give a folder of DICOM or NIfTI files.")
     from ctlib.io import scan_under_pseudonyms
 
     series, problems = scan_under_pseudonyms(root, identity_at(id_key), paths)
@@ -77,28 +80,26 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
         return
     click.echo(f"{len(series)} series in {int(series['n_files'].sum())} files")
     show(series)
-    click.echo(f"{int(problems['n_files'].sum())} files are refused")
+    click.echo(f"Refused files: {int(problems['n_files'].sum())}")
     show(problems)
 
 
 @click.command(short_help="Store the volumes of a profile's cohorts and split its patients.")
 @click.argument("profile")
+@click.option("--cohort", "only", multiple=True, metavar="NAME", help="Only this cohort. May be repeated.")
 @click.option(
-    "--cohort", "only", multiple=True, metavar="NAME", help="Only this cohort of the profile. Repeatable."
-)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a parameter. Repeatable."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a parameter. May be repeated."
 )
 @click.pass_obj
 def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Read the files of PROFILE's cohorts, store their volumes, write their tables and splits.
 
-    The same as the first part of notebook 01, for machines where no notebook runs. What is stored
-    already is not read again: after a kill, the same command goes on from there.
+    The same as the first part of notebook 01, for machines where no notebook runs. What is already stored
+    is not read again: after a kill, the same command continues from there.
     """
     values = load(profile, overrides, places).get("01_explore_data")
     if values is None:
-        raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what to prepare.")
+        raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     if unknown := [name for name in only if name not in values["cohorts"]]:
         near = parameters.nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
@@ -121,41 +122,46 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
             click.echo(line)
 
 
-@click.command(short_help="Read every stored volume of a profile and compare it with its checksums.")
+@click.command(short_help="Check the stored volumes of a profile against their checksums.")
 @click.argument("profile")
 @click.pass_obj
 def verify(places: Places, profile: str) -> None:
-    """Find any damage in the stored volumes of PROFILE: every byte is read. Exits 1 where there is some."""
+    """Find damage in the stored volumes of PROFILE: every byte is read. Exits 1 if there is any."""
     values = load(profile, (), places).get("01_explore_data")
     if values is None:
-        raise Refused(f"profile {profile!r} has no 01_explore_data.yaml, which says what is stored.")
+        raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     from ctlib.datasets import Preparation
     from ctlib.grid import Engine
 
-    plan, n_damaged = Preparation.of(values), 0
+    plan, n_damaged, folders = Preparation.of(values), 0, []
     with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
         for name in values["cohorts"]:
             if not plan.work.table("series", name).is_file():
-                raise Refused(f"cohort {name} is not stored yet: `python -m ctlib prepare {profile}` first.")
-            damaged = plan.store(name).verify(engine.map)
+                raise Refused(f"cohort {name} is not stored; run `python -m ctlib prepare {profile}` first.")
+            store = plan.store(name)
+            damaged = store.verify(engine.map)
             n_damaged += len(damaged)
+            folders += [display_path(store.folder)] if len(damaged) else []
             click.echo(f"{name}: {len(damaged)} damaged series")
             show(damaged)
     if n_damaged:
-        raise click.ClickException(f"{n_damaged} series are damaged: prepare them again.")
+        raise click.ClickException(
+            f"{n_damaged} series are damaged: delete their files in {', '.join(folders)}, then run "
+            f"`python -m ctlib prepare {profile}`."
+        )
 
 
 @click.command(short_help="Download a dataset: lidc, rspect.")
 @click.argument("dataset", type=click.Choice(["lidc", "rspect"]))
 @click.option("--patients", type=click.IntRange(min=1), metavar="N", help="Only the first N patients (lidc).")
-@click.option("--to", type=click.Path(path_type=Path), help="Folder to fetch into.  [default: data/DATASET]")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder for the files.  [default: data/DATASET]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be fetched; needs no network.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be downloaded; needs no network.")
 def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_run: bool) -> None:
     """Download DATASET: lidc (no account needed) or rspect (with your own Kaggle account).
 
-    First it tells what it would fetch, how large that is and how long it takes, and asks. What is
-    complete is not fetched again: after an interruption, or for more patients, run it again.
+    It says what it will download, how large that is and how long it takes, and asks before it starts.
+    What is complete is not downloaded again: after an interruption, or for more patients, run it again.
     """
     from ctlib.datasets import download as fetching
 
@@ -167,27 +173,28 @@ def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_ru
         raise click.ClickException(str(error)) from error
 
 
-@click.command(short_help="Count and check all networks, as a table.")
+@click.command(short_help="Show the cost of all networks and check them, as a table.")
 @click.argument("keys", nargs=-1, metavar="[NETWORK]...")
 @click.option(
     "--size",
     type=click.Choice(["full", "tiny", "both"]),
     default="both",
     show_default=True,
-    help="Sizes of a network: the publisher's, the small one for a CPU, or both.",
+    help="Size of the networks: full (the publisher's), tiny (for a CPU), or both.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a row.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per row.")
 def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
-    """Tell what each NETWORK costs, and whether it computes as it should: a table in Markdown.
+    """Show what each NETWORK costs, and whether it computes as it should: a table in Markdown.
 
     \b
     python -m ctlib networks slow_r50 my_nets:plain
 
     Without NETWORK: all of them, in a minute or two. A network of your own is module:function.
-    Parameters are those without a head; multiply-adds and memory for training are those of one clip,
-    the published one at full size. Seen on a small clip: features and gradients are finite, and
-    whether slices in reverse order change the features, as they must where a network sees order.
-    Exits 1 where one row fails.
+
+    Parameters are counted without the head. Multiply-adds and memory for training are those of one clip,
+    at full size the published one. A small clip checks that features and gradients are finite, and
+    whether slices in reverse order change the features, as they must if a network sees order.
+    Exits 1 if a row fails.
     """
     from dataclasses import asdict
 
@@ -211,24 +218,24 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
         raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
 
 
-@click.command(short_help="Compute for a scheduler: one worker, or one a GPU.")
+@click.command(short_help="Compute for a scheduler: one worker, or one per GPU.")
 @click.argument("scheduler", metavar="ADDRESS")
-@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to use.  [default: all in sight]")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to use.  [default: all]")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many, where no GPU is used.",
+    help="Number of workers, if no GPU is used.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a worker."
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads per worker."
 )
 @click.option(
     "--memory",
     "--memory-limit",
     metavar="SIZE",
-    help="Memory of a worker, as 16GB: a run that holds more is ended.",
+    help="Memory per worker, for example 16GB: a run that needs more is stopped.",
 )
 @click.option(
     "--patience",
@@ -237,15 +244,15 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     default=600,
     show_default=True,
     metavar="SECONDS",
-    help="How long the scheduler may be away.",
+    help="How long to wait for a scheduler that does not answer.",
 )
-@click.option("--lifetime", type=float, default=0, metavar="SECONDS", help="Leave after so long.")
+@click.option("--lifetime", type=float, default=0, metavar="SECONDS", help="Stop after so long; 0 for never.")
 @click.option("--name", help="Name of the worker.  [default: host and process]")
-@click.option("--local-directory", type=click.Path(path_type=Path), help="Folder for what Dask writes.")
-@click.option("--interface", help="Network interface, as ib0.")
 @click.option(
-    "--nthreads", hidden=True, help="Of a queue: a worker has one run at a time, whatever this says."
+    "--local-directory", type=click.Path(path_type=Path), help="Folder for the files that Dask writes."
 )
+@click.option("--interface", help="Network interface, for example ib0.")
+@click.option("--nthreads", hidden=True, help="Set by queues, and not used: a worker has one run at a time.")
 def worker(
     scheduler: str,
     gpus: int | None,
@@ -259,11 +266,11 @@ def worker(
     interface: str | None,
     nthreads: str | None,
 ) -> None:
-    """Compute what the Dask scheduler at ADDRESS (tcp://host:port) hands out, until Ctrl-C.
+    """Compute the runs of the Dask scheduler at ADDRESS (tcp://host:port), until Ctrl-C.
 
-    Each worker has one run at a time, and a GPU to itself where there are any. The machine must see the
-    work folder under the same path. Runs go on from their checkpoints when a worker ends, and a worker
-    waits for a scheduler that is away.
+    Each worker has one run at a time, and one GPU to itself if there are any. The machine must see the
+    work folder under the same path. If a worker ends, its run continues elsewhere from the last
+    checkpoint. A worker waits for a scheduler that does not answer.
     """
     import asyncio
 

@@ -30,7 +30,7 @@ _set_option = click.option(
     "overrides",
     multiple=True,
     metavar="NOTEBOOK.KEY=VALUE",
-    help="Change a parameter, as in `run`. Repeatable.",
+    help="Change a parameter, as in `run`. May be repeated.",
 )
 
 
@@ -38,7 +38,7 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
     """Parameters of the data and of the grid of a profile, and its workspace."""
     values = load(profile, overrides, places)
     if GRID not in values:
-        raise Refused(f"profile {profile!r} has no {GRID}.yaml, which says what the grid is.")
+        raise Refused(f"profile {profile!r} has no {GRID}.yaml; take a profile that has one.")
     both = {**values[GRID], **values.get(DATA, {})}
     return both, Workspace.at(both["work_dir"])
 
@@ -46,14 +46,14 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
 # ---- plan ------------------------------------------------------------------------------
 
 
-@click.command("params", short_help="Show the parameters of a profile, and where each comes from.")
+@click.command("params", short_help="Show the parameters of a profile, and where each value comes from.")
 @click.argument("profile")
 @_set_option
-@click.option("--changed", is_flag=True, help="Only those that are not the notebook's default.")
+@click.option("--changed", is_flag=True, help="Only parameters that differ from the default of the notebook.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: by notebook, name and value.")
 @click.pass_obj
 def params(places: Places, profile: str, overrides: tuple[str, ...], changed: bool, as_json: bool) -> None:
-    """Show every parameter of PROFILE: its value, and whether a file, --set or the notebook gives it."""
+    """Show every parameter of PROFILE: its value, and the file or --set that gives it (else the default)."""
     try:
         found = parameters.resolve_profile(profile, overrides, places)
     except parameters.ParameterError as error:
@@ -83,7 +83,7 @@ def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a choice.")
 @click.pass_obj
 def protocols(places: Places, profile: str | None, as_json: bool) -> None:
-    """Every choice of the method: of the paper, of its released code, and of this study; what sets it, and its source.
+    """Every choice of the method: by the paper, by its released code, by this study; what sets it; its source.
 
     With PROFILE, which of the three that profile follows in each choice.
     """
@@ -110,7 +110,7 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
             click.echo(f"  {name:<{width}}  {text}")
 
 
-@click.command(short_help="Tell what the grid of a profile will take, before anything runs.")
+@click.command(short_help="Estimate time, memory and disk of a profile before it runs.")
 @click.argument("profile")
 @_set_option
 @click.option(
@@ -118,13 +118,13 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
 @click.option(
-    "--no-calibration", is_flag=True, help="Measure nothing: times are assumed, but for known ones."
+    "--no-calibration", is_flag=True, help="Measure nothing: assume all times that are not known yet."
 )
 @click.option(
     "--throughput",
     type=click.FloatRange(min=0, min_open=True),
     metavar="T",
-    help="Of the GPU that is assumed where nothing is measured, 10^12 multiply-adds a second.",
+    help="Speed of the assumed GPU where nothing is measured, 10^12 multiply-adds per second.",
 )
 @click.option(
     "--budget", metavar="TIME", help="Propose the part of the profile that takes so long: 300h, 300 or 12d."
@@ -147,15 +147,16 @@ def plan(
     budget: str | None,
     written: str | None,
 ) -> None:
-    """Runs, time, memory, disk and power of the grid of PROFILE, before anything is computed.
+    """Estimate runs, time, memory, disk and statistical power of PROFILE, before anything is computed.
 
     \b
     python -m ctlib plan paper
     python -m ctlib plan paper --budget 300h
 
-    Each network is timed for some seconds on this device, at the profile's size, clip and batch; what is too
-    large for that is told from multiply-adds, for an assumed GPU. Data need not be there: their size is
-    then taken from what is published of them.
+    Each network is timed for some seconds on this device, with the size, clip and batch of the profile. A
+    network that is too large for this device is estimated from its multiply-adds, for an assumed GPU.
+    Public data are not needed: published numbers of exams and patients are used. Your own data must have
+    been read by 01_explore_data.
 
     With --budget, runs, search, negative controls and pretraining are cut until they take that many hours, so that
     the compared init is told from the baseline as well as can be; what was cut, what is given up and the smallest
@@ -408,17 +409,17 @@ def _literal(value: Any) -> str:
 # ---- retry, prune ----------------------------------------------------------------------
 
 
-@click.command(short_help="Let the next grid compute failed runs again.")
+@click.command(short_help="Allow failed runs to be computed again.")
 @click.argument("profile")
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
 @click.option(
-    "--from-start", is_flag=True, help="Forget their last epochs, too: after a loss that was not finite."
+    "--from-start", is_flag=True, help="Start them at epoch 0, for example after a loss that was not finite."
 )
 @click.pass_obj
 def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bool) -> None:
-    """Let the next grid of PROFILE compute failed runs again: all, or those of these ids.
+    """Allow failed runs of PROFILE to be computed again: all, or those with a RUN_ID given here.
 
-    A grid leaves failed runs alone. Their tracebacks are kept as error.previous.txt.
+    Without this, `run` does not compute a failed run again. Tracebacks are kept as error.previous.txt.
     """
     _, workspace = _values(profile, (), places)
     try:
@@ -429,8 +430,8 @@ def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bo
         click.echo("No run has failed.")
         return
     show(failed[["run_id", "task", "backbone", "init", "fraction", "seed", "error"]])
-    how = "from the beginning" if from_start else "from their last epoch"
-    click.echo(f"{len(failed):,} runs go on {how} with `python -m ctlib run {profile} --only 03`.")
+    how = "start again from the beginning" if from_start else "continue from their last epoch"
+    click.echo(f"{len(failed):,} runs {how} with `python -m ctlib run {profile} --only 03`.")
 
 
 @click.command(short_help="Delete checkpoints and weights that no table needs.")
@@ -439,7 +440,7 @@ def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bo
     "--keep-weights", is_flag=True, help="Keep the weights of finished runs, which `predict` needs."
 )
 @click.option(
-    "--stale", is_flag=True, help="Also of unfinished runs that are not in the profile's grid any more."
+    "--stale", is_flag=True, help="Also of unfinished runs that the profile does not ask for any more."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_set_option
@@ -449,7 +450,7 @@ def prune(
 ) -> None:
     """Delete checkpoints and weights of the runs of PROFILE that no table needs, after asking.
 
-    Predictions, curves, ledgers and results stay, and whatever an unfinished run goes on from.
+    Predictions, curves, ledgers and results are kept, and everything that an unfinished run needs.
     """
     values, workspace = _values(profile, overrides, places)
     from ctlib.grid import expected
@@ -461,11 +462,11 @@ def prune(
         except (ValueError, FileNotFoundError) as error:
             raise Refused(str(error)) from error
         if unknown := found.unknown or found.search_unknown:
-            raise Refused(f"--stale: the runs of the grid have no ids yet: {unknown}")
+            raise Refused(f"--stale: the runs of the profile have no ids yet: {unknown}")
         needed = {run.run_id for run in [*found.runs, *found.search]}
     kinds = maintenance.waste(workspace, keep_weights, needed)
     if not kinds:
-        click.echo(f"{display_path(workspace.runs)} holds nothing that can go.")
+        click.echo(f"{display_path(workspace.runs)} holds nothing that can be deleted.")
         return
     for kind in kinds:
         click.echo(f"{kind.what}: {len(kind.paths):,} files, {size(kind.n_bytes)}")

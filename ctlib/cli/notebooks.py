@@ -156,7 +156,7 @@ def _html(facts: Mapping[str, Any]) -> str:
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook did not come to its end; the sentence says where and why."""
+    """A notebook stopped before its end; the sentence says where and why."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def execute(
         except PapermillExecutionError as error:
             raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
         except DeadKernelError as error:
-            reason = f"the kernel died, most likely for lack of memory; see {display_path(Path(log.name))}"
+            reason = f"the kernel died, most likely because memory was full: {display_path(Path(log.name))}"
             _note(output, current[0], "DeadKernelError", reason)
             raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
         except (KeyboardInterrupt, SystemExit):

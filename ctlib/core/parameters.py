@@ -262,7 +262,9 @@ def resolve_profile(profile: str, overrides: Sequence[str] = (), places: Places 
         profiles = sorted({path.parent.name for path in places.params.glob("*/*.yaml")})
         near = nearest_name(profile, profiles)
         raise ParameterError(
-            [f"{display_path(places.params)} has no profile {profile!r}{near}, of {profiles}."]
+            [
+                f"{display_path(places.params)} has no profile {profile!r}{near}; known are {', '.join(profiles)}."
+            ]
         )
     names = [name for name in places.names if (folder / f"{name}.yaml").is_file()]
     known = {name: declared_parameters(places.notebooks / f"{name}.ipynb") for name in places.names}

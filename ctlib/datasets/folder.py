@@ -66,7 +66,7 @@ def read_labels(path: Path, columns: Columns) -> pd.DataFrame:
             the row. Values are repeated only where they cannot be somebody's name.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; it holds the labels, one row an exam.")
+        raise FileNotFoundError(f"{path} is missing; it holds the labels, one row per exam.")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     asked = {name: column for name, column in vars(columns).items() if column}
     for name in ("study", "label"):

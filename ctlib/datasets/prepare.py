@@ -140,12 +140,18 @@ def ingest(
 
     Raises:
         ValueError: no cohort has that name.
+        FileNotFoundError: its folder, or a file that it needs, is missing.
         IngestError: the disk would not hold the volumes; nothing was stored.
     """
     if name not in COHORTS:
         raise ValueError(f"cohorts names {name!r}; known are {', '.join(COHORTS)}.")
     read = importlib.import_module(f"ctlib.datasets.{name}").read
-    cohort = read(project_path(values.get(f"{name}_root", "")), values, run).hidden(identity)
+    root = project_path(values.get(f"{name}_root", ""))
+    try:
+        cohort = read(root, values, run).hidden(identity)
+    except FileNotFoundError as error:
+        hint = "" if root.is_dir() else f" Its folder is the parameter {name}_root."
+        raise FileNotFoundError(f"cohort {name}: {error}{hint}") from error
     series = cohort.series[[not store.has(uid, cohort.sources[uid]) for uid in cohort.series["series_uid"]]]
     store.tidy()
     check_disk(store, int(series["n_slices"].sum()))

@@ -18,6 +18,9 @@ WORDS = {
 NUMBER = re.compile(r"[+-]?[\d.]{0,7}(e[+-]?\d{1,3})?", re.IGNORECASE)
 """Numbers that a fault may repeat: too short for a birthday or a patient's number of eight digits."""
 
+AGAIN = "copy or export it again"
+"""What to do with a damaged file: how its reason ends."""
+
 
 def quoted(value: str) -> str:
     """A header's value as a fault may repeat it: short numbers and coded words, no other text.

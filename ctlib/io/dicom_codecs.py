@@ -68,12 +68,12 @@ def frame(data: bytes) -> bytes:
     parts, at = [], 0
     while at < len(data):
         if data[at : at + 4] != ITEM or at + 8 > len(data):
-            raise SeriesError("the items of PixelData do not follow one another")
+            raise SeriesError("PixelData is damaged: its items are not one after the other")
         (length,) = unpack("<I", data[at + 4 : at + 8])
         parts.append(data[at + 8 : at + 8 + length])
         at += 8 + length
     if at != len(data) or len(parts) < 2:
-        raise SeriesError("PixelData is cut short: its last item is not whole")
+        raise SeriesError("PixelData is truncated: its last item is not complete")
     return b"".join(parts[1:])
 
 
@@ -84,7 +84,7 @@ def read(stream: bytes) -> Stream:
         SeriesError: it is cut, damaged or not lossless.
     """
     if not stream.endswith((END, END + b"\0")):  # an odd stream is padded to even length
-        raise SeriesError("PixelData is cut short: its stream has no end")
+        raise SeriesError("PixelData is truncated: its stream has no end")
     try:
         return _jpeg2000(stream) if stream.startswith(SIZ) else _jpeg(stream)
     except (StructError, IndexError, KeyError) as error:
@@ -100,7 +100,7 @@ def _jpeg2000(stream: bytes) -> Stream:
     if stream[at : at + 2] != bytes([0xFF, COD]):
         raise SeriesError("PixelData is a damaged stream")
     if stream[at + 13] != REVERSIBLE:
-        raise SeriesError("PixelData was compressed with loss, though its transfer syntax says otherwise")
+        raise SeriesError("PixelData was compressed with loss, but its transfer syntax says without")
     return Stream(y1 - y0, x1 - x0, (depth & 0x7F) + 1, bool(depth & 0x80), stream)
 
 
@@ -116,7 +116,7 @@ def _jpeg(stream: bytes) -> Stream:
         elif marker == DHT:
             tables |= _tables(segment[4:])
         elif marker not in KEPT | SKIPPED or (marker == DRI and any(segment[4:])):
-            raise SeriesError("PixelData is a stream that is damaged, lossy or in restart intervals")
+            raise SeriesError("PixelData is a JPEG stream that is damaged, lossy or has restart intervals")
         if stream[at] != 0xFF or length < 2 or len(segment) != 2 + length:
             raise SeriesError("PixelData is a damaged stream")
         kept += [segment] if marker not in SKIPPED else []
@@ -128,7 +128,7 @@ def _jpeg(stream: bytes) -> Stream:
     data = stream[at + len(scan) : stream.rindex(END)]
     if marker == SOF_LOSSLESS:
         if scan[-1] & 0x0F:  # a point transform drops bits (T.81 H.1.2.1)
-            raise SeriesError("PixelData was compressed with loss, though its transfer syntax says otherwise")
+            raise SeriesError("PixelData was compressed with loss, but its transfer syntax says without")
         counts, values = tables[scan[6] >> 4]
         if not 0 <= bits_left(data, counts, values, rows * cols) < 8:
             raise SeriesError("PixelData is damaged: its stream holds more or fewer samples than its matrix")
@@ -213,10 +213,10 @@ def check_rle(stream: bytes, rows: int, cols: int) -> None:
     >>> check_rle(bytes([2, 0, 0, 0, 64, 0, 0, 0, 66]) + bytes(55) + bytes([255, 0]) * 2, rows=1, cols=2)
     """
     if len(stream) < 64:
-        raise SeriesError("PixelData is cut short: its stream has no head")
+        raise SeriesError("PixelData is truncated: its stream has no header")
     n, *offsets = unpack("<16I", stream[:64])
     if n != 2 or offsets[0] != 64 or not 64 < offsets[1] < len(stream) or any(offsets[2:]):
-        raise SeriesError("PixelData is no run-length encoding of words of 16 bits")
+        raise SeriesError("PixelData is no run-length encoding of 16-bit words")
     for at, stop in ((64, offsets[1]), (offsets[1], len(stream))):
         n_bytes = 0
         while n_bytes < rows * cols and at < stop:
@@ -227,4 +227,4 @@ def check_rle(stream: bytes, rows: int, cols: int) -> None:
                 raise SeriesError("PixelData is damaged: a run crosses the end of a row")
             n_bytes += run
         if n_bytes != rows * cols or not stop - 1 <= at <= stop:
-            raise SeriesError("PixelData does not decode to as many bytes as its matrix wants")
+            raise SeriesError("PixelData does not decode to as many bytes as its matrix needs")

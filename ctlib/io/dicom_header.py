@@ -27,7 +27,7 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 
-from ctlib.io.deidentify import SeriesError, known_kernel, known_maker, quoted
+from ctlib.io.deidentify import AGAIN, SeriesError, known_kernel, known_maker, quoted
 from ctlib.io.dicom_bytes import (
     BIG_ENDIAN,
     DEFLATED,
@@ -48,7 +48,7 @@ from ctlib.io.dicom_bytes import (
 
 HEAD_BYTES = 16_384
 """Beginning of a file in which most headers end; a longer one is read from the file itself."""
-STRAY = "what follows PixelData is no element, bytes are missing or too many"
+STRAY = f"what follows PixelData is no DICOM element, bytes are missing or too many; {AGAIN}"
 NO_DICOM = "not a DICOM file"
 NATIVE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED}
 """Uncompressed transfer syntaxes, and deflated, which is inflated first (PS3.5 A)."""
@@ -57,7 +57,7 @@ LOSSLESS = {RLE, *(f"1.2.840.10008.1.2.4.{end}" for end in (57, 70, 80, 90))}
 """RLE, JPEG lossless (two), JPEG-LS lossless, JPEG 2000 lossless (PS3.5 A.4)."""
 EITHER = {f"1.2.840.10008.1.2.4.{end}" for end in (81, 91)}
 """JPEG-LS and JPEG 2000 with or without loss: read only where the file says it lost nothing."""
-NO_PLACE = "it has neither position nor orientation, like a screen capture"
+NO_PLACE = "it has neither ImagePositionPatient nor ImageOrientationPatient, like a screen capture"
 TILT_TOLERANCE_DEG = 0.1
 """Largest GantryDetectorTilt of a straight slice."""
 MAX_MATRIX_PX = 4096
@@ -223,13 +223,15 @@ def _check_pixels(fields: dict[str, str], syntax: str) -> None:
         name = pydicom.uid.UID(syntax).name if syntax else "not named"
         name = "unknown" if name == syntax else f"{name} ({syntax})"
         said = f" and LossyImageCompression {quoted(lost)}" if syntax in EITHER else ""
-        raise SeriesError(f"its transfer syntax is {name}{said}, only lossless ones are decoded")
+        raise SeriesError(f"its transfer syntax is {name}{said}, only lossless ones are read; export it anew")
     for name, values, why in WANTED:
         if fields[name] not in values:
             raise SeriesError(f"{name} is {quoted(fields[name])}, {why}")
     stored, high = _numbers(fields, "BitsStored")[0], _numbers(fields, "HighBit")[0]
     if not 2 <= stored <= 16 or high != stored - 1:
-        raise SeriesError(f"BitsStored is {stored:g} and HighBit {high:g}, which do not fit each other")
+        raise SeriesError(
+            f"BitsStored is {stored:g}, HighBit {high:g}; 2 to 16 and BitsStored - 1 are needed"
+        )
 
 
 def _parse(fields: dict[str, str], path: Path, syntax: str) -> Slice:
@@ -276,7 +278,7 @@ def _parse(fields: dict[str, str], path: Path, syntax: str) -> Slice:
         _within("ImagePositionPatient", found.position, -MAX_POSITION_MM, MAX_POSITION_MM)
         tilt = _numbers(fields, "GantryDetectorTilt")[0] if fields["GantryDetectorTilt"] else 0.0
         if abs(tilt) > TILT_TOLERANCE_DEG:
-            raise SeriesError(f"GantryDetectorTilt is {tilt:g} degrees, a tilted volume is sheared")
+            raise SeriesError(f"GantryDetectorTilt is {tilt:g} degrees, not 0: a tilted volume is sheared")
         return found
     except SeriesError as error:
         return Slice(path, error.reason, False, patient, study, series, sop)
@@ -297,13 +299,13 @@ def _with_pixels(found: Slice, source: BinaryIO, file: Bounded) -> Slice:
     """
     tag, vr, length = next_element(source, found.syntax)
     if tag != PIXEL_DATA or vr not in (b"OW", b"OB", b""):
-        return _refused(found, "it has no PixelData of bytes or words")
+        return _refused(found, "it has no PixelData, or PixelData of another VR than OB and OW")
     expected, offset = 2 * math.prod(found.matrix), source.tell()
     if length != expected:
-        return _refused(found, f"PixelData has {length} bytes, {expected} are needed")
+        return _refused(found, f"PixelData has {length} bytes, {expected} are needed for its matrix")
     there = file.size - offset
     if there < expected:
-        return _refused(found, f"it is cut short, {there} of {expected} bytes of PixelData are there")
+        return _refused(found, f"it is truncated, {there} of {expected} bytes of PixelData; {AGAIN}")
     if there > expected and not ends_well(file, PIXEL_DATA, offset + expected, file.size, found.syntax):
         return _refused(found, STRAY)
     found.offset = offset
@@ -329,7 +331,7 @@ def read_header(path: Path) -> Slice:
     except OSError as error:
         return Slice(path, f"it cannot be opened ({error.strerror})")
     except Exception as error:  # damaged files raise many kinds; each ends as a sentence
-        return Slice(path, f"its header cannot be read ({type(error).__name__})")
+        return Slice(path, f"its header cannot be read ({type(error).__name__}); {AGAIN}")
 
 
 def _header(file: Bounded, head: io.BytesIO, syntax: str) -> tuple[BinaryIO, dict[str, str]]:
@@ -359,7 +361,7 @@ def _read(path: Path, file: Bounded) -> Slice:
     source, fields = _header(file, head, syntax)
     found = _parse(fields, path, syntax)
     if found.fault == NO_PLACE and not next_is_pixels(source):
-        return _refused(found, "it is cut short, or it is no image")  # and so no screen capture
+        return _refused(found, "it is truncated, or it is no image")  # and so no screen capture
     if found.fault or syntax not in NATIVE - {DEFLATED}:
         return found
     return _with_pixels(found, source, file)

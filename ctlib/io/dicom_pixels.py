@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 
 from ctlib.core import HU_MAX, HU_MIN
 from ctlib.io import dicom_codecs
-from ctlib.io.deidentify import SeriesError
+from ctlib.io.deidentify import AGAIN, SeriesError
 from ctlib.io.dicom_bytes import (
     BIG_ENDIAN,
     DEFLATED,
@@ -66,7 +66,7 @@ def _read_native(found: Slice, raw: NDArray[Any]) -> None:
     except OSError as error:
         raise SeriesError(f"it cannot be read ({error.strerror})") from error
     if there != raw.nbytes:
-        raise SeriesError(f"it is cut short, {there} of {raw.nbytes} bytes of PixelData are there")
+        raise SeriesError(f"it is truncated, {there} of {raw.nbytes} bytes of PixelData; {AGAIN}")
     if found.syntax == BIG_ENDIAN:
         raw.byteswap(inplace=True)
 
@@ -105,11 +105,11 @@ def _decoded(found: Slice) -> NDArray[Any]:
     except SeriesError:
         raise
     except Exception as error:  # each decoder has errors of its own
-        raise SeriesError(f"PixelData does not decode ({type(error).__name__})") from error
+        raise SeriesError(f"PixelData cannot be decoded ({type(error).__name__}); {AGAIN}") from error
     if stored.shape != found.matrix or stored.dtype.itemsize != 2:
         raise SeriesError(f"PixelData decodes to {stored.shape}, {found.matrix} is needed")
     if (stored.dtype.kind == "i") != found.signed:
-        raise SeriesError("PixelData decodes to values of another sign than the header says")
+        raise SeriesError("PixelData decodes to values of another sign than PixelRepresentation says")
     return stored
 
 
@@ -125,7 +125,7 @@ def _inflated(found: Slice) -> NDArray[Any]:
     tag, _, length = next_element(file, DEFLATED)
     at = file.tell()
     if tag != PIXEL_DATA or length != expected or len(plain) < at + expected:
-        raise SeriesError(f"PixelData has {length} bytes, {expected} are needed and must be there")
+        raise SeriesError(f"PixelData has {length} bytes, {expected} are needed for its matrix; {AGAIN}")
     if not ends_well(file, PIXEL_DATA, at + expected, len(plain), DEFLATED):
         raise SeriesError(STRAY)
     values = np.frombuffer(plain, "<i2" if found.signed else "<u2", count=expected // 2, offset=at)
@@ -135,9 +135,9 @@ def _inflated(found: Slice) -> NDArray[Any]:
 def _checked(stream: dicom_codecs.Stream, found: Slice) -> bytes:
     """The stream, if it says the same as the header; decoders follow either."""
     if (stream.rows, stream.cols) != found.matrix:
-        raise SeriesError(f"PixelData is a stream of {stream.rows} x {stream.cols} px, unlike its header")
+        raise SeriesError(f"PixelData is a stream of {stream.rows} x {stream.cols} px, unlike Rows x Columns")
     if not 2 <= stream.bits <= 16 or (stream.signed is not None and stream.bits > found.bits):
         raise SeriesError(f"PixelData is a stream of {stream.bits} bits, BitsStored is {found.bits}")
     if stream.signed not in (None, found.signed):
-        raise SeriesError("the stream of PixelData and PixelRepresentation differ in their sign")
+        raise SeriesError("the stream of PixelData has another sign than PixelRepresentation says")
     return stream.clean

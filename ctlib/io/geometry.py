@@ -133,11 +133,11 @@ def _orientation(slices: Sequence[Slice]) -> str:
     if axes[0] == axes[1] or off > AXIS_TOLERANCE:
         degrees = math.degrees(math.asin(min(off, 1.0)))
         raise SeriesError(
-            f"its planes are tilted or turned by about {degrees:.1f} degrees, which is not resampled"
+            f"its planes are tilted or turned by about {degrees:.1f} degrees; only axial planes are read"
         )
     if 2 in axes:
         plane = "sagittal" if 0 not in axes else "coronal"
-        raise SeriesError(f"its planes are {plane}; labels belong to axial slices, only those are read")
+        raise SeriesError(f"its planes are {plane}; labels belong to axial planes, only those are read")
     return "".join("LP"[a] if straight[i, a] > 0 else "RA"[a] for i, a in enumerate(axes))
 
 
@@ -155,7 +155,7 @@ def _heights(slices: Sequence[Slice]) -> tuple[list[float], float]:
         n = len(z) - int((gaps < SAME_POSITION_MM).sum())
         raise SeriesError(
             f"its {len(z)} files lie at {n} position{'s' if n > 1 else ''}, for instance two "
-            f"both at z {z[same]:g} mm",
+            f"both at z {z[same]:g} mm; give the files of one acquisition",
             file=_names(slices[same : same + 2]),
         )
     if len(z) < MIN_SLICES:
@@ -167,8 +167,8 @@ def _heights(slices: Sequence[Slice]) -> tuple[list[float], float]:
         at = int(np.abs(gaps - np.median(gaps)).argmax())
         raise SeriesError(
             f"its slices are {gaps.min():.3f} to {gaps.max():.3f} mm apart (median {np.median(gaps):.3f}), "
-            f"the most unlike ones at z {z[at]:g} and {z[at + 1]:g} mm; a slice may lie off the even grid by "
-            f"{SPACING_TOLERANCE:g} of the distance at most",
+            f"with the largest difference between z {z[at]:g} and {z[at + 1]:g} mm: slices are missing, or their "
+            f"distance changes (more than {SPACING_TOLERANCE:g} of it); export the whole series",
             file=_names(slices[at : at + 2]),
         )
     return z.tolist(), step
@@ -184,7 +184,7 @@ def locate(slices: Sequence[Slice]) -> Grid:
         SeriesError: they are no straight volume; the error lacks the series' name.
     """
     if not slices:
-        raise SeriesError("no DICOM files are there")
+        raise SeriesError("there are no DICOM files")
     for found in slices:
         if found.fault:
             raise SeriesError(found.fault, file=found.path.name)
@@ -201,7 +201,7 @@ def locate(slices: Sequence[Slice]) -> Grid:
     xy = np.array([s.position[:2] for s in ordered])
     sideways = float(np.abs(xy - xy[0]).max()) / min(first.spacing)
     if sideways > SIDEWAYS_TOLERANCE_PX:
-        raise SeriesError(f"its slices shift sideways by {sideways:.2f} px, which shears the volume")
+        raise SeriesError(f"its slices are shifted sideways by {sideways:.2f} px, which shears the volume")
     (rows, cols), (dy, dx) = first.matrix, first.spacing
     ends = np.array([[0, 0], [cols - 1, 0], [0, rows - 1]]) * (dx, dy)
     corners = np.array(first.position) + ends @ np.array(first.orientation).reshape(2, 3)

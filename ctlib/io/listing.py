@@ -111,7 +111,7 @@ def _series_entries(uid: str, slices: Sequence[Slice]) -> list[_Entry]:
         judged = judge(slices)
         grids = named(judged, uid)
     except OSError as error:
-        reason = f"a file changed while it was read ({error.strerror})"
+        reason = f"a file changed while it was read ({error.strerror}); try again"
         return [_Entry(uid, [str(s.path) for s in slices], reason=reason)]
     entries = [_Entry(uid, [], _row(grid)) for grid in grids]
     for entry in entries:

@@ -25,7 +25,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from ctlib.core import HU_MAX, HU_MIN
-from ctlib.io.deidentify import SeriesError
+from ctlib.io.deidentify import AGAIN, SeriesError
 from ctlib.io.geometry import AXIS_TOLERANCE, MIN_SLICES
 
 DTYPES = {
@@ -102,15 +102,15 @@ def _raw_header(path: Path) -> Nifti1Header:
         if np.frombuffer(start[:4].ljust(4), f"{endianness}i4") != size:
             continue
         if len(start) < size:
-            raise SeriesError(f"the file ends within its header of {size} bytes")
+            raise SeriesError(f"the file ends within its header of {size} bytes; {AGAIN}")
         header = kind(start[:size], endianness, check=False)
         magic = bytes(header["magic"].item())[:3]
         if magic in (b"ni1", b"ni2"):
-            raise SeriesError("it is half of a pair of .hdr and .img, only single files are read")
+            raise SeriesError("it is half of a pair of .hdr and .img; store both as one .nii file")
         if magic not in (b"n+1", b"n+2"):
             raise SeriesError("it is no NIfTI file, perhaps Analyze 7.5, which has no orientation")
         return header
-    raise SeriesError("not a NIfTI file, it does not begin with a header")
+    raise SeriesError("not a NIfTI file: it does not begin with a header")
 
 
 def _dims(header: Nifti1Header) -> tuple[int, int, int]:
@@ -120,7 +120,7 @@ def _dims(header: Nifti1Header) -> tuple[int, int, int]:
         raise SeriesError(f"its dim field is {[n, *dims]}, which is no shape")
     dims = [*dims[:n], *[1] * (7 - n)]
     if (volumes := math.prod(dims[3:])) != 1:
-        raise SeriesError(f"it holds {volumes} volumes, one is read")
+        raise SeriesError(f"it holds {volumes} volumes; store each in its own file")
     return dims[0], dims[1], dims[2]
 
 
@@ -131,7 +131,7 @@ def _storage(header: Nifti1Header, dims: tuple[int, int, int], path: Path) -> tu
         raise SeriesError(f"its datatype is {code}; integers up to 64 bits, float32 and float64 are read")
     dtype = np.dtype(f"{header.endianness}{DTYPES[code]}")
     if bits != 8 * dtype.itemsize:
-        raise SeriesError(f"its datatype is {code} and bitpix {bits}, which do not fit each other")
+        raise SeriesError(f"its datatype is {code} and bitpix {bits}, {8 * dtype.itemsize} is needed")
     least = header.single_vox_offset
     offset = float(header["vox_offset"])
     if not (offset >= least and offset.is_integer()):
@@ -146,11 +146,11 @@ def _storage(header: Nifti1Header, dims: tuple[int, int, int], path: Path) -> tu
             trailer = int.from_bytes(file.read(4), "little")
         if wanted > DEFLATE_RATIO * size or wanted % (1 << 32) != trailer:
             raise SeriesError(
-                f"its header says {shape} voxels, {wanted} bytes, and its gzip trailer {trailer}: "
-                "it is cut, damaged, followed by something, or not compressed in one piece"
+                f"its header says {shape} voxels, {wanted} bytes, and its gzip trailer {trailer}: it is truncated, "
+                "damaged, followed by other data, or compressed in several pieces; compress it again"
             )
     elif wanted != size:
-        raise SeriesError(f"its header says {shape} voxels, {wanted} bytes, and the file has {size}")
+        raise SeriesError(f"its header says {shape} voxels, {wanted} bytes, and the file has {size}; {AGAIN}")
     return dtype.str, int(offset)
 
 
@@ -160,7 +160,7 @@ def _qform(header: Nifti1Header) -> NDArray[Any]:
     try:
         return np.asarray(header.get_qform(), np.float64)
     except (HeaderDataError, ValueError) as error:
-        raise SeriesError("its qform is no rotation (quatern_b, c, d or qfac)") from error
+        raise SeriesError("its qform is no rotation (quatern_b, c, d or qfac); store it again") from error
 
 
 def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]:
@@ -175,7 +175,7 @@ def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]
     """
     unit = int(header["xyzt_units"]) & 7
     if unit not in (0, 2):
-        raise SeriesError(f"its unit of space is {UNITS.get(unit, unit)}, only mm are read")
+        raise SeriesError(f"its unit of space is {UNITS.get(unit, unit)}, only mm are read; store mm")
     pixdim = np.array(header["pixdim"][1:4], np.float64)
     if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
         raise SeriesError(f"its pixdim is {pixdim.tolist()}, three distances above 0 are needed")
@@ -185,17 +185,19 @@ def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]
     if int(header["qform_code"]) > 0:
         found.append(_qform(header))
     if not found:
-        raise SeriesError("its sform_code and qform_code are 0: it does not say how the patient lies in it")
+        raise SeriesError("its sform_code and qform_code are 0, its orientation is unknown; store an affine")
     if not all((np.abs(affine) < FARTHEST_MM).all() for affine in found):
-        raise SeriesError(f"its affine has values that are no numbers below {FARTHEST_MM:g} mm")
+        raise SeriesError(
+            f"its affine has values that are no numbers below {FARTHEST_MM:g} mm; store it again"
+        )
     ends = np.array([(*end, 1) for end in itertools.product(*((0, n - 1) for n in dims))])
     off = float(np.abs(ends @ (found[0] - found[-1]).T).max())
     if off > AFFINE_TOLERANCE * pixdim.min():
-        raise SeriesError(f"its sform and qform disagree by up to {off:.3g} mm")
+        raise SeriesError(f"its sform and qform disagree by up to {off:.3g} mm; store the right one as both")
     sizes = np.linalg.norm(found[0][:3, :3], axis=0)
     if (np.abs(sizes - pixdim) * dims > AFFINE_TOLERANCE * pixdim).any():
         raise SeriesError(
-            f"its affine has voxels of {sizes.round(4).tolist()} mm, its pixdim {pixdim.tolist()}"
+            f"its affine has voxels of {sizes.round(4).tolist()} mm, its pixdim {pixdim.tolist()}; both must agree"
         )
     return found[0]
 
@@ -221,7 +223,7 @@ def _place_of(affine: NDArray[Any], dims: tuple[int, int, int]) -> dict[str, Any
     if off > AXIS_TOLERANCE:
         degrees = math.degrees(math.asin(min(off, 1.0)))
         raise SeriesError(
-            f"its axes are tilted or turned by about {degrees:.1f} degrees, which is not resampled"
+            f"its axes are tilted or turned by about {degrees:.1f} degrees; only axes of the patient are read"
         )
     if len(set(along)) < 3:
         raise SeriesError("its affine is singular, two of its axes run along one line")
@@ -261,7 +263,7 @@ def read_header(path: str | Path) -> NiftiHeader:
         dtype, offset = _storage(header, dims, path)
         slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
         if not (math.isfinite(slope) and math.isfinite(intercept)):
-            raise SeriesError(f"its scl_slope is {slope:g}, scl_inter {intercept:g}; no finite numbers")
+            raise SeriesError(f"its scl_slope is {slope:g}, scl_inter {intercept:g}; both must be finite")
         slope, intercept = (slope, intercept) if slope else (1.0, 0.0)  # 0: stored as it is (nifti1.h)
         place = _place_of(_affine_of(header, dims), dims)
     except SeriesError as error:
@@ -289,12 +291,12 @@ def _stored(header: NiftiHeader) -> NDArray[Any]:
             filled = 0
             while filled < len(room):
                 if not (n := cast(Any, file).readinto(room[filled : filled + BLOCK])):
-                    raise SeriesError(f"it ends after {filled} of {len(room)} bytes of voxels")
+                    raise SeriesError(f"it ends after {filled} of {len(room)} bytes of voxels; {AGAIN}")
                 filled += n
             if file.read(1):  # the end must be seen, for there gzip compares the checksum
-                raise SeriesError("it goes on after its last voxel")
+                raise SeriesError(f"it has more bytes after its last voxel; {AGAIN}")
     except (EOFError, OSError, zlib.error) as error:
-        raise SeriesError(f"its voxels cannot be read ({_kind(error)})") from error
+        raise SeriesError(f"its voxels cannot be read ({_kind(error)}); {AGAIN}") from error
     return stored
 
 
@@ -328,7 +330,7 @@ def decode(path: str | Path) -> tuple[NDArray[np.int16], NiftiHeader]:
         hu[k] = np.clip(values, HU_MIN, HU_MAX)
     if plain < PLAIN_SHARE * hu.size:
         raise SeriesError(
-            f"its values begin at {lowest:g} and {plain / hu.size:.2%} of them lie between {PLAIN_HU[0]} and "
+            f"its lowest value is {lowest:g} and {plain / hu.size:.2%} of its values lie between {PLAIN_HU[0]} and "
             f"{PLAIN_HU[1]}; HU has air near -1000; store HU"
         )
     turned = hu.transpose([2 - axis for axis in header.axes])

@@ -89,7 +89,7 @@ def judge(slices: Sequence[Slice]) -> Judged:
 def _among(error: SeriesError, n_parts: int) -> SeriesError:
     """The same error, which says that the part is not all of its series."""
     return SeriesError(
-        f"{error.reason} (its series holds {n_parts} kinds of planes, judged apart)", file=error.file
+        f"{error.reason} (its series has {n_parts} kinds of planes, each checked by itself)", file=error.file
     )
 
 
@@ -132,7 +132,7 @@ def _judge_part(part: list[Slice], made: Judged) -> None:
         if not _overlap(part):
             made.volumes.append(grid)
             return
-        whole = SeriesError(f"its {len(part)} files are of {len(pieces)} acquisitions that overlap")
+        whole = SeriesError(f"its {len(part)} files are of {len(pieces)} acquisitions that overlap; give one")
     except SeriesError as error:
         whole = error
     if len(pieces) == 1 or max(len(piece) for piece in pieces) < MIN_SLICES:

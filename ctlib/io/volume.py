@@ -198,7 +198,7 @@ def _the_one(slices: Sequence[Slice]) -> Grid:
     name = named_after or (f"in {slices[0].path.parent.name}" if slices else "without files")
     try:
         if not slices:
-            raise SeriesError("no DICOM files are there")
+            raise SeriesError("there are no DICOM files")
         known = [s for s in slices if not s.aside and (s.series_uid or not s.fault)]
         one(known, "SeriesInstanceUIDs", (s.series_uid for s in known), told=False)
         judged = judge(slices)
@@ -206,7 +206,7 @@ def _the_one(slices: Sequence[Slice]) -> Grid:
     except SeriesError as error:
         raise SeriesError(error.reason, name, error.file) from error
     except OSError as error:
-        raise SeriesError(f"a file changed while it was read ({error.strerror})", name) from error
+        raise SeriesError(f"a file changed while it was read ({error.strerror}); try again", name) from error
     if len(grids) == 1:
         return grids[0]
     if grids:

@@ -104,7 +104,7 @@ def places(tmp_path):
         (["run", "smal"], "no profile 'smal'; the nearest name is 'small'"),
         (["run", "small", "--only", "02_stpe"], "no such notebook; the nearest name is '02_step'"),
         (["run", "small", "--only", "07"], "no such notebook"),
-        (["scan", "nowhere"], "nowhere is no folder"),
+        (["scan", "nowhere"], "nowhere is no folder; give a folder of DICOM or NIfTI files."),
         (["predict", "0123", "nowhere", "--profile", "small"], "holds no run; `python -m ctlib runs"),
     ],
 )
@@ -115,7 +115,7 @@ def test_wrong_arguments_are_one_sentence(places, capsys, arguments, said):
 
 def test_runs_that_were_not_made_name_the_notebook_that_makes_them(places, capsys):
     assert called(places, "runs", "small") == 0
-    assert "No run was begun; notebook 03_finetune_grid does." in capsys.readouterr().out
+    assert "No run was started; notebook 03_finetune_grid does." in capsys.readouterr().out
     assert called(places, "runs", "small", "--failed") == 0
     assert "No run has failed." in capsys.readouterr().out
 
@@ -265,8 +265,16 @@ def test_scan_accounts_for_every_file(series, capsys, places):
     assert found["series"][0]["where"] == str(series.relative_to(root))
     assert called(places, "scan", str(root), "--id-key", "public") == 0
     told = capsys.readouterr().out
-    assert "1 files are refused" in told and "notes" not in told
+    assert "Refused files: 1\n" in told and "notes" not in told
     assert found["series"][0]["series_uid"] in told  # the name that tables have for it
+
+
+def test_a_long_reason_is_shown_whole(capsys):
+    reason = "its slices are not where they should be " * 4 + "; export it again."
+    cli.show(pd.DataFrame({"n_files": [1, 20], "reason": [reason, "it is short"], "where": [None, "b"]}))
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert reason in first and "None" not in first
+    assert first.index("its") == second.index("it is")  # aligned, so that the eye finds them
 
 
 @pytest.fixture
@@ -336,7 +344,7 @@ def test_predict_refuses_what_it_cannot_use(series, finished, places, capsys, tm
     assert called(places, "predict", run.run_id, str(series), "--profile", "small") == 2
     told = capsys.readouterr().err
     assert (
-        "no DICOM files are there" in told
+        "there are no DICOM files" in told
         and f"run {run.run_id} is not finished" in told
         and "Traceback" not in told
     )

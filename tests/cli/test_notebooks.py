@@ -119,5 +119,5 @@ def test_a_notebook_that_raises_says_where_and_keeps_what_was_shown(ran):
 def test_a_kernel_that_dies_is_a_failure_of_its_cell(ran):
     _, _, failed, books = ran
     assert "of section 'Die': DeadKernelError" in failed["03_step"]
-    assert "lack of memory" in failed["03_step"]
+    assert "because memory was full" in failed["03_step"]
     assert notebooks.failure(books["03_step"]).section == "Die"

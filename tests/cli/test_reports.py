@@ -172,7 +172,7 @@ def test_a_failed_notebook_says_at_the_top_where_and_why(tmp_path):
 def test_one_that_was_killed_is_not_called_done(tmp_path):
     path = good(tmp_path / "01_look.ipynb", end=None)
     assert reports.render(path, tmp_path / "a.html", "demo").status == "interrupted"
-    assert "This notebook did not come to its end." in (tmp_path / "a.html").read_text()
+    assert "This notebook did not finish." in (tmp_path / "a.html").read_text()
 
 
 def test_a_copy_that_was_cut_off_is_named(tmp_path):

@@ -188,7 +188,7 @@ def test_a_series_that_cannot_be_stored_says_why(tmp_path):
     data = cohort.files["e1s"][1].read_bytes()
     cohort.files["e1s"][1].write_bytes(data[:-8])
     told = store_series(asked, store)
-    assert told == "Refused: it is cut short, 76 of 84 bytes of PixelData are there."
+    assert told == "Refused: it is truncated, 76 of 84 bytes of PixelData; copy or export it again."
     cohort.files["e1s"][1].unlink()
     assert store_series(asked, store) == "Refused: it cannot be opened (No such file or directory)."
     assert not store.has("e1s")

@@ -58,7 +58,7 @@ def test_a_series_that_cannot_be_read_is_refused_and_named(tmp_path):
     assert uid not in set(cohort.series["series_uid"]) | set(cohort.slices["series_uid"]) | set(cohort.files)
     lost = cohort.problems["n_files"].sum() - whole.problems["n_files"].sum()
     assert lost == len(whole.files[uid])
-    assert cohort.problems["reason"].str.contains("is cut short").any()
+    assert cohort.problems["reason"].str.contains("is truncated").any()
     pd.testing.assert_frame_equal(tables.read("problems", work.table("problems", "lidc")), cohort.problems)
 
 

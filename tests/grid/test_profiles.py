@@ -174,7 +174,7 @@ def test_the_protocol_says_the_same():
     assert "Splits: 70 / 15 / 15 % of patients" in text and "Finetuning fractions: 10 % and 100 %" in text
     rows = text[text.index("| key | network |") :].split("\n\n")[0].splitlines()[2:]
     assert [re.match(r"\| `(\w+)`", row)[1] for row in rows] == SEVEN
-    table = text[text.index("| | rspect_pe | lidc_nodule |") :].split("\n\n")[0]
+    table = text[text.index("| network | rspect_pe | lidc_nodule |") :].split("\n\n")[0]
     for row in table.splitlines()[2:]:
         name, pe, _ = (cell.strip() for cell in row.strip("|").split("|"))
         key = HERE.get(name, name)

@@ -193,7 +193,7 @@ REFUSALS = {
     "duplicate": (repeat_position, r"5 files lie at 4 positions.*both at z -75\.5 mm"),
     "tilt": (tilt, r"tilted or turned by about 14\.0 degrees"),
     "tilt-tag": (put_all(GantryDetectorTilt="18.5"), r"GantryDetectorTilt is 18\.5 degrees"),
-    "shear": (shear, "shift sideways"),
+    "shear": (shear, "shifted sideways"),
     "patients": (mix_patients, "2 different PatientIDs"),
     "no-position": (put(ImagePositionPatient=None), "ImagePositionPatient is ''"),
     "no-spacing": (put(PixelSpacing=None), "PixelSpacing is ''"),
@@ -207,7 +207,7 @@ REFUSALS = {
     "palette": (put_all(PhotometricInterpretation="PALETTE COLOR"), "only grey images"),
     "no-photometric": (put(PhotometricInterpretation=None), "PhotometricInterpretation is ''"),
     "bits": (put(BitsAllocated=8, BitsStored=8, HighBit=7), "BitsAllocated is '8'"),
-    "high-bit": (put(BitsStored=12, HighBit=15), "do not fit"),
+    "high-bit": (put(BitsStored=12, HighBit=15), "HighBit 15; 2 to 16 and BitsStored - 1 are needed"),
     "sign": (put(PixelRepresentation=None), "PixelRepresentation is ''"),
     "mr": (put_all(Modality="MR"), "Modality is 'MR'"),
     "no-matrix": (put(Rows=None), "Rows is ''"),
@@ -268,7 +268,10 @@ BESIDE = {
         dict(SamplesPerPixel=3, PhotometricInterpretation="RGB", ImagePositionPatient=None),
         "only grey images are read",
     ),
-    "no place": (dict(ImagePositionPatient=None, ImageOrientationPatient=None), "neither position nor"),
+    "no place": (
+        dict(ImagePositionPatient=None, ImageOrientationPatient=None),
+        "neither ImagePositionPatient nor",
+    ),
     "report": (dict(Modality="SR"), "Modality is 'SR', only CT has HU"),
     "frames": (dict(NumberOfFrames=9), "only single frames"),
 }
@@ -429,7 +432,7 @@ PIXELS = {
     "cut": (lambda data: data[:-2], "PixelData has 82 bytes, 84 are needed"),
     "long": (lambda data: data + data, "PixelData has 168 bytes, 84 are needed"),
 }
-SHORT = "cut short, 74 of 84 bytes"
+SHORT = "truncated, 74 of 84 bytes"
 
 
 @pytest.mark.parametrize("case", PIXELS)
@@ -524,7 +527,7 @@ def test_sequences_behind_the_pixels_are_no_stray_bytes(tmp_path):
     np.testing.assert_array_equal(read_series(tmp_path).hu, writer.volume())
     path = tmp_path / "000.dcm"
     path.write_bytes(path.read_bytes() + b"\0\0")
-    with pytest.raises(SeriesError, match="what follows PixelData is no element"):
+    with pytest.raises(SeriesError, match="what follows PixelData is no DICOM element"):
         read_series(tmp_path)
 
 

@@ -90,7 +90,7 @@ def finished(work):
 
 def test_the_commands_of_the_readme_run_the_whole_study(studied):
     project, said = studied
-    assert f"{N_PATIENTS} series in {N_PATIENTS} files" in said and "1 files are refused" in said
+    assert f"{N_PATIENTS} series in {N_PATIENTS} files" in said and "Refused files: 1\n" in said
     work = Workspace(project / "work" / "folder")
     series = tables.read("series", work.table("series", "folder"))
     assert len(series) == N_PATIENTS and series["patient_id"].nunique() == N_PATIENTS

@@ -23,7 +23,7 @@ def test_the_table_of_the_demo_has_each_question_its_numbers_and_its_word():
     questions = preregistration.read("demo").questions
     assert [row[0] for row in rows] == [asked.text for asked in questions]
     for row, asked in zip(rows, questions, strict=True):
-        assert float(row[3]) == asked.margin and row[5] == (asked.wanted or "told only")
+        assert float(row[3]) == asked.margin and row[5] == (asked.wanted or "reported only")
         assert f"{row[0]} {row[4].capitalize()}: {row[1]} is {row[2]} in AUROC" in report()
     [counts] = set(re.findall(r"\d+ networks, \d+ seeds, \d+ test patients(?=\.)", report()))
     assert counts in README
