@@ -17,6 +17,8 @@ from ctlib.grid.estimate_profile import plan_of_profile, size_of
 from ctlib.grid.estimate_text import size
 from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS, PASSES
 from ctlib.models.cost import network_cost
+from ctlib.models.weights.init_names import lacking
+from ctlib.training.pretraining import made_here
 
 PROFILES = ("paper", "rspect", "lidc")
 """Those that are planned for GPUs; what others take was measured."""
@@ -36,14 +38,18 @@ def pretraining_hours(profile: str, places: Places | None = None) -> float:
     values = load(profile, (), places or Places())
     how, data = values[PRETRAINING], values[DATA]
     clip = (how["clip_length"], how["crop_px"], how["crop_px"])
-    each = [network_cost(key, how["size"], clip).multiply_adds for key in how["backbones"]]
+    cost = {key: network_cost(key, how["size"], clip).multiply_adds for key in how["backbones"]}
     drawn = how["pretrain_steps_per_epoch"] * how["pretrain_batch_size"]
-    passes = 0
+    work = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for init in how["pretrained"]:
-            size_of_source = size_of(Workspace(Path(folder)), init.removeprefix("ct_"), data)
-            passes += how["pretrain_epochs"] * (PASSES * drawn + size_of_source.clips["val"])
-    return passes * sum(each) / GPU_MULTIPLY_ADDS / 3600
+            made = made_here(init)
+            size_of_source = size_of(Workspace(Path(folder)), made.source.removeprefix("ct_"), data)
+            # without labels each clip is seen in two views
+            passes = how["pretrain_epochs"] * (PASSES * drawn + size_of_source.clips["val"])
+            passes *= 1 + made.self_supervised
+            work += passes * sum(cost[key] for key in cost if not lacking(init, key))
+    return work / GPU_MULTIPLY_ADDS / 3600
 
 
 def lines(made: Plan) -> list[str]:

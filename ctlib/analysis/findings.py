@@ -9,9 +9,9 @@ from ctlib.analysis.arms_table import arm_table, cautions, score_caption
 from ctlib.analysis.claims import Claim, claims, overview, show_claims
 from ctlib.analysis.deviations import deviations, say_deviations, show_plan
 from ctlib.analysis.question import Answer, Question
-from ctlib.analysis.questions.baselines import TWO_D, VIDEO_OR_CT
+from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.calibration import CALIBRATION
-from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED
+from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED, say_pure_video
 from ctlib.analysis.questions.localization import LOCALIZATION, show_exams, show_sights
 from ctlib.analysis.questions.method_check import INJECTED_EFFECTS, method, passes, say_method, show_method
 from ctlib.analysis.questions.negative_controls import NEGATIVE_CONTROLS
@@ -28,6 +28,7 @@ QUESTIONS = {
         FRACTIONS,
         TWO_D,
         VIDEO_OR_CT,
+        AFTER_VIDEO,
         WEIGHT_ABLATIONS,
         WHY_VIDEO,
         SPEED,
@@ -57,6 +58,7 @@ __all__ = [
     "passes",
     "say_deviations",
     "say_method",
+    "say_pure_video",
     "score_caption",
     "show_claims",
     "show_exams",

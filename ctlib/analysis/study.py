@@ -11,10 +11,10 @@ import pandas as pd
 
 from ctlib import metrics
 from ctlib.analysis.preregistration import Prespecified
-from ctlib.core import Workspace, tables
+from ctlib.core import Workspace, read_json, tables
 
 if TYPE_CHECKING:
-    from ctlib.models import Size
+    from ctlib.models import Size, TrainedOn
 
 GRID = "03_finetune_grid"
 """The notebook that computes the runs; sentences about what is missing name its parameters."""
@@ -106,6 +106,26 @@ class Study:
         held = {(row.backbone, row.init) for row in self.runs.itertuples()}
         return [b for b in self.averaged if all((b, init) in held for init in inits)]
 
+    def chain(self, backbone: str, init: str) -> tuple[TrainedOn, ...]:
+        """What the starting weights of a network were trained on, in order.
+
+        It is what a finished run has recorded of them; of runs that are older than that record, or not at hand,
+        what the name of the init tells.
+
+        Args:
+            backbone: network.
+            init: init.
+        """
+        from ctlib.models import TrainedOn, chain_by_name  # here: they load torch
+        from ctlib.training import RESULT
+
+        arm = (self.runs["backbone"] == backbone) & (self.runs["init"] == init)
+        for name in self.runs.loc[arm, "run_id"] if self.work else ():
+            path = self.there.runs / name / RESULT
+            if path.is_file() and "seen" in (result := read_json(path)):
+                return tuple(TrainedOn(**each) for each in result["seen"])
+        return chain_by_name(init, backbone)
+
     @cached_property
     def run_aurocs(self) -> pd.DataFrame:
         """`metrics.run_aurocs`."""
@@ -143,7 +163,7 @@ class Study:
         return self.gains[self.gains["backbone"].str.startswith(metrics.MEAN_OF)].reset_index(drop=True)
 
     def contrasts(self, wanted: Sequence[metrics.Contrast]) -> pd.DataFrame:
-        """`metrics.contrasts` of this study, but for tasks that have no run of one side.
+        """`metrics.contrasts` of this study, but for tasks and fractions that the grid has no run of one side at.
 
         Args:
             wanted: the comparisons.
@@ -154,12 +174,12 @@ class Study:
         """
         table = metrics.contrasts(self.runs, self.predictions, wanted, self.how, self.rule, self.margin)
         named = {contrast.name: contrast for contrast in wanted}
-        held = set(self.runs[["task", "backbone", "init"]].itertuples(index=False, name=None))
+        held = set(self.runs[["task", "fraction", "backbone", "init"]].itertuples(index=False, name=None))
         rows = [
             row
             for row in table.to_dict("records")
             if all(
-                any((row["task"], *arm) in held for arm in side)
+                any((row["task"], row["fraction"], *arm) in held for arm in side)
                 for side in (named[row["contrast"]].first, named[row["contrast"]].second)
             )
         ]

@@ -231,9 +231,9 @@ def _digest(path: Path) -> str:
 
 
 def _code() -> str:
-    """Digest of the names and the contents of the package's modules."""
+    """Digest of the names and the contents of the package's modules, and of the data beside them."""
     together = hashlib.blake2b(digest_size=16)
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted((*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.yaml"))):
         together.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return together.hexdigest()
 

@@ -149,6 +149,7 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("status", "str", "finished, failed or missing"),
         ("error", "str?", "last line of the traceback of a failed run"),
         ("val_auroc", "float64?", "validation study AUROC"),
+        ("val_accuracy", "float64?", "share of validation studies on the right side of a score of 0.5"),
         ("chosen", "bool", "the best of its task, network and init"),
     ),
     "curves": _columns(

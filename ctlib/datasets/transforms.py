@@ -57,6 +57,7 @@ class Change:
         scale: of each voxel, about 0 HU.
         on_clip: called in order with the mapped and warped slices, float32 `[channels, n, H, W]` in [0, 1],
             to be changed in place; n leaves out the slices that the clip lacks.
+        air: value of padding in each channel, in [0, 1]; known once the clip is cut.
     """
 
     crop_px: int
@@ -64,6 +65,7 @@ class Change:
     offset_hu: float = 0.0
     scale: float = 1.0
     on_clip: list[Callable[[NDArray[np.float32]], None]] = field(default_factory=list)
+    air: tuple[float, ...] = (0.0,)
 
 
 Apply = Callable[[Change, Any, np.random.Generator], None]
@@ -118,6 +120,29 @@ def scale_hu(change: Change, most: float, rng: np.random.Generator) -> None:
     change.scale *= 1 + most * rng.uniform(-1, 1)
 
 
+def imagenet_policy(change: Change, is_on: bool, rng: np.random.Generator) -> None:
+    """Change the clip by the policy that AutoAugment learned on ImageNet, all of its slices alike.
+
+    Cubuk et al., AutoAugment, CVPR 2019, as torchvision has it for pictures of 8 bits. What looks at a picture
+    (equalize, autocontrast, contrast) looks at each slice by itself.
+    """
+    seed = int(rng.integers(2**31))
+    if is_on:
+        change.on_clip.append(lambda clip: _apply_policy(clip, change.air, seed))
+
+
+def _apply_policy(clip: NDArray[np.float32], air: tuple[float, ...], seed: int) -> None:
+    import torch
+    from torchvision.transforms import v2  # here: only clips that want it pay for the import
+
+    fill = [255 * value for value in air]
+    policy = v2.AutoAugment(interpolation=v2.InterpolationMode.BILINEAR, fill=fill)
+    slices = torch.from_numpy(clip).mul(255).round().clamp(0, 255).to(torch.uint8).transpose(0, 1)
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator
+        torch.manual_seed(seed)
+        clip[:] = policy(slices).transpose(0, 1).numpy() / np.float32(255)
+
+
 def augmentation(off: Any, apply: Apply, help: str, **more: Any) -> Any:
     """A field of `Augmented`; the arguments are those of `Augmentation`."""
     return field(default=off, metadata={"augmentation": Augmentation(off, apply, help, **more)})
@@ -136,6 +161,8 @@ class Augmented:
         jitter_hu: training clips are brighter or darker by up to this, HU.
         jitter_scale: contrast of training clips is higher or lower by up to this share, about 0 HU:
             water, which every scanner is calibrated to.
+        autoaugment: training clips are changed by AutoAugment's policy for ImageNet, with 8 bits a voxel, as
+            Ke et al. 2023 write (p. 771). Learned on photographs: it inverts and solarizes, too.
 
     Raises:
         ValueError: a value is not allowed.
@@ -168,6 +195,9 @@ class Augmented:
         is_allowed=lambda value: 0 <= value < 1,
         is_always_told=True,
     )
+    autoaugment: bool = augmentation(
+        False, imagenet_policy, "AutoAugment's policy for ImageNet in training, the same for all slices"
+    )
 
     def __post_init__(self) -> None:
         for name, entry in AUGMENTATIONS.items():
@@ -178,7 +208,7 @@ class Augmented:
         """The settings of all augmentations, by name.
 
         >>> ClipSettings(16, 48, "pe", flip=True).augmentations()
-        {'rotation_deg': 0.0, 'flip': True, 'jitter_hu': 0.0, 'jitter_scale': 0.0}
+        {'rotation_deg': 0.0, 'flip': True, 'jitter_hu': 0.0, 'jitter_scale': 0.0, 'autoaugment': False}
         """
         return {name: getattr(self, name) for name in AUGMENTATIONS}
 
@@ -364,6 +394,7 @@ def cut(
         _crop(volume[first:last], maps, clip[:, begin:end])
     else:
         _warp(volume[first:last], maps, change.matrix, clip[:, begin:end], settings.fill)
+        change.air = tuple(float(table[hu.HU_MIN]) for table in maps)
         for alter in change.on_clip:
             alter(clip[:, begin:end])
     return _neighbours(clip[0], settings.length) if beside else clip

@@ -1,3 +1,4 @@
+from . import budget as budget
 from . import estimate as estimate
 from . import estimate_text as estimate_text
 from . import execute as execute

@@ -161,6 +161,27 @@ def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0)
     return RUN_S + run.epochs * epoch + n_test * forward
 
 
+def run_seconds(setting: Setting, runs: Sequence[Run]) -> list[float]:
+    """The most that each of many runs takes, s.
+
+    Args:
+        setting: sizes of the cohorts, and timings.
+        runs: of any number; each that costs the same is looked at once.
+
+    Raises:
+        KeyError: a run's cohort or kind is not in the setting.
+    """
+    known: dict[tuple[Any, ...], float] = {}
+    taken = []
+    for run in runs:
+        key = _cost_key(run)
+        if key not in known:
+            size = setting.sizes[task(run.task).cohort]
+            known[key] = seconds(run, size, setting.timings[kind(run)], setting.loader_workers)
+        taken.append(known[key])
+    return taken
+
+
 def schedule(durations: Sequence[float], workers: int) -> float:
     """When the last of N workers ends, if each takes the longest run that is left whenever it is free, s.
 
@@ -190,14 +211,7 @@ def make(
     all_runs = [*runs, *(run for run, _ in search)]
     all_states = [*states, *(state for _, state in search)]
     purposes = ["grid"] * len(runs) + ["search"] * len(search)
-    known: dict[tuple[Any, ...], float] = {}
-    taken = []
-    for run in all_runs:
-        key = _cost_key(run)
-        if key not in known:
-            size = setting.sizes[task(run.task).cohort]
-            known[key] = seconds(run, size, setting.timings[kind(run)], setting.loader_workers)
-        taken.append(known[key])
+    taken = run_seconds(setting, all_runs)
     todo = [s for s, state in zip(taken, all_states, strict=True) if state in (BEGUN, MISSING)]
     table = pd.DataFrame(
         {name: [getattr(run, name) for run in all_runs] for name in ("task", "backbone", "init", "fraction")}
@@ -264,13 +278,21 @@ def _power(setting: Setting, runs: Sequence[Run]) -> pd.DataFrame:
     """Plan.power: tasks with one class in the test split have no row."""
     scored = {}
     for name in dict.fromkeys(run.task for run in runs):
-        size = setting.sizes[task(name).cohort]
-        folds = len({run.fold for run in runs if run.task == name})  # AUROCs are averaged over them
-        n_positive = folds * size.positive["test"]
-        n_negative = folds * size.patients["test"] - n_positive
-        if min(n_positive, n_negative) > 0:
-            scored[name] = power.Scored(n_positive, n_negative, folds)
+        folds = len({run.fold for run in runs if run.task == name})
+        if found := scored_of(setting.sizes[task(name).cohort], folds):
+            scored[name] = found
     return power.sheet(scored, design_of(runs, setting.of_seeds)) if scored else pd.DataFrame()
+
+
+def scored_of(size: CohortSize, folds: int) -> power.Scored | None:
+    """The test patients of some folds, whose AUROCs are averaged; None where a class has no patient.
+
+    >>> scored_of(CohortSize("rspect", {"test": 150}, {"test": 45}, {}, 0), 2)
+    Scored(n_positive=90, n_negative=210, folds=2)
+    """
+    n_positive = folds * size.positive["test"]
+    n_negative = folds * size.patients["test"] - n_positive
+    return power.Scored(n_positive, n_negative, folds) if min(n_positive, n_negative) > 0 else None
 
 
 def design_of(runs: Sequence[Run], of_seeds: power.Seeds | None = None) -> power.Design:

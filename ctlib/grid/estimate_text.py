@@ -1,4 +1,4 @@
-"""A plan as people and machines read it: tables, notes, one sentence of total; or one object."""
+"""A plan, or a proposal for a budget, as people and machines read it: tables, notes, sentences; or one object."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ctlib.grid.budget import STAGES, Proposal
 from ctlib.grid.estimate import Plan
 from ctlib.metrics import power
 
@@ -20,10 +21,6 @@ MOST_LISTED = 6
 
 def as_object(made: Plan) -> dict[str, Any]:
     """A plan for machines."""
-
-    def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-        return json.loads(frame.to_json(orient="records"))
-
     return {
         "profile": made.profile,
         "workers": made.workers,
@@ -32,31 +29,35 @@ def as_object(made: Plan) -> dict[str, Any]:
         "n_todo": made.n_todo,
         "work_s": made.work_s,
         "wall_s": made.wall_s,
-        "runs": rows(made.runs),
-        "costs": rows(made.costs),
-        "disk": rows(made.disk),
-        "power": rows(made.power),
+        "runs": _rows(made.runs),
+        "costs": _rows(made.costs),
+        "disk": _rows(made.disk),
+        "power": _rows(made.power),
         "power_assumed": asdict(made.design),
         "notes": list(made.notes),
     }
 
 
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(frame.to_json(orient="records"))
+
+
+def _wrapped(text: str, bullet: str = "") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
+
+
 def as_text(made: Plan) -> str:
     """A plan for people: tables, notes, and one sentence of total."""
-
-    def wrapped(text: str, bullet: str = "") -> str:
-        return textwrap.fill(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
-
     parts = [("Runs", _table(runs(made))), ("Time and memory of a run, at most", _table(costs(made)))]
     disk = made.disk.assign(n_bytes=made.disk["n_bytes"].map(size)).rename(columns={"n_bytes": "size"})
     parts.append(("Disk, when all runs are done", _table(disk)))
     if len(made.power):
         told = made.power.drop(columns="SD from")  # the sentence below has it
         sheet = told.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
-        parts.append(("Power", f"{_table(sheet)}\n\n{wrapped(power.sentence(made.design))}"))
+        parts.append(("Power", f"{_table(sheet)}\n\n{_wrapped(power.sentence(made.design))}"))
     if made.notes:
-        parts.append(("Notes", "\n".join(wrapped(note, "- ") for note in made.notes)))
-    return "\n\n".join([f"{title}\n\n{body}" for title, body in parts] + [wrapped(total(made))])
+        parts.append(("Notes", "\n".join(_wrapped(note, "- ") for note in made.notes)))
+    return "\n\n".join([f"{title}\n\n{body}" for title, body in parts] + [_wrapped(total(made))])
 
 
 def size(n_bytes: float) -> str:
@@ -133,4 +134,73 @@ def total(made: Plan) -> str:
         f"{made.count('runs'):,} runs: {made.count('finished'):,} finished, {failed:,} failed{retried}, "
         f"{made.n_todo:,} to compute. They take at most {duration(made.work_s)} one after the other, "
         f"{duration(made.wall_s)} on {workers}, {size(memory)} of memory a run and {size(disk)} of disk."
+    )
+
+
+# ---- a proposal for a budget -----------------------------------------------------------
+
+
+def proposal_object(made: Proposal) -> dict[str, Any]:
+    """A proposal for machines."""
+    return asdict(made) | {"power": _rows(made.power)}
+
+
+def proposal_text(made: Proposal) -> str:
+    """A proposal for people: what was cut, what stays, what it can show, what is given up."""
+    making = f", {made.pretraining_h:,.1f} of them for pretraining" if made.pretraining_h else ""
+    opening = f"{made.budget_h:,g} hours are asked. Profile {made.profile} takes {made.whole_h:,.1f} hours"
+    if not made.steps:
+        return f"{_wrapped(f'{opening}{making}: all of it fits, and nothing is cut.')}\n\n{_power(made)}"
+    said = f"{opening}, this part of it {made.hours:,.1f}{making}, one run after the other."
+    stages = "; ".join(STAGES.values())
+    order = (
+        f"Cuts come in stages: {stages}. Within a stage that cut is next which saves most hours for the least rise of "
+        "the smallest difference, in the mean over the tasks, at the lowest r; at the end cuts are taken back as far "
+        "as the hours allow."
+    )
+    parts = [
+        ("Cuts", f"{_table(_steps(made))}\n\n{_wrapped(order)}"),
+        ("Design", "\n".join(_wrapped(line, "- ") for line in _design(made))),
+        ("Smallest difference", _power(made)),
+        ("Given up", "\n".join(_wrapped(line, "- ") for line in made.given_up)),
+    ]
+    return "\n\n".join([_wrapped(said), *(f"{title}\n\n{body}" for title, body in parts)])
+
+
+def _steps(made: Proposal) -> pd.DataFrame:
+    """What was cut, hours, and the smallest difference of each task before and after."""
+    return pd.DataFrame(
+        [
+            {"what goes": str(step.cut), "saves, h": f"{step.saved:,.1f}", "leaves, h": f"{step.hours:,.1f}"}
+            | {name: f"{step.before[name]:.3f} to {step.after[name]:.3f}" for name in step.before}
+            for step in made.steps
+        ]
+    )
+
+
+def _design(made: Proposal) -> list[str]:
+    """What stays, a line each."""
+    kept = {
+        name: ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        for name, values in made.kept.items()
+    }
+    searched = f"; {kept['lr_rates']} are tried in its search" if kept["lr_rates"] else ""
+    lines = [
+        f"{made.n_runs:,} runs, and {made.n_search:,} that look for a learning rate{searched}",
+        f"networks that are averaged: {kept['averaged']}; of slices: {kept['two_d'] or 'none'}",
+        f"inits: {kept['inits']}; made here: {kept['pretrained'] or 'none'}",
+        f"fractions: {kept['fractions']}; seeds: {kept['seeds']}; folds: {kept['folds'] or 'a single split'}",
+        f"negative controls: {kept['controls'] or 'none'}",
+    ]
+    return [f"{line}." for line in lines]
+
+
+def _power(made: Proposal) -> str:
+    """The smallest differences of the proposal, beside those of the whole profile."""
+    sheet = made.power.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+    return f"{_table(sheet)}\n\n" + _wrapped(
+        "Smallest difference in AUROC between the compared and the baseline init, in the mean over the averaged "
+        f"networks and the seeds, that is seen with {made.design.power:.0%} power at a two-sided "
+        f"{made.design.alpha:g}; whole: of the whole profile. Networks and seeds score the same test patients, so "
+        f"more of them do not average out what patients do to all. {power.assumptions(made.design)}"
     )

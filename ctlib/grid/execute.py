@@ -13,8 +13,18 @@ import pandas as pd
 
 from ctlib.core import Workspace, tables, write_text
 from ctlib.grid import maintenance
-from ctlib.grid.expand import Arm, arms, controlled, expand, left_out, outline, settings_of
-from ctlib.grid.lr_search import chosen, fixed, of_table, tried
+from ctlib.grid.expand import (
+    Arm,
+    arms,
+    at_all_fractions,
+    controlled,
+    expand,
+    left_out,
+    outline,
+    settings_of,
+)
+from ctlib.grid.lr_search import accuracies_of, chosen, fixed, of_table, require_choice, tried
+from ctlib.models import lacking
 from ctlib.training import (
     CSV,
     ERROR,
@@ -59,6 +69,7 @@ def search(
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
     logger: str = CSV,
+    by: str = "auroc",
     **settings: Any,
 ) -> pd.DataFrame:
     """Try learning rates for each task, network and init, and write table `search`.
@@ -75,6 +86,7 @@ def search(
         echo: takes one line a run that ends.
         loader_workers: see `execute`.
         logger: see `execute`.
+        by: what chooses the rate, one of `ctlib.grid.lr_search.CHOSEN_BY`.
         settings: see `expand`.
 
     Returns:
@@ -84,16 +96,19 @@ def search(
     Raises:
         ValueError: no rate of an arm gave a validation AUROC; and see `expand`.
     """
+    require_choice(by)
+    settings["leave_out"] = at_all_fractions(settings.get("leave_out", []))
     runs = [
         run
         for lr in rates
         for run in expand(workspace, tasks, backbones, inits, [fraction], [seed], float(lr), **settings)
     ]
     run_grid(workspace, runs, engine, echo, loader_workers, logger)
-    results = collect(workspace, runs)["runs"]
+    found = collect(workspace, runs)
+    results = found["runs"]
     if engine is None:
         runs, results = tried(runs, results)
-    table = chosen(runs, results)
+    table = chosen(runs, results, accuracies_of(found["predictions"]), by)
     tables.write(table, "search", workspace.table("search"))
     return table
 
@@ -208,7 +223,7 @@ def pretrain_all(
     Args:
         workspace: where everything lies.
         inits: names of the inits that are made; one may begin from another.
-        backbones: keys of networks.
+        backbones: keys of networks; one that an init has no start for (`ctlib.models.lacking`) is left out of it.
         plan: how, and from what.
         engine: where they execute.
         echo: takes one line a network.
@@ -234,7 +249,12 @@ def pretrain_all(
     records: dict[tuple[str, str], dict[str, Any]] = {}
     work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers)
     for wave in waves(inits):
-        jobs = [job(workspace, name, key, plan, data[name]) for name in wave for key in backbones]
+        jobs = [
+            job(workspace, name, key, plan, data[name])
+            for name in wave
+            for key in backbones
+            if not lacking(name, key)
+        ]
         todo = [each for each in jobs if known(workspace, each) is None]
         echo(f"{', '.join(wave)}: {len(jobs) - len(todo)} of {len(jobs)} networks were pretrained before.")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ctlib.core import Workspace, field_values
 from ctlib.datasets import task
-from ctlib.models import NO_COHORT, InitError, absent, code_of, find, origin, split
+from ctlib.models import NO_COHORT, InitError, code_of, find, lacking, origin, split
 from ctlib.training import (
     NONE,
     Run,
@@ -50,10 +50,10 @@ def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
     >>> given = {"epochs": 4, "tasks": ["rspect_pe"], "protocol": "corrected", "protocol_overrides": ["fill"]}
     >>> settings_of(given)
-    {'epochs': 4, 'exceptions': [], 'flaws': ('fill',)}
+    {'epochs': 4, 'exceptions': [], 'leave_out': [], 'flaws': ('fill',)}
     """
     settings = {name: value for name, value in field_values(Run, values).items() if name not in AXES}
-    settings["exceptions"] = values.get("exceptions", [])
+    settings |= {name: values.get(name, []) for name in ("exceptions", "leave_out")}
     return settings | {"flaws": flaws_of(values["protocol"], values["protocol_overrides"])}
 
 
@@ -67,6 +67,7 @@ def expand(
     lr: float | Mapping[Arm, float],
     folds: Sequence[int] = (),
     exceptions: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """All runs of an experiment, in an order in which the first ones cover all arms.
@@ -84,6 +85,7 @@ def expand(
             a search goes on.
         folds: turns of the cross-validation, for cohorts that have folds; none is the single split.
         exceptions: settings of some networks alone, see `ctlib.training.exceptions_of`.
+        leave_out: what not to run together, see `unwanted`.
         settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
 
     Raises:
@@ -104,7 +106,8 @@ def expand(
         study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
     pairs = dict.fromkeys((init, backbone) for _, backbone, init in asked)
     weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
-    return _made(asked, cells(asked, turns_of, fractions, seeds), lr, data, weights, exceptions, settings)
+    of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
+    return _made(asked, of, lr, data, weights, exceptions, settings)
 
 
 def outline(
@@ -116,6 +119,7 @@ def outline(
     lr: float | Mapping[Arm, float],
     turns_of: Mapping[str, Sequence[int]],
     exceptions: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """The runs of `expand` before there are data and weights: all that they cost, and no ids to go by.
@@ -129,6 +133,7 @@ def outline(
         lr: see `expand`.
         turns_of: turns of the cross-validation of each task.
         exceptions: see `expand`.
+        leave_out: see `expand`.
         settings: see `expand`.
 
     Raises:
@@ -136,7 +141,7 @@ def outline(
     """
     asked = arms(tasks, backbones, inits)
     nothing: defaultdict[Any, str] = defaultdict(str)
-    of = cells(asked, turns_of, fractions, seeds)
+    of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
     return _made(asked, of, lr, nothing, nothing, exceptions, settings)
 
 
@@ -230,14 +235,14 @@ def arms(tasks: Sequence[str], backbones: Sequence[str], inits: Sequence[str]) -
     3
     """
     asked = list(itertools.product(tasks, backbones, inits))
-    kept = [arm for arm in asked if not (_leak(task(arm[0]).cohort, arm[2]) or _lack(*arm[1:]))]
+    kept = [arm for arm in asked if not (_leak(task(arm[0]).cohort, arm[2]) or lacking(arm[2], arm[1]))]
     for axis, wanted in enumerate((tasks, backbones, inits)):
         for value in wanted:
             if asked and not any(arm[axis] == value for arm in kept):
                 name, backbone, init = next(arm for arm in asked if arm[axis] == value)
                 if why := _leak(task(name).cohort, init):
                     raise ValueError(f"{why}; take another cohort's, or another task.")
-                raise InitError(_lack(backbone, init))
+                raise InitError(lacking(init, backbone))
     return kept
 
 
@@ -246,7 +251,7 @@ def skipped(tasks: Sequence[str], backbones: Sequence[str], inits: Sequence[str]
     lines = []
     for init in inits:
         leaks = [name for name in tasks if _leak(task(name).cohort, init)]
-        lacks = [backbone for backbone in backbones if _lack(backbone, init)]
+        lacks = [backbone for backbone in backbones if lacking(init, backbone)]
         if leaks:
             lines.append(f"Init {init} is left out for {', '.join(leaks)}: it was learnt from its labels.")
         if lacks:
@@ -286,6 +291,45 @@ def cells(
             yield arm, turn, fraction, seed
 
 
+def unwanted(
+    of: Iterable[tuple[Arm, int, float, int]], leave_out: Sequence[str]
+) -> list[tuple[Arm, int, float, int]]:
+    """What `cells` gives, without what is not to be run together.
+
+    Args:
+        of: arm, turn, fraction and seed of each run.
+        leave_out: each entry names a task, a network, an init and a fraction, or some of them, with blanks
+            between; a run of all that it names is left out.
+
+    Raises:
+        ValueError: an entry has a word that no run has.
+
+    >>> asked = list(cells([("lidc_nodule", "slow_r50", "random")], {"lidc_nodule": [0]}, [0.01, 1.0], [0]))
+    >>> unwanted(asked, ["lidc_nodule 1%"])
+    [(('lidc_nodule', 'slow_r50', 'random'), 0, 1.0, 0)]
+    """
+    asked = list(of)
+    named = [{*arm, f"{100 * fraction:.6g}%"} for arm, _, fraction, _ in asked]
+    known = set().union(*named)
+    entries = [(entry, set(entry.split())) for entry in leave_out]
+    for entry, words in entries:
+        if unknown := sorted(words - known) or ([] if words else ["nothing"]):
+            raise ValueError(
+                f"leave_out has {entry!r}, but no run has {unknown[0]}; name tasks, networks, inits, or fractions "
+                "such as 1%."
+            )
+    return [cell for cell, own in zip(asked, named, strict=True) if not any(w <= own for _, w in entries)]
+
+
+def at_all_fractions(leave_out: Sequence[str]) -> list[str]:
+    """The entries of `leave_out` that name no fraction: what a search for learning rates need not look at.
+
+    >>> at_all_fractions(["lidc_nodule 1%", "rspect_pe video"])
+    ['rspect_pe video']
+    """
+    return [entry for entry in leave_out if "%" not in entry]
+
+
 def _leak(cohort: str, init: str) -> str:
     """How an init has seen the labels of a cohort; "" where it has not."""
     _, base = split(init)
@@ -298,11 +342,3 @@ def _leak(cohort: str, init: str) -> str:
             )
         made = origin(made.start)
     return ""
-
-
-def _lack(backbone: str, init: str) -> str:
-    """Why published weights, or those that it was pretrained from, are not there for a network; "" else."""
-    _, base = split(init)
-    while made := origin(base):
-        base = made.start
-    return absent(base, backbone)

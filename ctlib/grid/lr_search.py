@@ -1,7 +1,7 @@
 """Learning rates of a grid: one number for all, those published, or the best of a search.
 
 A search tries a list of rates on a fraction of the training patients, for each task, network and init
-with the same budget, and takes the rate with the highest validation AUROC; that rate then serves all
+with the same budget, and takes the rate with the highest validation AUROC, or accuracy; that rate then serves all
 fractions and seeds, as Ke et al. (MIDL 2023) did. Its runs are runs like any other: they are computed
 once, and one that is part of the grid serves there too.
 """
@@ -14,6 +14,7 @@ import pandas as pd
 
 from ctlib.core import tables
 from ctlib.grid.expand import Arm
+from ctlib.metrics import study_scores
 from ctlib.training import Run
 
 SEARCH, PUBLISHED_NAME = "search", "published"
@@ -74,6 +75,33 @@ def fixed(lr: str, arms: Sequence[Arm]) -> dict[Arm, float] | None:
     }
 
 
+CHOSEN_BY = {"auroc": "val_auroc", "accuracy": "val_accuracy"}
+"""What chooses a rate, and its column of table `search`. Ke et al. 2023 write accuracy (p. 771)."""
+
+
+def require_choice(by: str) -> None:
+    """Raise a ValueError where a search cannot choose by that.
+
+    >>> require_choice("loss")
+    Traceback (most recent call last):
+    ...
+    ValueError: lr_by is 'loss'; known are auroc, accuracy.
+    """
+    if by not in CHOSEN_BY:
+        raise ValueError(f"lr_by is {by!r}; known are {', '.join(CHOSEN_BY)}.")
+
+
+def accuracies_of(predictions: pd.DataFrame) -> pd.Series:
+    """Share of the validation studies whose highest score is on the right side of 0.5, by run.
+
+    Args:
+        predictions: table `predictions`.
+    """
+    studies = study_scores(predictions[predictions["split"] == "val"])
+    right = (studies["score"] >= 0.5) == (studies["label"] == 1)
+    return right.groupby(studies["run_id"]).mean()
+
+
 def tried(runs: Sequence[Run], results: pd.DataFrame) -> tuple[list[Run], pd.DataFrame]:
     """The part of an unfinished search that can be judged: arms whose rates were all tried.
 
@@ -90,7 +118,9 @@ def tried(runs: Sequence[Run], results: pd.DataFrame) -> tuple[list[Run], pd.Dat
     return ready, results[results["run_id"].isin([run.run_id for run in ready])]
 
 
-def chosen(runs: Sequence[Run], results: pd.DataFrame) -> pd.DataFrame:
+def chosen(
+    runs: Sequence[Run], results: pd.DataFrame, accuracies: pd.Series | None = None, by: str = "auroc"
+) -> pd.DataFrame:
     """Table `search`: each rate that was tried, and which is the best of its task, network and init.
 
     Of equal ones the lowest is taken; a rate whose run failed cannot be chosen.
@@ -98,15 +128,19 @@ def chosen(runs: Sequence[Run], results: pd.DataFrame) -> pd.DataFrame:
     Args:
         runs: runs of the search.
         results: table `runs` of them.
+        accuracies: from `accuracies_of`, by run.
+        by: one of `CHOSEN_BY`.
 
     Raises:
-        ValueError: no rate of an arm gave a validation AUROC.
+        ValueError: no rate of an arm gave a validation AUROC; or `by` is unknown.
     """
+    require_choice(by)
     columns = ["run_id", "status", "error", "val_auroc"]
     rows = pd.DataFrame(
         [(run.run_id, run.task, run.backbone, run.init, run.lr) for run in runs],
         columns=["run_id", "task", "backbone", "init", "lr"],
     ).merge(results[columns], on="run_id", validate="one_to_one")
+    rows["val_accuracy"] = rows["run_id"].map({} if accuracies is None else accuracies).astype("Float64")
     rows = rows.sort_values(["task", "backbone", "init", "lr"], kind="stable", ignore_index=True)
     groups = rows.groupby(["task", "backbone", "init"], sort=False)
     best = []
@@ -117,7 +151,7 @@ def chosen(runs: Sequence[Run], results: pd.DataFrame) -> pd.DataFrame:
                 f"lr is search, but none of {rates} gave a validation AUROC for {' '.join(map(str, arm))}; "
                 f"the first failed with: {part['error'].iloc[0]}."
             )
-        best.append(part["val_auroc"].astype("float64").idxmax())
+        best.append(part[CHOSEN_BY[by]].astype("float64").idxmax())
     return tables.check(rows.assign(chosen=rows.index.isin(best)), "search")
 
 

@@ -121,11 +121,15 @@ def calibrate(
     if path.is_file():
         known |= read_json(path)
     before, found = digest(known), {}
+    counted: dict[tuple[Any, ...], dict[str, Any]] = {}  # batch and optimizer do not change what a clip costs
     for values, run in {kind(run): run for run in runs}.items():
         settings = dict(zip(SETTINGS, values, strict=True)) | {"torch": torch.__version__}
         key = digest(settings)
         if key not in known["costs"]:
-            known["costs"][key] = asdict(_cost_of(run))
+            shape = (run.backbone, run.code, run.size, _clip(run))
+            if shape not in counted:
+                counted[shape] = asdict(_cost_of(run))
+            known["costs"][key] = counted[shape]
         compute = choose(run.precision, spec(run.backbone))
         costs, here = Cost(**known["costs"][key]), digest(settings | {"device": device_name(compute)})
         if measuring and here not in known["timings"] and is_measurable(costs, run.batch_size, compute):

@@ -240,7 +240,14 @@ def sentence(design: Design) -> str:
     return (
         f"Smallest difference in AUROC between two inits that is seen with {design.power:.0%} power at a "
         f"two-sided {design.alpha:g} (Hanley and McNeil 1982, 1983), of a single pair of runs and of the "
-        f"mean over {design.networks} networks and {design.seeds} seeds. Assumed: AUROC {design.auroc:g}; "
+        f"mean over {design.networks} networks and {design.seeds} seeds. {assumptions(design)}"
+    )
+
+
+def assumptions(design: Design) -> str:
+    """What is assumed, two sentences."""
+    return (
+        f"Assumed: AUROC {design.auroc:g}; "
         f"paired AUROCs correlate with r over patients; two runs of one init correlate {design.excess:g} "
         f"more than across inits (a guess); between seeds the AUROC of a run has a standard deviation of "
         f"{design.of_seeds.sd:.3f} ({design.of_seeds.source}), a pair's difference {design.seed_sd:.3f}. The "

@@ -21,12 +21,12 @@ from .transformers import MViT as MViT
 from .transformers import MViT2 as MViT2
 from .weights.ablations import FROZEN as FROZEN
 from .weights.ablations import split as split
-from .weights.catalog import absent as absent
 from .weights.init_names import KNOWN as KNOWN
 from .weights.init_names import PART as PART
 from .weights.init_names import PLACEBO as PLACEBO
 from .weights.init_names import SECOND as SECOND
 from .weights.init_names import Origin as Origin
+from .weights.init_names import lacking as lacking
 from .weights.init_names import origin as origin
 from .weights.load import Init as Init
 from .weights.load import InitError as InitError
@@ -36,6 +36,9 @@ from .weights.load import forward_checks as forward_checks
 from .weights.load import load_weights as load_weights
 from .weights.load import loaded_ledger as loaded_ledger
 from .weights.load import save_weights as save_weights
+from .weights.read import VIDEO as VIDEO
+from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN
 from .weights.record import NO_COHORT as NO_COHORT
 from .weights.record import MeanStd as MeanStd
+from .weights.record import chain_by_name as chain_by_name

@@ -56,7 +56,13 @@ def network_cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: 
     1813561344
     """
     with torch.random.fork_rng(devices=[]):
-        network = build(key, size, in_channels)
+        try:
+            with torch.device(
+                "meta"
+            ):  # without values from the beginning: to draw them takes longer than to count
+                network = build(key, size, in_channels)
+        except (RuntimeError, TypeError):  # a network that looks at values while it is built
+            network = build(key, size, in_channels)
     return cost_of(network, (in_channels, *clip))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class Network(nn.Module):
@@ -25,6 +26,8 @@ class Network(nn.Module):
     std: torch.Tensor
     is_frozen: bool = False
     """Whether only the head is trained: the backbone then stays as in evaluation, statistics included."""
+    dropout: float = 0.0
+    """Share of the features that training sets to 0 before the head."""
 
     def __init__(
         self, backbone: nn.Module, n_outputs: int, mean: Sequence[float], std: Sequence[float]
@@ -43,7 +46,10 @@ class Network(nn.Module):
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
         mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
-        return self.head(self.backbone((clip - mean) / std))
+        features = self.backbone((clip - mean) / std)
+        if self.dropout:
+            features = functional.dropout(features, self.dropout, self.training)
+        return self.head(features)
 
     def train(self, mode: bool = True) -> Network:
         """Training or evaluation mode; a frozen backbone stays in evaluation and takes no gradients."""

@@ -5,8 +5,8 @@ A run lives in `runs/<run_id>/`:
 - `run.json`: its settings, written first;
 - `last.ckpt`: its last epoch, while it is not finished;
 - `weights.safetensors`, `curves.parquet`, `predictions.parquet`, `ledger.parquet`: what came out;
-- `result.json`: the figures of table `runs`, written last: a run that has it is finished and is
-  never computed again;
+- `result.json`: the figures of table `runs`, and what its starting weights were trained on (`seen`), written
+  last: a run that has it is finished and is never computed again;
 - `error.txt`: the traceback of its last failure.
 
 A run that was killed goes on from its last epoch, and one that failed begins there again; what
@@ -120,7 +120,7 @@ def _finetune(
     chosen_by = in_split["val"]
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
-    model, ledger = _network(workspace, run, rows)
+    model, ledger, seen_before = _network(workspace, run, rows)
     compute = choose(run.precision, spec(run.backbone))
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
     fitted = fit(
@@ -138,8 +138,7 @@ def _finetune(
     )
     started = time.perf_counter()
     test = ClipDataset(store, in_split["test"], cut, train=False)
-    test_logits = predict(model, test, run.batch_size, compute, loader_workers)
-    logits = {"val": fitted.val_logits, "test": test_logits}
+    logits = {"val": fitted.val_logits, "test": predict(model, test, run.batch_size, compute, loader_workers)}
     scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
     claim.require()
@@ -159,6 +158,7 @@ def _finetune(
         "peak_memory_mb": _peak_memory_mb(),
         "compute": str(compute),
         "torch": torch.__version__,
+        "seen": seen_before,
     }
 
 
@@ -172,18 +172,21 @@ def _learnt(workspace: Workspace, run: Run, train: pd.DataFrame) -> pd.DataFrame
     return train[train["patient_id"].isin(patients)].reset_index(drop=True)
 
 
-def _network(workspace: Workspace, run: Run, rows: pd.DataFrame) -> tuple[Network, pd.DataFrame]:
-    """The network with its starting weights, and their ledger."""
+def _network(
+    workspace: Workspace, run: Run, rows: pd.DataFrame
+) -> tuple[Network, pd.DataFrame, list[dict[str, str]]]:
+    """The network with its starting weights, their ledger, and what they were trained on before, in order."""
     store, cut, train = store_of(workspace, run), clip_settings(run), rows[rows["split"] == "train"]
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
     is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
     mean, std = intensity(store, train.reset_index(drop=True), cut) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
     model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
+    model.dropout = run.dropout
     if ONE_MEAN in run.flaws:
         per_channel = model.mean.numel() // len(mean)
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
-    return model, ledger
+    return model, ledger, [dataclasses.asdict(each) for each in init.seen]
 
 
 def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:

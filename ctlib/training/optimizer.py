@@ -15,6 +15,7 @@ from ctlib.training.losses import LOSSES
 SGD_MOMENTUM = 0.9  # Goyal et al. 2017, and the recipes of pytorchvideo's model zoo
 PLATEAU_FACTOR = 0.5  # "halved on plateau": Ke et al. 2023, released code (docs/protocol.md)
 PLATEAU_PATIENCE = 1  # epochs without a lower validation loss before it is halved; ours
+PAPER_PATIENCE = 5  # the same, of Ke et al. 2023 (p. 771)
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,22 @@ class Schedule:
     each: Literal["step", "epoch"]
 
 
+def _plateau(patience: int) -> Schedule:
+    """Halved where the validation loss has not fallen for more than so many epochs."""
+    return Schedule(
+        lambda optimizer, settings, n_steps: ReduceLROnPlateau(
+            optimizer, factor=PLATEAU_FACTOR, patience=patience, threshold=0.0, eps=0.0
+        ),
+        "epoch",
+    )
+
+
 SCHEDULES = {
     "one_cycle": Schedule(
         lambda optimizer, settings, n_steps: OneCycleLR(optimizer, settings.lr, n_steps), "step"
     ),
-    "plateau": Schedule(
-        lambda optimizer, settings, n_steps: ReduceLROnPlateau(
-            optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, threshold=0.0, eps=0.0
-        ),
-        "epoch",
-    ),
+    "plateau": _plateau(PLATEAU_PATIENCE),
+    "plateau_5": _plateau(PAPER_PATIENCE),
     "constant": Schedule(lambda optimizer, settings, n_steps: ConstantLR(optimizer, factor=1.0), "step"),
 }
 """Schedules of the learning rate by the names that settings use."""

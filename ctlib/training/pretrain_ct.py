@@ -21,6 +21,7 @@ from ctlib.datasets import (
     ClipSettings,
     Store,
     Task,
+    fraction_patients,
     intensity,
     tasks_of,
 )
@@ -41,12 +42,23 @@ class CtSource(Augmented):
         hu_window: of the cohort `folder`; each other has that of its task.
         channels: what the channels of a clip are.
         study_label: where the label of a study comes from.
+        pretrain_patients: training patients whose labels are learnt at most, drawn by label and rounded for each
+            label; 0 for all. Without labels (`_ssl`) all of them are seen.
+
+    Raises:
+        ValueError: a number of patients below 0.
     """
 
     matrix_px: int
     hu_window: str = "lung"
     channels: str = "repeat"
     study_label: str = "exam"
+    pretrain_patients: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrain_patients < 0:
+            raise ValueError(f"pretrain_patients is {self.pretrain_patients}; give 0 (all) or more.")
 
     def fingerprint(self, workspace: Workspace, origin: Origin, crop_px: int) -> str:
         """SHA-256 of the cohort.
@@ -70,8 +82,8 @@ class CtSource(Augmented):
 
     def settings(self) -> dict[str, Any]:
         """All that changes the weights, but for the cohort itself."""
-        given = dataclasses.asdict(self).items()
-        return {"kind": "ct", **{name: value for name, value in given if (name, value) not in UNTOLD.items()}}
+        given, later = dataclasses.asdict(self).items(), {"pretrain_patients": 0, **UNTOLD}
+        return {"kind": "ct", **{name: value for name, value in given if (name, value) not in later.items()}}
 
 
 def of_cohort(
@@ -110,6 +122,11 @@ def of_cohort(
             raise FitError(
                 f"cohort {task.cohort} has no clip in split {split}; give it patients (split_shares)."
             )
+    if source.pretrain_patients and not origin.self_supervised:
+        series = run.read_table(workspace, "series", task.cohort)
+        share = min(1.0, source.pretrain_patients / train["patient_id"].nunique())
+        capped = fraction_patients(run.splits_of(workspace, task.cohort), series, share, seed)
+        train = train[train["patient_id"].isin(capped)].reset_index(drop=True)
     learnt = "no labels" if origin.self_supervised else "labelled"
     if origin.variant == PLACEBO:
         train, learnt = with_permuted_labels(train, seed), "labels exchanged"

@@ -32,6 +32,7 @@ from ctlib.models import (
     MeanStd,
     Network,
     Origin,
+    TrainedOn,
     build_network,
     code_of,
     file_name,
@@ -349,6 +350,8 @@ def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> d
     start = find(made.start, todo.backbone, workspace, measured, pretrain_task.n_channels)
     fitted, about = _fit(todo, pretrain_task, start, how, folder, loader_workers)
     settings = {"settings": dataclasses.asdict(how), "made_from": todo.made_from}
+    chain = (*start.seen, TrainedOn(pretrain_task.about["source"], made.kind))
+    about["seen"] = [dataclasses.asdict(each) for each in chain]
     save_weights(fitted, path, {"init": todo.init, "backbone": todo.backbone, **settings, **about})
     shutil.rmtree(folder)
     return read_json(path.with_suffix(".json"))

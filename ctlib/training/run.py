@@ -36,7 +36,14 @@ from ctlib.training.protocol import (
 PROTOCOL_VERSION = 2
 """Counts the changes of the code that change results."""
 
-LATER: dict[str, Any] = {"control": NONE, "fold": 0, "loss": "bce", "sampling": "balanced", **UNTOLD}
+LATER: dict[str, Any] = {
+    "control": NONE,
+    "fold": 0,
+    "loss": "bce",
+    "sampling": "balanced",
+    "dropout": 0.0,
+    **UNTOLD,
+}
 """Settings that came after the first results, with the value those had: their ids stay what they were."""
 
 WRITER = "01_explore_data"
@@ -69,7 +76,7 @@ class Run(Augmented):
         batch_size: clips a batch.
         weight_decay: of the optimizer.
         optimizer: `adam`, `adamw` or `sgd`.
-        schedule: `one_cycle`, `plateau` or `constant`.
+        schedule: one of `ctlib.training.optimizer.SCHEDULES`.
         patience: epochs without a better validation AUROC before it stops; 0 never stops.
         precision: `auto`, `fp32` or `bf16`.
         study_label: one of `STUDY_LABELS`.
@@ -84,6 +91,7 @@ class Run(Augmented):
         loss: `bce` or `focal`.
         sampling: `balanced` or `shuffled`, of `ctlib.datasets.clips.SAMPLERS`.
         fold: turn of the cross-validation (`ctlib.datasets.splits.rotate_folds`); 0 is table `splits` as it is.
+        dropout: share of the features that training sets to 0 before the head, from 0 to below 1.
     """
 
     task: str
@@ -116,6 +124,7 @@ class Run(Augmented):
     loss: str = "bce"
     sampling: str = "balanced"
     fold: int = 0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -130,6 +139,8 @@ class Run(Augmented):
         for name in ("steps_per_epoch", "fold"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; give a share from 0 to below 1.")
 
     @cached_property
     def run_id(self) -> str:

@@ -230,6 +230,37 @@ def ledger(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(share=table["parameters"] / total)
 
 
+def pretraining_chains(work: Workspace, inits: Sequence[str], backbones: Sequence[str]) -> pd.DataFrame:
+    """All that weights were trained on, in order, by init and network; networks of one chain stand together.
+
+    Args:
+        work: where weights that were made here lie.
+        inits: inits that load weights.
+        backbones: keys of networks; one that published weights are lacking for is left out of their init.
+
+    Returns:
+        Columns init, networks (keys joined by commas), seen (each step with its kind: video, photographs, CT).
+
+    Raises:
+        InitError: an init has no weights for a network, or a file is not the one of its record.
+        MissingInput: weights were not made yet.
+    """
+    from ctlib.models import NO_COHORT, find, lacking
+
+    rows = [
+        {
+            "init": name,
+            "networks": key,
+            "seen": ", then ".join(map(str, find(name, key, work, NO_COHORT).seen)),
+        }
+        for name in inits
+        for key in backbones
+        if not lacking(name, key)
+    ]
+    table = pd.DataFrame(rows, columns=["init", "networks", "seen"])
+    return table.groupby(["init", "seen"], sort=False)["networks"].agg(", ".join).reset_index()[table.columns]
+
+
 def cohort_sentence(cohort: Cohort, splits: pd.DataFrame) -> str:
     """What was found in a cohort, in one sentence."""
     series, n_files = cohort.series, int(cohort.series["n_files"].sum())

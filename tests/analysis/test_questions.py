@@ -10,14 +10,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_results import made_up, plain
+from made_up_results import NETWORKS, TASKS, made_up, plain
 from test_claims import study_of
 from test_comparisons import BAD, spoilt, still, two_inits
 
 from ctlib import metrics
 from ctlib.analysis import findings, text
 from ctlib.analysis.questions import calibration, effect, speed_and_cost
-from ctlib.core.workspace import Workspace
+from ctlib.core.workspace import Workspace, write_json
 from ctlib.visualization.html import figure_html
 
 CONTROLS = ["shuffled:video", "first_2:video", "flat:video", "reversed:video", "frozen:video"]
@@ -33,8 +33,15 @@ def whole():
 
 
 @functools.cache
+def with_unlabelled():
+    """A study whose 3D networks saw CT without labels after video."""
+    gains = {"video": 0.1, "video+ct_lidc": 0.13, "video+ct_lidc_ssl": 0.2}
+    return study_of(made_up(plain(gains), ("random", *gains)))
+
+
+@functools.cache
 def answered(key):
-    return findings.answer(key, whole())
+    return findings.answer(key, with_unlabelled() if key == "unlabelled_ct" else whole())
 
 
 ANSWERED = [key for key in findings.QUESTIONS if key not in ("localization", "subgroups")]
@@ -77,6 +84,7 @@ SAID = {
     "fractions": {"effect", "low", "high", "fraction", "low_ratio"},
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},
     "video_or_ct": {"effect", "low", "high", "fraction"},
+    "unlabelled_ct": {"effect", "low", "high", "fraction"},
     "weight_ablations": {"effect", "low", "high", "fraction", "kept"},
     "why": {"effect", "low", "high", "fraction"},
     "speed": {"epoch", "target", "n_reached", "n_runs"},
@@ -152,12 +160,32 @@ def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
     assert "no run of shuffled_slices; name it" in found.sentence
 
 
-@pytest.mark.parametrize("key", ["effect", "two_d", "video_or_ct", "weight_ablations", "why"])
+@pytest.mark.parametrize(
+    "key", ["effect", "two_d", "video_or_ct", "unlabelled_ct", "weight_ablations", "why"]
+)
 def test_every_difference_that_is_said_is_in_the_table(key):
     table = answered(key).table
     held = {f"{v:+.3f}".replace("-", "−") for c in ("effect", "low", "high") for v in table[c].dropna()}
     said = [n for n in numbers(answered(key).sentence) if n[0] in "+−"]
     assert said and set(said) <= held
+
+
+def test_ct_without_labels_is_compared_with_video_and_with_labels_of_ct():
+    table = answered("unlabelled_ct").table
+    assert set(table["label"]) == {"video+ct_lidc_ssl − video", "video+ct_lidc_ssl − video+ct_lidc"}
+    effects = table.groupby("label")["effect"].mean()
+    assert effects["video+ct_lidc_ssl − video"] > effects["video+ct_lidc_ssl − video+ct_lidc"] > 0
+    both = findings.answer("video_or_ct", with_unlabelled()).table
+    assert set(both["label"]) == {"video+ct_lidc − video"}
+
+
+def test_a_comparison_has_no_row_where_the_grid_has_no_run_of_a_side():
+    """CT is not planned with few patients: that is no comparison without an answer."""
+    study = whole()
+    runs = study.runs[(study.runs["init"] != "ct_lidc") | (study.runs["fraction"] == 1)]
+    found = findings.answer("video_or_ct", dataclasses.replace(study, runs=runs)).table
+    assert set(found.loc[found["label"] == "video − ct_lidc", "fraction"]) == {1.0}
+    assert set(found.loc[found["label"] == "video+ct_lidc − video", "fraction"]) > {1.0}
 
 
 def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
@@ -178,6 +206,96 @@ def test_findings_are_loaded_without_what_only_grad_cam_needs():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+# ---- video alone -------------------------------------------------------------------------
+
+
+@functools.cache
+def of_kinetics(lost=False):
+    """Three networks, of which swin3d_t began from photographs; it gains more than the others."""
+
+    def auroc(task, backbone, init, fraction):
+        return 0.7 if init == "random" else 0.8 + 0.1 * (backbone == "swin3d_t")
+
+    why = (
+        (lambda row: "failed" if row["backbone"] == "slow_r50" and row["seed"] == 1 else "") if lost else None
+    )
+    results = made_up(
+        auroc, ("random", "kinetics400"), n_patients=60, backbones=NETWORKS, tasks=TASKS[:1], lost=why
+    )
+    return dataclasses.replace(study_of(results), compared="kinetics400")
+
+
+def test_the_main_comparison_is_given_once_more_over_networks_that_saw_video_alone():
+    study = of_kinetics()
+    before = study.effects.copy()
+    said, left_out = findings.say_pure_video(study)
+    pd.testing.assert_frame_equal(study.effects, before)
+    pure = ["slow_r50", "r2plus1d_r50"]
+    alone = metrics.effects(
+        study.runs, study.predictions, "random", "kinetics400", pure, study.how, study.rule
+    )
+    rows = zip(
+        alone[alone["backbone"] == "mean of 2 networks"].to_dict("records"),
+        study.mean_gains.to_dict("records"),
+        strict=True,
+    )
+    told = [f"{text.place(a)} {text.interval(a)}, of all 3 {text.interval(b)}" for a, b in rows]
+    assert said == (
+        "Pure video (exploratory): mean of slow_r50 and r2plus1d_r50, kinetics400 minus random: "
+        f"{'; '.join(told)}."
+    )
+    assert len(told) == 2 and all(
+        a < b for a, b in (map(float, re.findall(r"\+0\.\d+(?= \()", t)) for t in told)
+    )
+    assert left_out == (
+        "Left out, as their weights have not seen video alone: swin3d_t saw ImageNet-1K (photographs), then "
+        "Kinetics-400 (video)."
+    )
+
+
+def test_where_all_or_none_saw_video_alone_one_sentence_says_so():
+    results = made_up(
+        plain({}), ("random", "video", "ct_lidc", "video+ct_lidc"), n_patients=16, tasks=TASKS[:1]
+    )
+    study = study_of(results)
+    assert findings.say_pure_video(study) == [
+        "Pure video: of 3 averaged networks from video, all weights have seen nothing but video."
+    ]
+    assert (
+        findings.say_pure_video(dataclasses.replace(study, compared="frozen:video")) == []
+    )  # not in the grid
+    assert findings.say_pure_video(dataclasses.replace(study, compared="video+ct_lidc")) == [
+        "Pure video: no averaged network from video+ct_lidc has seen video alone: slow_r50, r2plus1d_r50 and swin3d_t "
+        "saw video (video), then ct_lidc (CT)."
+    ]
+    assert (
+        "swin3d_t saw nothing." in findings.say_pure_video(dataclasses.replace(study, compared="random"))[0]
+    )
+
+
+def test_a_missing_run_leaves_pure_video_without_an_interval_and_is_named():
+    effect_said, why, *_ = findings.say_pure_video(of_kinetics(lost=True))
+    assert "lidc_nodule at 25 % no value, of all 3 no value" in effect_said
+    assert why.startswith(
+        "No interval for mean of 2 networks, lidc_nodule at 25 %: slow_r50 from kinetics400, seed 1: run"
+    )
+
+
+def test_what_a_run_has_recorded_of_its_weights_counts_more_than_the_name_of_its_init(tmp_path):
+    study = dataclasses.replace(of_kinetics(), work=Workspace(tmp_path))
+    runs = study.runs[(study.runs["backbone"] == "slow_r50") & (study.runs["init"] == "kinetics400")]
+    for name, content in zip(
+        runs["run_id"], ({}, {"seen": [{"what": "our scans", "kind": "CT"}]}), strict=False
+    ):
+        write_json(tmp_path / "runs" / name / "result.json", content)  # the first is of an older version
+    assert [str(step) for step in study.chain("slow_r50", "kinetics400")] == ["our scans (CT)"]
+    assert [str(step) for step in study.chain("r2plus1d_r50", "kinetics400")] == ["Kinetics-400 (video)"]
+    assert effect.pure_video(study)[0] == ["r2plus1d_r50"]
+    assert findings.say_pure_video(study)[0].startswith(
+        "Pure video (exploratory): r2plus1d_r50, kinetics400 minus "
+    )
+
+
 # ---- what the grid does not hold ---------------------------------------------------------
 
 
@@ -185,6 +303,7 @@ def test_findings_are_loaded_without_what_only_grad_cam_needs():
     ("key", "said"),
     [
         ("video_or_ct", "make one with `pretrained` of 02_pretrain"),
+        ("unlabelled_ct", "after video; make video+ct_lidc_ssl, say, with `pretrained` of 02_pretrain"),
         (
             "weight_ablations",
             "meanvar:video, shuffled:video, first_2:video, flat:video, reversed:video or frozen:video to",

@@ -117,6 +117,9 @@ def test_other_code_is_named(places, tmp_path, monkeypatch):
     assert reasons(places, book) == []
     (package / "a.py").write_text("2")
     assert reasons(places, book) == ["ctlib's code has changed"]
+    book = executed(places)
+    (package / "weights.yaml").write_text("a: 1")
+    assert reasons(places, book) == ["ctlib's code has changed"]
 
 
 def test_without_a_note_tables_are_compared_by_time(places):

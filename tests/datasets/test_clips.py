@@ -1,5 +1,6 @@
 """Every slice in one clip, air where there is nothing, and crops and turns that are where they should be."""
 
+import dataclasses
 import pickle
 import time
 
@@ -271,6 +272,26 @@ def test_what_is_left_out_moves_no_other_draw():
             np.testing.assert_allclose(without, with_it, atol=1e-3)
             effects.append(abs(without - clip).max())
     assert np.reshape(effects, (8, 3)).max(axis=0).min() > 1e-2  # each does something
+
+
+@pytest.mark.parametrize("channels", ["repeat", "hu_windows", "neighbours"])
+def test_autoaugment_changes_all_slices_alike_and_leaves_the_padding_air(channels):
+    """Of equal slices every one is changed to the same picture; what the clip lacks stays air."""
+    volume = np.repeat(random_volume(1), 6, axis=0)
+    changed = 0
+    for seed in range(20):
+        settings = ClipSettings(8, 48, "lung", channels=channels)
+        before, after, again = (
+            cut(volume, 0, 6, dataclasses.replace(settings, autoaugment=on), np.random.default_rng(seed))
+            for on in (False, True, True)
+        )
+        np.testing.assert_array_equal(after, again)
+        inner = after[:, 1:5]  # neighbours look beyond the ends
+        np.testing.assert_allclose(inner, inner[:, :1].repeat(4, axis=1), atol=1e-6)
+        assert after.min() >= 0 and after.max() <= 1
+        np.testing.assert_array_equal(after[:, 7], before[:, 7])
+        changed += bool(np.abs(after[:, :6] - before[:, :6]).max() > 0.02)
+    assert changed >= 12  # some policies do nothing to grey pictures, or leave a clip out by chance
 
 
 def test_hu_windows_are_the_clip_under_each():

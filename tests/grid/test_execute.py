@@ -112,7 +112,8 @@ def test_every_field_is_part_of_the_id(field):
         known = {"exam": "clips", "bce": "focal", "balanced": "shuffled", "none": "permuted_labels"}
         other = known.get(value, value + "x")
     else:
-        other = {"flaws": ("fill",), "jitter_scale": 0.5}.get(field, value + 1 if field != "flaws" else None)
+        known = {"flaws": ("fill",), "jitter_scale": 0.5, "dropout": 0.5}
+        other = known[field] if field in known else value + 1
     assert dataclasses.replace(run, **{field: other}).run_id != run.run_id
 
 
@@ -145,6 +146,18 @@ def test_a_network_may_have_settings_of_its_own(workspace):
     ]:
         with pytest.raises(ValueError, match=re.escape(f"exceptions has {wrong!r}; give network")):
             runs_of(workspace, **asked, exceptions=[wrong])
+
+
+def test_what_is_not_to_be_run_together_is_left_out(workspace):
+    asked = {"inits": ["random", "video"], "fractions": [0.5, 1.0]}
+    whole = runs_of(workspace, **asked)
+    left = runs_of(workspace, **asked, leave_out=["lidc_nodule 50%", "rspect_pe video"])
+    gone = {run for run in whole if (run.task, run.fraction) == ("lidc_nodule", 0.5)}
+    gone |= {run for run in whole if (run.task, run.init) == ("rspect_pe", "video")}
+    assert len(gone) == 4 and set(left) == set(whole) - gone
+    for entry, word in (("lidc 50%", "lidc"), ("lidc_nodule 1%", "1%"), ("  ", "nothing")):
+        with pytest.raises(ValueError, match=f"leave_out has '{entry}', but no run has {word}"):
+            runs_of(workspace, **asked, leave_out=[entry])
 
 
 def test_a_network_may_have_a_learning_rate_of_its_own(workspace):
@@ -394,6 +407,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     assert result["val_auroc"] == metrics.auroc(val["label"], val["score"]).value
     assert set(tables_of["ledger"]["status"]) == {"loaded", "head"}
     assert tables_of["runs"].loc[0, "n_patients"] == patients
+    assert result["seen"] == [{"what": "a test", "kind": "video"}]
 
     monkeypatch.setattr(finetune, "fit", lambda *args, **kwargs: pytest.fail("computed again"))
     assert execute(str(workspace.root), run) == result

@@ -9,7 +9,7 @@ from ctlib.core import tables
 from ctlib.core.workspace import PROJECT, Workspace
 from ctlib.grid.engine import Engine
 from ctlib.grid.execute import expand, search
-from ctlib.grid.lr_search import PUBLISHED, chosen, fixed, of_table
+from ctlib.grid.lr_search import PUBLISHED, accuracies_of, chosen, fixed, of_table
 from ctlib.training.results import collect
 from ctlib.training.run import Run
 
@@ -64,6 +64,24 @@ def test_the_best_rate_of_each_arm_is_chosen_and_a_failed_one_is_not():
         ("lidc_nodule", "slow_r50", "video"): 1e-3,
     }
     assert len(table) == 5 and table["chosen"].sum() == 2
+
+
+def test_accuracy_may_choose_another_rate_than_auroc():
+    """Scores above 0.5 for all rank exams as well as any, and call every one of them ill."""
+    runs = [run(1e-2), run(1e-3)]
+    studies = pd.DataFrame({"split": "val", "patient_id": list("pqrs"), "study": list("pqrs"), "clip": 0})
+    studies = studies.assign(label=[0, 0, 1, 1], study_label=[0, 0, 1, 1])
+    high = studies.assign(run_id=runs[0].run_id, score=[0.6, 0.7, 0.8, 0.9])
+    apart = studies.assign(run_id=runs[1].run_id, score=[0.1, 0.6, 0.55, 0.9])
+    unseen = high.assign(split="test", score=0.0)
+    right = accuracies_of(pd.concat([high, apart, unseen]))
+    assert right.to_dict() == {runs[0].run_id: 0.5, runs[1].run_id: 0.75}
+    found = results(runs, [1.0, 0.75])
+    assert of_table(chosen(runs, found, right)).popitem()[1] == 1e-2
+    table = chosen(runs, found, right, by="accuracy")
+    assert of_table(table).popitem()[1] == 1e-3 and table["val_accuracy"].tolist() == [0.75, 0.5]
+    with pytest.raises(ValueError, match="lr_by is 'loss'; known are auroc, accuracy"):
+        chosen(runs, found, right, by="loss")
 
 
 def test_of_equal_rates_the_lowest_is_chosen():

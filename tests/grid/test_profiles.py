@@ -22,6 +22,7 @@ from ctlib.datasets.cohort import TASKS
 from ctlib.grid.estimate_profile import LR_FRACTION, LR_RATES, expected
 from ctlib.grid.lr_search import PUBLISHED
 from ctlib.models.registry import spec
+from ctlib.training.protocol import differences, parameters_of
 from ctlib.training.run import clip_settings
 
 SEVEN = ["slow_r50", "slowfast_r50", "r2plus1d_r50", "csn_r101", "mvit_b", "swin3d_t", "penet"]
@@ -30,7 +31,13 @@ HERE = {"penet": "penet_kinetics"}
 """PENet is the network that its Kinetics weights are of: the published weights fit no other."""
 OF_ALL = {
     **{"optimizer": "adam", "weight_decay": 1e-6, "loss": "bce", "epochs": 50, "patience": 5},  # "Training"
-    **{"schedule": "plateau", "sampling": "balanced", "keep": "best", "batch_size": 8},  # "Training"
+    **{
+        "schedule": "plateau_5",
+        "sampling": "balanced",
+        "keep": "best",
+        "batch_size": 16,
+    },  # "Method, by page"
+    **{"dropout": 0.5, "autoaugment": True},  # "Method, by page"
     **{"matrix_px": 256, "crop_px": 224, "rotation_deg": 20.0, "channels": "repeat"},  # "Images"
     **{"flip": False, "jitter_hu": 0.0, "jitter_scale": 0.0},  # "Images": nothing else is augmented
     **{"clip_length": 32, "study_label": "clips"},  # "Tasks"
@@ -38,11 +45,17 @@ OF_ALL = {
 }
 """Settings of every run, but for those of `ALONE`."""
 ALONE = {
+    "resnet18": {"batch_size": 32},  # "Method, by page": batch 32 (2D)
+    "resnext101": {"batch_size": 8, "accumulate": 4},
+    "lrcn_resnext101": {"batch_size": 8, "accumulate": 4},
+}
+RELEASED = {
     ("rspect_pe", "swin3d_t"): {"batch_size": 3},  # "Training": batch 8 (Swin 3)
     ("lidc_nodule", "swin3d_t"): {"batch_size": 3},
     ("rspect_pe", "mvit_b"): {"optimizer": "sgd"},  # "Learning rates chosen by the authors"
     ("rspect_pe", "penet_kinetics"): {"optimizer": "sgd", "loss": "focal"},
 }
+"""Exceptions of the released code, which the profiles of one dataset keep."""
 SEEN = {"rspect_pe": (400, 1000), "lidc_nodule": (-600, 1500)}
 """Protocol, "Images": centre and width of the HU window of each task."""
 RATES = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
@@ -64,7 +77,7 @@ def paper():
 def test_every_run_has_the_published_settings(paper):
     _, found = paper
     for run in {*found.runs, *found.search}:
-        wanted = OF_ALL | ALONE.get((run.task, run.backbone), {})
+        wanted = OF_ALL | ALONE.get(run.backbone, {})
         assert {name: getattr(run, name) for name in wanted} == wanted, run
         window = HU_WINDOWS[clip_settings(run).hu_window]
         assert (window.centre, window.width) == SEEN[run.task]
@@ -75,11 +88,17 @@ def test_the_grid_is_the_published_one_with_its_controls(paper):
     arms = {(run.task, run.backbone, run.init) for run in found.runs}
     for task, other in (("rspect_pe", "ct_lidc"), ("lidc_nodule", "ct_rspect")):
         for key in (HERE.get(key, key) for key in SEVEN):  # with and without video, and from the other's CT
-            assert {init for t, b, init in arms if (t, b) == (task, key)} >= {"random", "kinetics", other}
+            inits = {init for t, b, init in arms if (t, b) == (task, key)}
+            assert inits >= {"random", "kinetics", other, f"kinetics+{other}"}
+            assert f"kinetics+ct_{task.split('_')[0]}_ssl" in inits  # the task's own patients, without labels
         for key in ("resnet18", "resnext101"):  # 2D baselines: ImageNet or scratch
-            assert {init for t, b, init in arms if (t, b) == (task, key)} >= {"random", "imagenet"}
+            inits = {init for t, b, init in arms if (t, b) == (task, key)}
+            assert inits == {"random", "imagenet", other, f"imagenet+{other}"}
         assert (task, "lrcn_resnext101", "random") in arms
-    assert {run.fraction for run in found.runs} == {0.1, 1.0}  # "Tasks": 10 % and 100 %
+    fractions = {(run.task, run.fraction) for run in found.runs}  # "Method, by page"
+    assert fractions == {("rspect_pe", 0.01), *((task, share) for task in SEEN for share in (0.1, 1.0))}
+    with_ct = {run.init for run in found.runs if run.fraction == 0.01} - {"kinetics+ct_rspect_ssl"}
+    assert with_ct == {"random", "kinetics", "imagenet"}  # Table 1: no CT at 1 %
     assert len({run.seed for run in found.runs}) >= 3  # "Its flaws": several seeds
     folds = {task: {run.fold for run in found.runs if run.task == task} for task in SEEN}
     assert folds["lidc_nodule"] == set(range(5)) and folds["rspect_pe"] == {0}  # "Tasks", power
@@ -114,12 +133,18 @@ def test_the_profiles_of_one_dataset_are_parts_of_the_published_one(profile, pap
     assert values["backbones"] == [HERE.get(key, key) for key in SEVEN]
     own = {"profile", "work_dir", "cohorts", "tasks", "backbones", "inits", "folds", "exceptions", "fold"}
     own |= {"study_label", "rspect_root", "lidc_root", "splits_file", "split_shares", "cluster"}
-    own |= {"cluster_options"}
+    own |= {"cluster_options", "protocol", "leave_out", *parameters_of("paper")}
     assert {name: values[name] for name in values.keys() - own} == {
         name: whole[name] for name in values.keys() - own
     }
-    for name in ("inits", "exceptions", "folds", "cohorts"):
+    for name in ("inits", "folds", "cohorts"):
         assert set(values[name]) <= set(whole[name])
+    followed = differences("corrected", {GRID: values})
+    assert [choice.name for choice in followed if choice.switches] == FOR_ONE_DATASET[profile]
+
+
+FOR_ONE_DATASET = {"rspect": ["arms", "optimizer", "folds"], "lidc": ["arms", "optimizer"]}
+"""Where the profile of one dataset does not follow the protocol `corrected`: what the other dataset needs."""
 
 
 def test_the_protocol_says_the_same():
@@ -133,8 +158,8 @@ def test_the_protocol_says_the_same():
     )
     names = ("weight_decay", "batch_size", "swin", "epochs", "patience")
     found = dict(zip(names, map(float, told.groups()), strict=True))
-    assert found.pop("swin") == ALONE["rspect_pe", "swin3d_t"]["batch_size"]
-    assert found == {name: OF_ALL[name] for name in found}
+    assert found.pop("swin") == RELEASED["rspect_pe", "swin3d_t"]["batch_size"]
+    assert found == {name: (OF_ALL | parameters_of("released"))[name] for name in found}
     rates, fraction = re.search(r"from ([\de, .-]+) on (\d+) % of the training data", training).groups()
     assert [float(rate) for rate in rates.split(", ")] == RATES and fraction == "10"
     for part in ("halved on plateau of the validation loss", "clips sampled with equal weight"):
@@ -153,7 +178,7 @@ def test_the_protocol_says_the_same():
     for row in table.splitlines()[2:]:
         name, pe, _ = (cell.strip() for cell in row.strip("|").split("|"))
         key = HERE.get(name, name)
-        alone = ALONE.get(("rspect_pe", key), {})
+        alone = RELEASED.get(("rspect_pe", key), {})
         assert ("SGD" in pe) == (alone.get("optimizer") == "sgd")
         assert ("focal" in pe) == (alone.get("loss") == "focal")
     assert all(("rspect_pe", key) in PUBLISHED and ("lidc_nodule", key) in PUBLISHED for key in SEVEN)

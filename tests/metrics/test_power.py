@@ -184,6 +184,37 @@ def test_the_power_of_a_mean_over_networks_and_seeds_is_as_asked():
     assert (of_seed.mean(axis=1) > half).mean() == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.parametrize("networks", [1, 2, 5])
+def test_networks_that_score_the_same_patients_share_their_error(networks):
+    """Scores of made-up networks; r and e are measured on pairs of them, and give the spread of any mean."""
+    scored, repeats, most = Scored(60, 90), 4000, 5
+    rng = np.random.default_rng(5)
+    shares = {"patient": 0.4, "init": 0.15, "network": 0.15, "own": 0.3}
+    shapes = {"patient": (1, 1), "init": (2, 1), "network": (1, most), "own": (2, most)}
+    scores = sum(
+        math.sqrt(share) * rng.normal(size=(*shapes[name], repeats, scored.n_patients))
+        for name, share in shares.items()
+    )
+    scores[..., : scored.n_positive] += math.sqrt(2) * norm.ppf(0.85)
+    flat = scores.reshape(-1, scored.n_patients)
+    aurocs = placements(flat, scored.n_positive)[0].mean(axis=1).reshape(2, most, repeats)
+    r = np.mean([np.corrcoef(aurocs[:, m])[0, 1] for m in range(most)])
+    apart = [(i, j) for i in range(most) for j in range(most) if i != j]
+    same, across = (
+        np.mean([np.corrcoef(aurocs[0, i], aurocs[init, j])[0, 1] for i, j in apart]) for init in (0, 1)
+    )
+    assert 0.4 < r < 0.6 and 0.08 < same - across < 0.2
+    found = (aurocs[1, :networks] - aurocs[0, :networks]).mean(axis=0).std()
+    design = Design(networks, correlation=float(r), excess=float(same - across))
+    # equal spreads: V is not that of Hanley and McNeil (see the module), so the share of a pair is compared
+    pair = 2 * aurocs.var(axis=2).mean()
+    ours = smallest_difference(scored, design) ** 2 / (norm.ppf(0.975) + norm.ppf(0.8)) ** 2
+    ours *= pair / (2 * auroc_variance(0.85, scored))
+    assert found**2 == pytest.approx(ours, rel=0.06)
+    if networks == most:  # were patients drawn anew for each network, it would be a fifth of a pair's
+        assert found**2 > 1.5 * pair * (1 - r) / networks
+
+
 # the sheet, and what is refused
 
 

@@ -15,9 +15,11 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
+from ctlib.core.parameters import read_yaml
 from ctlib.core.workspace import Workspace
 from ctlib.models import registry
 from ctlib.models.weights import catalog, forward_check
+from ctlib.models.weights import published as published_file
 from ctlib.models.weights.load import Init, InitError, build_network, find, forward_difference
 
 with warnings.catch_warnings():
@@ -223,6 +225,84 @@ def test_records_say_what_the_publishers_say(init_name, key):
     assert record.url.endswith(f"/{record.file}") and record.size == "full"
 
 
+# ---- the file of published weights -----------------------------------------------------
+
+
+def chain(init):
+    return [str(step) for step in init.seen]
+
+
+IMAGENET_1K, KINETICS_400 = "ImageNet-1K (photographs)", "Kinetics-400 (video)"
+CHAINS = {
+    **{("kinetics400", key): [KINETICS_400] for key in catalog.PUBLIC["kinetics400"]},
+    ("kinetics400", "swin3d_t"): [IMAGENET_1K, KINETICS_400],
+    ("kinetics600", "penet_kinetics"): ["Kinetics-600 (video)"],
+    **{(init, key): [IMAGENET_1K] for init in ("imagenet", "inflated") for key in catalog.PUBLIC[init]},
+    ("ct_astra", "i3_resnet152"): [
+        IMAGENET_1K,
+        "Merlin's abdominal CT, their reports and diagnoses (CT)",
+        "Astra's chest CT and their reports (CT)",
+    ],
+}
+
+
+def test_each_record_says_all_that_its_weights_have_seen():
+    expected = CHAINS | {
+        ("kinetics", key): seen for (init, key), seen in CHAINS.items() if "kinetics" in init
+    }
+    assert {(init, key): chain(catalog.PUBLIC[init][key]) for init, key in RECORDS} == expected
+    both = [*catalog.PUBLIC["kinetics400"], *catalog.PUBLIC["kinetics600"]]
+    assert list(catalog.PUBLIC["kinetics"]) == both
+
+
+def test_the_file_is_read_when_it_is_asked_for_and_has_no_record_twice():
+    made = []
+    lazy = published_file.Lazy(lambda: made.append(1) or {"a": {}})
+    assert made == []
+    assert "a" in lazy and list(lazy) == ["a"] and lazy.get("b") is None and made == [1]
+    assert read_yaml(published_file.FILE).keys() == published_file.PARTS
+
+
+SLOW = "    slow_r50:\n      <<: *pytorchvideo\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            SLOW,
+            SLOW + "      licens: MIT\n",
+            r"published\.yaml, kinetics400, slow_r50: unknown field licens; known",
+        ),
+        (SLOW, SLOW + "      mean: 0.45\n", r"published\.yaml, kinetics400, slow_r50: mean is 0\.45; see"),
+        (SLOW, SLOW + "      std: [0.2, x]\n", r"kinetics400, slow_r50: std is \[0\.2, 'x'\]"),
+        (SLOW, SLOW + "      inflated: 1\n", r"kinetics400, slow_r50: inflated is 1"),
+        (SLOW, SLOW + "      parts: [[a]]\n", r"kinetics400, slow_r50: parts is \[\['a'\]\]"),
+        (
+            SLOW,
+            SLOW + "      names: slow\n",
+            r"slow_r50: names is 'slow'; give a mapping, or one of resnet50_to_slow",
+        ),
+        (SLOW, "    slow_r50:\n", r"slow_r50 lacks source, licence, mean, std, seen\."),
+        (SLOW, "    slow: one\n" + SLOW, r"kinetics400, slow holds no fields; it needs file, source"),
+        ('sha256: "ae3be167"', "sha256: 123", r"kinetics400, mvit_v2_s: sha256 is 123"),
+        ("kind: video}", "kind: film}", r"kinetics400, slow_r50: seen is .*'film'"),
+        ("  ct_astra:\n", "  others: none\n  ct_astra:\n", r"weights, others is 'none'; give"),
+        (
+            "\nweights:",
+            "\nweight:",
+            r"yaml holds shared, weight, absent; it must hold absent, shared, weights",
+        ),
+        ("\nweights:", "\nweights: [", r"published\.yaml is no YAML \("),
+    ],
+)
+def test_a_published_record_that_is_wrong_is_named_with_its_field_and_value(old, new, message, tmp_path):
+    file = tmp_path / "published.yaml"
+    file.write_text(published_file.FILE.read_text().replace(old, new, 1))
+    with pytest.raises(InitError, match=message):
+        published_file.content(file)
+
+
 # ---- where the files are ---------------------------------------------------------------
 
 
@@ -370,6 +450,10 @@ def test_a_users_checkpoint_is_read_by_its_record(own, workspace):
         expected = theirs.sum(1, keepdim=True) if name == "blocks.0.conv.weight" else theirs
         assert torch.equal(tensor, expected), name
     assert ledger["status"].value_counts()["adapted"] == 1
+    assert chain(init) == ["our own scans (kind not stated)"]
+    own(OWN | {"seen": [{"what": "Kinetics-700", "kind": "video"}, {"what": "our scans", "kind": "CT"}]})
+    init = find("hospital", "slow_r50", workspace, COHORT)
+    assert chain(init) == ["Kinetics-700 (video)", "our scans (CT)"]
     own(OWN, lambda state: without(state, "module.encoder.blocks.0.norm.bias"))
     with pytest.raises(InitError, match=r"1 missing: backbone\.blocks\.0\.norm\.bias\."):
         load("hospital", "slow_r50", workspace, size="tiny")
@@ -403,6 +487,14 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
         (OWN | {"size": "small"}, "size is 'small'"),
         (OWN | {"channels": "3"}, "channels is '3'"),
         (OWN | {"licence": None}, "licence is None"),
+        (OWN | {"names": "resnet50_to_slow"}, "names is 'resnet50_to_slow'"),
+        (OWN | {"seen": []}, r"slow_r50\.yaml: seen is \[\]"),
+        (
+            OWN | {"seen": ["Kinetics-400"]},
+            r"seen is \['Kinetics-400'\]; see ctlib\.models\.weights\.catalog",
+        ),
+        (OWN | {"seen": [{"what": "Kinetics-400", "kind": "videos"}]}, "seen is .*'videos'"),
+        (OWN | {"seen": [{"what": "Kinetics-400"}]}, "seen is .*'Kinetics-400'"),
         (OWN | IMAGENET, r"init hospital: mean is \(0\.485, 0\.456, 0\.406\); give 1 finite"),
         (OWN | {"std": [0.0]}, "init hospital: std is"),
         (OWN | {"file": "other.pth"}, r"other\.pth is missing; put the file there"),

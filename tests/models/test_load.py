@@ -28,6 +28,7 @@ from ctlib.models.weights.load import (
     origin,
     save_weights,
 )
+from ctlib.models.weights.record import chain_by_name
 
 KEY = "slow_r50"
 COHORT = ((0.3,), (0.2,))
@@ -248,8 +249,23 @@ def test_the_record_states_what_was_saved(video):
     assert not list(init.path.parent.glob(".*")), "a temporary file is left"
 
 
+def test_what_weights_have_seen_is_that_of_their_record_or_of_their_name(video, workspace):
+    trained, init = video
+    assert list(map(str, init.seen)) == ["nine motions of two photographs (video)"]  # of an older record
+    assert find("shuffled:video", KEY, workspace, COHORT).seen == init.seen
+    before = {"what": "Kinetics-400", "kind": "video"}
+    seen = [before, {"what": "40 patients", "kind": "CT"}]
+    name = "kinetics400+ct_lidc"
+    for record, last in ((RECORD | {"seen": seen}, "40 patients (CT)"), (RECORD, f"{RECORD['source']} (CT)")):
+        save_weights(trained, workspace.weights(name, KEY), record)
+        found = find(name, KEY, workspace, COHORT)
+        assert list(map(str, found.seen)) == ["Kinetics-400 (video)", last]
+    assert list(map(str, chain_by_name("ours+video", KEY))) == ["ours (kind not stated)", "video (video)"]
+
+
 def test_random_takes_mean_and_std_of_the_cohort(workspace):
     init = find("random", KEY, workspace, ((0.31,), (0.27,)))
+    assert init.seen == ()
     assert (init.mean, init.std, init.path, init.checksum, init.channels) == ((0.31,), (0.27,), None, "", 1)
     three = ((0.3, 0.4, 0.5), (0.1, 0.2, 0.25))
     init = find("random", KEY, workspace, three, channels=3)

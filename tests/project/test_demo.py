@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +52,10 @@ def moved(profile: str, folder: Path) -> list[str]:
     return [f"{name}={value}" for name, value in found.items()]
 
 
-def command(profile: str, folder: Path) -> list[str]:
-    """`python -m ctlib run PROFILE`, with its work and its reports in a folder of the test."""
-    arguments = ["run", profile] + [part for one in moved(profile, folder) for part in ("--set", one)]
+def command(profile: str, folder: Path, changes: Sequence[str] = ()) -> list[str]:
+    """`python -m ctlib run PROFILE`, with its work and its reports in a folder of the test, and more `--set`."""
+    given = [*moved(profile, folder), *changes]
+    arguments = ["run", profile] + [part for one in given for part in ("--set", one)]
     code = (
         "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
         f"main({arguments!r}, Places(reports=Path({str(folder / 'reports')!r})))"

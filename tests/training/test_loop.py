@@ -343,7 +343,7 @@ def test_it_is_silent(tmp_path, capfd, caplog):
     ("change", "message"),
     [
         ({"optimizer": "lion"}, "optimizer is 'lion'; known are adam, adamw, sgd"),
-        ({"schedule": "cosine"}, "schedule is 'cosine'; known are one_cycle, plateau, constant"),
+        ({"schedule": "cosine"}, "schedule is 'cosine'; known are one_cycle, plateau, plateau_5, constant"),
         ({"epochs": 0}, "epochs is 0; give at least 1"),
         ({"patience": -1}, "patience is -1; give at least 0"),
         ({"accumulate": 0}, "accumulate is 0; give at least 1"),

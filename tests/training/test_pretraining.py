@@ -185,6 +185,8 @@ def test_one_init_begins_from_another(workspace):
     assert record["begins_from"] == "video"
     assert record["begins_from_sha256"] == load.find("video", "resnet18", workspace, NO_COHORT).checksum
     assert record["source"] == "bright and dark noise; then bright and dark noise, no labels"
+    whats = ("bright and dark noise", "bright and dark noise, no labels")
+    assert record["seen"] == [{"what": what, "kind": "video"} for what in whats]
     first, second = weights(workspace), weights(workspace, "video+video_ssl")
     backbone = [name for name in first if name.startswith("backbone") and first[name].is_floating_point()]
     moved = torch.cat([(second[name] - first[name]).flatten().abs() for name in backbone])
@@ -374,6 +376,7 @@ def test_a_cohort_teaches_its_labels_and_shows_no_test_patient(cohort):
     assert (record["metric"], record["chance"]) == ("study AUROC", 0.5)
     patients = rows[rows["split"] == "train"]["patient_id"].nunique()
     assert record["source"] == f"Lung nodule (LIDC-IDRI), {patients} training patients, labelled"
+    assert record["seen"] == [{"what": record["source"], "kind": "CT"}]
     assert record["licence"] == "CC BY 3.0 (LIDC-IDRI, TCIA)"
     pretrain_task = how.pretrain_task(cohort, made_here("ct_lidc"))
     seen = {*pretrain_task.train.table["series_uid"], *pretrain_task.heldout.table["series_uid"]}
@@ -382,6 +385,26 @@ def test_a_cohort_teaches_its_labels_and_shows_no_test_patient(cohort):
         pretrain_task.intensity()[0] == record_mean(cohort, "ct_lidc")
         and weights(cohort, "ct_lidc")["head.weight"].shape[0] == 1
     )
+
+
+def test_a_cap_on_patients_holds_for_labels_alone(cohort):
+    few = dataclasses.replace(CT, pretrain_patients=6)
+    rows = run.labelled_clips(cohort, "lidc")
+    every = set(rows.loc[rows["split"] == "train", "patient_id"])
+    seen = {}
+    for name, source in (("all", CT), ("few", few), ("again", few)):
+        part = Plan(SETTINGS, ct=source).pretrain_task(cohort, made_here("ct_lidc"))
+        seen[name] = set(part.train.table["patient_id"])
+        assert f"{len(seen[name])} training patients" in part.about["source"]
+    assert (
+        seen["all"] == every and len(seen["few"]) == 6 < len(every) and seen["few"] == seen["again"] < every
+    )
+    assert rows[rows["patient_id"].isin(seen["few"])]["study_label"].nunique() == 2
+    unlabelled = Plan(SETTINGS, ct=few).pretrain_task(cohort, made_here("ct_lidc_ssl"))
+    assert set(unlabelled.train.table["patient_id"]) == every
+    assert few.settings() == {**CT.settings(), "pretrain_patients": 6}  # 0 leaves old weights what they are
+    with pytest.raises(ValueError, match="pretrain_patients is -1; give 0"):
+        dataclasses.replace(CT, pretrain_patients=-1)
 
 
 def record_mean(workspace: Workspace, init: str) -> tuple[float, ...]:

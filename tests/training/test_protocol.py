@@ -7,17 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
 from noise_cohort import SETTINGS as SHORT
 
-from ctlib.core import tables
-from ctlib.core.workspace import Workspace
+from ctlib.core import parameters, tables
+from ctlib.core.workspace import PROJECT, Workspace
 from ctlib.datasets.clips import ClipSettings, cut
 from ctlib.grid.execute import expand
 from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import finetune
 from ctlib.training.finetune import execute
-from ctlib.training.protocol import FLAWS, flaws_of, without_tails
+from ctlib.training.protocol import (
+    CHOICES_OF_METHOD,
+    FLAWS,
+    PARTS,
+    PROTOCOLS,
+    differences,
+    flaws_of,
+    follows,
+    parameters_of,
+    without_tails,
+)
 from ctlib.training.run import Run, clip_settings, clips_of_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,7 +77,7 @@ def drawn(workspace: Workspace, run: Run, monkeypatch) -> tuple[dict, set[str], 
 def test_a_protocol_is_a_list_of_flaws():
     assert flaws_of("corrected") == () and flaws_of("released") == tuple(FLAWS)
     assert flaws_of("corrected", ["one_mean", "fill"]) == ("fill", "one_mean")
-    with pytest.raises(ValueError, match="protocol is 'draft'; known are corrected, released"):
+    with pytest.raises(ValueError, match="protocol is 'draft'; known are corrected, released, paper"):
         flaws_of("draft")
     with pytest.raises(
         ValueError, match="protocol_overrides has typo; known are fresh_fraction, clip_labels"
@@ -133,3 +144,87 @@ def test_one_mean_is_the_cohorts_whatever_the_init(workspace):
 
     assert mean() == pytest.approx([0.4])
     assert mean("one_mean") == mean(init="random") != pytest.approx([0.4])
+
+
+def test_dropout_is_before_the_head_in_training_alone(workspace):
+    [run] = expand(
+        workspace, ["lidc_nodule"], ["resnet18"], ["random"], [0.5], [0], 1e-3, dropout=0.5, **SETTINGS
+    )
+    network, *_ = finetune._network(workspace, run, clips_of_run(workspace, run))
+    assert network.dropout == 0.5
+    head_sees, clip = [], torch.rand(2, 1, LENGTH, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    network.head.register_forward_pre_hook(lambda _, inputs: head_sees.append(inputs[0]))
+    with torch.no_grad():
+        for training in (True, False):
+            network.train(training)
+            network(clip)
+        mean, std = (values.view(-1, 1, 1, 1) for values in (network.mean, network.std))
+        features = network.backbone((clip - mean) / std)
+    kept = head_sees[0] != 0
+    assert 0.3 < kept.float().mean() / (features != 0).float().mean() < 0.7
+    torch.testing.assert_close(head_sees[1], features)
+    with pytest.raises(ValueError, match=r"dropout is 1\.0; give a share"):
+        replace(run, dropout=1.0)
+
+
+# ---- the table of choices ----------------------------------------------------------------
+
+NOTEBOOKS = ("02_pretrain", "03_finetune_grid", "04_analyze")
+
+
+def loaded(protocol):
+    """Parameters of a profile that makes every choice of a protocol."""
+    made = {name: dict(values) for name, values in parameters.load_profile("paper").items()}
+    for values in made.values():
+        chosen = {**{name: [] for name in PARTS}, **parameters_of(protocol)}
+        values |= {name: value for name, value in chosen.items() if name in values}
+    made["03_finetune_grid"] |= {"protocol": protocol, "protocol_overrides": []}
+    return made
+
+
+def test_each_switch_is_a_parameter_of_a_notebook():
+    known = {name for notebook in NOTEBOOKS for name in parameters.load_profile("paper")[notebook]}
+    for choice in CHOICES_OF_METHOD:
+        assert set(choice.switches) <= known, choice.name
+        assert choice.source and choice.about and all(choice.of(name).text for name in PROTOCOLS)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_profile_that_makes_all_choices_of_a_protocol_follows_it(protocol):
+    asked = loaded(protocol)
+    assert [each.name for each in differences(protocol, asked) if each.switches] == []
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES_OF_METHOD if c.switches], ids=lambda c: c.name)
+@pytest.mark.parametrize("other", ["released", "corrected"])
+def test_each_choice_of_the_paper_can_be_made_otherwise_by_itself(choice, other):
+    """Its parameters alone are those of another protocol: then this choice differs, and no other."""
+    asked = loaded("paper")
+    if choice.name in FLAWS:
+        asked["03_finetune_grid"]["protocol_overrides"] = [choice.name] if other == "released" else []
+    for values in asked.values():
+        for name, value in choice.of(other).parameters.items():
+            if name in PARTS and name in values:
+                gone = set(choice.paper.parameters.get(name, ()))
+                values[name] = [*(part for part in values[name] if part not in gone), *value]
+            elif name in values:
+                values[name] = value
+    alike = "paper" in follows(choice, asked)
+    same = dict(choice.of(other).parameters) == dict(choice.paper.parameters)
+    assert alike == (same if choice.name not in FLAWS else other == "corrected") or choice.name == "arms"
+    assert [each.name for each in differences("paper", asked) if each.switches and each is not choice] == []
+
+
+def test_the_profile_paper_follows_the_paper_but_for_what_its_head_says():
+    found = differences("paper", parameters.load_profile("paper"))
+    assert [choice.name for choice in found] == ["seeds", "folds", "intervals", "clip_of_penet", "lrcn"]
+    head = (PROJECT / "params" / "paper" / "03_finetune_grid.yaml").read_text().split("\n\n")[0]
+    for said in ("five folds and three seeds", "PENet takes 32 slices", "LRCN learns as a"):
+        assert said in head
+
+
+def test_the_table_is_told_in_the_docs():
+    text = (PROJECT / "docs" / "protocol.md").read_text()
+    for choice in CHOICES_OF_METHOD:
+        cells = (choice.name, *(choice.of(name).text for name in ("paper", "released", "corrected")))
+        assert "| `{}` | {} | {} | {} |".format(*cells) in text, choice.name

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 
 from ctlib.core import tables
+from ctlib.core.workspace import Workspace
 from ctlib.datasets.synthetic.video import write_video
 from ctlib.datasets.video import FrameSettings, VideoClips, VideoFiles, prepare_videos
+from ctlib.models import Init, TrainedOn, build_network, save_weights
 from ctlib.visualization import summary_tables
 
 
@@ -82,3 +84,19 @@ def test_what_was_learnt_is_said_by_init_and_a_tensor_that_is_missing_is_not_hid
         "1 tensor not loaded"
         in summary_tables.pretraining_sentences(curves, ledger.assign(status=["loaded", "random"]))[-1]
     )
+
+
+def test_what_weights_have_seen_is_listed_once_for_networks_of_one_chain(tmp_path):
+    work = Workspace(tmp_path)
+    video = [{"what": "Kinetics-400", "kind": "video"}]
+    photographs = [{"what": "ImageNet-1K", "kind": "photographs"}]
+    for key, seen in (("resnet18", video), ("r3d_18", photographs + video), ("slow_r50", video)):
+        made, _ = build_network(key, "tiny", Init("random", "", "", (0.4,), (0.2,)), seed=0)
+        save_weights(made, work.weights("video", key), {"source": "", "licence": "", "seen": seen})
+    table = summary_tables.pretraining_chains(work, ["random", "video"], ["resnet18", "r3d_18", "slow_r50"])
+    both = str(TrainedOn("ImageNet-1K", "photographs")), str(TrainedOn("Kinetics-400", "video"))
+    assert table.to_numpy().tolist() == [
+        ["random", "resnet18, r3d_18, slow_r50", ""],
+        ["video", "resnet18, slow_r50", both[1]],
+        ["video", "r3d_18", ", then ".join(both)],
+    ]

@@ -1,4 +1,4 @@
-"""3D networks against 2D ones, and video against CT as what is pretrained on."""
+"""3D networks against 2D ones; video against CT as what is pretrained on; CT without labels after video."""
 
 from __future__ import annotations
 
@@ -59,9 +59,13 @@ def hardest(table: pd.DataFrame) -> list[dict]:
 # ---- video, CT, both ---------------------------------------------------------------------
 
 
+SSL = "_ssl"
+"""Ending of an init whose last pretraining read no labels (`ctlib.models.weights.init_names`)."""
+
+
 def domain_inits(study: Study) -> tuple[list[str], list[str]]:
-    """Inits of the grid from CT alone, and those from CT that began from another init."""
-    plain = [init for init in study.inits if ":" not in init]
+    """Inits of the grid from CT alone, and those from CT that began from another init; without labels is no part."""
+    plain = [init for init in study.inits if ":" not in init and not init.endswith(SSL)]
     return (
         [init for init in plain if init.startswith("ct_") and "+" not in init],
         [init for init in plain if "+ct_" in init],
@@ -102,11 +106,55 @@ def say_domain(table: pd.DataFrame) -> str:
     Args:
         table: from `compute_domain`.
     """
+    return _say_pairs(table, "Video, CT and both")
+
+
+# ---- without labels, after video ---------------------------------------------------------
+
+
+def _unlabelled(study: Study) -> list[str]:
+    """Inits of the grid from CT without labels that began from the compared init."""
+    return [init for init in study.inits if init.startswith(f"{study.compared}+ct_") and init.endswith(SSL)]
+
+
+def compute_unlabelled(study: Study) -> pd.DataFrame:
+    """What CT without labels adds to the compared init, and to the same with labels of CT."""
+    wanted, first = [], {}
+    for init in _unlabelled(study):
+        labelled = [other for other in domain_inits(study)[1] if other.startswith(f"{study.compared}+ct_")]
+        for other in (study.compared, *labelled):
+            if networks := study.networks_from(init, other):
+                name = f"{init} − {other}"
+                wanted.append(Contrast(name, arms_of(networks, init), arms_of(networks, other)))
+                first[name] = init
+    table = study.contrasts(wanted)
+    return table.assign(init=table["label"].map(first).astype(object))
+
+
+def _no_unlabelled(study: Study) -> str:
+    if _unlabelled(study):
+        return lacking(study, study.compared)
+    return (
+        f"No answer: the grid holds no init of CT without labels after {study.compared}; make "
+        f"{study.compared}+ct_lidc{SSL}, say, with `pretrained` of 02_pretrain and add it to `inits` of {GRID}."
+    )
+
+
+def say_unlabelled(table: pd.DataFrame) -> str:
+    """Every comparison with its interval.
+
+    Args:
+        table: from `compute_unlabelled`.
+    """
+    return _say_pairs(table, "CT without labels, after video")
+
+
+def _say_pairs(table: pd.DataFrame, what: str) -> str:
     lines = []
     for label, part in table.groupby("label", sort=False):
         rows = part.to_dict("records")
         lines.append(f"{label}: {'; '.join(f'{place(row)} {interval(row)}' for row in rows)}.")
-    return "\n".join([*lines, f"Video, CT and both: {conclusions(table)}.", *unanswered(table)])
+    return "\n".join([*lines, f"{what}: {conclusions(table)}.", *unanswered(table)])
 
 
 TWO_D = Question(
@@ -133,5 +181,18 @@ VIDEO_OR_CT = Question(
         table, "the first init − the second", table["margin"].iloc[0]
     ),
     "Difference in test AUROC between video, CT and both as pretraining, with intervals",
+    forest_caption,
+)
+AFTER_VIDEO = Question(
+    "unlabelled_ct",
+    "CT without labels after video, minus what is named",
+    COLUMNS,
+    compute_unlabelled,
+    _no_unlabelled,
+    say_unlabelled,
+    lambda study, table: figures.contrast_forest(
+        table, "the first init − the second", table["margin"].iloc[0]
+    ),
+    "What pretraining on CT without labels adds after video in test AUROC, with intervals",
     forest_caption,
 )

@@ -55,6 +55,65 @@ def say_help(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+# ---- of video alone ----------------------------------------------------------------------
+
+
+def say_pure_video(study: Study) -> list[str]:
+    """The main comparison once more, over those averaged networks whose weights have seen nothing but video.
+
+    Returns:
+        One sentence where that is all of them, or none; else the effects beside those over all, and which
+        networks are left out, and why. Nothing where the grid lacks a side of the comparison.
+    """
+    if not study.averaged or lacks_a_side(study):
+        return []
+    pure, others = pure_video(study)
+    chains = "; ".join(f"{listed(names)} saw {chain}" for chain, names in others.items())
+    if not others:
+        return [
+            f"Pure video: of {counted(len(pure), 'averaged network')} from {study.compared}, all weights have "
+            "seen nothing but video."
+        ]
+    if not pure:
+        return [f"Pure video: no averaged network from {study.compared} has seen video alone: {chains}."]
+    first, second = (metrics.arms_of(pure, init) for init in (study.compared, study.baseline))
+    table = study.contrasts(
+        [metrics.Contrast(f"{metrics.MEAN_OF}{counted(len(pure), 'network')}", first, second)]
+    )
+    mean = metrics.MEAN_OF if len(pure) > 1 else ""
+    over_all = {(row["task"], row["fraction"]): row for row in study.mean_gains.to_dict("records")}
+    effects = [
+        f"{place(row)} {interval(row)}, of all {len(study.averaged)} {interval(whole)}"
+        for row in table.to_dict("records")
+        for whole in (over_all[row["task"], row["fraction"]],)
+    ]
+    return [
+        f"Pure video (exploratory): {mean}{listed(pure)}, {study.compared} minus {study.baseline}: "
+        f"{'; '.join(effects) or 'no run of both sides'}.",
+        *unanswered(table),
+        f"Left out, as their weights have not seen video alone: {chains}.",
+    ]
+
+
+def pure_video(study: Study) -> tuple[list[str], dict[str, list[str]]]:
+    """The averaged networks whose weights under the compared init have seen nothing but video, and the others.
+
+    Returns:
+        The networks, and those that are left out by what their weights have seen, in order.
+    """
+    from ctlib.models import VIDEO  # here: it loads torch
+
+    pure: list[str] = []
+    others: dict[str, list[str]] = {}
+    for backbone in study.averaged:
+        chain = study.chain(backbone, study.compared)
+        if chain and all(step.kind == VIDEO for step in chain):
+            pure.append(backbone)
+        else:
+            others.setdefault(", then ".join(map(str, chain)) or "nothing", []).append(backbone)
+    return pure, others
+
+
 # ---- at every fraction -------------------------------------------------------------------
 
 

@@ -17,6 +17,10 @@ on the name of an init. Fields are those of `Weights`; `file` is relative to the
     std: [0.225]
     names: {"module.encoder.": ""} # beginnings of their names, and of those of `backbones.build(backbone)`
     head: ["module.fc."]           # beginnings of their names that are not used
+    seen:                          # all that they were trained on, in order; kind: video, photographs, CT or other
+      - {what: 3000 chest CT of our hospital, kind: CT}
+
+Without `seen` it is the source alone, of a kind that is not stated: such weights count as no pure video.
 
 For a network of your own, `module:function`, the record is `<module>-<function>.yaml`.
 
@@ -39,12 +43,9 @@ from __future__ import annotations
 import http.client
 import os
 import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 from ctlib.core import Workspace, display_path, project_path
 from ctlib.models.registry import file_name
@@ -52,7 +53,7 @@ from ctlib.models.slicewise import TIMM, timm_name
 from ctlib.models.weights.inflate import over_channels, over_depth
 from ctlib.models.weights.packages import carried
 from ctlib.models.weights.published import ABSENT, PUBLIC
-from ctlib.models.weights.read import InitError, Weights, read, sha256, tensors
+from ctlib.models.weights.read import InitError, Weights, read, record_of, sha256, tensors, yaml_fields
 
 __all__ = [
     "PUBLIC",
@@ -117,7 +118,7 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
             f"init {init_name} has no record for {backbone}: write {display_path(record)} "
             "(see ctlib.models.weights.catalog)."
         )
-    return _checked(_record(record), own)
+    return _checked(record_of(yaml_fields(record), display_path(record)), own)
 
 
 def of_timm(backbone: str, here: Path) -> tuple[Weights, Path, str]:
@@ -184,7 +185,8 @@ def absent(init_name: str, backbone: str) -> str:
     if published is None or backbone in published:
         return ""
     why, known = ABSENT.get((init_name, backbone), ""), ", ".join(published)
-    return f"init {init_name} has no weights for {backbone}{why}; it has some for {known}."
+    said = f" ({why})" if why else ""
+    return f"init {init_name} has no weights for {backbone}{said}; it has some for {known}."
 
 
 def refuse_shadow(init_name: str, backbone: str, workspace: Workspace, taken: str) -> None:
@@ -238,57 +240,3 @@ def _fetched(weights: Weights, here: Path) -> Path:
             f"variable {FOLDER_VARIABLE}."
         ) from error
     return path
-
-
-def _record(path: Path) -> Weights:
-    """A user's record, every field of it checked for its type."""
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InitError(f"{display_path(path)} is no YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(given, dict):
-        raise InitError(
-            f"{display_path(path)} holds no fields; it needs file, source, licence, mean and std."
-        )
-    known = {each.name for each in fields(Weights)} - _PUBLISHERS
-    if unknown := sorted(map(str, given.keys() - known)):
-        raise InitError(
-            f"{display_path(path)}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}."
-        )
-    if lacking := [name for name in ("file", "source", "licence", "mean", "std") if name not in given]:
-        raise InitError(f"{display_path(path)} lacks {', '.join(lacking)}.")
-    for name, value in given.items():
-        if not _FITS.get(name, _is_text)(value):
-            raise InitError(
-                f"{display_path(path)}: {name} is {value!r}; see ctlib.models.weights.catalog for what it may be."
-            )
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    return Weights(**values)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(each) in (int, float) for each in value)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-_PUBLISHERS = {"inflated", "parts", "extra", "hint"}
-"""Fields that a user's record has no use for."""
-
-_FITS = {
-    "mean": _is_numbers,
-    "std": _is_numbers,
-    "features": _is_numbers,
-    "channels": lambda value: type(value) is int and value > 0,
-    "names": lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
-    "head": _is_texts,
-    "stem": _is_texts,
-    "size": lambda value: value in ("tiny", "full"),
-}
-"""Which values the fields of a record may have; the others are text."""

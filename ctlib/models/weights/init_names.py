@@ -21,7 +21,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ctlib.models.weights.catalog import PUBLIC
+from ctlib.models.weights.ablations import split
+from ctlib.models.weights.catalog import PUBLIC, absent
+from ctlib.models.weights.read import CT, VIDEO
 
 WRITER = "02_pretrain"
 """The notebook that makes these weights."""
@@ -53,6 +55,11 @@ class Origin:
     source: str
     self_supervised: bool
     variant: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What kind of thing is learnt from, one of `ctlib.models.weights.read.KINDS`."""
+        return VIDEO if self.source == "video" else CT
 
 
 def origin(init_name: str) -> Origin | None:
@@ -90,3 +97,15 @@ def origin(init_name: str) -> Origin | None:
     if origin(start) is None and not _NAME.fullmatch(start):
         raise ValueError(f"init is {init_name!r}: {start!r} before the plus is no name of an init.")
     return Origin(start, made[1], bool(made[2]), made[3] or "")
+
+
+def lacking(init_name: str, backbone: str) -> str:
+    """Why published weights, or those that an init begins from, are not there for a network; "" where they are.
+
+    >>> lacking("kinetics400+ct_lidc", "slow_r50"), lacking("kinetics400+ct_lidc", "resnet18")[:43]
+    ('', 'init kinetics400 has no weights for resnet1')
+    """
+    _, base = split(init_name)
+    while made := origin(base):
+        base = made.start
+    return absent(base, backbone)

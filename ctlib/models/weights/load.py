@@ -48,6 +48,7 @@ from ctlib.models.weights.ablations import FROZEN, adapt_all, split
 from ctlib.models.weights.catalog import InitError as InitError
 from ctlib.models.weights.catalog import tensors as _tensors
 from ctlib.models.weights.init_names import Origin as Origin
+from ctlib.models.weights.init_names import lacking
 from ctlib.models.weights.init_names import origin as origin
 from ctlib.models.weights.ledger import checksum as checksum
 from ctlib.models.weights.record import DRAWN, NO_COHORT, Init
@@ -202,7 +203,7 @@ def loaded_ledger(
     Args:
         workspace: where weights that were made here lie.
         init_names: inits that load weights.
-        backbones: keys of networks.
+        backbones: keys of networks; one that published weights are lacking for is left out of their init.
         size: `tiny` or `full`.
         channels: of the clips.
 
@@ -217,6 +218,7 @@ def loaded_ledger(
         build_network(key, size, find(name, key, workspace, NO_COHORT, channels), seed=0)[1]
         for name in init_names
         for key in backbones
+        if not lacking(name, key)
     ]
     return pd.concat(ledgers, ignore_index=True)
 
@@ -243,6 +245,8 @@ def forward_checks(
     """
     rows = []
     for base, key in product(dict.fromkeys(split(name)[1] for name in init_names), backbones):
+        if lacking(base, key):
+            continue
         init = find(base, key, workspace, NO_COHORT, channels)
         found = forward_difference(build_network(key, size, init, seed=0)[0], init)
         rows.append((key, base, len(init.features), found, forward_check.TOLERANCE))

@@ -1,14 +1,16 @@
-"""What is known of a file of weights, and its reading: their names to ours, the head dropped."""
+"""What is known of a file of weights, its record checked, and its reading: their names to ours, the head dropped."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -18,8 +20,34 @@ COUNTER = "num_batches_tracked"
 """Batches that a batch norm has seen; read by torch only where a norm has no momentum (none here)."""
 
 
+VIDEO, CT = "video", "CT"
+KINDS = (VIDEO, "photographs", CT, "other")
+"""What weights may have been trained on."""
+NOT_STATED = "kind not stated"
+"""The kind where a record gives its source alone: nothing is guessed from words."""
+
+
 class InitError(ValueError):
     """Weights do not fit a network, or are damaged: the message names file and tensors."""
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """One thing that weights were trained on.
+
+    Args:
+        what: `Kinetics-400`, `ImageNet-1K`, ...
+        kind: one of `KINDS`, or `NOT_STATED`.
+
+    >>> print(TrainedOn("Kinetics-400", VIDEO))
+    Kinetics-400 (video)
+    """
+
+    what: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.kind})"
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,7 @@ class Weights:
         parts: packages that carry the file, each with its path in the package; several are joined, in order.
         extra: of this project's, that installs those packages.
         hint: where to get a file that has neither address nor package.
+        seen: all that it was trained on, in order; empty: `source` alone, of a kind that is not stated.
     """
 
     file: str
@@ -66,6 +95,105 @@ class Weights:
     parts: tuple[tuple[str, str], ...] = ()
     extra: str = ""
     hint: str = ""
+    seen: tuple[TrainedOn, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.seen:
+            object.__setattr__(self, "seen", (TrainedOn(self.source, NOT_STATED),))
+
+
+def yaml_fields(path: Path, loader: Any = yaml.SafeLoader) -> dict[Any, Any]:
+    """The fields of a file of YAML.
+
+    Raises:
+        InitError: it is no YAML, or holds no fields.
+    """
+    try:
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InitError(f"{display_path(path)} is no YAML ({' '.join(str(error).split())}).") from error
+    return _fields(given, display_path(path))
+
+
+def _fields(given: Any, where: str) -> dict[Any, Any]:
+    if not isinstance(given, dict):
+        raise InitError(f"{where} holds no fields; it needs {', '.join(NEEDED[:-1])} and {NEEDED[-1]}.")
+    return given
+
+
+def record_of(given: Any, where: str, published: bool = False) -> Weights:
+    """A record, every field of it checked for its type.
+
+    Args:
+        given: its fields by name; lists are taken as tuples.
+        where: the file, and the record in it, for messages.
+        published: whether it is one of `published.yaml`, which has more fields and must say what was seen.
+
+    Raises:
+        InitError: no fields; a field is unknown or lacking; a value is not what the field may be.
+    """
+    known = {each.name for each in fields(Weights)} - (set() if published else PUBLISHERS)
+    if unknown := sorted(map(str, _fields(given, where).keys() - known)):
+        raise InitError(f"{where}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+    needed = (*NEEDED, "seen") if published else NEEDED
+    if lacking := [name for name in needed if name not in given]:
+        raise InitError(f"{where} lacks {', '.join(lacking)}.")
+    for name, value in given.items():
+        if not FITS.get(name, _is_text)(value):
+            raise InitError(
+                f"{where}: {name} is {value!r}; see ctlib.models.weights.catalog for what it may be."
+            )
+    values = {name: _frozen(value) for name, value in given.items()}
+    if "seen" in given:
+        values["seen"] = tuple(TrainedOn(**each) for each in given["seen"])
+    return Weights(**values)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) in (int, float) for each in value)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_seen(value: Any) -> bool:
+    """Whether a value is a list of `{what: ..., kind: ...}`, with one thing at least."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, dict) and each.keys() == {"what", "kind"} for each in value)
+        and all(_is_text(each["what"]) and each["kind"] in KINDS for each in value)
+    )
+
+
+NEEDED = ("file", "source", "licence", "mean", "std")
+"""Fields that every record has."""
+PUBLISHERS = {"inflated", "parts", "extra", "hint"}
+"""Fields that a user's record has no use for."""
+
+FITS: dict[str, Callable[[Any], bool]] = {
+    "mean": _is_numbers,
+    "std": _is_numbers,
+    "features": _is_numbers,
+    "channels": lambda value: type(value) is int and value > 0,
+    "names": lambda value: isinstance(value, dict) and _is_texts([*value, *value.values()]),
+    "head": _is_texts,
+    "stem": _is_texts,
+    "size": lambda value: value in ("tiny", "full"),
+    "inflated": lambda value: type(value) is bool,
+    "parts": lambda value: isinstance(value, list) and all(_is_texts(p) and len(p) == 2 for p in value),
+    "seen": _is_seen,
+}
+"""Which values the fields of a record may have; the others are text."""
 
 
 def read(weights: Weights, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

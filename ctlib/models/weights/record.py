@@ -21,7 +21,8 @@ from ctlib.models.registry import file_name
 from ctlib.models.weights import catalog, forward_check, ledger
 from ctlib.models.weights.ablations import FROZEN, ControlError, split
 from ctlib.models.weights.catalog import InitError
-from ctlib.models.weights.init_names import KNOWN, WRITER, origin
+from ctlib.models.weights.init_names import KNOWN, WRITER, Origin, origin
+from ctlib.models.weights.read import NOT_STATED, TrainedOn
 
 CHANNELS = (1, 3)
 """Numbers of channels that a clip may have (`ctlib.datasets.clips.ClipSettings.n_channels`)."""
@@ -51,6 +52,7 @@ class Init:
         file_channels: C that the file was made with: with 1 and three channels of the network, and unless
             a record says which tensors the stem is, the kernels of one channel are repeated, a third each.
         features: of the stored clip (`ctlib.models.weights.forward_check`), or the first few; empty: not stored.
+        seen: all that they were trained on, in order; empty for random weights.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Init:
     weights: catalog.Weights | None = None
     file_channels: int = 1
     features: tuple[float, ...] = ()
+    seen: tuple[TrainedOn, ...] = ()
 
     def __post_init__(self) -> None:
         for field, values in (("mean", self.mean), ("std", self.std)):
@@ -79,7 +82,7 @@ def save_weights(trained: Network, path: Path, record: Mapping[str, Any]) -> Pat
     Args:
         trained: the network; the head is written too.
         path: the file; the record has the same name with `.json`.
-        record: what is known of the weights: `source` and `licence` at least, for inits;
+        record: what is known of the weights: `source` and `licence` at least, and `seen`, for inits;
             mean, std, channels, number of tensors, the file's SHA-256 and the features of the stored
             clip (`ctlib.models.weights.forward_check`) are added.
 
@@ -148,14 +151,15 @@ def find(
     if base == "random":
         mean, std = (tuple(map(float, values)) for values in cohort_mean_std)
         return Init(init_name, DRAWN, "none needed", mean, std, channels)
-    if origin(init_name):
+    if made := origin(init_name):
         catalog.refuse_shadow(init_name, backbone, workspace, "made here")
-        return _made_here(init_name, backbone, workspace, channels)
+        return _made_here(made, init_name, backbone, workspace, channels)
     if found := catalog.find(init_name, backbone, workspace):
         weights, path, sha256 = found
         taken = replace(weights, channels=max(weights.channels, channels))
         about = (weights.source, weights.licence, weights.mean, weights.std, taken.channels)
-        return Init(init_name, *about, path, sha256, taken, weights.channels, weights.features)
+        read = (taken, weights.channels, weights.features, weights.seen)
+        return Init(init_name, *about, path, sha256, *read)
     raise ValueError(
         f"init is {init_name!r}; known are random, {KNOWN}, and controls of them or of "
         f"published weights ({', '.join((*catalog.PUBLIC, catalog.TIMM_INIT))}) or your own (a folder in "
@@ -163,7 +167,7 @@ def find(
     )
 
 
-def _made_here(init_name: str, backbone: str, workspace: Workspace, channels: int) -> Init:
+def _made_here(made: Origin, init_name: str, backbone: str, workspace: Workspace, channels: int) -> Init:
     """The init of weights that 02_pretrain wrote, by their record."""
     path = workspace.require(workspace.weights(init_name, file_name(backbone)), WRITER)
     record_path = workspace.require(path.with_suffix(".json"), WRITER)
@@ -186,4 +190,30 @@ def _made_here(init_name: str, backbone: str, workspace: Workspace, channels: in
         checksum=record["sha256"],
         file_channels=record["channels"],
         features=tuple(record.get("features", ())),  # older records have none
+        seen=tuple(TrainedOn(**each) for each in record.get("seen", ()))
+        or (*chain_by_name(init_name, backbone)[:-1], TrainedOn(record["source"], made.kind)),
     )
+
+
+def chain_by_name(init_name: str, backbone: str) -> tuple[TrainedOn, ...]:
+    """What weights were trained on, in order, as far as the name of their init tells; no file is read.
+
+    Args:
+        init_name: any name of an init, controls included.
+        backbone: key of the network.
+
+    Returns:
+        Empty for random weights. Of an init that is none here, its name, of a kind that is not stated.
+
+    >>> print(*chain_by_name("frozen:kinetics400+ct_lidc", "swin3d_t"), sep=", ")
+    ImageNet-1K (photographs), Kinetics-400 (video), ct_lidc (CT)
+    >>> chain_by_name("random", "swin3d_t")
+    ()
+    """
+    _, base = split(init_name)
+    if base == "random":
+        return ()
+    if made := origin(base):
+        return (*chain_by_name(made.start, backbone), TrainedOn(made.source, made.kind))
+    published = catalog.PUBLIC.get(base, {}).get(backbone)
+    return published.seen if published else (TrainedOn(base, NOT_STATED),)
