@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ctlib.grid import budget as budgets
 
 DATA, PRETRAINING, GRID, ANALYSIS = "01_explore_data", "02_pretrain", "03_finetune_grid", "04_analyze"
-"""Notebooks whose parameters decide what a grid is."""
+"""Notebooks whose parameters decide the runs of a grid."""
 
 _set_option = click.option(
     "--set",
@@ -78,9 +78,9 @@ def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
     return "" if source == parameters.DEFAULT else source
 
 
-@click.command(short_help="The choices of the method: as published, as released, as corrected here.")
+@click.command(short_help="Show the choices of the method: published, released, corrected here.")
 @click.argument("profile", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object a choice.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per choice.")
 @click.pass_obj
 def protocols(places: Places, profile: str | None, as_json: bool) -> None:
     """Every choice of the method: by the paper, by its released code, by this study; what sets it; its source.
@@ -158,9 +158,10 @@ def plan(
     Public data are not needed: published numbers of exams and patients are used. Your own data must have
     been read by 01_explore_data.
 
-    With --budget, runs, search, negative controls and pretraining are cut until they take that many hours, so that
-    the compared init is told from the baseline as well as can be; what was cut, what is given up and the smallest
-    differences are printed, and params/PROFILE-300h is written. Nothing that exists is overwritten.
+    With --budget, runs, search, negative controls and pretraining are reduced until they take that many hours, so
+    that the difference between the compared init and the baseline can be seen as well as possible. What was
+    left out, what is given up and the smallest differences are printed, and params/PROFILE-300h is written.
+    Nothing that exists is overwritten.
     """
     if budget is None and written is not None:
         raise Refused("--write is the profile of a proposal: give --budget, too.")
