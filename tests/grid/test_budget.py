@@ -130,10 +130,15 @@ def test_pretraining_is_counted_where_it_is_still_needed(paper, whole, grid):
 def test_a_search_run_that_is_in_the_grid_counts_once_and_stays_when_its_fraction_goes(grid, paper):
     fraction = paper[GRID]["lr_fraction"]
     whole, cut = grid.counts([]), grid.counts([Cut("fractions", fraction)])
-    arms = len(grid.arms)
-    rates = len(paper[GRID]["lr_rates"])
-    assert whole[1] == (rates - (fraction in paper[GRID]["fractions"])) * arms
-    assert cut[1] == rates * arms and (fraction not in paper[GRID]["fractions"] or cut[0] < whole[0])
+    rates = paper[GRID]["lr_rates"]
+    arms = {(run.task, run.backbone, run.init) for run in grid.runs}
+    both = {
+        (run.task, run.backbone, run.init)
+        for run in grid.runs
+        if (run.fraction, run.fold, run.control) == (fraction, 0, "none")
+    }
+    assert whole[1] == len(rates) * len(arms) - len(both)
+    assert cut[1] == len(rates) * len(arms) and (not both or cut[0] < whole[0])
 
 
 # what goes
