@@ -83,7 +83,7 @@ def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per choice.")
 @click.pass_obj
 def protocols(places: Places, profile: str | None, as_json: bool) -> None:
-    """Every choice of the method: by the paper, by its released code, by this study; what sets it; its source.
+    """Show each choice of the method: in the paper, in its released code and here; what sets it; its source.
 
     With PROFILE, which of the three that profile follows in each choice.
     """

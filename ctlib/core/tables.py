@@ -271,6 +271,10 @@ def write(frame: pd.DataFrame, name: str, path: Path) -> Path:
     return path
 
 
+LATER = {"search": ("val_accuracy",)}
+"""Columns that tables of before do not have: they are read as empty."""
+
+
 def read(name: str, path: Path) -> pd.DataFrame:
     """Read a table and check it.
 
@@ -284,4 +288,5 @@ def read(name: str, path: Path) -> pd.DataFrame:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path} is no Parquet table: {error}. Delete it and write it again.") from error
-    return check(frame, name, str(path))
+    absent = [column for column in LATER.get(name, ()) if column not in frame.columns]
+    return check(frame.assign(**dict.fromkeys(absent)), name, str(path))

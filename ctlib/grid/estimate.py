@@ -27,7 +27,7 @@ from ctlib.datasets import RECORD_BYTES, task
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
 from ctlib.grid.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.metrics import power
-from ctlib.models import FROZEN, split
+from ctlib.models import FROZEN, spec, split
 from ctlib.training import FRESH_FRACTION, Run, batches_an_epoch
 
 RUN_S, EPOCH_S = 0.5, 0.15
@@ -296,9 +296,13 @@ def scored_of(size: CohortSize, folds: int) -> power.Scored | None:
 
 
 def design_of(runs: Sequence[Run], of_seeds: power.Seeds | None = None) -> power.Design:
-    """Networks and seeds of a grid, with what is assumed by default; of several sizes the widest spread."""
+    """3D networks (where there are any) and seeds of a grid, and what is assumed; of several sizes the widest spread.
+
+    An effect is averaged over 3D networks: 2D ones are what these are compared with.
+    """
     assumed = max((power.ASSUMED[size] for size in {run.size for run in runs}), key=attrgetter("sd"))
-    networks, seeds = len({run.backbone for run in runs}), len({run.seed for run in runs})
+    backbones, seeds = {run.backbone for run in runs}, len({run.seed for run in runs})
+    networks = sum(spec(name).dims == 3 for name in backbones) or len(backbones)
     return power.Design(networks, seeds, of_seeds=of_seeds or assumed)
 
 

@@ -309,6 +309,8 @@ def unwanted(
     [(('lidc_nodule', 'slow_r50', 'random'), 0, 1.0, 0)]
     """
     asked = list(of)
+    if not leave_out:
+        return asked
     named = [{*arm, f"{100 * fraction:.6g}%"} for arm, _, fraction, _ in asked]
     known = set().union(*named)
     entries = [(entry, set(entry.split())) for entry in leave_out]

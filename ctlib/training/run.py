@@ -148,7 +148,7 @@ class Run(Augmented):
 
         A setting of `LATER` counts where it is not what it was before it was there.
         """
-        settings = dataclasses.asdict(self)
+        settings = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         told = {name: value for name, value in settings.items() if (name, value) not in LATER.items()}
         return digest({**told, "protocol": PROTOCOL_VERSION})[:12]
 
