@@ -25,6 +25,7 @@ std: [0.3]
 size: tiny
 names: {{"backbone.": ""}}
 head: ["head."]
+seen: [{{what: photographs, kind: photographs}}]
 """
 
 
@@ -79,15 +80,16 @@ def test_every_arm_of_the_paper_is_finished(work):
 
 
 def test_what_each_init_has_seen_is_recorded_in_order(work):
-    for init, first, last in (
-        ("photos+ct_rspect", "photographs, labelled", "labelled"),
-        ("video+ct_lidc", "generated", "labelled"),
-        ("video+ct_lidc_ssl", "generated", "no labels"),
+    for init, first, last, kind in (
+        ("photos+ct_rspect", "photographs, labelled", "labelled", "photographs"),
+        ("video+ct_lidc", "generated", "labelled", "video"),
+        ("video+ct_lidc_ssl", "generated", "no labels", "video"),
     ):
         for network in NETWORKS:
-            source = read_json(work.weights(init, network).with_suffix(".json"))["source"]
-            begun, then = source.split("; then ")
-            assert begun.startswith(first) and then.endswith(last), source
+            record = read_json(work.weights(init, network).with_suffix(".json"))
+            begun, then = record["source"].split("; then ")
+            assert begun.startswith(first) and then.endswith(last), record["source"]
+            assert [step["kind"] for step in record["seen"]] == [kind, "CT"]
     ledger = tables.read("ledger", work.table("ledger"))
     assert set(ledger["init"]) == {"video", *MADE, *UNLABELLED} and set(ledger["backbone"]) == set(NETWORKS)
 
@@ -97,3 +99,7 @@ def test_the_report_answers_what_the_paper_leaves_open(work):
     assert set(answers["task"]) == {"lidc_nodule", "rspect_pe"} and answers["effect"].notna().all()
     page = (work.root.parent / "reports" / "smoke" / "04_analyze.html").read_text()
     assert "CT without labels, after video: of" in page
+    assert (
+        "photographs (photographs), then "
+        in (work.root.parent / "reports" / "smoke" / "02_pretrain.html").read_text()
+    )
