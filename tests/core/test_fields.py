@@ -27,7 +27,7 @@ def names(kind):
 def test_every_setting_of_a_run_is_a_parameter_of_the_grid():
     values = values_of("03_finetune_grid")
     settings = settings_of(values)
-    assert set(settings) == names(Run) - AXES - LOOKED_UP | {"exceptions"}
+    assert set(settings) == names(Run) - AXES - LOOKED_UP | {"exceptions", "leave_out"}
     assert settings.pop("flaws") == ()
     assert settings == {name: values[name] for name in settings}
 
@@ -39,6 +39,7 @@ def test_every_setting_of_pretraining_is_a_parameter(kind, prefix):
     made = kind.of(values | of_both)
     prefixed = {name.removeprefix(prefix) for name in values if name.startswith(prefix)}
     prefixed -= {"exceptions"}  # of single networks: the plan's, as the grid's are no setting of a run
+    prefixed -= {"patients"}  # CtSource.pretrain_patients
     assert "exceptions" in names(Plan) - names(kind)
     assert prefixed and prefixed <= names(kind)
     for name in prefixed:

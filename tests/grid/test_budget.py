@@ -10,6 +10,7 @@ import yaml
 
 from ctlib.analysis import preregistration
 from ctlib.cli import grid as gridcommands
+from ctlib.cli import proposal
 from ctlib.core import parameters
 from ctlib.core.workspace import PROJECT, Places, Workspace
 from ctlib.grid import budget
@@ -101,7 +102,7 @@ def test_what_is_no_time_is_refused_in_a_sentence(text):
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.2, 0.06])
 def test_hours_are_those_of_the_plan_of_what_is_left(paper, whole, share):
     made = proposed(paper, share * whole.whole_h)
-    changed = gridcommands.proposed_values(paper, made.kept)
+    changed = proposal.proposed_values(paper, made.kept)
     hours, plan = counted_hours(changed)
     assert made.hours == pytest.approx(hours + made.pretraining_h, rel=1e-9)
     assert made.hours <= made.budget_h and made.n_runs + made.n_search == plan.count("runs")

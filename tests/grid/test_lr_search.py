@@ -44,7 +44,7 @@ def test_a_number_serves_all_and_published_is_by_task_network_and_start():
 def test_the_published_rates_are_those_of_the_protocol():
     """Value by value: each row of the table in docs/protocol.md."""
     text = (PROJECT / "docs" / "protocol.md").read_text()
-    rows = text[text.index("| | rspect_pe | lidc_nodule |") :].split("\n\n")[0].splitlines()[2:]
+    rows = text[text.index("| network | rspect_pe | lidc_nodule |") :].split("\n\n")[0].splitlines()[2:]
     told = {}
     for row in rows:
         name, *cells = (cell.strip() for cell in row.strip("|").split("|"))

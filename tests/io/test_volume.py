@@ -684,7 +684,7 @@ REAL = {
     # folder of ../shared/data: what becomes of its files; None is a volume
     "totalseg-j2k20": None,
     "lidc-idri-0314": None,
-    "ge-tilt-varspacing": "GantryDetectorTilt is 18.5 degrees, a tilted volume is sheared",
+    "ge-tilt-varspacing": "GantryDetectorTilt is 18.5 degrees, not 0: a tilted volume is sheared",
     "gantrytilting/001": "its planes are tilted or turned by about 14.0 degrees",
     "notavolume/001": "its 4 files lie at 1 position",
     "slicecount/001": "Modality is 'MR', only CT has HU",
