@@ -36,7 +36,7 @@ demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), 
 # cores, for many tests wait for processes. Their order is that of tests/conftest.py.
 TESTS := $(BIN)/python -m pytest -q --durations=30
 TOGETHER := $(TESTS) -n 3 --dist loadfile --no-loadscope-reorder
-test: $(STAMP) lint ## lint, types, and all tests except the longest (18 minutes on two cores)
+test: $(STAMP) lint ## lint, types, and all tests except the longest (about 25 minutes on two cores)
 	@$(TOGETHER) -m "not nightly"
 
 test-all: test ## make test, then the longest tests: the whole demo, all browser sizes, more damaged files
