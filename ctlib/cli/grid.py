@@ -80,7 +80,7 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
     With PROFILE, which of the three that profile follows in each choice.
     """
     loaded = load(profile, (), places) if profile else {}
-    from ctlib.training import CHOICES_OF_METHOD, follows
+    from ctlib.training import CHOICES_OF_METHOD, differences, follows
 
     rows = []
     for choice in CHOICES_OF_METHOD:
@@ -100,6 +100,11 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
         click.echo(f"{row.pop('choice')}: {row.pop('about')}")
         for name, text in row.items():
             click.echo(f"  {name:<{width}}  {text}")
+    if asked := loaded.get(GRID, {}).get("protocol"):
+        others = ", ".join(choice.name for choice in differences(asked, loaded))
+        click.echo(
+            f"\nProfile {profile} follows protocol {asked}" + (f", but for {others}." if others else ".")
+        )
 
 
 @click.command(short_help="Estimate time, memory and disk of a profile before it runs.")

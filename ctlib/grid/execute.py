@@ -23,7 +23,7 @@ from ctlib.grid.expand import (
     outline,
     settings_of,
 )
-from ctlib.grid.lr_search import accuracies_of, chosen, fixed, of_table, require_choice, tried
+from ctlib.grid.lr_search import accuracies_of, chosen, fixed, of_table, require_lr_by, tried
 from ctlib.models import lacking
 from ctlib.training import (
     CSV,
@@ -96,7 +96,7 @@ def search(
     Raises:
         ValueError: no rate of an arm gave a validation AUROC; and see `expand`.
     """
-    require_choice(by)
+    require_lr_by(by)
     settings["leave_out"] = at_all_fractions(settings.get("leave_out", []))
     runs = [
         run

@@ -79,10 +79,10 @@ CHOSEN_BY = {"auroc": "val_auroc", "accuracy": "val_accuracy"}
 """What chooses a rate, and its column of table `search`. Ke et al. 2023 write accuracy (p. 771)."""
 
 
-def require_choice(by: str) -> None:
+def require_lr_by(by: str) -> None:
     """Raise a ValueError where a search cannot choose by that.
 
-    >>> require_choice("loss")
+    >>> require_lr_by("loss")
     Traceback (most recent call last):
     ...
     ValueError: lr_by is 'loss'; known are auroc, accuracy.
@@ -134,7 +134,7 @@ def chosen(
     Raises:
         ValueError: no rate of an arm gave a validation AUROC; or `by` is unknown.
     """
-    require_choice(by)
+    require_lr_by(by)
     columns = ["run_id", "status", "error", "val_auroc"]
     rows = pd.DataFrame(
         [(run.run_id, run.task, run.backbone, run.init, run.lr) for run in runs],

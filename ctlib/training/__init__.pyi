@@ -26,6 +26,7 @@ from .pretraining import made_here as made_here
 from .pretraining import pretrain as pretrain
 from .protocol import CHOICES_OF_METHOD as CHOICES_OF_METHOD
 from .protocol import FRESH_FRACTION as FRESH_FRACTION
+from .protocol import differences as differences
 from .protocol import flaws_of as flaws_of
 from .protocol import follows as follows
 from .results import ERROR as ERROR

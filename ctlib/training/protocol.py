@@ -190,16 +190,3 @@ def differences(protocol: str, loaded: Mapping[str, Mapping[str, Any]]) -> list[
         loaded: see `follows`.
     """
     return [choice for choice in CHOICES_OF_METHOD if protocol not in follows(choice, loaded)]
-
-
-def parameters_of(protocol: str) -> dict[str, Any]:
-    """The parameters that a protocol decides, with its values; lists of parts joined.
-
-    >>> parameters_of("paper")["batch_size"], parameters_of("released")["batch_size"]
-    (16, 8)
-    """
-    found: dict[str, Any] = {}
-    for choice in CHOICES_OF_METHOD:
-        for name, value in choice.of(protocol).parameters.items():
-            found[name] = [*found.get(name, []), *value] if name in PARTS else value
-    return found

@@ -14,6 +14,7 @@ from ctlib.core.workspace import PROJECT
 sys.path.insert(0, str(PROJECT / "tools"))  # what writes the heads
 
 from headers import GRID, PROFILES, plan_without_anything, pretraining_hours, written
+from protocol_choices import parameters_of
 
 from ctlib.cli.data import load
 from ctlib.core.hu import HU_WINDOWS
@@ -22,7 +23,7 @@ from ctlib.datasets.cohort import TASKS
 from ctlib.grid.estimate_profile import LR_FRACTION, LR_RATES, expected
 from ctlib.grid.lr_search import PUBLISHED
 from ctlib.models.registry import spec
-from ctlib.training.protocol import differences, parameters_of
+from ctlib.training.protocol import differences
 from ctlib.training.run import clip_settings
 
 SEVEN = ["slow_r50", "slowfast_r50", "r2plus1d_r50", "csn_r101", "mvit_b", "swin3d_t", "penet"]

@@ -4,13 +4,13 @@ import subprocess
 
 import pandas as pd
 import pytest
+from protocol_choices import parameters_of
 from test_demo import command
 
 from ctlib.core import read_json, tables
 from ctlib.core.workspace import Workspace
 from ctlib.models.registry import file_name
 from ctlib.models.weights.load import Init, build_network, save_weights
-from ctlib.training.protocol import parameters_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1800)]
 NETWORKS = ["slow_r50", "resnet18"]

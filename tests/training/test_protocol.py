@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from noise_cohort import LENGTH, N_SLICES, SIDE, write_cohort
 from noise_cohort import SETTINGS as SHORT
+from protocol_choices import parameters_of
 
+from ctlib.cli.grid import protocols
 from ctlib.core import parameters, tables
-from ctlib.core.workspace import PROJECT, Workspace
+from ctlib.core.workspace import HOME, PROJECT, Workspace
 from ctlib.datasets.clips import ClipSettings, cut
 from ctlib.grid.execute import expand
 from ctlib.models.weights.load import Init, build_network, save_weights
@@ -26,7 +29,6 @@ from ctlib.training.protocol import (
     differences,
     flaws_of,
     follows,
-    parameters_of,
     without_tails,
 )
 from ctlib.training.run import Run, clip_settings, clips_of_run
@@ -211,7 +213,7 @@ def test_each_choice_of_the_paper_can_be_made_otherwise_by_itself(choice, other)
                 values[name] = value
     alike = "paper" in follows(choice, asked)
     same = dict(choice.of(other).parameters) == dict(choice.paper.parameters)
-    assert alike == (same if choice.name not in FLAWS else other == "corrected") or choice.name == "arms"
+    assert alike == (same if choice.name not in FLAWS else other == "corrected")
     assert [each.name for each in differences("paper", asked) if each.switches and each is not choice] == []
 
 
@@ -228,3 +230,16 @@ def test_the_table_is_told_in_the_docs():
     for choice in CHOICES_OF_METHOD:
         cells = (choice.name, *(choice.of(name).text for name in ("paper", "released", "corrected")))
         assert "| `{}` | {} | {} | {} |".format(*cells) in text, choice.name
+
+
+def test_the_command_prints_each_choice_and_what_a_profile_follows():
+    asked = CliRunner().invoke(protocols, ["paper"], obj=HOME)
+    assert asked.exit_code == 0, asked.output
+    last = asked.output.strip().splitlines()[-1]
+    assert (
+        last == "Profile paper follows protocol paper, but for seeds, folds, intervals, clip_of_penet, lrcn."
+    )
+    assert "batch_size: clips a batch\n" in asked.output and "  profile paper  as paper\n" in asked.output
+    rows = json.loads(CliRunner().invoke(protocols, ["--json"], obj=HOME).output)
+    assert [row["choice"] for row in rows] == [choice.name for choice in CHOICES_OF_METHOD]
+    assert all(row["paper"] and row["released"] and row["corrected"] and row["source"] for row in rows)

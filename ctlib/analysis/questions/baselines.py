@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from ctlib.analysis.question import Question, lacking
@@ -77,10 +79,15 @@ def compute_domain(study: Study) -> pd.DataFrame:
     ct, both = domain_inits(study)
     pairs = [(study.compared, init) for init in ct] + [(init, study.compared) for init in both]
     pairs += [(init, other) for init in both for other in ct if init.endswith(f"+{other}")]
+    return _compared(study, pairs)
+
+
+def _compared(study: Study, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """The first init of each pair minus the second, on the averaged networks that have the two."""
     wanted, first = [], {}
     for init, other in pairs:
-        networks, name = study.networks_from(init, other), f"{init} − {other}"
-        if networks:
+        if networks := study.networks_from(init, other):
+            name = f"{init} − {other}"
             wanted.append(Contrast(name, arms_of(networks, init), arms_of(networks, other)))
             first[name] = init
     table = study.contrasts(wanted)
@@ -119,16 +126,9 @@ def _unlabelled(study: Study) -> list[str]:
 
 def compute_unlabelled(study: Study) -> pd.DataFrame:
     """What CT without labels adds to the compared init, and to the same with labels of CT."""
-    wanted, first = [], {}
-    for init in _unlabelled(study):
-        labelled = [other for other in domain_inits(study)[1] if other.startswith(f"{study.compared}+ct_")]
-        for other in (study.compared, *labelled):
-            if networks := study.networks_from(init, other):
-                name = f"{init} − {other}"
-                wanted.append(Contrast(name, arms_of(networks, init), arms_of(networks, other)))
-                first[name] = init
-    table = study.contrasts(wanted)
-    return table.assign(init=table["label"].map(first).astype(object))
+    labelled = [init for init in domain_inits(study)[1] if init.startswith(f"{study.compared}+ct_")]
+    others = (study.compared, *labelled)
+    return _compared(study, ((init, other) for init in _unlabelled(study) for other in others))
 
 
 def _no_unlabelled(study: Study) -> str:
