@@ -10,6 +10,7 @@ from ctlib.analysis.claims import Claim, claims, overview, show_claims
 from ctlib.analysis.deviations import deviations, say_deviations, show_plan
 from ctlib.analysis.question import Answer, Question
 from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
+from ctlib.analysis.questions.beyond_metadata import BEYOND_METADATA
 from ctlib.analysis.questions.calibration import CALIBRATION
 from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED, say_pure_video
 from ctlib.analysis.questions.localization import LOCALIZATION, show_exams, show_sights
@@ -37,6 +38,7 @@ QUESTIONS = {
         LOCALIZATION,
         SUBGROUPS,
         NEGATIVE_CONTROLS,
+        BEYOND_METADATA,
         INJECTED_EFFECTS,
     )
 }

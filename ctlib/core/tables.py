@@ -51,6 +51,11 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         ("manufacturer", "str?", "maker of the scanner"),
         ("label", "int64?", "exam label, 1 = disease; empty where it is not known"),
     ),
+    "features": _columns(
+        ("series_uid", "str", "series"),
+        ("name", "str", "column of the user's label file"),
+        ("value", "float64?", "what it says of the exam; empty where it says nothing"),
+    ),
     "slices": _columns(
         ("series_uid", "str", "series"),
         ("slice", "int64", "index into the volume, 0 = the most inferior"),

@@ -15,6 +15,7 @@ from .cohort import TASKS as TASKS
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
 from .cohort import Task as Task
+from .cohort import load_features as load_features
 from .cohort import load_tables as load_tables
 from .cohort import task as task
 from .cohort import tasks_of as tasks_of
@@ -29,6 +30,8 @@ from .metadata import ABSENT as ABSENT
 from .metadata import SAME as SAME
 from .metadata import TOGETHER as TOGETHER
 from .metadata import metadata_baseline as metadata_baseline
+from .metadata import probabilities as probabilities
+from .metadata import told_without_image as told_without_image
 from .prepare import Preparation as Preparation
 from .quality import extremes as extremes
 from .splits import NO_FOLD as NO_FOLD

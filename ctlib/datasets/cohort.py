@@ -20,6 +20,8 @@ from ctlib.io import SeriesError, Volume, open_series, read_series
 
 TABLES = ("series", "slices", "problems", "marks")
 """Tables of a cohort, keys of `tables.SCHEMAS`."""
+FEATURES = "features"
+"""Table of those cohorts whose source says more of an exam than its label."""
 
 
 class CohortError(ValueError):
@@ -120,6 +122,7 @@ class Cohort:
         files: files of each series, inferior to superior; empty after `load_tables`.
         sources: `tree.source_checksum` of each series; empty after `load_tables`.
         splits: split of each patient where the source names one; empty elsewhere.
+        features: table `features`: what the source says of an exam that may tell its label.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Cohort:
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
+    features: pd.DataFrame = field(default_factory=lambda: tables.empty("features"))
 
     def hidden(self, identity: Identity) -> Cohort:
         """The same cohort with pseudonyms for patients, studies, series and paths.
@@ -144,7 +148,7 @@ class Cohort:
         )
         renamed = {
             name: frame.assign(series_uid=_renamed(frame["series_uid"], identity.series))
-            for name, frame in (("slices", self.slices), ("marks", self.marks))
+            for name, frame in (("slices", self.slices), ("marks", self.marks), (FEATURES, self.features))
         }
         problems = self.problems.assign(path=[identity.path(path) for path in self.problems["path"]])
         return replace(
@@ -182,7 +186,9 @@ class Cohort:
         problems = pd.concat([self.problems, rows]) if len(rows) else self.problems
         kept = {
             name: frame[~frame["series_uid"].isin(list(refused))].reset_index(drop=True)
-            for name, frame in (("series", self.series), ("slices", self.slices), ("marks", self.marks))
+            for name, frame in (
+                (name, getattr(self, name)) for name in ("series", "slices", "marks", FEATURES)
+            )
         }
         files = {uid: paths for uid, paths in self.files.items() if uid not in refused}
         return replace(self, **kept, problems=tables.check(problems, "problems"), files=files)
@@ -195,6 +201,10 @@ class Cohort:
         """
         for table in TABLES:
             tables.write(getattr(self, table), table, workspace.table(table, self.name))
+        if len(self.features):
+            tables.write(self.features, FEATURES, workspace.table(FEATURES, self.name))
+        else:
+            workspace.table(FEATURES, self.name).unlink(missing_ok=True)
 
 
 def _renamed(ids: pd.Series, pseudonym: Callable[[str], str]) -> pd.Series:
@@ -216,7 +226,13 @@ def load_tables(workspace: Workspace, name: str) -> Cohort:
     for table in TABLES:
         path = workspace.require(workspace.table(table, name), "01_explore_data")
         frames[table] = tables.read(table, path)
-    return Cohort(name, **frames)
+    return Cohort(name, **frames, features=load_features(workspace, name))
+
+
+def load_features(workspace: Workspace, name: str) -> pd.DataFrame:
+    """Table `features` of a cohort; without rows where its source has none."""
+    path = workspace.table(FEATURES, name)
+    return tables.read(FEATURES, path) if path.is_file() else tables.empty(FEATURES)
 
 
 def slice_rows(series: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,12 +53,17 @@ class Columns:
     slices: str = ""
 
 
-def read_labels(path: Path, columns: Columns) -> pd.DataFrame:
+def read_labels(path: Path, columns: Columns, features: Sequence[str] = ()) -> pd.DataFrame:
     """The CSV, checked.
+
+    Args:
+        path: the file.
+        columns: names of its columns.
+        features: more columns of it, of numbers.
 
     Returns:
         One row an exam: row (number of the data row, from 1), study, label (int), patient, split
-        and slices, "" where there is none.
+        and slices, "" where there is none; and features, pairs of a name and a number, None where a cell is empty.
 
     Raises:
         FileNotFoundError: no such file.
@@ -72,7 +77,7 @@ def read_labels(path: Path, columns: Columns) -> pd.DataFrame:
     for name in ("study", "label"):
         if name not in asked:
             raise CohortError(f"the column of the {name} is ''; name a column of {path.name}.")
-    if missing := [column for column in asked.values() if column not in table.columns]:
+    if missing := [column for column in (*asked.values(), *features) if column not in table.columns]:
         has = ", ".join(table.columns)
         raise CohortError(f"{path.name} has no column {', '.join(missing)}; its columns are {has}.")
     read = pd.DataFrame({"row": np.arange(1, len(table) + 1)})
@@ -89,7 +94,23 @@ def read_labels(path: Path, columns: Columns) -> pd.DataFrame:
     read["label"] = read["label"].astype(float).astype(int)
     n_splits = read.groupby("patient")["split"].transform("nunique")
     _check(path, n_splits == 1, read, "split", "its patient is in another split in another row")
+    read["features"] = _numbers(path, table[list(features)])
     return read
+
+
+def _numbers(path: Path, table: pd.DataFrame) -> list[tuple[tuple[str, float | None], ...]]:
+    """The numbers of each row, with the names of their columns."""
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    for name in table:
+        wrong = (~np.isfinite(numbers[name]) & (table[name].str.strip() != "")).to_numpy()
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise CohortError(
+                f"{path.name}, data row {row + 1}: {name} is {quoted(table[name].iloc[row])}; folder_features "
+                "names columns of numbers, with cells left empty where one is not known."
+            )
+    rows = numbers.astype(object).where(numbers.notna(), None).to_numpy()
+    return [tuple(zip(numbers, row, strict=True)) for row in rows]
 
 
 def _check(path: Path, right: pd.Series, read: pd.DataFrame, name: str, why: str) -> None:
@@ -164,11 +185,14 @@ def _slice_labels(text: str, label: int, n_slices: int) -> list[Any]:
 
 
 def read(root: Path, values: Mapping[str, Any], run: Map = in_order) -> Cohort:
-    """Read the data by the parameters of `01_explore_data`: folder_labels and folder_columns; see `load`."""
-    return load(root, project_path(values["folder_labels"]), Columns(*values["folder_columns"]), run)
+    """Read the data by the parameters folder_labels, folder_columns, folder_features of `01_explore_data`."""
+    labels, columns = project_path(values["folder_labels"]), Columns(*values["folder_columns"])
+    return load(root, labels, columns, run, values["folder_features"])
 
 
-def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Cohort:
+def load(
+    root: Path, labels: Path, columns: Columns, run: Map = in_order, features: Sequence[str] = ()
+) -> Cohort:
     """Read the data.
 
     Args:
@@ -176,6 +200,7 @@ def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Coh
         labels: CSV; see the module's docstring. It may lie under the root.
         columns: names of its columns.
         run: spreads the reading of headers.
+        features: columns of numbers that may tell the label, size or age say; they become table `features`.
 
     Returns:
         The cohort; volumes that no row names, or whose rows contradict each other, are among its
@@ -186,7 +211,7 @@ def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Coh
         CohortError: see `read_labels`.
     """
     root = Path(root)
-    rows = read_labels(labels, columns)
+    rows = read_labels(labels, columns, features)
     series, problems = scan(root, skip=[labels], run=run)
     rows_of, lost = _matched(rows, _lookup(series, root))
     if len(lost):
@@ -194,12 +219,13 @@ def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Coh
         told = f"{len(lost)} rows name no volume that can be read, the first of them is data row {first}."
         row = pd.DataFrame([{"path": labels.name, "n_files": 0, "reason": told}])
         problems = pd.concat([problems, row]) if len(problems) else row
-    exams, slices, refused = [], [], {}
+    exams, slices, refused, features_of = [], [], {}, []
     for uid, n_slices in zip(series["series_uid"], series["n_slices"], strict=True):
         try:
             exam = _exam(rows_of.get(uid, []))
             slices += _slice_labels(exam.slices, exam.label, n_slices)
             exams.append((exam.patient, exam.study, exam.label, exam.split))
+            features_of += [(uid, name, value) for name, value in exam.features]
         except CohortError as error:
             refused[uid] = f"Not used: {error}."
             slices += [pd.NA] * n_slices
@@ -210,7 +236,8 @@ def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Coh
     series = series.assign(**{name: exams[name] for name in columns_of[:3]})
     cohort = assemble(FOLDER, series, labelled, problems, tables.empty("marks"), refused, root)
     used = exams[~series["series_uid"].isin(list(refused)) & (exams["split"] != "")]
-    return replace(cohort, splits=dict(zip(used["patient_id"], used["split"], strict=True)))
+    found = tables.check(pd.DataFrame(features_of, columns=["series_uid", "name", "value"]), "features")
+    return replace(cohort, splits=dict(zip(used["patient_id"], used["split"], strict=True)), features=found)
 
 
 def _matched(rows: pd.DataFrame, known: dict[str, set[str]]) -> tuple[dict[str, list[Any]], pd.DataFrame]:
@@ -231,7 +258,7 @@ def _exam(rows: list[Any]) -> Any:
         raise CohortError("no row of the label file names it")
     if None in rows:
         raise CohortError("its row lists slices, but names several series: name this one")
-    for name in ("label", "patient", "slices", "split"):
+    for name in ("label", "patient", "slices", "split", "features"):
         if len({getattr(row, name) for row in rows}) > 1:
             numbers = " and ".join(str(row.row) for row in rows[:2])
             raise CohortError(f"data rows {numbers} of the label file name it and differ in their {name}")

@@ -48,9 +48,13 @@ NUMBERS = {
     "thickness_mm": "slice thickness",
 }
 NAMES = {"kernel": "kernel", "manufacturer": "maker"}
+FILES_ALONE = "file metadata"
+"""The design of all that files say, where a label file says more."""
 SAME = "the same in all exams"
 TOGETHER = "all together"
 """The row of the model that has all of them."""
+OF_FILES = {TOGETHER, *NUMBERS.values(), *NAMES.values()}
+"""All that is told where a label file says no more."""
 VALUES = ["auroc", "chance", "low", "high", "p_value"]
 """Columns of a feature that are NaN where it says nothing."""
 RANGES = 5
@@ -66,13 +70,16 @@ STEPS, STILL = 50, 1e-9
 Array = NDArray[np.float64]
 
 
-def metadata_baseline(series: pd.DataFrame, seed: int = 0, margin: float = 0.0) -> pd.DataFrame:
+def metadata_baseline(
+    series: pd.DataFrame, seed: int = 0, margin: float = 0.0, features: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The AUROC of the exam label that the columns of table `series` reach, all together and each alone.
 
     Args:
         series: table `series`; exams without a label are left out.
         seed: of the folds and of the exchanges of the patients.
         margin: a difference from chance that would not matter, in AUROC; 0 for none.
+        features: table `features`: what the label file says besides; None for nothing.
 
     Returns:
         feature, auroc, chance (mean over exchanges), low, high (the band of chance, 95 %), p_value
@@ -81,8 +88,7 @@ def metadata_baseline(series: pd.DataFrame, seed: int = 0, margin: float = 0.0) 
     """
     labelled = series[series["label"].notna()].reset_index(drop=True)
     blank = _no_answer(labelled)
-    designs = {title: _height_and_range(labelled[name]) for name, title in NUMBERS.items()}
-    designs |= {title: _one_a_value(labelled[name]) for name, title in NAMES.items()}
+    designs = _of_files(labelled) | _of_features(labelled, features)
     said = {title: design for title, (design, why) in designs.items() if not why}
     whys = {title: why for title, (_, why) in designs.items()}
     whys[TOGETHER] = "" if said else "no feature differs between exams"
@@ -101,6 +107,58 @@ def metadata_baseline(series: pd.DataFrame, seed: int = 0, margin: float = 0.0) 
         "n_positive": positive,
     }
     return table.assign(**counts)[["feature", *VALUES, "word", *counts, "reason"]]
+
+
+Design = tuple[Array, str]
+"""Columns `[exams, n]`, and why they say nothing, or ''."""
+
+
+def _of_files(series: pd.DataFrame) -> dict[str, Design]:
+    designs = {title: _height_and_range(series[name]) for name, title in NUMBERS.items()}
+    return designs | {title: _one_a_value(series[name]) for name, title in NAMES.items()}
+
+
+def _of_features(series: pd.DataFrame, features: pd.DataFrame | None) -> dict[str, Design]:
+    if features is None:
+        return {}
+    return {
+        str(name): _height_and_range(series["series_uid"].map(part.set_index("series_uid")["value"]))
+        for name, part in features.groupby("name", sort=False)
+    }
+
+
+def told_without_image(series: pd.DataFrame, features: pd.DataFrame) -> dict[str, Array]:
+    """What tells of the label without a look at the image, as designs of a logistic regression.
+
+    Args:
+        series: table `series`.
+        features: table `features`.
+
+    Returns:
+        `[exams, columns]` by name, exams in the order of `series`: each number and name that differs between
+        exams, `FILES_ALONE` of those that files say, and `TOGETHER` where the label file says more.
+    """
+    files, more = _of_files(series), _of_features(series, features)
+    known = {name: design for name, (design, why) in (files | more).items() if not why}
+    if of_files := [known[name] for name in files if name in known]:
+        known[FILES_ALONE] = np.column_stack(of_files)
+    if of_more := [known[name] for name in more if name in known]:
+        known[TOGETHER] = np.column_stack([*of_files, *of_more])
+    return known
+
+
+def probabilities(design: Array, label: NDArray[np.int64], train: NDArray[np.bool_]) -> Array:
+    """The probability of disease by a ridge logistic regression on some exams, for all of them.
+
+    Args:
+        design: `[exams, columns]`.
+        label: `[exams]`, 0 or 1.
+        train: `[exams]`, those that it is fitted to; both labels must be among them.
+    """
+    weights = ridge_logistic(design[None, train], label[train])[0]
+    share = label[train].mean()
+    moved = design @ weights - (design[train] @ weights).mean() + np.log(share / (1 - share))
+    return np.asarray(expit(moved))
 
 
 def _patients(labelled: pd.DataFrame) -> tuple[int, int]:

@@ -26,7 +26,7 @@ import pandas as pd
 
 from ctlib.core import counted
 from ctlib.datasets.cohort import Cohort
-from ctlib.datasets.metadata import ABSENT, TOGETHER, metadata_baseline
+from ctlib.datasets.metadata import ABSENT, OF_FILES, TOGETHER, metadata_baseline
 from ctlib.datasets.splits import SPLITS
 from ctlib.datasets.volume_checks import MOST_PAIRS, near_duplicates, rescale_faults
 
@@ -170,7 +170,7 @@ def inspect(cohort: Cohort, splits: pd.DataFrame, checks: pd.DataFrame, seed: in
         checks,
         rescale_faults(checks),
         near_duplicates(checks, cohort.series, splits),
-        metadata_baseline(cohort.series, seed),
+        metadata_baseline(cohort.series, seed, features=cohort.features),
     )
 
 
@@ -217,17 +217,17 @@ def _prevalence(series: pd.DataFrame, splits: pd.DataFrame) -> str:
 def _metadata(baseline: pd.DataFrame) -> str:
     row = baseline[baseline["feature"] == TOGETHER].iloc[0]
     who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams ill"
+    more = not set(baseline["feature"]) <= OF_FILES
+    what = "Metadata and columns of the label file alone" if more else "Metadata alone"
     if pd.isna(row["auroc"]):
-        return f"Metadata alone: no AUROC, for {row['reason']} ({who})."
-    text = (
-        f"Metadata alone reach AUROC {row['auroc']:.2f}, chance {row['low']:.2f} to {row['high']:.2f} ({who})"
-    )
+        return f"{what}: no AUROC, for {row['reason']} ({who})."
+    text = f"{what} reach AUROC {row['auroc']:.2f}, chance {row['low']:.2f} to {row['high']:.2f} ({who})"
     alone = baseline[(baseline["feature"] != TOGETHER) & (baseline["auroc"] > baseline["high"])]
     named = ", ".join(f"{one.feature} {one.auroc:.2f}" for one in alone.itertuples())
     if row["auroc"] > row["high"]:
         text += (
-            ": that is above chance, so the files tell the classes apart without a look at disease, "
-            "and a network may score by the same"
+            f": that is above chance, so {'they' if more else 'the files'} tell the classes apart without a "
+            "look at disease, and a network may score by the same"
         )
     else:
         text += ": nothing in them was seen to tell the classes apart"

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib.core import tables
+from ctlib.core import Workspace, tables
 from ctlib.datasets import folder
 from ctlib.datasets.clips import clip_table
-from ctlib.datasets.cohort import CohortError
+from ctlib.datasets.cohort import CohortError, load_tables
 from ctlib.datasets.folder import Columns
 from ctlib.io.volume import read_series
 
@@ -161,3 +161,52 @@ def test_missing_columns_and_files_are_named(root):
 def test_without_a_patient_column_each_study_is_a_patient(root):
     cohort = load(root, "one,1", "two,0", head="study,label", columns=Columns())
     assert sorted(cohort.series["patient_id"]) == ["one", "two"]
+
+
+# ---- what the label file says besides --------------------------------------------------------
+
+
+def test_columns_of_numbers_come_along_and_tell_the_label(root):
+    head = "study,label,age,dose"
+    path = labels(root, "a/one.nii.gz,1,61,", "b/two.NII,0,40.5,3", "c/three,0,39,2", head=head)
+    cohort = folder.load(root, path, Columns(), features=["age", "dose"])
+    by_file = {uid: files[0].parent.name for uid, files in cohort.files.items()}
+    found = cohort.features.assign(place=cohort.features["series_uid"].map(by_file))
+    ages = found[found["name"] == "age"].set_index("place")["value"].to_dict()
+    assert ages == {"a": 61.0, "b": 40.5, "three": 39.0}
+    doses = found[found["name"] == "dose"].set_index("place")["value"]
+    assert np.isnan(doses["a"]) and doses["b"] == 3.0
+    # a volume that is refused later takes its numbers along
+    [gone] = [uid for uid, place in by_file.items() if place == "b"]
+    assert gone not in set(cohort.without({gone: "Refused: empty."}).features["series_uid"])
+
+
+def test_features_are_kept_with_the_tables_and_go_with_them(root, tmp_path):
+    work = Workspace(tmp_path / "work")
+    path = labels(root, "a/one.nii.gz,1,61", "b/two.NII,0,40", head="study,label,age")
+    folder.load(root, path, Columns(), features=["age"]).save(work)
+    assert load_tables(work, "folder").features["value"].tolist() == [61.0, 40.0]
+    folder.load(root, path, Columns()).save(work)
+    assert load_tables(work, "folder").features.empty
+
+
+@pytest.mark.parametrize(
+    ("cell", "features", "said"),
+    [
+        ("old", ["age"], "labels.csv, data row 1: age is a text of 3 characters; folder_features names columns of numbers"),
+        ("inf", ["age"], "labels.csv, data row 1: age is "),
+        ("61", ["years"], "labels.csv has no column years; its columns are study, label, age"),
+    ],
+)
+def test_a_feature_that_is_no_number_is_refused_with_its_row(root, cell, features, said):
+    with pytest.raises(CohortError, match=said):
+        folder.load(
+            root, labels(root, f"a/one.nii.gz,1,{cell}", head="study,label,age"), Columns(), features=features
+        )
+
+
+def test_rows_that_differ_in_a_feature_contradict_each_other(root):
+    rows = ("a/one.nii.gz,1,61,p", "a/one,1,62,p", "b/two.NII,0,3,q")
+    path = labels(root, *rows, head="study,label,age,patient")
+    cohort = folder.load(root, path, Columns(patient="patient"), features=["age"])
+    assert cohort.problems["reason"].str.contains("differ in their features").any()

@@ -88,7 +88,11 @@ def say_method(table: pd.DataFrame) -> list[str]:
     failed = table[table["verdict"] == FAILS]
     judged = table[table["wanted"] != ""]
     head = f"Method check ({table['population'].iloc[0]})"
-    if passes(table):
+    if judged.empty:
+        lines = [
+            f"{head}: no answer is wanted, so there is nothing to pass; each is told by the plan's rules."
+        ]
+    elif passes(table):
         lines = [f"{head}: passed; {counted(len(judged), 'question')} ended as the plan wants."]
     else:
         wrong = listed(f"{row.key} is {row.word}, not {row.wanted}" for row in failed.itertuples())
