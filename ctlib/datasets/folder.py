@@ -3,7 +3,8 @@
 One row of the CSV is one exam. Its column `study` names the volume, by any of
 
 - the StudyInstanceUID or SeriesInstanceUID of DICOM files,
-- the path of a NIfTI file, or of the folder of a DICOM series, relative to the root,
+- the path of a NIfTI file, of the folder of a DICOM series, or of a DICOM file of many frames,
+  relative to the root,
 - the bare name of that file or folder, with or without `.nii` or `.nii.gz`, where only one has it.
 
 The columns are named by parameters. `label` is 1 for disease, 0 for none. `patient` keeps all exams
@@ -106,6 +107,9 @@ def _names(row: Any, root: Path) -> Iterator[str]:
     kind = format_of(file.name)
     if kind is None:
         yield str(file.parent)
+        if row.n_files == 1:  # a DICOM file of many frames
+            yield str(file)
+            yield str(file.with_suffix(""))
         return
     yield str(file)
     for ending in kind.endings:

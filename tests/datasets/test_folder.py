@@ -1,12 +1,14 @@
 """Own data: rows name volumes in any of the ways that are promised; what does not fit is told."""
 
+import os
+
 import dicom_writer as writer
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib.core import tables
+from ctlib.core import Identity, tables
 from ctlib.datasets import folder
 from ctlib.datasets.clips import clip_table
 from ctlib.datasets.cohort import CohortError
@@ -161,3 +163,30 @@ def test_missing_columns_and_files_are_named(root):
 def test_without_a_patient_column_each_study_is_a_patient(root):
     cohort = load(root, "one,1", "two,0", head="study,label", columns=Columns())
     assert sorted(cohort.series["patient_id"]) == ["one", "two"]
+
+
+def test_links_odd_names_frames_and_shared_uids_are_labelled(tmp_path):
+    root = tmp_path / "data"
+    series(tmp_path, "disk/ct", "1.2.3", "9.1")
+    series(root, os.fsdecode(b"caf\xe9"), "1.2.4", "9.2")
+    (root / "linked").symlink_to(tmp_path / "disk")
+    writer.write(root / "frames", [writer.enhanced(writer.volume(), uid="1.2.5")], ["ct.dcm"])
+    for name, seed in (("p3", 1), ("p4", 2)):  # an anonymiser gave both the same UIDs
+        writer.write(root / name, writer.slices(writer.volume(seed), uid="1.2.6"))
+    rows = (
+        "p0,linked/ct,0,train,",
+        "p1,1.2.4,1,train,",
+        "p2,frames/ct,1,train,",
+        "p3,p3,0,train,",
+        "p4,p4,1,test,",
+    )
+    cohort = load(root, *rows).hidden(Identity(b"key"))
+    assert sorted(cohort.series["label"]) == [0, 0, 1, 1, 1] and cohort.series["patient_id"].nunique() == 5
+    assert (
+        cohort.problems["reason"].str.startswith("Noted: its SeriesInstanceUID is that of 2 volumes").sum()
+        == 1
+    )
+    cohort.problems.to_csv().encode("utf-8")
+    for name in ("series", "slices", "problems"):
+        tables.check(getattr(cohort, name), name)
+    assert all(read_series(files).hu.shape == writer.SHAPE for files in cohort.files.values())
