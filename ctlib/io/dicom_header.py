@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -49,7 +48,7 @@ from ctlib.io.dicom_bytes import (
     text_of,
     transfer_syntax,
 )
-from ctlib.io.formats import recognised
+from ctlib.io.formats import NO_VOLUME, recognised
 
 HEAD_BYTES = 16_384
 """Beginning of a file in which most headers end; a longer one is read from the file itself."""
@@ -62,7 +61,7 @@ SLICE_ENDINGS = {".dcm", ".dicom", ".ima", ".dic"}
 TEXT_ENDINGS = {".csv", ".json", ".txt", ".xml"}
 """Endings of files that lie beside the slices of a folder (LIDC's readers' XML) and are none."""
 TEXT_BYTES = 512
-INDEX = "it is DICOMDIR, the index of a CD, which holds no volume and may stay"
+INDEX = f"it is DICOMDIR, the index of a CD, {NO_VOLUME}"
 NATIVE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED}
 """Uncompressed transfer syntaxes, and deflated, which is inflated first (PS3.5 A)."""
 RLE = "1.2.840.10008.1.2.5"
@@ -465,10 +464,11 @@ def _no_dicom(path: Path, start: bytes) -> Slice:
     ending, kind = path.suffix.lower(), recognised(path, start)
     numbered = ending[1:].isdigit() or (not ending and any(letter.isdigit() for letter in path.name))
     if (ending in SLICE_ENDINGS or numbered) and not path.name.startswith("._"):
-        named_as = f": {re.split('[,;]', kind)[0]}" if kind else ""
-        return Slice(path, f"{NO_DICOM}{named_as}; {AGAIN}")
+        known, may_stay, _ = kind.partition(f", {NO_VOLUME}")
+        told = f"{NO_DICOM}: {known}" if known else NO_DICOM
+        return Slice(path, told if known and not may_stay else f"{told}; {AGAIN}")
     if not kind and (ending in TEXT_ENDINGS or _is_text(start)):
-        kind = "it is a text, which holds no volume and may stay"
+        kind = f"it is a text, {NO_VOLUME}"
     return Slice(path, f"{NO_DICOM}: {kind}" if kind else f"{NO_DICOM}; leave it out", bool(kind))
 
 
