@@ -30,6 +30,7 @@ from .pseudonyms import DEFAULT_KEY as DEFAULT_KEY
 from .pseudonyms import Identity as Identity
 from .pseudonyms import IdentityError as IdentityError
 from .text import counted as counted
+from .text import printable as printable
 from .text import time_left as time_left
 from .workspace import HOME as HOME
 from .workspace import PLAN as PLAN

@@ -74,7 +74,9 @@ class Identity:
             raise IdentityError(f"id_key {id_key} cannot be read or made: {error.strerror}.") from error
 
     def _hashed(self, kind: str, text: str, digits: int) -> str:
-        return hmac.digest(self.key, f"{kind}\0{text}".encode(), "sha256").hex()[:digits]
+        # paths may hold bytes that are no UTF-8; Python keeps them as surrogates
+        told = f"{kind}\0{text}".encode(errors="surrogateescape")
+        return hmac.digest(self.key, told, "sha256").hex()[:digits]
 
     def patient(self, patient_id: str) -> str:
         """Pseudonym of a patient.

@@ -1,6 +1,8 @@
-"""Numbers in words."""
+"""Numbers in words, and names that can be printed."""
 
 from __future__ import annotations
+
+import unicodedata
 
 
 def counted(n: int, noun: str) -> str:
@@ -10,6 +12,19 @@ def counted(n: int, noun: str) -> str:
     ('1 exam', '0 files')
     """
     return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be printed and written anywhere: control characters, and bytes that are no
+    UTF-8 (which Python keeps as lone surrogates), become `\\xNN`.
+
+    >>> printable("caf\\udce9.dcm"), printable("caf\\u00e9.dcm"), printable("a\\nb")
+    ('caf\\\\xe9.dcm', 'caf\u00e9.dcm', 'a\\\\x0ab')
+    """
+    if name.isprintable():
+        return name
+    bad = ("Cc", "Cs")
+    return "".join(c if unicodedata.category(c) not in bad else f"\\x{ord(c) & 0xFF:02x}" for c in name)
 
 
 def time_left(seconds: float | None) -> str:

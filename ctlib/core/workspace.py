@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctlib.core.text import printable
+
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder."""
 
@@ -77,7 +79,7 @@ def display_path(path: Path) -> str:
     >>> display_path(PROJECT / "work" / "demo")
     'work/demo'
     """
-    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    return printable(str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.core import HU_WINDOWS, Identity, Workspace, tables
+from ctlib.core import HU_WINDOWS, Identity, Workspace, printable, tables
 from ctlib.datasets.store import Store, StoreError
 from ctlib.io import SeriesError, Volume, open_series, read_series
 
@@ -242,12 +242,11 @@ def slice_rows(series: pd.DataFrame) -> pd.DataFrame:
         series: from `volumes.scan`.
 
     Returns:
-        series_uid, slice (from 0, inferior to superior), z_mm, file (of a NIfTI volume, the same for all).
+        series_uid, slice (from 0, inferior to superior), z_mm, file (as `printable` gives it; of a volume in
+        one file, the same for all).
     """
-    files = [
-        row.files if len(row.files) == row.n_slices else row.files * row.n_slices
-        for row in series.itertuples()
-    ]
+    names = ([printable(file) for file in files] for files in series["files"])
+    files = [f if len(f) == n else f * n for f, n in zip(names, series["n_slices"], strict=True)]
     rows = series[["series_uid", "z_mm"]].assign(file=files)
     rows = rows.explode(["file", "z_mm"], ignore_index=True).astype({"z_mm": "float64"})
     rows.insert(1, "slice", rows.groupby("series_uid", sort=False).cumcount())
@@ -313,7 +312,7 @@ def assemble(
 def _place(files: Sequence[str], root: Path) -> str:
     """The file or folder of a series, relative to the root."""
     path = Path(files[0]) if len(files) == 1 else Path(files[0]).parent
-    return str(path.relative_to(root))
+    return printable(str(path.relative_to(root)))
 
 
 def store_series(item: tuple[str, str, tuple[str, ...]], store: Store) -> str:

@@ -1,10 +1,11 @@
-"""Anybody's own data: a tree of DICOM or NIfTI files, and a CSV of labels.
+"""Anybody's own data: a tree of DICOM, NIfTI, MetaImage or NRRD files, and a CSV of labels.
 
 One row of the CSV is one exam. Its column `study` names the volume, by any of
 
 - the StudyInstanceUID or SeriesInstanceUID of DICOM files,
-- the path of a NIfTI file, or of the folder of a DICOM series, relative to the root,
-- the bare name of that file or folder, with or without `.nii` or `.nii.gz`, where only one has it.
+- the path of a file of another format (`.mhd`, not its `.raw`), of the folder of a DICOM series, or of a DICOM
+  file of many frames, relative to the root,
+- the bare name of that file or folder, with or without the ending of the format, where only one has it.
 
 The columns are named by parameters. `label` is 1 for disease, 0 for none. `patient` keeps all exams
 of a patient in one split. `split` is train, val or test. `slices` lists the slices with disease,
@@ -127,6 +128,9 @@ def _names(row: Any, root: Path) -> Iterator[str]:
     kind = format_of(file.name)
     if kind is None:
         yield str(file.parent)
+        if row.n_files == 1:  # a DICOM file of many frames
+            yield str(file)
+            yield str(file.with_suffix(""))
         return
     yield str(file)
     for ending in kind.endings:
@@ -196,7 +200,7 @@ def load(
     """Read the data.
 
     Args:
-        root: folder of DICOM or NIfTI files, in any tree.
+        root: folder of DICOM, NIfTI, MetaImage or NRRD files, in any tree.
         labels: CSV; see the module's docstring. It may lie under the root.
         columns: names of its columns.
         run: spreads the reading of headers.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from ctlib.core import printable
+
 WORDS = {
     *("CT", "MR", "PT", "NM", "CR", "DX", "MG", "US", "XA", "RF", "OT", "SC", "SR", "SEG", "PR", "KO", "REG"),
     *("RTSTRUCT", "RTDOSE", "RTPLAN", "RGB", "YBR_FULL", "YBR_FULL_422", "PALETTE COLOR", "MONOCHROME2"),
@@ -44,9 +46,9 @@ class SeriesError(ValueError):
     """
 
     def __init__(self, reason: str, series: str = "", file: str = "") -> None:
-        self.reason, self.series, self.file = reason, series, file
-        where = f"Series {series} is refused: " if series else ""
-        super().__init__(f"{where}{f'{file}: ' if file else ''}{reason}{'.' if series else ''}")
+        self.reason, self.series, self.file = reason, printable(series), printable(file)
+        where = f"Series {self.series} is refused: " if series else ""
+        super().__init__(f"{where}{f'{self.file}: ' if file else ''}{reason}{'.' if series else ''}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return type(self), (self.reason, self.series, self.file)

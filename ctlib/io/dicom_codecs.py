@@ -21,15 +21,21 @@ END = b"\xff\xd9"
 """Last two bytes of a JPEG, JPEG-LS or JPEG 2000 stream: EOI, EOC (ITU-T T.81 B.1.1.3, T.800 A.4.4)."""
 ITEM = b"\xfe\xff\x00\xe0"
 """Tag (FFFE,E000) of an item, little endian (DICOM PS3.5 7.5)."""
-SOF_LOSSLESS, SOF_LS, DHT, SOS, DRI, COD = 0xC3, 0xF7, 0xC4, 0xDA, 0xDD, 0x52
+SOF_LOSSLESS, SOF_LS, DHT, SOS, DRI, COD, SOT = 0xC3, 0xF7, 0xC4, 0xDA, 0xDD, 0x52, 0x90
 """Second bytes of markers: frame headers of lossless JPEG and of JPEG-LS, Huffman tables, start of
-scan, restart interval (T.81 B.1.1.3, T.87 C.1.1); coding style of JPEG 2000 (T.800 A.6.1)."""
+scan, restart interval (T.81 B.1.1.3, T.87 C.1.1); coding style and start of a tile-part of JPEG 2000
+(T.800 A.6.1, A.4.2)."""
+STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
+"""Beginnings of a JPEG or JPEG-LS stream and of a JPEG 2000 codestream."""
 SKIPPED = {*range(0xE0, 0xF0), 0xFE}
 """Application data and comments: nothing that a picture needs, and what gdcm stumbles over."""
 KEPT = {0xDB, DHT, DRI, 0xF8}
 """Other segments that may stand before the scan: tables, restart interval, JPEG-LS parameters."""
 SIZ = b"\xff\x4f\xff\x51"
 """Beginning of a JPEG 2000 codestream: SOC and SIZ (T.800 A.4.1, A.5.1)."""
+NO_END = "PixelData is truncated: its stream has no end"
+DAMAGED = "PixelData is a damaged stream"
+LOSSY = "PixelData was compressed with loss, but its transfer syntax says without"
 REVERSIBLE = 1
 """Transformation of JPEG 2000 that loses nothing, 5-3 (T.800 table A.20)."""
 
@@ -43,7 +49,7 @@ class Stream:
         cols: columns.
         bits: of a sample.
         signed: whether samples are; None where the format does not say.
-        clean: the stream without application data and comments.
+        clean: the stream without application data and comments, and without what follows its end.
     """
 
     rows: int
@@ -80,28 +86,111 @@ def frame(data: bytes) -> bytes:
 def read(stream: bytes) -> Stream:
     """Check a JPEG, JPEG-LS or JPEG 2000 stream, and what it says of its picture.
 
+    Bytes behind its end are padding, whatever they are: a stream of odd length is padded to an even one
+    (DICOM PS3.5 A.4), and not every writer pads with one zero.
+
     Raises:
-        SeriesError: it is cut, damaged or not lossless.
+        SeriesError: it is cut, damaged or not lossless, or another stream follows.
     """
-    if not stream.endswith((END, END + b"\0")):  # an odd stream is padded to even length
-        raise SeriesError("PixelData is truncated: its stream has no end")
+    if END not in stream:
+        raise SeriesError(NO_END)
     try:
         return _jpeg2000(stream) if stream.startswith(SIZ) else _jpeg(stream)
     except (StructError, IndexError, KeyError) as error:
-        raise SeriesError("PixelData is a damaged stream") from error
+        raise SeriesError(DAMAGED) from error
+
+
+def is_lossless(start: bytes) -> bool:
+    """Whether a JPEG-LS or JPEG 2000 stream says that it lost nothing: NEAR is 0, the wavelet is 5-3.
+
+    Args:
+        start: the stream, or as much of its beginning as holds its headers.
+
+    >>> is_lossless(SIZ + bytes(40)), is_lossless(b"no stream")
+    (False, False)
+    """
+    try:
+        if start.startswith(SIZ):
+            return _coding_style(start)[13] == REVERSIBLE
+        at, marker = 2, 0
+        while start[at + 1] != SOS:
+            marker = SOF_LS if start[at + 1] == SOF_LS else marker
+            at += 2 + unpack(">H", start[at + 2 : at + 4])[0]
+        return start.startswith(STARTS[0]) and marker == SOF_LS and _near(start[at:]) == 0
+    except (StructError, IndexError, SeriesError):
+        return False
+
+
+def _near(scan: bytes) -> int:
+    """NEAR of the scan header of one JPEG-LS component, the largest error that was allowed (T.87 C.2.3)."""
+    return scan[7]
+
+
+def _until(stream: bytes, marker: int) -> int:
+    """Where a marker segment of a JPEG 2000 main header begins (T.800 A.3)."""
+    at = 2
+    while stream[at] == 0xFF and stream[at + 1] != marker:
+        at += 2 + unpack(">H", stream[at + 2 : at + 4])[0]
+    return at
+
+
+def _coding_style(stream: bytes) -> bytes:
+    """The stream from its marker segment COD (T.800 A.6.1)."""
+    at = _until(stream, COD)
+    if stream[at : at + 2] != bytes([0xFF, COD]):
+        raise SeriesError(DAMAGED)
+    return stream[at : at + 16]
 
 
 def _jpeg2000(stream: bytes) -> Stream:
-    """The marker segments SIZ and COD (T.800 A.5.1, A.6.1)."""
+    """The marker segments SIZ and COD (T.800 A.5.1, A.6.1), and the end."""
     x1, y1, x0, y0 = unpack(">4I", stream[8:24])
-    depth, at = stream[42], 2
-    while stream[at] == 0xFF and stream[at + 1] != COD:
-        at += 2 + unpack(">H", stream[at + 2 : at + 4])[0]
-    if stream[at : at + 2] != bytes([0xFF, COD]):
-        raise SeriesError("PixelData is a damaged stream")
-    if stream[at + 13] != REVERSIBLE:
-        raise SeriesError("PixelData was compressed with loss, but its transfer syntax says without")
-    return Stream(y1 - y0, x1 - x0, (depth & 0x7F) + 1, bool(depth & 0x80), stream)
+    depth = stream[42]
+    if _coding_style(stream)[13] != REVERSIBLE:
+        raise SeriesError(LOSSY)
+    whole = stream[: _end_of_tiles(stream)]
+    return Stream(y1 - y0, x1 - x0, (depth & 0x7F) + 1, bool(depth & 0x80), whole)
+
+
+def _end_of_tiles(stream: bytes) -> int:
+    """Where a codestream ends: behind the marker that follows the last tile-part (T.800 A.4.2, A.4.4)."""
+    at = _until(stream, SOT)
+    while stream[at : at + 2] == bytes([0xFF, SOT]):
+        (length,) = unpack(">I", stream[at + 6 : at + 10])
+        at = at + length if length else stream.find(END, at + 12)  # 0: to the end (A.4.2)
+    if at > 0 and stream[at : at + 2] == END:
+        _is_padding(stream[at + 2 :])
+        return at + 2
+    if not stream.endswith((END, END + b"\0")):  # some writers count the bytes of a tile-part wrongly
+        raise SeriesError(NO_END)
+    return len(stream)
+
+
+def _is_padding(rest: bytes) -> None:
+    """Refuse what follows the end of a stream if it is another stream."""
+    if any(start in rest for start in STARTS):
+        raise SeriesError("PixelData holds several streams, but one frame; export single frames")
+
+
+def _end_of_scan(data: bytes, escape: int) -> int:
+    """Where the scan of a JPEG or JPEG-LS stream ends, which is at the first marker.
+
+    Args:
+        data: the stream from its scan on.
+        escape: a byte 0xFF is followed by one below this, else it begins a marker: 1 in JPEG (T.81
+            B.1.1.5), 0x80 in JPEG-LS (T.87 A.1).
+    """
+    at = data.find(b"\xff")
+    while 0 <= at < len(data) - 1 and data[at + 1] < escape:
+        at = data.find(b"\xff", at + 1)
+    end = at
+    while 0 <= end < len(data) - 1 and data[end + 1] == 0xFF:  # fill bytes (T.81 B.1.1.2)
+        end += 1
+    if at < 0 or data[end : end + 2] != END:
+        missing = END not in data
+        raise SeriesError(NO_END if missing else "PixelData is damaged: a marker stands within its scan")
+    _is_padding(data[end + 2 :])
+    return at
 
 
 def _jpeg(stream: bytes) -> Stream:
@@ -118,21 +207,23 @@ def _jpeg(stream: bytes) -> Stream:
         elif marker not in KEPT | SKIPPED or (marker == DRI and any(segment[4:])):
             raise SeriesError("PixelData is a JPEG stream that is damaged, lossy or has restart intervals")
         if stream[at] != 0xFF or length < 2 or len(segment) != 2 + length:
-            raise SeriesError("PixelData is a damaged stream")
+            raise SeriesError(DAMAGED)
         kept += [segment] if marker not in SKIPPED else []
         at += 2 + length
     scan = stream[at : at + 2 + unpack(">H", stream[at + 2 : at + 4])[0]]
     if stream[at] != 0xFF or found is None or scan[4] != 1:
         raise SeriesError("PixelData is no stream of one grey component")
     marker, bits, rows, cols = found
-    data = stream[at + len(scan) : stream.rindex(END)]
+    data = stream[at + len(scan) :]
+    data = data[: _end_of_scan(data, 1 if marker == SOF_LOSSLESS else 0x80)]
+    # a point transform drops bits (T.81 H.1.2.1)
+    if scan[-1] & 0x0F if marker == SOF_LOSSLESS else _near(scan):
+        raise SeriesError(LOSSY)
     if marker == SOF_LOSSLESS:
-        if scan[-1] & 0x0F:  # a point transform drops bits (T.81 H.1.2.1)
-            raise SeriesError("PixelData was compressed with loss, but its transfer syntax says without")
         counts, values = tables[scan[6] >> 4]
         if not 0 <= bits_left(data, counts, values, rows * cols) < 8:
             raise SeriesError("PixelData is damaged: its stream holds more or fewer samples than its matrix")
-    return Stream(rows, cols, bits, None, b"".join([*kept, stream[at:]]))
+    return Stream(rows, cols, bits, None, b"".join([*kept, scan, data, END]))
 
 
 def _tables(segment: bytes) -> dict[int, tuple[bytes, bytes]]:

@@ -32,7 +32,7 @@ from ctlib.io.dicom_bytes import (
     next_element,
     transfer_syntax,
 )
-from ctlib.io.dicom_header import RLE, STRAY, Slice
+from ctlib.io.dicom_header import RLE, STRAY, Slice, has_pixels
 
 
 def read_plane(found: Slice, out: NDArray[np.int16]) -> None:
@@ -124,9 +124,9 @@ def _inflated(found: Slice) -> NDArray[Any]:
         pass
     tag, _, length = next_element(file, DEFLATED)
     at = file.tell()
-    if tag != PIXEL_DATA or length != expected or len(plain) < at + expected:
+    if tag != PIXEL_DATA or not has_pixels(length, expected) or len(plain) < at + length:
         raise SeriesError(f"PixelData has {length} bytes, {expected} are needed for its matrix; {AGAIN}")
-    if not ends_well(file, PIXEL_DATA, at + expected, len(plain), DEFLATED):
+    if not ends_well(file, PIXEL_DATA, at + length, len(plain), DEFLATED):
         raise SeriesError(STRAY)
     values = np.frombuffer(plain, "<i2" if found.signed else "<u2", count=expected // 2, offset=at)
     return values.reshape(found.matrix)

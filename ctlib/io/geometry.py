@@ -31,6 +31,7 @@ SIDEWAYS_TOLERANCE_PX = 0.1
 """Largest sideways shift of a slice against the first, in pixels."""
 SAME_POSITION_MM = 0.01
 """Slices closer than this lie at one position; the thinnest CT slices are 0.2 mm apart."""
+RESAMPLE = "resample it to axial planes, for instance in 3D Slicer, and store it as NIfTI"
 SPACING_DIFFERENCE = 1e-4
 """Largest relative difference of pixel spacings in a series: 0.05 px over 512."""
 
@@ -119,7 +120,9 @@ def one(slices: Sequence[Slice], what: str, values: Iterable[Any], told: bool = 
     if len(counts) > 1:
         parts = ", ".join(f"{value} ({n} files)" for value, n in counts.most_common(4))
         told_parts = f": {parts}" if told else ""
-        raise SeriesError(f"its {len(slices)} files have {len(counts)} different {what}{told_parts}")
+        raise SeriesError(
+            f"its {len(slices)} files have {len(counts)} different {what}{told_parts}; give the files of one"
+        )
 
 
 def _orientation(slices: Sequence[Slice]) -> str:
@@ -133,11 +136,13 @@ def _orientation(slices: Sequence[Slice]) -> str:
     if axes[0] == axes[1] or off > AXIS_TOLERANCE:
         degrees = math.degrees(math.asin(min(off, 1.0)))
         raise SeriesError(
-            f"its planes are tilted or turned by about {degrees:.1f} degrees; only axial planes are read"
+            f"its planes are tilted or turned by about {degrees:.1f} degrees; only axial planes are read; {RESAMPLE}"
         )
     if 2 in axes:
         plane = "sagittal" if 0 not in axes else "coronal"
-        raise SeriesError(f"its planes are {plane}; labels belong to axial planes, only those are read")
+        raise SeriesError(
+            f"its planes are {plane}; labels belong to axial planes, only those are read; give the axial series"
+        )
     return "".join("LP"[a] if straight[i, a] > 0 else "RA"[a] for i, a in enumerate(axes))
 
 
@@ -160,7 +165,8 @@ def _heights(slices: Sequence[Slice]) -> tuple[list[float], float]:
         )
     if len(z) < MIN_SLICES:
         raise SeriesError(
-            f"it has {len(z)} slice{'s' if len(z) > 1 else ''}, at least {MIN_SLICES} are needed"
+            f"it has {len(z)} slice{'s' if len(z) > 1 else ''}, at least {MIN_SLICES} are needed; "
+            "export the whole series"
         )
     step = float(z[-1] - z[0]) / (len(z) - 1)
     if np.abs(z - (z[0] + step * np.arange(len(z)))).max() > SPACING_TOLERANCE * step:
@@ -201,7 +207,9 @@ def locate(slices: Sequence[Slice]) -> Grid:
     xy = np.array([s.position[:2] for s in ordered])
     sideways = float(np.abs(xy - xy[0]).max()) / min(first.spacing)
     if sideways > SIDEWAYS_TOLERANCE_PX:
-        raise SeriesError(f"its slices are shifted sideways by {sideways:.2f} px, which shears the volume")
+        raise SeriesError(
+            f"its slices are shifted sideways by {sideways:.2f} px, which shears the volume; {RESAMPLE}"
+        )
     (rows, cols), (dy, dx) = first.matrix, first.spacing
     ends = np.array([[0, 0], [cols - 1, 0], [0, rows - 1]]) * (dx, dy)
     corners = np.array(first.position) + ends @ np.array(first.orientation).reshape(2, 3)

@@ -10,24 +10,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctlib.io.deidentify import SeriesError
-from ctlib.io.dicom_header import NO_DICOM, Slice, read_header
+from ctlib.io.dicom_header import Slice, read_header
 from ctlib.io.dicom_pixels import read_plane
 from ctlib.io.formats import Format, content_uid, format_of
 from ctlib.io.geometry import Grid, one, upright
 from ctlib.io.listing import files_under, scan
-from ctlib.io.series import judge, named
+from ctlib.io.multiframe import frames_of
+from ctlib.io.series import judge, lone_note, named, share_no_uid
 
 __all__ = ["OpenSeries", "SeriesError", "Volume", "open_series", "read_series", "scan", "upright"]
-
-COMPANIONS = {".csv", ".json", ".txt", ".xml"}
-"""Endings of files that lie beside the slices of a folder (LIDC's readers' XML) and are none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,16 +144,22 @@ def open_series(path_or_files: str | Path | Sequence[str | Path]) -> OpenSeries 
     """
     given = [path_or_files] if isinstance(path_or_files, str | Path) else path_or_files
     paths = [Path(path) for path in given]
-    is_folder = len(paths) == 1 and paths[0].is_dir()
-    paths = list(files_under(paths[0])) if is_folder else paths
-    for path in paths:
-        kind = format_of(path)
-        if kind and (len(paths) == 1 or set(paths) == set(kind.read_header(path).files)):
-            return _read_whole(kind, path)
-    slices = [read_header(path) for path in paths]
-    if is_folder:
-        slices = [s for s in slices if not _beside(s)]
-    grid = _the_one(slices)
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = list(files_under(paths[0]))
+    if len(paths) == 1 and (kind := format_of(paths[0])):
+        return _read_whole(kind, paths[0])
+    wholes = {path: kind for path in paths if (kind := format_of(path))}
+    held = {file for path, kind in wholes.items() for file in kind.read_header(path).files}
+    slices = [read_header(path) for path in paths if path not in held]
+    n_others = sum(not _is_no_dicom(s) for s in slices)
+    if len(wholes) == 1 and not n_others:
+        return _read_whole(*wholes.popitem()[::-1])
+    if wholes:
+        names = " and ".join(sorted({kind.name for kind in wholes.values()}))
+        others = f" and {n_others} other files" if n_others else ""
+        reason = f"{len(wholes)} volumes as {names}{others} lie there; give the file of one"
+        raise SeriesError(reason, f"in {next(iter(wholes)).parent.name}")
+    grid = _the_one([frame for s in slices for frame in (frames_of(s) if s.n_frames > 1 else [s])])
     return OpenSeries(grid, grid.series_uid)
 
 
@@ -167,8 +171,8 @@ def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
 
     Returns:
         The volume; slope and intercept are applied slice by slice, non-integers rounded, values
-        outside [-1024, 3071] HU clipped (padding is below). Localizers, screen captures and copies
-        among the files are set aside, and of a folder, `COMPANIONS` that are no DICOM files.
+        outside [-1024, 3071] HU clipped (padding is below). Localizers, screen captures, copies, and
+        files that are plainly no DICOM (a README, .DS_Store, DICOMDIR) are set aside, as by `scan`.
 
     Raises:
         SeriesError: it cannot be read right, or there are several volumes; the sentence names
@@ -178,8 +182,9 @@ def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
     return opened.read() if isinstance(opened, OpenSeries) else opened
 
 
-def _beside(found: Slice) -> bool:
-    return found.fault == NO_DICOM and found.path.suffix.lower() in COMPANIONS
+def _is_no_dicom(found: Slice) -> bool:
+    """Whether a file is known as something else than a DICOM slice."""
+    return found.aside and not found.series_uid
 
 
 def _read_whole(kind: Format, path: Path) -> Volume:
@@ -196,6 +201,11 @@ def _the_one(slices: Sequence[Slice]) -> Grid:
     """The only volume that files hold."""
     named_after = next((s.series_uid for s in slices if s.series_uid), "")
     name = named_after or (f"in {slices[0].path.parent.name}" if slices else "without files")
+    why_together = ""
+    if share_no_uid(slices):
+        named_after, name = "", f"in {slices[0].path.parent.name}"
+        slices = [s if s.aside else replace(s, series_uid="") for s in slices]
+        why_together = f"{lone_note(sum(not s.aside for s in slices))}: "
     try:
         if not slices:
             raise SeriesError("there are no DICOM files")
@@ -204,13 +214,15 @@ def _the_one(slices: Sequence[Slice]) -> Grid:
         judged = judge(slices)
         grids = named(judged, named_after)
     except SeriesError as error:
-        raise SeriesError(error.reason, name, error.file) from error
+        raise SeriesError(f"{why_together}{error.reason}", name, error.file) from error
     except OSError as error:
         raise SeriesError(f"a file changed while it was read ({error.strerror}); try again", name) from error
     if len(grids) == 1:
         return grids[0]
     if grids:
         parts = "; ".join(f"{len(g.slices)} slices from z {g.z_mm[0]:g} to {g.z_mm[-1]:g} mm" for g in grids)
-        raise SeriesError(f"it holds {len(grids)} volumes ({parts}); give the files of one", name)
+        raise SeriesError(
+            f"it holds {len(grids)} volumes ({parts}); give the files of one, as `scan` lists them", name
+        )
     _, why = max(judged.refused, key=lambda refused: (not refused[0][0].aside, len(refused[0])))
-    raise SeriesError(why.reason, name, why.file)
+    raise SeriesError(f"{why_together}{why.reason}", name, why.file)

@@ -1,12 +1,14 @@
 """Own data: rows name volumes in any of the ways that are promised; what does not fit is told."""
 
+import os
+
 import dicom_writer as writer
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 
-from ctlib.core import Workspace, tables
+from ctlib.core import Identity, Workspace, tables
 from ctlib.datasets import folder
 from ctlib.datasets.clips import clip_table
 from ctlib.datasets.cohort import CohortError, load_tables
@@ -193,7 +195,11 @@ def test_features_are_kept_with_the_tables_and_go_with_them(root, tmp_path):
 @pytest.mark.parametrize(
     ("cell", "features", "said"),
     [
-        ("old", ["age"], "labels.csv, data row 1: age is a text of 3 characters; folder_features names columns of numbers"),
+        (
+            "old",
+            ["age"],
+            "labels.csv, data row 1: age is a text of 3 characters; folder_features names columns of numbers",
+        ),
         ("inf", ["age"], "labels.csv, data row 1: age is "),
         ("61", ["years"], "labels.csv has no column years; its columns are study, label, age"),
     ],
@@ -210,3 +216,30 @@ def test_rows_that_differ_in_a_feature_contradict_each_other(root):
     path = labels(root, *rows, head="study,label,age,patient")
     cohort = folder.load(root, path, Columns(patient="patient"), features=["age"])
     assert cohort.problems["reason"].str.contains("differ in their features").any()
+
+
+def test_links_odd_names_frames_and_shared_uids_are_labelled(tmp_path):
+    root = tmp_path / "data"
+    series(tmp_path, "disk/ct", "1.2.3", "9.1")
+    series(root, os.fsdecode(b"caf\xe9"), "1.2.4", "9.2")
+    (root / "linked").symlink_to(tmp_path / "disk")
+    writer.write(root / "frames", [writer.enhanced(writer.volume(), uid="1.2.5")], ["ct.dcm"])
+    for name, seed in (("p3", 1), ("p4", 2)):  # an anonymiser gave both the same UIDs
+        writer.write(root / name, writer.slices(writer.volume(seed), uid="1.2.6"))
+    rows = (
+        "p0,linked/ct,0,train,",
+        "p1,1.2.4,1,train,",
+        "p2,frames/ct,1,train,",
+        "p3,p3,0,train,",
+        "p4,p4,1,test,",
+    )
+    cohort = load(root, *rows).hidden(Identity(b"key"))
+    assert sorted(cohort.series["label"]) == [0, 0, 1, 1, 1] and cohort.series["patient_id"].nunique() == 5
+    assert (
+        cohort.problems["reason"].str.startswith("Noted: its SeriesInstanceUID is that of 2 volumes").sum()
+        == 1
+    )
+    cohort.problems.to_csv().encode("utf-8")
+    for name in ("series", "slices", "problems"):
+        tables.check(getattr(cohort, name), name)
+    assert all(read_series(files).hu.shape == writer.SHAPE for files in cohort.files.values())

@@ -77,3 +77,39 @@ def write(folder, found, names=None):
         with pydicom.config.disable_value_validation():  # UIDs may be hashed
             ds.save_as(folder / name, enforce_file_format=True)
     return folder
+
+
+def enhanced(hu, order=None, per_frame_rescale=False, **options):
+    """One Enhanced CT data set of a volume: a frame a slice, in an order; slope 2 and an intercept of the
+    frame's number where each frame has its own."""
+    found = slices(hu, **options)
+    ds, order = found[0], range(len(found)) if order is None else order
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(ds, name)
+    del ds.RescaleSlope, ds.RescaleIntercept, ds.ConvolutionKernel
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    ds.NumberOfFrames = len(order)
+    shared, frames = pydicom.Dataset(), []
+    shared.PlaneOrientationSequence = [group(ImageOrientationPatient=found[1].ImageOrientationPatient)]
+    shared.PixelMeasuresSequence = [group(PixelSpacing=found[1].PixelSpacing, SliceThickness="1.25")]
+    shared.PixelValueTransformationSequence = [
+        group(RescaleSlope="1", RescaleIntercept="0", RescaleType="HU")
+    ]
+    at = [options.get("origin_mm", ORIGIN_MM)[0] + k * SPACING_MM[0] for k in range(len(found))]
+    xy = found[1].ImagePositionPatient[:2]
+    for k in order:
+        frame = pydicom.Dataset()
+        frame.PlanePositionSequence = [group(ImagePositionPatient=[*xy, at[k]])]
+        if per_frame_rescale:
+            frame.PixelValueTransformationSequence = [group(RescaleSlope="2", RescaleIntercept=str(k))]
+        frames.append(frame)
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], frames
+    ds.PixelData = b"".join(hu[k].astype("<i2").tobytes() for k in order)
+    return ds
+
+
+def group(**values):
+    ds = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(ds, name, value)
+    return ds
