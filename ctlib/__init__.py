@@ -8,7 +8,7 @@
 | 4 | `ctlib.training` | one finetuning or pretraining |
 | 4 | `ctlib.visualization` | figures, small tables, the viewer |
 | 3 | `ctlib.datasets` | cohorts and videos: stored, split by patient, cut into clips; made-up ones |
-| 2 | `ctlib.io` | DICOM and NIfTI files to volumes in HU |
+| 2 | `ctlib.io` | DICOM, NIfTI, MetaImage and NRRD files to volumes in HU |
 | 2 | `ctlib.models` | networks by key, and the weights that they begin from |
 | 2 | `ctlib.metrics` | scores, effects and intervals |
 | 1 | `ctlib.core` | HU windows, schemas of tables, places of files, parameters, locks |

@@ -65,7 +65,7 @@ def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity)
     Args:
         workspace: where the run lies.
         run_id: a finished run.
-        series: a NIfTI file, or the folder of the DICOM files of one series.
+        series: a NIfTI, MetaImage or NRRD file, or the folder of the DICOM files of one series.
         identity: gives the series the name that it has in tables.
 
     Raises:

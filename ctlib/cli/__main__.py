@@ -225,7 +225,9 @@ def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
 @click.option("--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile of the run.")
 @click.pass_obj
 def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
-    """Score the clips of SERIES (a folder of DICOM files, or a NIfTI file) with the finished run RUN_ID.
+    """Score the clips of SERIES with the finished run RUN_ID.
+
+    SERIES is a folder of DICOM files, or a NIfTI, MetaImage or NRRD file.
 
     Writes a table and a figure into work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists the
     runs. This shows that the software works. It is no diagnosis, and for research only.

@@ -80,14 +80,16 @@ def show(frame: pd.DataFrame) -> None:
     help="File with the key of the pseudonyms, or 'public'.",
 )
 def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
-    """List the CT volumes under ROOT (DICOM, NIfTI), and every file that is refused, with the reason.
+    """List the CT volumes under ROOT (DICOM, NIfTI, MetaImage, NRRD), and every file that is refused, with the reason.
 
     Each file under ROOT is counted once: n_files of both tables adds up to the number of files.
     Patients, UIDs and paths are replaced by pseudonyms, the same as in tables and reports with the same
     key. With --paths the real path is added, so a series of a report can be found again.
     """
     if not root.is_dir():
-        raise Refused(f"{display_path(root)} is no folder; give a folder of DICOM or NIfTI files.")
+        raise Refused(
+            f"{display_path(root)} is no folder; give a folder of DICOM, NIfTI, MetaImage or NRRD files."
+        )
     from ctlib.io import scan_under_pseudonyms
 
     series, problems = scan_under_pseudonyms(root, identity_at(id_key), paths)

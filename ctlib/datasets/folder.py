@@ -1,11 +1,11 @@
-"""Anybody's own data: a tree of DICOM or NIfTI files, and a CSV of labels (`label_file` reads its text).
+"""Anybody's own data: a tree of DICOM, NIfTI, MetaImage or NRRD files, and a CSV of labels (`label_file` reads it).
 
 One row of the CSV is one exam. Its column `study` names the volume, by any of
 
 - the StudyInstanceUID or SeriesInstanceUID of DICOM files,
-- the path of a NIfTI file, or of the folder of a DICOM series, relative to the root; it may begin with the root's
-  own name, or be absolute, and may have the backslashes of Windows,
-- the bare name of that file or folder, with or without `.nii` or `.nii.gz`, where only one has it.
+- the path of a file of another format (`.mhd`, not its `.raw`), or of the folder of a DICOM series, relative
+  to the root; it may begin with the root's own name, or be absolute, and may have the backslashes of Windows,
+- the bare name of that file or folder, with or without the ending of the format, where only one has it.
 
 Leading zeros that a spreadsheet program dropped (`000` became `0`) are not filled in, even where only one volume
 would fit: the program has then changed other cells, too (long numbers, dates), and ids of patients would differ
@@ -258,7 +258,7 @@ def load(root: Path, labels: Path, columns: Columns, run: Map = in_order) -> Coh
     """Read the data.
 
     Args:
-        root: folder of DICOM or NIfTI files, in any tree.
+        root: folder of DICOM, NIfTI, MetaImage or NRRD files, in any tree.
         labels: CSV; see the module's docstring. It may lie under the root.
         columns: names of its columns.
         run: spreads the reading of headers.
@@ -410,7 +410,7 @@ def _why_not(study: str, is_elsewhere: bool, problems: pd.DataFrame, root: Path)
     ):
         return "it begins with folders that are not in this one: write paths relative to this folder."
     return (
-        "write the path relative to this folder, of a file (NIfTI) or of the folder of a series (DICOM), or one of "
+        "write the path relative to this folder, of a file (NIfTI, MetaImage, NRRD) or of the folder of a series (DICOM), or one of "
         "its UIDs, and look whether folder_labels and folder_root belong together."
     )
 

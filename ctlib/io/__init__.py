@@ -1,4 +1,4 @@
-"""Files to volumes in HU: DICOM and NIfTI, their headers checked, every refusal with its reason."""
+"""Files to volumes in HU: DICOM, NIfTI, MetaImage and NRRD, their headers checked, every refusal with its reason."""
 
 import lazy_loader
 

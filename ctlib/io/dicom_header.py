@@ -45,6 +45,7 @@ from ctlib.io.dicom_bytes import (
     text_of,
     transfer_syntax,
 )
+from ctlib.io.formats import recognised
 
 HEAD_BYTES = 16_384
 """Beginning of a file in which most headers end; a longer one is read from the file itself."""
@@ -357,7 +358,8 @@ def _read(path: Path, file: Bounded) -> Slice:
     head = io.BytesIO(file.read(min(file.size, HEAD_BYTES)))
     syntax = transfer_syntax(head)
     if syntax is None:
-        return Slice(path, NO_DICOM)
+        what = recognised(path, head.getvalue())
+        return Slice(path, f"{NO_DICOM}: {what}" if what else NO_DICOM)
     source, fields = _header(file, head, syntax)
     found = _parse(fields, path, syntax)
     if found.fault == NO_PLACE and not next_is_pixels(source):

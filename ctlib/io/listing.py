@@ -33,6 +33,8 @@ PROBLEMS = ("path", "n_files", "reason")
 """Columns of what `scan` returns."""
 BATCH_FILES = 1000
 """Files handed to a worker at once, about; a folder is never split."""
+SHARED = "its voxels are those of another header in its folder: set aside"
+"""Why a second header of one file of voxels is no volume."""
 
 
 @dataclass(slots=True)
@@ -127,8 +129,15 @@ def _read_folders(folders: Sequence[tuple[str, Sequence[str]]]) -> list[list[_En
 
 
 def _read_files(paths: Sequence[Path]) -> list[_Entry]:
-    entries = [_whole_volume(kind, path) for path in paths if (kind := format_of(path))]
-    held = {path for entry in entries for path in entry.paths}
+    entries: list[_Entry] = []
+    held: set[str] = set()
+    for path in paths:
+        if kind := format_of(path):
+            entry = _whole_volume(kind, path)
+            if not held.isdisjoint(entry.paths):
+                entry = _Entry("", [str(path)], reason=SHARED, alone=True)
+            entries.append(entry)
+            held.update(entry.paths)
     groups: dict[str, list[Slice]] = {}
     loose: dict[str, list[str]] = {}
     for path in paths:
@@ -210,8 +219,10 @@ def scan(
     """
     root = Path(root)
     if not root.is_dir():
-        kinds = " or ".join(["DICOM", *(kind.name for kind in FORMATS)])
-        raise FileNotFoundError(f"{root} is no folder; give the folder that holds the {kinds} files.")
+        kinds = ", ".join(["DICOM", *(kind.name for kind in FORMATS[:-1])])
+        raise FileNotFoundError(
+            f"{root} is no folder; give the folder that holds the {kinds} or {FORMATS[-1].name} files."
+        )
     batches = list(_batches(root, skip))
     folders = [folder for batch in run(_read_folders, batches, "batches of files") for folder in batch]
     rows, problems = [], []

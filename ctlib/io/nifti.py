@@ -2,7 +2,8 @@
 
 A file is used if it is a single file (`.nii`, `.nii.gz`, NIfTI-1 or -2) of one volume whose affine
 runs along the axes of the patient. NIfTI counts to Right, Anterior, Superior; what comes back has
-our axes. It has no Modality, so the voxels themselves must look like HU: see `PLAIN_SHARE`.
+our axes. It has no Modality, so the voxels themselves must look like HU: see `upright_volume`.
+A file is decompressed if it begins as gzip does, whatever its name says: some are only renamed.
 nibabel (MIT) knows the fields and the affines; the voxels are read here, because they must be
 exactly as many as the header says, and nothing may be allocated before that is likely.
 """
@@ -24,23 +25,15 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from ctlib.core import HU_MAX, HU_MIN
 from ctlib.io.deidentify import AGAIN, SeriesError
-from ctlib.io.geometry import AXIS_TOLERANCE, MIN_SLICES
+from ctlib.io.formats import GZIP, recognised
+from ctlib.io.upright_volume import DEFLATE_RATIO, FARTHEST_MM, place_of, upright_hu
 
 DTYPES = {
     **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
     **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
 }
 """Datatype codes of nifti1.h that are read, as numpy names; not complex, RGB and 128-bit floats."""
-PLAIN_HU = (-1200, -500)
-"""Air and lung, HU. Nothing else of a body lies here (fat is above -150), nor do the padding values
--1500, -2000, -2048 and -3024; -1200 leaves room for noise."""
-PLAIN_SHARE = 0.001
-"""Least share of voxels within `PLAIN_HU`. In a chest it is above a tenth; in a mask, in numbers
-stored with an offset (air at 0 or 24) and in values scaled to [0, 1] or [-1, 1] it is nothing."""
-DEFLATE_RATIO = 1032
-"""Deflate makes data at most so many times smaller (zlib's technical details)."""
 BLOCK = 1 << 20
 """Bytes read of a compressed file at a time."""
 UNITS = {1: "metre", 3: "micron"}
@@ -48,8 +41,6 @@ UNITS = {1: "metre", 3: "micron"}
 AFFINE_TOLERANCE = 0.1
 """Largest distance of a corner voxel between sform and qform, in voxels, and of the voxel size
 between pixdim and affine, over the whole matrix. Both are float32: honest ones differ by 0.001."""
-FARTHEST_MM = 1e6
-"""Coordinates are below this, and finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +79,13 @@ class NiftiHeader:
         return (self.path,)
 
 
+def _is_zipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(GZIP)) == GZIP
+
+
 def _open(path: Path) -> IO[bytes]:
-    zipped = path.suffix.lower() == ".gz"
-    return cast(IO[bytes], gzip.open(path) if zipped else path.open("rb"))
+    return cast(IO[bytes], gzip.open(path) if _is_zipped(path) else path.open("rb"))
 
 
 def _raw_header(path: Path) -> Nifti1Header:
@@ -108,16 +103,19 @@ def _raw_header(path: Path) -> Nifti1Header:
         if magic in (b"ni1", b"ni2"):
             raise SeriesError("it is half of a pair of .hdr and .img; store both as one .nii file")
         if magic not in (b"n+1", b"n+2"):
-            raise SeriesError("it is no NIfTI file, perhaps Analyze 7.5, which has no orientation")
+            raise SeriesError(
+                "it is no NIfTI file, perhaps Analyze 7.5, which has no orientation; convert the original DICOM files"
+            )
         return header
-    raise SeriesError("not a NIfTI file: it does not begin with a header")
+    what = recognised(path, start) or f"it does not begin with a header; {AGAIN}"
+    raise SeriesError(f"not a NIfTI file: {what}")
 
 
 def _dims(header: Nifti1Header) -> tuple[int, int, int]:
     """Lengths of the three axes as stored; more than one volume is refused."""
     n, *dims = (int(value) for value in header["dim"])
     if not 1 <= n <= 7 or min(dims[:n]) < 1:
-        raise SeriesError(f"its dim field is {[n, *dims]}, which is no shape")
+        raise SeriesError(f"its dim field is {[n, *dims]}, which is no shape; {AGAIN}")
     dims = [*dims[:n], *[1] * (7 - n)]
     if (volumes := math.prod(dims[3:])) != 1:
         raise SeriesError(f"it holds {volumes} volumes; store each in its own file")
@@ -128,18 +126,22 @@ def _storage(header: Nifti1Header, dims: tuple[int, int, int], path: Path) -> tu
     """Type and place of the voxels, once the size of the file agrees."""
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code not in DTYPES:
-        raise SeriesError(f"its datatype is {code}; integers up to 64 bits, float32 and float64 are read")
+        raise SeriesError(
+            f"its datatype is {code}; integers up to 64 bits, float32 and float64 are read; store int16"
+        )
     dtype = np.dtype(f"{header.endianness}{DTYPES[code]}")
     if bits != 8 * dtype.itemsize:
-        raise SeriesError(f"its datatype is {code} and bitpix {bits}, {8 * dtype.itemsize} is needed")
+        raise SeriesError(
+            f"its datatype is {code} and bitpix {bits}, {8 * dtype.itemsize} is needed; {AGAIN}"
+        )
     least = header.single_vox_offset
     offset = float(header["vox_offset"])
     if not (offset >= least and offset.is_integer()):
-        raise SeriesError(f"its vox_offset is {offset:g}, {least} or above is needed")
+        raise SeriesError(f"its vox_offset is {offset:g}, {least} or above is needed; {AGAIN}")
     wanted = int(offset) + math.prod(dims) * dtype.itemsize
     size = path.stat().st_size
     shape = " x ".join(map(str, dims))
-    if path.suffix.lower() == ".gz":
+    if _is_zipped(path):
         # The trailer holds the length before compression, of its last 32 bits (RFC 1952).
         with path.open("rb") as file:
             file.seek(-4, os.SEEK_END)
@@ -152,6 +154,22 @@ def _storage(header: Nifti1Header, dims: tuple[int, int, int], path: Path) -> tu
     elif wanted != size:
         raise SeriesError(f"its header says {shape} voxels, {wanted} bytes, and the file has {size}; {AGAIN}")
     return dtype.str, int(offset)
+
+
+def _scaling(header: Nifti1Header) -> tuple[float, float]:
+    """HU of one stored unit and of the stored value 0; (1, 0) where the voxels are stored as they are.
+
+    That is a slope of 0 (nifti1.h), and one that is NaN, as nibabel has it in memory and some
+    programs write it: nibabel and ITK read such a file unscaled.
+    """
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if math.isnan(slope) and (math.isnan(intercept) or intercept == 0):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise SeriesError(
+            f"its scl_slope is {slope:g}, scl_inter {intercept:g}; both must be finite; store HU unscaled"
+        )
+    return (slope, intercept) if slope else (1.0, 0.0)
 
 
 def _qform(header: Nifti1Header) -> NDArray[Any]:
@@ -178,7 +196,7 @@ def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]
         raise SeriesError(f"its unit of space is {UNITS.get(unit, unit)}, only mm are read; store mm")
     pixdim = np.array(header["pixdim"][1:4], np.float64)
     if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
-        raise SeriesError(f"its pixdim is {pixdim.tolist()}, three distances above 0 are needed")
+        raise SeriesError(f"its pixdim is {pixdim.tolist()}, three distances above 0 are needed; store them")
     found = []
     if int(header["sform_code"]) > 0:
         found.append(np.asarray(header.get_sform(), np.float64))
@@ -197,58 +215,17 @@ def _affine_of(header: Nifti1Header, dims: tuple[int, int, int]) -> NDArray[Any]
     sizes = np.linalg.norm(found[0][:3, :3], axis=0)
     if (np.abs(sizes - pixdim) * dims > AFFINE_TOLERANCE * pixdim).any():
         raise SeriesError(
-            f"its affine has voxels of {sizes.round(4).tolist()} mm, its pixdim {pixdim.tolist()}; both must agree"
+            f"its affine has voxels of {sizes.round(4).tolist()} mm, its pixdim {pixdim.tolist()}; both must agree; "
+            "store it again"
         )
     return found[0]
-
-
-def _place_of(affine: NDArray[Any], dims: tuple[int, int, int]) -> dict[str, Any]:
-    """Where a volume lies: shape, spacing_mm, origin_mm, axes and reversed, as `NiftiHeader` has them.
-
-    Args:
-        affine: from `_affine_of`.
-        dims: voxels along the file's own axes.
-
-    Raises:
-        SeriesError: its axes are oblique or run along one line, or it has too few slices.
-    """
-    # (R, A, S) to (S, P, L): the order is turned round, two directions change sign.
-    turned = affine[[2, 1, 0]] * np.array([[1], [-1], [-1]])
-    spacing = np.linalg.norm(turned[:, :3], axis=0)
-    cosines = turned[:, :3] / spacing
-    along = np.abs(cosines).argmax(axis=0)
-    straight = np.zeros((3, 3))
-    straight[along, range(3)] = np.sign(cosines[along, range(3)])
-    off = float(np.abs(cosines - straight).max())
-    if off > AXIS_TOLERANCE:
-        degrees = math.degrees(math.asin(min(off, 1.0)))
-        raise SeriesError(
-            f"its axes are tilted or turned by about {degrees:.1f} degrees; only axes of the patient are read"
-        )
-    if len(set(along)) < 3:
-        raise SeriesError("its affine is singular, two of its axes run along one line")
-    axes = [int(axis) for axis in np.argsort(along)]
-    shape = tuple(dims[axis] for axis in axes)
-    if shape[0] < MIN_SLICES:
-        raise SeriesError(f"it has {shape[0]} slices along Superior, at least {MIN_SLICES} are needed")
-    backwards = [bool(straight[place, axis] < 0) for place, axis in enumerate(axes)]
-    first = np.zeros(3)
-    for axis, back in zip(axes, backwards, strict=True):
-        first[axis] = dims[axis] - 1 if back else 0
-    return {
-        "shape": shape,
-        "spacing_mm": tuple(float(spacing[axis]) for axis in axes),
-        "origin_mm": tuple(float(c) for c in turned[:, :3] @ first + turned[:, 3]),
-        "axes": tuple(axes),
-        "reversed": tuple(backwards),
-    }
 
 
 def read_header(path: str | Path) -> NiftiHeader:
     """Read the header of a file; of a compressed one only the beginning is decompressed.
 
     Args:
-        path: any file, compressed if its name ends in `.gz`.
+        path: any file; it is compressed if it begins as gzip does.
 
     Returns:
         What it says, with a fault where it cannot be used; a fault names no path and quotes no
@@ -261,11 +238,8 @@ def read_header(path: str | Path) -> NiftiHeader:
         header = _raw_header(path)
         dims = _dims(header)
         dtype, offset = _storage(header, dims, path)
-        slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-        if not (math.isfinite(slope) and math.isfinite(intercept)):
-            raise SeriesError(f"its scl_slope is {slope:g}, scl_inter {intercept:g}; both must be finite")
-        slope, intercept = (slope, intercept) if slope else (1.0, 0.0)  # 0: stored as it is (nifti1.h)
-        place = _place_of(_affine_of(header, dims), dims)
+        slope, intercept = _scaling(header)
+        place = place_of(_affine_of(header, dims), dims)
     except SeriesError as error:
         return NiftiHeader(path, str(error))
     except (EOFError, OSError, zlib.error) as error:
@@ -317,22 +291,5 @@ def decode(path: str | Path) -> tuple[NDArray[np.int16], NiftiHeader]:
     header = read_header(path)
     if header.fault:
         raise SeriesError(header.fault)
-    stored = _stored(header)
-    hu = np.empty(stored.shape, np.int16)
-    lowest, plain = math.inf, 0
-    for k, plane in enumerate(stored):  # one at a time: float64 of all would be four times the file
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            values = np.rint(plane.astype(np.float64) * header.slope + header.intercept)
-        if not np.isfinite(values).all():
-            raise SeriesError("it has voxels that are no finite numbers")
-        lowest = min(lowest, float(values.min()))
-        plain += int(np.count_nonzero((values >= PLAIN_HU[0]) & (values < PLAIN_HU[1])))
-        hu[k] = np.clip(values, HU_MIN, HU_MAX)
-    if plain < PLAIN_SHARE * hu.size:
-        raise SeriesError(
-            f"its lowest value is {lowest:g} and {plain / hu.size:.2%} of its values lie between {PLAIN_HU[0]} and "
-            f"{PLAIN_HU[1]}; HU has air near -1000; store HU"
-        )
-    turned = hu.transpose([2 - axis for axis in header.axes])
-    steps = [slice(None, None, -1 if back else 1) for back in header.reversed]
-    return np.ascontiguousarray(turned[tuple(steps)]), header
+    hu = upright_hu(_stored(header), header.axes, header.reversed, header.slope, header.intercept)
+    return hu, header

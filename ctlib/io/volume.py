@@ -179,7 +179,7 @@ def read_series(path_or_files: str | Path | Sequence[str | Path]) -> Volume:
 
 
 def _beside(found: Slice) -> bool:
-    return found.fault == NO_DICOM and found.path.suffix.lower() in COMPANIONS
+    return found.fault.startswith(NO_DICOM) and found.path.suffix.lower() in COMPANIONS
 
 
 def _read_whole(kind: Format, path: Path) -> Volume:

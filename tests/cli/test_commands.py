@@ -142,7 +142,10 @@ def places(tmp_path):
         (["run", "smal"], "no profile 'smal'; the nearest name is 'small'"),
         (["run", "small", "--only", "02_stpe"], "no such notebook; the nearest name is '02_step'"),
         (["run", "small", "--only", "07"], "no such notebook"),
-        (["scan", "nowhere"], "nowhere is no folder; give a folder of DICOM or NIfTI files."),
+        (
+            ["scan", "nowhere"],
+            "nowhere is no folder; give a folder of DICOM, NIfTI, MetaImage or NRRD files.",
+        ),
         (["predict", "0123", "nowhere", "--profile", "small"], "holds no run; `python -m ctlib runs"),
     ],
 )

@@ -73,6 +73,8 @@ def test_signed_types_hold_hu(tmp_path, dtype):
     hu = writer.volume()
     check(writer.write(tmp_path / "a.nii", hu, dtype=dtype), hu)
     check(writer.write(tmp_path / "b.nii", hu, dtype=dtype, scl_slope=0.0, scl_inter=7.0), hu)
+    for inter in (np.nan, 0.0):  # what nibabel has in memory of an unscaled volume
+        check(writer.write(tmp_path / "c.nii", hu, dtype=dtype, scl_slope=np.nan, scl_inter=inter), hu)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "u4", "u8"])
@@ -143,7 +145,8 @@ REFUSALS = {
     "metre": ({"xyzt_units": 1}, "unit of space is metre"),
     "micron": ({"xyzt_units": 3}, "unit of space is micron"),
     "unit": ({"xyzt_units": 5}, "unit of space is 5"),
-    "slope": ({"scl_slope": np.nan}, "scl_slope is nan"),
+    "slope": ({"scl_slope": np.nan, "scl_inter": -1024.0}, "scl_slope is nan, scl_inter -1024"),
+    "slope-inf": ({"scl_slope": np.inf}, "scl_slope is inf"),
     "intercept": ({"scl_inter": np.inf}, "scl_inter inf"),
     "4d": ({"dim": (4, 7, 6, 1, 5, 1, 1, 1)}, "holds 5 volumes"),
     "5d": ({"dim": (5, 7, 6, 1, 1, 5, 1, 1)}, "holds 5 volumes"),
@@ -295,5 +298,23 @@ def test_a_file_that_is_not_there_is_a_fault_without_its_path(tmp_path):
     assert (
         refused(tmp_path / "secret.nii", "cannot be read") == "it cannot be read (No such file or directory)"
     )
-    (tmp_path / "secret.nii.gz").write_bytes(b"plain")
-    assert refused(tmp_path / "secret.nii.gz", "cannot be read")
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_a_renamed_file_is_read_as_what_it_is(tmp_path, ending):
+    hu = writer.volume()
+    path = writer.write(tmp_path / ("a.nii" if ending == "nii.gz" else "a.nii.gz"), hu)
+    check(path.rename(tmp_path / f"b.{ending}"), hu)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_a_file_of_another_format_is_told_by_its_beginning(tmp_path, ending):
+    path = tmp_path / f"secret.{ending}"
+    for start, told in (
+        (b"<!DOCTYPE html>", "it is a web page"),
+        (b"PK\3\4", "it is a zip archive; unpack it"),
+        (b"NRRD0004\n", r"it begins as NRRD does; rename it to end in \.nrrd"),
+        (b"plain", "it does not begin with a header"),
+    ):
+        path.write_bytes(start * 100)
+        assert refused(path, f"not a NIfTI file: {told}")
