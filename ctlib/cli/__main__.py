@@ -15,7 +15,7 @@ import click
 from ctlib import __version__
 from ctlib.analysis import preregistration
 from ctlib.cli import grid
-from ctlib.cli.data import COMMANDS, Refused, identity_at, load, show
+from ctlib.cli.data import COMMANDS, Refused, check_input, identity_at, load, show
 from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, display_path, parameters
 from ctlib.grid import maintenance
 
@@ -83,6 +83,8 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
     names = _chosen(profile, only, list(values), places)
+    if "01_explore_data" in names:
+        check_input(values["01_explore_data"])
     from ctlib.cli import notebooks, reports, staleness
     from ctlib.core import Bar
 
@@ -94,18 +96,18 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
         return
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
-        failed = None
+        failed: notebooks.NotebookFailed | None = None
         with bar.notebook(name, position, notebooks.progress_path(name, values[name])) as on_section:
             try:
                 notebooks.execute(name, values[name], on_section, places)
             except notebooks.NotebookFailed as error:
-                failed = str(error)
+                failed = error
         story, _ = _report(profile, name, values, places)
         told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
         click.echo(f"[{position} of {len(names)}] {told}: {display_path(_page(profile, name, places))}")
         if failed:
             _index(profile, values, places)
-            raise click.ClickException(failed)
+            raise Refused(str(failed)) if failed.is_input else click.ClickException(str(failed))
     work = Workspace.at(values[names[0]]["work_dir"])
     if not only and maintenance.listed(work, only_failed=True).empty:
         staleness.keep(profile, values, places)

@@ -40,6 +40,23 @@ def identity_at(id_key: str, work: Path = PROJECT / "work") -> Identity:
         raise Refused(str(error)) from error
 
 
+def check_input(values: dict[str, Any]) -> None:
+    """Refuse a user's own folder whose labels cannot be right, before anything runs.
+
+    The sentence names files: it is for the terminal of their owner, and stands in no report.
+    """
+    if "folder" not in values.get("cohorts", []):  # the other cohorts are checked as they are read
+        return
+    from ctlib.datasets import CohortError, prepare
+
+    try:
+        prepare.check_input(values)
+    except CohortError as error:
+        raise Refused(error.shown) from error
+    except FileNotFoundError as error:
+        raise Refused(str(error)) from error
+
+
 def show(frame: pd.DataFrame) -> None:
     """Print a table, if it has rows. Texts are left-aligned and whole: a reason ends with what to do."""
     if len(frame):
@@ -105,6 +122,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if unknown := [name for name in only if name not in values["cohorts"]]:
         near = parameters.nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
+    check_input(values | {"cohorts": list(only) or values["cohorts"]})
     from ctlib.core import Bar
     from ctlib.datasets import prepare as preparing
     from ctlib.grid import Engine
@@ -153,14 +171,21 @@ def verify(places: Places, profile: str) -> None:
         )
 
 
-@click.command(short_help="Download a dataset: lidc, rspect.")
-@click.argument("dataset", type=click.Choice(["lidc", "rspect"]))
-@click.option("--patients", type=click.IntRange(min=1), metavar="N", help="Only the first N patients (lidc).")
+@click.command(short_help="Download a dataset: lidc, nlst501, nodulemnist3d, rspect.")
+@click.argument("dataset", type=click.Choice(["lidc", "nlst501", "nodulemnist3d", "rspect"]))
+@click.option(
+    "--patients", type=click.IntRange(min=1), metavar="N", help="Only the first N patients (lidc, nlst501)."
+)
+@click.option(
+    "--side", type=click.Choice(["28", "64"]), help="Voxels a side of a crop (nodulemnist3d).  [default: 28]"
+)
 @click.option("--to", type=click.Path(path_type=Path), help="Folder for the files.  [default: data/DATASET]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be downloaded; needs no network.")
-def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_run: bool) -> None:
-    """Download DATASET: lidc (no account needed) or rspect (with your own Kaggle account).
+def fetch(
+    dataset: str, patients: int | None, side: str | None, to: Path | None, yes: bool, dry_run: bool
+) -> None:
+    """Download DATASET: lidc, nlst501 or nodulemnist3d (no account needed), or rspect (your Kaggle account).
 
     It says what it will download, how large that is and how long it takes, and asks before it starts.
     What is complete is not downloaded again: after an interruption, or for more patients, run it again.
@@ -168,7 +193,7 @@ def fetch(dataset: str, patients: int | None, to: Path | None, yes: bool, dry_ru
     from ctlib.datasets import download as fetching
 
     try:
-        fetching.fetch(fetching.plan(dataset, to, patients), yes, dry_run)
+        fetching.fetch(fetching.plan(dataset, to, patients, int(side) if side else None), yes, dry_run)
     except fetching.FetchRefused as error:
         raise Refused(str(error)) from error
     except fetching.FetchError as error:

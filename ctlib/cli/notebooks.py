@@ -155,8 +155,21 @@ def _html(facts: Mapping[str, Any]) -> str:
 # ---- execution ---------------------------------------------------------------------------
 
 
+INPUT_ERRORS = ("CohortError", "IngestError", "SplitError")
+"""Errors of a notebook that say that data or labels are not as they must be."""
+
+
 class NotebookFailed(RuntimeError):
-    """A notebook stopped before its end; the sentence says where and why."""
+    """A notebook stopped before its end; the sentence says where and why.
+
+    Args:
+        text: the sentence.
+        is_input: data or labels are wrong, and no code.
+    """
+
+    def __init__(self, text: str, is_input: bool = False) -> None:
+        super().__init__(text)
+        self.is_input = is_input
 
 
 @dataclass(frozen=True)
@@ -241,7 +254,9 @@ def execute(
                 on_cell_start=on_cell_start,
             )
         except PapermillExecutionError as error:
-            raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
+            raise NotebookFailed(
+                f"{notebook} failed {_failure_at(output)}.", error.ename in INPUT_ERRORS
+            ) from error
         except DeadKernelError as error:
             reason = f"the kernel died, most likely because memory was full: {display_path(Path(log.name))}"
             _note(output, current[0], "DeadKernelError", reason)

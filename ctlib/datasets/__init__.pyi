@@ -17,6 +17,7 @@ from .cohort import CohortError as CohortError
 from .cohort import Task as Task
 from .cohort import load_features as load_features
 from .cohort import load_tables as load_tables
+from .cohort import same_patients as same_patients
 from .cohort import task as task
 from .cohort import tasks_of as tasks_of
 from .download import size as size

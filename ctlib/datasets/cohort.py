@@ -25,7 +25,34 @@ FEATURES = "features"
 
 
 class CohortError(ValueError):
-    """The files of a dataset are not what they should be: one sentence with file and field."""
+    """The files of a dataset are not what they should be: one sentence with file and field.
+
+    Args:
+        text: fit for a report.
+        shown: the same with names of files, for the terminal of their owner; by default the same text.
+    """
+
+    def __init__(self, text: str, shown: str = "") -> None:
+        super().__init__(text)
+        self.shown = shown or text
+
+
+def commonest(problems: pd.DataFrame) -> str:
+    """How many files are refused, and the reason of most of them.
+
+    Args:
+        problems: n_files and reason.
+
+    >>> commonest(pd.DataFrame({"n_files": [3, 1], "reason": ["Refused: no CT.", "Refused: empty."]}))
+    '4 files are refused, 3 of them with the reason "no CT"'
+    """
+    counts = problems.groupby("reason")["n_files"].sum()
+    if not counts.sum():
+        return "it holds no files"
+    reason = str(counts.idxmax()).removeprefix("Refused: ").removeprefix("Not used: ").rstrip(".")
+    n, of = int(counts.sum()), int(counts.max())
+    files = "1 file is" if n == 1 else f"{n} files are"
+    return f'{files} refused, {"all" if of == n and n > 1 else of} of them with the reason "{reason}"'
 
 
 @dataclass(frozen=True)
@@ -54,10 +81,13 @@ class Dataset:
     Args:
         terms: of its use, and so of weights that were learnt from it.
         tasks: what is asked of it.
+        patients_of: cohort whose patients these are, too; "" for patients of its own. What was learnt from the
+            labels of one is no start for the other.
     """
 
     terms: str
     tasks: tuple[Task, ...]
+    patients_of: str = ""
 
 
 FOLDER = "folder"
@@ -69,6 +99,27 @@ COHORTS = {
     ),
     "lidc": Dataset(
         "CC BY 3.0 (LIDC-IDRI, TCIA)", (Task("lidc_nodule", "lidc", "lung", "Lung nodule (LIDC-IDRI)"),)
+    ),
+    "luna16": Dataset(
+        "CC BY 4.0 (LUNA16); images: CC BY 3.0 (LIDC-IDRI, TCIA)",
+        (Task("luna16_nodule", "luna16", "lung", "Lung nodule (LUNA16, patients of LIDC-IDRI)"),),
+        patients_of="lidc",
+    ),
+    "nlst501": Dataset(
+        "CC BY 4.0 (LIDC-annot-NLST501, NLST, TCIA)",
+        (Task("nlst501_nodule", "nlst501", "lung", "Lung nodule (NLST, read as LIDC-IDRI was)"),),
+    ),
+    "nodulemnist3d": Dataset(
+        "CC BY 4.0 (MedMNIST); images: CC BY 3.0 (LIDC-IDRI, TCIA)",
+        (
+            Task(
+                "nodulemnist3d_malignancy",
+                "nodulemnist3d",
+                "lung",
+                "Malignancy of a nodule as readers rated it (NoduleMNIST3D, 8-bit crops, patients of LIDC-IDRI)",
+            ),
+        ),
+        patients_of="lidc",
     ),
     FOLDER: Dataset(
         "its owner's", tuple(Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS)
@@ -91,6 +142,16 @@ def task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"task is {name!r}; known are {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def same_patients(one: str, other: str) -> bool:
+    """Whether two cohorts have patients in common, as far as is known.
+
+    >>> same_patients("luna16", "lidc"), same_patients("lidc", "rspect"), same_patients("folder", "folder")
+    (True, False, True)
+    """
+    names = [COHORTS[name].patients_of or name if name in COHORTS else name for name in (one, other)]
+    return names[0] == names[1]
 
 
 def tasks_of(cohorts: Sequence[str], hu_window: str) -> dict[str, Task]:

@@ -16,12 +16,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ctlib.core import Identity, IdentityError, Map, Workspace, display_path, project_path, tables
-from ctlib.datasets.cohort import COHORTS, Cohort, CohortError, store_series
+from ctlib.datasets.cohort import COHORTS, FOLDER, Cohort, CohortError, commonest, store_series
+from ctlib.datasets.folder import check as check_folder
 from ctlib.datasets.splits import (
     NO_FOLD,
     SplitError,
@@ -141,7 +143,7 @@ def ingest(
     Raises:
         ValueError: no cohort has that name.
         FileNotFoundError: its folder, or a file that it needs, is missing.
-        IngestError: the disk would not hold the volumes; nothing was stored.
+        IngestError: the disk would not hold the volumes, and nothing was stored; or no volume is left.
     """
     if name not in COHORTS:
         raise ValueError(f"cohorts names {name!r}; known are {', '.join(COHORTS)}.")
@@ -150,8 +152,8 @@ def ingest(
     try:
         cohort = read(root, values, run).hidden(identity)
     except FileNotFoundError as error:
-        hint = "" if root.is_dir() else f" Its folder is the parameter {name}_root."
-        raise FileNotFoundError(f"cohort {name}: {error}{hint}") from error
+        raise _missing(name, root, error) from error
+    _require_volumes(cohort, "used")
     series = cohort.series[[not store.has(uid, cohort.sources[uid]) for uid in cohort.series["series_uid"]]]
     store.tidy()
     check_disk(store, int(series["n_slices"].sum()))
@@ -164,9 +166,41 @@ def ingest(
         )
     )
     cohort = cohort.without({uid: reason for uid, reason in reasons.items() if reason})
+    _require_volumes(cohort, "stored")
     cohort.save(work)
     tables.write(_checks(cohort, store), "checks", work.table("checks", name))
     return cohort
+
+
+def _missing(name: str, root: Path, error: FileNotFoundError) -> FileNotFoundError:
+    hint = "" if root.is_dir() else f" Its folder is the parameter {name}_root."
+    return FileNotFoundError(f"cohort {name}: {error}{hint}")
+
+
+def _require_volumes(cohort: Cohort, done: str) -> None:
+    if cohort.series.empty:
+        raise IngestError(
+            f"cohort {cohort.name}: no volume can be {done}, {commonest(cohort.problems)}; `python -m ctlib scan "
+            f"FOLDER` lists the files of a folder with their reasons."
+        )
+
+
+def check_input(values: Mapping[str, Any]) -> None:
+    """Find what is wrong with a user's own labels before a notebook begins; see `folder.check`.
+
+    Args:
+        values: parameters of `01_explore_data`, by name.
+
+    Raises:
+        FileNotFoundError, CohortError: see `folder.check`.
+    """
+    if FOLDER not in values["cohorts"]:
+        return
+    root = project_path(values["folder_root"])
+    try:
+        check_folder(root, values)
+    except FileNotFoundError as error:
+        raise _missing(FOLDER, root, error) from error
 
 
 def _checks(cohort: Cohort, store: Store) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctlib.core import Workspace, field_values
-from ctlib.datasets import task
+from ctlib.datasets import same_patients, task
 from ctlib.models import NO_COHORT, InitError, code_of, find, lacking, origin, split
 from ctlib.training import (
     NONE,
@@ -337,9 +337,11 @@ def _leak(cohort: str, init: str) -> str:
     _, base = split(init)
     made = origin(base)
     while made is not None:
-        if made.source == f"ct_{cohort}" and not made.self_supervised:
+        source = made.source.removeprefix("ct_")
+        if source != made.source and same_patients(source, cohort) and not made.self_supervised:
+            whose = "" if source == cohort else f", whose patients cohort {cohort} has too"
             return (
-                f"init {init} was learnt from cohort {cohort}, on which it would be finetuned: every "
+                f"init {init} was learnt from cohort {source}{whose}, on which it would be finetuned: every "
                 "fraction would have seen all labels"
             )
         made = origin(made.start)

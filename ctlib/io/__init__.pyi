@@ -1,4 +1,5 @@
 from .deidentify import quoted as quoted
+from .formats import FORMATS as FORMATS
 from .formats import format_of as format_of
 from .geometry import upright_points as upright_points
 from .listing import scan_under_pseudonyms as scan_under_pseudonyms

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import nifti_writer
 import numpy as np
 import pandas as pd
 import psutil
@@ -14,7 +15,7 @@ from sample_project import code, markdown, project
 from ctlib.cli import __main__ as cli
 from ctlib.core import parameters, progress
 from ctlib.core.pseudonyms import DEFAULT_KEY, Identity
-from ctlib.core.workspace import PROJECT, Workspace, write_json, write_text
+from ctlib.core.workspace import HOME, PROJECT, Workspace, write_json, write_text
 
 
 def ctlib(*arguments):
@@ -50,6 +51,43 @@ def called(places, *arguments):
 
 
 # ---- what is refused ---------------------------------------------------------------------
+
+
+BAD_LABELS = {
+    "empty": (b"", "is empty (0 bytes)"),
+    "workbook": (b"PK\x03\x04" + bytes(60), "is an Excel workbook"),
+    "ragged": (b"study,label,patient\nb/000,0,A,x,y\n", "data row 1: 5 cells under a header of 3"),
+    "Latin-1": (b"study,label,patient\nb/000,0,M\xfcller\n", "data row 1: patient is not in UTF-8"),
+    "lost zeros": (
+        b"study,label,patient\n0,0,A\n1,1,B\n",
+        "data row 1: study is '0'; it names no volume, but '000'",
+    ),
+    "no match": (
+        b"study,label,patient\nfoo/000,0,A\n",
+        "has the study 'foo/000', a valid one is 'b/000.nii'; it begins with folders",
+    ),
+    "elsewhere": (b"study,label,patient\n/x/b/000,0,A\n", "its path is absolute, of another folder"),
+    "label": (b"study,label,patient\nb/000,yes,A\n", "data row 1: label is 'yes'; it must be 0 or 1"),
+    "no column": (b"scan,label,patient\nb/000,0,A\n", "has no column study; its columns are scan, label"),
+    "missing": (None, "labels.csv is missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_bad_labels_of_a_folder_are_one_sentence_before_anything_runs(tmp_path, capsys, case):
+    data, said = BAD_LABELS[case]
+    root, labels = tmp_path / "data", tmp_path / "labels.csv"
+    for i in range(2):
+        (root / "b").mkdir(parents=True, exist_ok=True)
+        nifti_writer.write(root / "b" / f"00{i}.nii", nifti_writer.volume(i))
+    if data is not None:
+        labels.write_bytes(data)
+    places = {"folder_root": root, "folder_labels": labels, "work_dir": tmp_path / "work"}
+    sets = [word for key, value in places.items() for word in ("--set", f"{key}={value}")]
+    assert called(HOME, "run", "folder", *sets) == 2
+    told = capsys.readouterr()
+    assert said in told.err and told.out == "" and len(told.err.strip().splitlines()) == 1
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_misspelt_parameter_is_refused_before_anything_heavy_is_imported():

@@ -215,6 +215,13 @@ def test_a_cohort_is_hidden_as_a_whole(tmp_path):
 
 
 def test_tasks_are_found_by_name():
-    assert {t.cohort for t in TASKS.values()} == {"rspect", "lidc", "folder"}
+    assert {t.cohort for t in TASKS.values()} == {
+        "rspect",
+        "lidc",
+        "luna16",
+        "nodulemnist3d",
+        "nlst501",
+        "folder",
+    }
     with pytest.raises(ValueError, match="'pe'; known are rspect_pe, lidc_nodule, folder_"):
         task("pe")

@@ -1,8 +1,10 @@
 """Own data: rows name volumes in any of the ways that are promised; what does not fit is told."""
 
 import os
+import re
 
 import dicom_writer as writer
+import label_fuzz
 import nibabel
 import numpy as np
 import pandas as pd
@@ -243,3 +245,188 @@ def test_links_odd_names_frames_and_shared_uids_are_labelled(tmp_path):
     for name in ("series", "slices", "problems"):
         tables.check(getattr(cohort, name), name)
     assert all(read_series(files).hu.shape == writer.SHAPE for files in cohort.files.values())
+
+
+# ---- tables as they come ----------------------------------------------------------------------
+
+PLAIN = ["study,label,patient", *(f"b/{i:03d},{i % 2},P{i}" for i in range(4))]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Four volumes, b/000 to b/003, in a folder named data."""
+    root = tmp_path_factory.mktemp("four") / "data"
+    for i in range(4):
+        write_nifti(root / "b" / f"{i:03d}.nii.gz", i)
+    return root
+
+
+def loaded(root, data):
+    """The cohort of a label file of these bytes or lines, which lies beside the folder."""
+    path = root.parent / "labels.csv"
+    path.write_bytes(data if isinstance(data, bytes) else "\n".join([*data, ""]).encode())
+    return folder.load(root, path, Columns(patient="patient"))
+
+
+def told(root, data):
+    with pytest.raises(CohortError) as raised:
+        loaded(root, data)
+    assert "\n" not in str(raised.value) + raised.value.shown
+    return raised.value
+
+
+def text(lines=PLAIN):
+    return "\n".join([*lines, ""])
+
+
+def rows(row, header=PLAIN[0]):
+    """A table whose rows are made of the place, label and patient of each exam."""
+    return [header, *(row.format(place=f"b/{i:03d}", label=i % 2, truth=bool(i % 2), i=i) for i in range(4))]
+
+
+CERTAIN = {
+    "plain": lambda root: text().encode(),
+    "semicolon": lambda root: text().replace(",", ";").encode(),
+    "tab": lambda root: text().replace(",", "\t").encode(),
+    "named delimiter": lambda root: ("sep=;\r\n" + text().replace(",", ";")).encode(),
+    "UTF-8 with a mark": lambda root: text().encode("utf-8-sig"),
+    "UTF-16": lambda root: text().replace("\n", "\r\n").encode("utf-16"),
+    "UTF-16, big end first": lambda root: b"\xfe\xff" + text().encode("utf-16-be"),
+    "UTF-32": lambda root: text().encode("utf-32"),
+    "True and False": lambda root: rows("{place},{truth},P{i}"),
+    "own name": lambda root: rows("data/{place},{label},P{i}"),
+    "more of its own path": lambda root: rows(f"{root.parent.name}/data/{{place}},{{label}},P{{i}}"),
+    "absolute": lambda root: rows(f"{root}/{{place}}.nii.gz,{{label}},P{{i}}"),
+    "backslashes": lambda root: [line.replace("/", "\\") for line in PLAIN],
+    "bare, quoted": lambda root: rows('"{i:03d}","{label}","P{i}"'),
+    "empty columns and rows": lambda root: [line + ",," for line in PLAIN] + [",,,,", ""],
+    "blanks": lambda root: rows(" {place} , {label},P{i} ", header=" study, label , patient"),
+    "old Mac": lambda root: text().replace("\n", "\r").encode(),
+    "Latin-1 where nothing is read": lambda root: "\n".join(
+        [PLAIN[0] + ",note", *(line + ",M\xfcller" for line in PLAIN[1:])]
+    ).encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("case", CERTAIN)
+def test_a_table_whose_meaning_is_certain_is_read(four, case):
+    cohort = loaded(four, CERTAIN[case](four))
+    found = {cohort.files[row.series_uid][0].name: row for row in cohort.series.itertuples()}
+    assert [found[f"{i:03d}.nii.gz"].label for i in range(4)] == [0, 1, 0, 1]
+    assert [found[f"{i:03d}.nii.gz"].patient_id for i in range(4)] == ["P0", "P1", "P2", "P3"]
+    assert cohort.problems.empty
+
+
+def changed(number, line):
+    return [*PLAIN[:number], line, *PLAIN[number + 1 :]]
+
+
+XLSX = b"PK\x03\x04\x14\x00\x06\x00" + bytes(40)
+UNCERTAIN = {
+    "empty": (b"", r"labels\.csv is empty \(0 bytes\); give a header"),
+    "blank": (b"\r\n \r\n", r"labels\.csv is empty \(5 bytes\)"),
+    "workbook": (XLSX, r"is an Excel workbook .* save it as 'CSV UTF-8'"),
+    "old workbook": (b"\xd0\xcf\x11\xe0" + bytes(60), r"is an old Excel workbook"),
+    "web page": (b"<html><table>", "is a web page"),
+    "header only": (PLAIN[:1], "has a header and no rows"),
+    "too many cells": (
+        changed(2, "b/001,1,P1,extra,more"),
+        "data row 2: 5 cells under a header of 3; .* double quotes",
+    ),
+    "open quote": (changed(2, '"b/001,1,P1'), r"labels\.csv, data row 2: its double quotes do not fit"),
+    "column twice": ([PLAIN[0] + ",label", *(line + ",1" for line in PLAIN[1:])], "has 2 columns label"),
+    "no such column": ([PLAIN[0].replace("label", "Label"), *PLAIN[1:]], "no column label; .* Label"),
+    "Latin-1": (text(changed(1, "b/000,0,M\xfcller")).encode("latin-1"), "row 1: patient is not in UTF-8 .*0xfc"),
+    "cut UTF-16": (text().encode("utf-16")[:-1], "begins as UTF-16 and is none"),
+    "UTF-16 without a mark": (text().encode("utf-16-le"), "holds zero bytes"),
+    "lost letter": (changed(1, "b/000,0,M\ufffdller"), "row 1: patient holds the mark of a letter that was lost"),
+    "label": (changed(3, "b/002,2,P2"), "row 3: label is '2'; it must be 0 or 1"),
+    "column of the header": (["nothing"], "no column study, label, patient; its columns are nothing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNCERTAIN)
+def test_a_table_that_is_not_certain_is_refused_with_what_to_do(four, case):
+    data, said = UNCERTAIN[case]
+    assert re.search(said, told(four, data).shown)
+
+
+NO_MATCH = {
+    "another folder": ("{root}/elsewhere/{place}", "its path is absolute, of another folder or machine"),
+    "another machine": (r"C:\ct\{place}", "its path is absolute, of another folder or machine"),
+    "capitals": ("B/{i:03d}", "capital letters count"),
+    "folders before it": ("site/2020/{place}.nii.gz", "begins with folders that are not in this one"),
+    "something else": ("Doe^Jane {i}", "write the path relative to this folder"),
+}
+
+
+@pytest.mark.parametrize("case", NO_MATCH)
+def test_where_no_row_names_a_volume_a_valid_name_is_given(four, case):
+    row, why = NO_MATCH[case]
+    error = told(four, rows(row.replace("{root}", "/mnt") + ",{label},P{i}"))
+    assert "none of its 4 rows names a volume under" in error.shown and why in error.shown
+    assert "a valid one is 'b/000" in error.shown and "data row 1 has the study" in error.shown
+    assert "b/000" not in str(error) and "Doe" not in str(error)  # which may stand in a report
+
+
+def test_a_row_of_a_refused_volume_is_told_why(tmp_path):
+    write_nifti(tmp_path / "data" / "good.nii.gz")
+    (tmp_path / "data" / "bad.nii.gz").write_bytes(b"nothing")
+    error = told(tmp_path / "data", [PLAIN[0], "bad.nii.gz,1,P"])
+    assert (
+        "its one row does not name a volume" in error.shown and "is there, but cannot be read" in error.shown
+    )
+
+
+@pytest.mark.parametrize("row", ["{i},{label},{i}", "{i}.0,{label},{i}"])
+def test_lost_zeros_are_told_not_filled_in(four, row):
+    error = told(four, rows(row))
+    assert "data row 1: study is '0" in error.shown and "'000'" not in str(error)
+    assert "'000' does: a spreadsheet program has dropped the leading zeros" in error.shown
+    some = told(four, [*PLAIN[:3], "2,0,P2", "3,1,P3"])  # half of the rows are right: they are no excuse
+    assert "data row 3: study is '2'" in some.shown and "'002' does" in some.shown
+
+
+def test_zeros_are_not_lost_where_the_volume_has_its_row(four):
+    cohort = loaded(four, [*PLAIN, "1,1,P9"])
+    assert len(cohort.series) == 4 and "1 rows name no volume" in cohort.problems["reason"].iloc[0]
+
+
+def test_a_path_with_two_meanings_names_no_volume(tmp_path):
+    root = tmp_path / "a" / "a"
+    write_nifti(root / "x" / "1.nii", 1)
+    write_nifti(root / "a" / "x" / "1.nii", 2)
+    error = told(root, [PLAIN[0], "a/a/x/1.nii,1,P"])
+    assert "does not name a volume" in error.shown
+
+
+def test_a_folder_without_a_volume_says_what_its_files_are(tmp_path):
+    root = tmp_path / "data"
+    (root / "b").mkdir(parents=True)
+    assert "no volume can be read under" in told(root, PLAIN).shown
+    assert "it holds no files" in told(root, PLAIN).shown
+    for i in range(3):
+        (root / "b" / f"{i}.dcm").write_text("nothing")
+    said = told(root, PLAIN).shown
+    assert "3 files are refused, all of them with the reason" in said and "ctlib scan" in said
+
+
+def test_labels_are_checked_before_anything_is_stored(four):
+    """Where all rows are paths that exist, no header is read."""
+    values = {
+        "folder_labels": str(four.parent / "labels.csv"),
+        "folder_columns": ["study", "label", "patient"],
+    }
+    (four.parent / "labels.csv").write_text(text())
+    folder.check(four, values)
+    (four.parent / "labels.csv").write_text(text().replace("b/", "c/"))
+    with pytest.raises(CohortError, match="none of its 4 rows"):
+        folder.check(four, values)
+    for wrong in (["study"], ["study", "label", "patient", "", "", ""], ["study", "study"]):
+        with pytest.raises(CohortError, match="folder_columns"):
+            folder.check(four, values | {"folder_columns": wrong})
+
+
+def test_fuzzed_tables_give_the_right_labels_or_a_sentence(four):
+    faults, counts = label_fuzz.run(four, 300, seed=1)
+    assert faults == [] and counts["right"] > 50 and counts["refused"] > 50

@@ -135,7 +135,7 @@ class Job:
     """What would be fetched, and the work of fetching it.
 
     Args:
-        dataset: its key, `lidc` or `rspect`.
+        dataset: its key, one of `DATASETS`.
         to: folder of the files, absolute.
         facts: what to know before agreeing: heading and text.
         fetch_bytes: what has to come through the network; 0 if all is here.
@@ -256,19 +256,27 @@ def alone(to: Path) -> Iterator[Path]:
                 shutil.rmtree(part)
 
 
-def plan(dataset: str, to: Path | None = None, patients: int | None = None) -> Job:
+DATASETS = ("lidc", "nlst501", "nodulemnist3d", "rspect")
+"""What can be fetched: each a module here."""
+
+
+def plan(dataset: str, to: Path | None = None, patients: int | None = None, side: int | None = None) -> Job:
     """The job of a dataset.
 
     Args:
-        dataset: `lidc` or `rspect`.
+        dataset: one of `DATASETS`.
         to: target folder, `data/<dataset>` by default.
-        patients: only the first so many, in order of patient id; LIDC-IDRI only.
+        patients: only the first so many, in order of patient id; of LIDC-IDRI and NLST.
+        side: voxels a side of a crop, of NoduleMNIST3D.
 
     Raises:
         FetchRefused: what is asked for cannot be fetched.
     """
     folder = target(dataset, to)
-    return importlib.import_module(f"ctlib.datasets.download.{dataset}").plan(folder, patients)
+    more = {} if side is None else {"side": side}
+    if more and dataset != "nodulemnist3d":
+        raise FetchRefused(f"--side is of nodulemnist3d; leave it out for {dataset}.")
+    return importlib.import_module(f"ctlib.datasets.download.{dataset}").plan(folder, patients, **more)
 
 
 def fetch(
