@@ -4,9 +4,10 @@
 
 Sources are the codec zoo of ../shared/data, where it is present, and small volumes written here, in every
 lossless transfer syntax. By default 4,000 files of DICOM and 2,000 of MetaImage and NRRD each. Prints what
-became of the files by source and by kind of damage, and each fault: a crash, a hang of over 10 s, an error other than SeriesError, a file that scan
-does not count, 2 GB allocated, or another volume where bytes of voxels are missing or have a checksum. Ends
-with 1 if there is a fault. 4,000 files of DICOM take about three minutes on one core, 2,000 others one.
+became of the files by source and by kind of damage, and each fault: a crash, a hang of over 10 s, an error
+other than SeriesError, a file that scan does not count, 2 GB allocated, or another volume where bytes of
+voxels are missing or have a checksum. Ends with 1 if there is a fault. 4,000 files of DICOM take about three
+minutes on one core, 2,000 others one to two.
 """
 
 from __future__ import annotations
