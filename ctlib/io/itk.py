@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,11 @@ from ctlib.io.upright_volume import DEFLATE_RATIO, FARTHEST_MM, place_of, uprigh
 MAX_HEADER_BYTES = 1 << 16
 """A longer text is no header: what SimpleITK writes of a volume from DICOM, with all its tags, has 8,000."""
 MAX_LINE_BYTES = 4096
-"""ITK's readers keep a line in a buffer of fixed size."""
+"""A longer line is no header's."""
+MAX_META_BYTES, MAX_NRRD_BYTES = 240, 400
+"""Longest line of a field. ITK 5.4 ends the process on longer ones: it copies fields into buffers of fixed size
+(seen from 300 bytes on in MetaImage's Name, from 500 on in a field that NRRD does not know). Comments, tags of
+DICOM (their names have a |) and NRRD's key:=value may be longer."""
 DATA_ENDINGS = (".raw", ".zraw", ".raw.gz", ".gz", ".bin", ".dat", ".img")
 """Of files that hold the voxels of a header beside them; a header that names any other file takes nothing
 away from those that are read by themselves."""
@@ -213,6 +217,8 @@ def _meta_fields(start: bytes) -> tuple[dict[str, str], int]:
             raise SeriesError(f"line {number} of its header is no 'Name = value'; {STORE_AGAIN}")
         if name in fields:
             raise SeriesError(f"line {number} of its header repeats a field; keep the right one")
+        if len(line) > MAX_META_BYTES and name != "Comment" and "|" not in name:
+            raise SeriesError(f"line {number} of its header has over {MAX_META_BYTES} characters; shorten it")
         fields[name] = value.strip()
         if name == "ElementDataFile":
             return fields, end
@@ -257,6 +263,8 @@ def _meta(text: _Text, data: Path, offset: int) -> _Claims:
         *(9, "TransformMatrix", "Rotation", "Orientation"),
         hint="write TransformMatrix = 1 0 0 0 1 0 0 0 1 into it if its axes run to Left, Posterior, Superior",
     )
+    there = data.stat().st_size - offset
+    text.one_of((str(there), ""), "CompressedDataSize")
     order = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     return _Claims(
         dims=_dims("DimSize", text.get("DimSize").split()),
@@ -323,6 +331,8 @@ def _nrrd_claims(path: Path, start: bytes) -> tuple[_Text, Path, int]:
             raise SeriesError(f"line {number} of its header is no 'name: value'; {STORE_AGAIN}")
         if found[2] == "=":
             continue  # somebody's own key
+        if len(line) > MAX_NRRD_BYTES and found[1] != "content":
+            raise SeriesError(f"line {number} of its header has over {MAX_NRRD_BYTES} characters; shorten it")
         name = NRRD_NAMES.get(found[1].lower().replace(" ", ""), found[1].lower())
         if name in fields:
             raise SeriesError(f"line {number} of its header repeats a field; keep the right one")
@@ -543,7 +553,7 @@ def _has_checksum(header: ItkHeader, stored: NDArray[Any]) -> bool:
     That is Adler-32 of zlib (RFC 1950), or CRC-32 and the length of gzip (RFC 1952).
     """
     voxels = stored if np.dtype(header.dtype).isnative else stored.byteswap()
-    data = memoryview(np.ascontiguousarray(voxels)).cast("B")
+    data = memoryview(cast(Any, np.ascontiguousarray(voxels))).cast("B")
     with header.files[-1].open("rb") as file:
         file.seek(header.offset)
         is_gzip = file.read(len(GZIP)) == GZIP

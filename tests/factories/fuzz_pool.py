@@ -89,6 +89,11 @@ def _child(pipe, judge, memory_bytes):
         pipe.send(Verdict(outcome, reason, time.perf_counter() - began, peak))
 
 
+def _names(source):
+    """Names of the files of a source; those of DICOM slices are numbers."""
+    return getattr(source, "names", None) or [f"{k}.dcm" for k in range(len(source.slices))]
+
+
 class Reader:
     """A child process, started again when it is lost.
 
@@ -143,8 +148,8 @@ class Reader:
 
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            for k, data in enumerate(source.slices):
-                (folder / f"{k}.dcm").write_bytes(data)
+            for name, data in zip(_names(source), source.slices, strict=True):
+                (folder / name).write_bytes(data)
             volume = read_series(folder)
             np.testing.assert_array_equal(volume.hu, source.truth, err_msg=f"{source.name}, undamaged")
             self.truths[source.name] = (source.truth, volume.spacing_mm, volume.origin_mm)
@@ -153,7 +158,7 @@ class Reader:
     def judge(self, source, mutant) -> Verdict:
         """What becomes of a source with one slice damaged; a wrong volume after a cut is "wrong"."""
         folder, truth = self._folder(source)
-        path = folder / f"{mutant.place}.dcm"
+        path = folder / _names(source)[mutant.place]
         path.write_bytes(mutant.data)
         verdict = self._ask(folder, truth)
         path.write_bytes(source.slices[mutant.place])

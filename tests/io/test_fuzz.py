@@ -9,6 +9,7 @@ from dataclasses import replace
 import dicom_fuzz
 import dicom_writer as writer
 import fuzz_pool
+import itk_fuzz
 import pydicom
 import pytest
 from dicom_fuzz import SYNTAXES, File, Mutant, mutants
@@ -35,6 +36,13 @@ def faults(pairs, folder):
 def test_damaged_files_made_here_are_refused_or_read_right(made, tmp_path):
     assert {source.name.split("/")[1] for source in made} == set(SYNTAXES.values())
     assert faults(mutants(made, len(made) * len(dicom_fuzz.KINDS), seed=1), tmp_path) == []
+
+
+@pytest.mark.parametrize("which", itk_fuzz.FORMATS)
+def test_damaged_metaimage_and_nrrd_are_refused_or_read_right(tmp_path, which):
+    sources = list(itk_fuzz.sources(which, tmp_path / "sources"))
+    assert len(sources) == 4
+    assert faults(itk_fuzz.mutants(sources, 2 * len(sources) * len(itk_fuzz.KINDS), seed=1), tmp_path) == []
 
 
 @pytest.mark.nightly
