@@ -174,9 +174,10 @@ def code_lines(text):
     return found - told
 
 
-MOST = {"modules": 184, "code lines": 22_550, "code lines of tests": 21_900, "lines of a function": 50}
+MOST = {"modules": 185, "code lines": 22_550, "code lines of tests": 21_900, "lines of a function": 50}
 """What there is at most. The aim is 140, 16,000, 15,000 and 50: lower a number when the code allows it.
-Protocols, chains of weights and `plan --budget` brought the last 900 lines, MetaImage and NRRD two modules."""
+Protocols, chains of weights and `plan --budget` brought the last 900 lines, MetaImage and NRRD two modules,
+Enhanced CT one."""
 
 
 def test_the_house_does_not_grow():
