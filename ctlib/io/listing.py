@@ -112,7 +112,7 @@ def files_under(root: Path) -> Iterator[Path]:
     """
     for folder in folders_under(root):
         if folder.fault.startswith(LOCKED):
-            raise SeriesError(folder.fault, file=Path(folder.path).name)
+            raise SeriesError(folder.fault, f"in {root.name}", Path(folder.path).name)
         yield from (Path(folder.path, name) for name in folder.names)
 
 
