@@ -410,8 +410,8 @@ def _why_not(study: str, is_elsewhere: bool, problems: pd.DataFrame, root: Path)
     ):
         return "it begins with folders that are not in this one: write paths relative to this folder."
     return (
-        "write the path relative to this folder, of a file (NIfTI, MetaImage, NRRD) or of the folder of a series (DICOM), or one of "
-        "its UIDs, and look whether folder_labels and folder_root belong together."
+        "write the path relative to this folder, of a file (NIfTI, MetaImage, NRRD) or of the folder of a series "
+        "(DICOM), or one of its UIDs, and look whether folder_labels and folder_root belong together."
     )
 
 
