@@ -343,7 +343,7 @@ def _check_zeros(
     labels: Path, lost: pd.DataFrame, known: dict[str, set[str]], rows_of: dict[str, list[Any]]
 ) -> None:
     """Refuse rows that are the name of a volume without a row of its own, but for leading zeros."""
-    bare = {}
+    bare: dict[str, str] = {}
     for name, uids in known.items():
         last = PurePosixPath(name).name
         if last.startswith("0") and last[1:] and not uids & set(rows_of):
