@@ -379,7 +379,7 @@ def _check_zeros(
     labels: Path, lost: pd.DataFrame, known: dict[str, set[str]], rows_of: dict[str, list[Any]]
 ) -> None:
     """Refuse rows that are the name of a volume without a row of its own, but for leading zeros."""
-    bare = {}
+    bare: dict[str, str] = {}
     for name, uids in known.items():
         last = PurePosixPath(name).name
         if last.startswith("0") and last[1:] and not uids & set(rows_of):
@@ -446,8 +446,8 @@ def _why_not(study: str, is_elsewhere: bool, problems: pd.DataFrame, root: Path)
     ):
         return "it begins with folders that are not in this one: write paths relative to this folder."
     return (
-        "write the path relative to this folder, of a file (NIfTI, MetaImage, NRRD) or of the folder of a series (DICOM), or one of "
-        "its UIDs, and look whether folder_labels and folder_root belong together."
+        "write the path relative to this folder, of a file (NIfTI, MetaImage, NRRD) or of the folder of a series "
+        "(DICOM), or one of its UIDs, and look whether folder_labels and folder_root belong together."
     )
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import csv
 import shutil
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ def load(root: Path, run: Map = in_order) -> Cohort:
         run: spreads the reading of headers.
 
     Returns:
-        The cohort; label 1 is a mean malignancy above 3. Its `splits` are the official ones, unless patients.csv
+        The cohort; label 1 is a malignancy of 4 or 5. Its `splits` are the official ones, unless patients.csv
         shows that they tear a patient.
 
     Raises:
@@ -90,7 +91,7 @@ def load(root: Path, run: Map = in_order) -> Cohort:
     label = slices["series_uid"].map(series.set_index("series_uid")["label"])
     slices = slices.assign(label=label.astype("Int64").mask(label == 1))  # which slices show it nobody says
     cohort = assemble(NAME, series, slices, problems, tables.empty("marks"), {}, root)
-    given = {patient: {*()} for patient in series["patient_id"]}
+    given: dict[str, set[str]] = defaultdict(set)
     for name, patient in zip(names, series["patient_id"], strict=True):
         given[patient].add(name.split("-")[0])
     torn = any(len(splits) > 1 for splits in given.values())

@@ -23,6 +23,9 @@ import ctlib
 from ctlib.cli.__main__ import cli
 from ctlib.core.parameters import declared_parameters
 from ctlib.core.workspace import HOME, NOTEBOOKS, PROJECT
+from ctlib.datasets.cohort import COHORTS
+from ctlib.datasets.download import DATASETS
+from ctlib.io.formats import FORMATS, UNREAD
 
 FIRST_SCREEN_LINES = 46
 """Lines above the first figure: what is asked, to be typed, found."""
@@ -131,6 +134,37 @@ def test_inits_that_the_readme_lists_are_known():
 
 
 # ---- help pages --------------------------------------------------------------------------
+
+
+def data_table(title):
+    """The rows of the first table of a section of docs/data.md, as cells."""
+    lines = section(title).split("\n|", 1)[1].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_cohort_stands_in_the_table_with_its_terms():
+    rows = {row[0].strip("`"): row for row in data_table("Cohorts")}
+    assert set(rows) == set(COHORTS)
+    for name, dataset in COHORTS.items():
+        assert all(len(cell) > 2 for cell in rows[name])
+        if licence := re.match(r"CC BY \d\.\d", dataset.terms):
+            assert rows[name][4].startswith(licence[0]), name
+        if dataset.patients_of:
+            assert f"the patients of `{dataset.patients_of}`" in rows[name][6]
+        assert (f"`fetch {name}`" in rows[name][2]) == (name in DATASETS)
+
+
+def test_every_format_stands_in_the_table_with_its_endings():
+    rows = data_table("Formats")
+    for known in FORMATS:
+        (row,) = [row for row in rows if row[0] == known.name]
+        assert all(f"`{ending}`" in row[1] for ending in known.endings)
+    told = "\n".join(row[0] + row[1] for row in rows)
+    for other in UNREAD:
+        first = re.split(r"[;,]", other.what)[0]
+        assert (
+            all(f"`{ending}`" in told for ending in other.endings) and first.split()[-1].strip("()") in told
+        ), first
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)

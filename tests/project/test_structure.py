@@ -217,7 +217,18 @@ def test_files_are_read_without_torch():
     """Importing it takes seconds; data are read in many processes."""
     names = [name_of(path) for room in ("core", "io") for path in (PROJECT / "ctlib" / room).glob("*.py")]
     names += [
-        f"ctlib.datasets.{name}" for name in ("rspect", "lidc", "folder", "synthetic.ct", "prepare", "store")
+        f"ctlib.datasets.{name}"
+        for name in (
+            "rspect",
+            "lidc",
+            "luna16",
+            "nodulemnist3d",
+            "nlst501",
+            "folder",
+            "synthetic.ct",
+            "prepare",
+            "store",
+        )
     ]
     code = "import sys;" + ";".join(f"import {n}" for n in names) + ";sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
