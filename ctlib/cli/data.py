@@ -80,7 +80,7 @@ def show(frame: pd.DataFrame) -> None:
     help="File with the key of the pseudonyms, or 'public'.",
 )
 def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
-    """List the CT volumes under ROOT (DICOM, NIfTI, MetaImage, NRRD), and every file that is refused, with the reason.
+    """List the CT volumes under ROOT (DICOM, NIfTI, MetaImage, NRRD), and each refused file with its reason.
 
     Each file under ROOT is counted once: n_files of both tables adds up to the number of files.
     Patients, UIDs and paths are replaced by pseudonyms, the same as in tables and reports with the same

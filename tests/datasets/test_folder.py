@@ -416,6 +416,7 @@ def test_labels_are_checked_before_anything_is_stored(four):
     values = {
         "folder_labels": str(four.parent / "labels.csv"),
         "folder_columns": ["study", "label", "patient"],
+        "folder_features": [],
     }
     (four.parent / "labels.csv").write_text(text())
     folder.check(four, values)
