@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 import zlib
 
@@ -389,6 +390,16 @@ def test_nothing_is_found_of_a_pipe_or_a_lost_file(tmp_path):
     assert refused(tmp_path / "secret.mhd", "it cannot be read \\(No such file")
     (tmp_path / "secret.mha").write_bytes(b"")
     assert refused(tmp_path / "secret.mha", "the file is empty")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_names_may_have_any_letters_if_they_are_utf_8(tmp_path, ending):
+    hu = nifti_writer.volume()
+    (tmp_path / "Müller %d").mkdir()
+    check(WRITERS[ending](tmp_path / "Müller %d" / f"ä b.{ending}", hu), hu)
+    folder = tmp_path / os.fsdecode(b"M\xfcller")
+    folder.mkdir()
+    assert refused(WRITERS[ending](folder / f"a.{ending}", hu), "not UTF-8; rename it")
 
 
 def test_a_false_length_of_gzip_is_noticed(tmp_path):
