@@ -236,7 +236,7 @@ def _lines(start: bytes) -> Any:
         if len(line) > MAX_LINE_BYTES or b"\0" in line:
             raise SeriesError(f"line {number} of its header is no text; {AGAIN}")
         at = min(end + 1, len(start))
-        yield number, line.decode("latin-1").rstrip("\r"), at
+        yield number, os.fsdecode(line).rstrip("\r"), at  # it may hold the name of a file
 
 
 def _meta_claims(path: Path, start: bytes) -> tuple[_Text, Path, int]:
@@ -445,6 +445,10 @@ def _reader(path: Path, kind: _Kind) -> Any:
     """SimpleITK's reader of a file, whose header it has read."""
     import SimpleITK
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # SimpleITK would end the process
+        raise SeriesError("the name of it or of its folder is not UTF-8; rename it") from error
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # warnings name files
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(kind.reader)

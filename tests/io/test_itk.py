@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 import zlib
 
@@ -186,7 +187,7 @@ META = {
     "no-field": ({"replace": [(b"NDims = 3", b"NDims = 3\nsecret")]}, "line 3 of its header is no 'Name = value'"),
     "null": ({"replace": [(b"secret", b"sec\0ret")]}, "line 10 of its header is no text"),
     "no-end": ({"replace": [(b"ElementDataFile", b"ElementDataFyle")]}, "no ElementDataFile|of its header is no"),
-    "long-line": ({"Name": "A" * 300}, "line 15 of its header has over 240 characters; shorten it"),
+    "long-line": ({"Name": "A" * 300}, "line 14 of its header has over 240 characters; shorten it"),
     "stream-size": ({"CompressedDataSize": "77"}, "CompressedDataSize is '77', only '420' or none is read"),
     "words": ({"replace": [(b"ObjectType =", b"Object")]}, "it does not begin with a header"),
 }  # fmt: skip
@@ -223,7 +224,7 @@ NRRD = {
     "channels": ({"kinds": "RGB-color domain domain"}, "SimpleITK"),
     "twice": ({"replace": [(b"dimension: 3", b"dimension: 3\ndimension: 3")]}, "line 5 of its header repeats"),
     "no-field": ({"replace": [(b"dimension: 3", b"dimension: 3\nsecret")]}, "line 5 of its header is no 'name: value'"),
-    "long-line": ({"labels": "A" * 400}, "line 13 of its header has over 400 characters; shorten it"),
+    "long-line": ({"labels": "A" * 400}, "line 1[34] of its header has over 400 characters; shorten it"),
     "unknown": ({"replace": [(b"content:", b"secret:")]}, "SimpleITK cannot read its header"),
     "version": ({"replace": [(b"NRRD0004", b"NRRD0009")]}, "it does not begin with a header"),
 }  # fmt: skip
@@ -389,6 +390,16 @@ def test_nothing_is_found_of_a_pipe_or_a_lost_file(tmp_path):
     assert refused(tmp_path / "secret.mhd", "it cannot be read \\(No such file")
     (tmp_path / "secret.mha").write_bytes(b"")
     assert refused(tmp_path / "secret.mha", "the file is empty")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_names_may_have_any_letters_if_they_are_utf_8(tmp_path, ending):
+    hu = nifti_writer.volume()
+    (tmp_path / "Müller %d").mkdir()
+    check(WRITERS[ending](tmp_path / "Müller %d" / f"ä b.{ending}", hu), hu)
+    folder = tmp_path / os.fsdecode(b"M\xfcller")
+    folder.mkdir()
+    assert refused(WRITERS[ending](folder / f"a.{ending}", hu), "not UTF-8; rename it")
 
 
 def test_a_false_length_of_gzip_is_noticed(tmp_path):
