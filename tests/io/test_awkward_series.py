@@ -445,6 +445,20 @@ def test_a_uid_that_an_anonymiser_gave_to_all_patients_does_not_mix_them(tmp_pat
     assert names < set(scan(tmp_path)[0]["series_uid"])  # a folder more changes no name
 
 
+@pytest.mark.parametrize("field", ["AcquisitionTime", "PixelSpacing"])
+def test_shared_uids_are_told_where_something_else_tells_the_volumes_apart(tmp_path, field):
+    for k in range(2):
+        found = writer.slices(writer.volume(k))
+        for ds in found:
+            setattr(ds, field, f"10{k}000" if field == "AcquisitionTime" else [0.75, 0.5 + k / 10])
+        writer.write(tmp_path / f"p{k}", found)
+    series, problems = scanned(tmp_path)
+    assert (
+        series["n_slices"].tolist() == [5, 5] and series["series_uid"].str.len().tolist() == [5 + 1 + 32] * 2
+    )
+    assert problems["."].startswith("Noted: its SeriesInstanceUID is that of 2 volumes")
+
+
 def test_one_bad_folder_does_not_take_others_of_its_uid_along(tmp_path):
     for k in range(3):
         writer.write(tmp_path / f"p{k}", writer.slices(writer.volume(k)))
