@@ -100,6 +100,9 @@ COHORTS = {
     "lidc": Dataset(
         "CC BY 3.0 (LIDC-IDRI, TCIA)", (Task("lidc_nodule", "lidc", "lung", "Lung nodule (LIDC-IDRI)"),)
     ),
+    FOLDER: Dataset(
+        "its owner's", tuple(Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS)
+    ),
     "luna16": Dataset(
         "CC BY 4.0 (LUNA16); images: CC BY 3.0 (LIDC-IDRI, TCIA)",
         (Task("luna16_nodule", "luna16", "lung", "Lung nodule (LUNA16, patients of LIDC-IDRI)"),),
@@ -120,9 +123,6 @@ COHORTS = {
             ),
         ),
         patients_of="lidc",
-    ),
-    FOLDER: Dataset(
-        "its owner's", tuple(Task(f"{FOLDER}_{name}", FOLDER, name, "Own data") for name in HU_WINDOWS)
     ),
 }
 """All datasets, by the name of their cohort."""

@@ -24,6 +24,7 @@ from ctlib.datasets.store import Store
 from ctlib.grid import maintenance
 from ctlib.grid.engine import Engine, Outcome
 from ctlib.grid.execute import expand, run_grid
+from ctlib.grid.expand import arms
 from ctlib.io.volume import Volume
 from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import finetune
@@ -502,6 +503,14 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(workspace):
 def test_an_init_learnt_from_the_cohort_of_the_task_is_refused(workspace, init):
     with pytest.raises(ValueError, match=f"init {re.escape(init)} was learnt from cohort lidc, on which"):
         runs_of(workspace, tasks=["lidc_nodule"], inits=[init])
+
+
+@pytest.mark.parametrize(("name", "init"), [("luna16_nodule", "ct_lidc"), ("lidc_nodule", "video+ct_luna16")])
+def test_an_init_learnt_from_the_same_patients_in_another_cohort_is_refused(name, init):
+    with pytest.raises(
+        ValueError, match=r"was learnt from cohort \w+, whose patients cohort \w+ has too, on which"
+    ):
+        arms([name], ["slow_r50"], [init])
 
 
 @pytest.mark.parametrize(("task", "init"), [("rspect_pe", "ct_lidc"), ("lidc_nodule", "ct_lidc_ssl")])

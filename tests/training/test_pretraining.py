@@ -442,7 +442,9 @@ def test_a_placebo_of_a_cohort_exchanges_the_labels_of_training_patients_alone(c
 
 
 def test_a_cohort_that_is_none_or_empty_is_named(cohort):
-    with pytest.raises(ValueError, match="init ct_moon names no cohort; known are folder, lidc, rspect"):
+    with pytest.raises(
+        ValueError, match="init ct_moon names no cohort; known are folder, lidc, luna16, nlst501"
+    ):
         made(cohort, Plan(SETTINGS, ct=CT), "ct_moon")
     splits = tables.read("splits", cohort.table("splits", "lidc"))
     tables.write(splits.assign(split="test"), "splits", cohort.table("splits", "lidc"))
