@@ -111,6 +111,27 @@ def test_chance_is_what_exchanged_labels_give():
     assert table["auroc"].isna().all() and (table["reason"] != "").all()
 
 
+def test_in_a_cross_validation_patients_exchange_within_their_fold():
+    """Each run scores the exams of its fold alone; AUROCs and chance are means over folds."""
+    parts = []
+    for fold in (0, 1):
+        runs, predictions = scored_grid("t", LABEL, {"random": 0.0, "video": 1.5}, seed=fold, run_sd=0.0)
+        name = f"fold {fold} "
+        named = predictions.assign(
+            **{column: name + predictions[column] for column in ("run_id", "patient_id", "study")}
+        )
+        parts.append((runs.assign(fold=fold, run_id=name + runs["run_id"]), named))
+    runs, predictions = (pd.concat(tables) for tables in zip(*parts, strict=True))
+    table = negative_controls.exchanged_labels(runs, predictions, Bootstrap(1000)).set_index("init")
+    assert table["n_runs"].to_dict() == {"random": 12, "video": 12}
+    wanted = run_aurocs(runs, predictions).groupby("init")["auroc"].mean()
+    assert table["auroc"].to_dict() == pytest.approx(wanted.to_dict())
+    alone = negative_controls.exchanged_labels(*parts[0], Bootstrap(1000)).set_index("init")
+    width, width_alone = table["high"] - table["low"], alone["high"] - alone["low"]
+    assert (width / width_alone).to_numpy() == pytest.approx([2**-0.5] * 2, rel=0.15)
+    assert table["word"].to_dict() == {"random": "not decided", "video": "different"}
+
+
 def test_runs_are_repeated_under_each_control_at_the_largest_fraction():
     values = {"task": "lidc_nodule", "init": "video", "seed": 0, "lr": 1e-3, "data": "d", "weights": "w"}
     runs = [

@@ -44,7 +44,7 @@ def answered(key):
     return findings.answer(key, with_unlabelled() if key == "unlabelled_ct" else whole())
 
 
-ANSWERED = [key for key in findings.QUESTIONS if key not in ("localization", "subgroups")]
+ANSWERED = [key for key in findings.QUESTIONS if key not in ("localization", "subgroups", "beyond_metadata")]
 """Questions that need no exam, so that made-up tables are enough."""
 
 

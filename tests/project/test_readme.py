@@ -108,3 +108,20 @@ def test_tiny_networks_cost_what_the_table_says(row):
         shown, (costs.parameters / 1e6, costs.multiply_adds / 1e9, costs.saved_mb), strict=True
     ):
         assert float(told.split()[0].replace(",", "")) == pytest.approx(value, rel=0.006)
+
+
+NODULES = PROJECT / "reports" / "nodules" / "04_analyze.html"
+
+
+def test_the_lines_about_nodules_are_findings_of_the_committed_report():
+    """Each difference with its interval stands in the report, in a sentence with the same comparison."""
+    page = html.unescape(re.sub("<[^>]+>", "", NODULES.read_text(encoding="utf-8")))
+    about = README.split("**3. Real nodules")[1].split("**Open**")[0]
+    for said in ("reader-rated malignancy of cropped nodules, estimated HU", "CC BY 3.0", "reports/nodules"):
+        assert said in about
+    lines = re.findall(r"^- (.+?)(?=^- |\Z)", about, re.MULTILINE | re.DOTALL)
+    assert len(lines) == 3
+    for line in lines:
+        intervals = re.findall(r"[+−]\d\.\d{3} \([+−]\d\.\d{3} to [+−]\d\.\d{3}\)", " ".join(line.split()))
+        assert intervals and all(interval in page for interval in intervals), line
+    assert preregistration.read("nodules").hash in NODULES.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ chance gives for these scores and these patients. And the label is told from the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,8 @@ def exchanged_labels(
 
     Patients exchange with those who have as many exams. The mean over the runs of an init is compared with
     the same mean under each exchange, so that what runs share is not counted twice (Ojala and Garriga,
-    Permutation tests for studying classifier performance, JMLR 2010, their first test).
+    Permutation tests for studying classifier performance, JMLR 2010, their first test). In a cross-validation
+    they exchange within each fold, and AUROCs are means over folds.
 
     Args:
         runs: table `runs`; of each task those of its largest fraction are used.
@@ -144,32 +145,43 @@ def exchanged_labels(
         A row for each task and init: n_runs, auroc (mean), chance (mean over exchanges), low and high (the
         band of chance), p_value (two-sided), word (`metrics.beside_chance`), reason.
     """
-    from scipy.stats import rankdata  # here: nothing else needs it
-
     rows = []
     runs = runs[runs["status"] == "finished"]
     runs = runs[runs["fraction"] == runs.groupby("task")["fraction"].transform("max")]
     for (name, init), part in runs.groupby(["task", "init"], sort=False):
-        own = predictions[predictions["run_id"].isin(part["run_id"]) & (predictions["split"] == "test")]
+        row: dict[str, Any] = {"task": name, "init": init, "n_runs": 0}
+        truths, drawn, rng = [], [], np.random.default_rng(how.seed)
+        for label, patients, ranks, n_runs in _turns(part, predictions, rule):
+            truths.append(float(_mean_auroc(label[None], ranks)[0]))
+            drawn.append(_mean_auroc(label[exchanged_rows(patients, how.n_replicates, rng)], ranks))
+            row["n_runs"] += n_runs
+        if not truths:
+            empty = dict.fromkeys(("auroc", "chance", "low", "high", "p_value"), math.nan)
+            row |= empty | {"word": NO_ANSWER}
+            rows.append(row | {"reason": "no run has scores of exams of both labels"})
+            continue
+        truth = float(np.mean(truths))
+        found = beside_chance(truth, np.mean(drawn, axis=0), margin, how.level)
+        row |= {"auroc": truth, "chance": found.mean, "low": found.low, "high": found.high}
+        rows.append(row | {"p_value": found.p_value, "word": found.word, "reason": found.reason})
+    return pd.DataFrame(rows)
+
+
+def _turns(runs: pd.DataFrame, predictions: pd.DataFrame, rule: str) -> Iterator[tuple[Any, Any, Any, int]]:
+    """Of each fold: labels and patients of its exams, their mean rank over runs, and how many runs these are."""
+    from scipy.stats import rankdata  # here: nothing else needs it
+
+    for _, turn in runs.groupby("fold"):
+        own = predictions[predictions["run_id"].isin(turn["run_id"]) & (predictions["split"] == "test")]
         wide = study_scores(own, rule).pivot(
             index=["patient_id", "study", "label"], columns="run_id", values="score"
         )
         wide = wide.loc[:, wide.notna().all()]
         label = wide.index.get_level_values("label").to_numpy(np.int64)
-        row: dict[str, Any] = {"task": name, "init": init, "n_runs": wide.shape[1]}
-        if not 0 < label.sum() < len(label) or not wide.shape[1]:
-            empty = dict.fromkeys(("auroc", "chance", "low", "high", "p_value"), math.nan)
-            row |= empty | {"word": NO_ANSWER}
-            rows.append(row | {"reason": "no run has scores of exams of both labels"})
-            continue
-        patients = pd.factorize(wide.index.get_level_values("patient_id"))[0]
-        drawn = label[exchanged_rows(patients, how.n_replicates, np.random.default_rng(how.seed))]
-        ranks = rankdata(wide.to_numpy(np.float64), axis=0).mean(axis=1)
-        truth = float(_mean_auroc(label[None], ranks)[0])
-        found = beside_chance(truth, _mean_auroc(drawn, ranks), margin, how.level)
-        row |= {"auroc": truth, "chance": found.mean, "low": found.low, "high": found.high}
-        rows.append(row | {"p_value": found.p_value, "word": found.word, "reason": found.reason})
-    return pd.DataFrame(rows)
+        if 0 < label.sum() < len(label) and wide.shape[1]:
+            patients = pd.factorize(wide.index.get_level_values("patient_id"))[0]
+            ranks = rankdata(wide.to_numpy(np.float64), axis=0).mean(axis=1)
+            yield label, patients, ranks, wide.shape[1]
 
 
 def _mean_auroc(labels: NDArray[np.int64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
