@@ -116,7 +116,7 @@ NODULES = PROJECT / "reports" / "nodules" / "04_analyze.html"
 def test_the_lines_about_nodules_are_findings_of_the_committed_report():
     """Each difference with its interval stands in the report, in a sentence with the same comparison."""
     page = html.unescape(re.sub("<[^>]+>", "", NODULES.read_text(encoding="utf-8")))
-    about = README.split("**3. Real nodules")[1].split("**Open**")[0]
+    about = README.split("**3. Real nodules")[1].split("<p>")[0]
     for said in ("reader-rated malignancy of cropped nodules, estimated HU", "CC BY 3.0", "reports/nodules"):
         assert said in about
     lines = re.findall(r"^- (.+?)(?=^- |\Z)", about, re.MULTILINE | re.DOTALL)
