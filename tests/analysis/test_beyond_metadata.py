@@ -1,6 +1,7 @@
 """Networks beside what needs no image: size that tells the label is found, and what networks add to it."""
 
 import dataclasses
+import html
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from ctlib.core import ParameterError, tables
 from ctlib.core.workspace import Workspace
 from ctlib.datasets.metadata import FILES_ALONE, TOGETHER
 from ctlib.metrics import Bootstrap
+from ctlib.visualization.html import figure_html
 
 N, N_TRAIN = 120, 80
 LABEL = np.arange(N + N_TRAIN) % 2
@@ -112,6 +114,9 @@ def test_the_part_is_judged_by_its_own_exams(workspace):
     assert row["auroc_second"] == pytest.approx(roc_auc_score(LABEL[:N][inside], SIZE[:N][inside]), abs=0.08)
     assert row["auroc_second"] < row_of(table, "video − area_mm2")["auroc_second"]
     assert part in beyond_metadata.say_beyond(table)
+    asked = beyond_metadata.BEYOND_METADATA
+    shown = figure_html(asked.draw(study, table), asked.alt, asked.caption(table))
+    assert "image/svg+xml" in shown and html.escape(f"Part: {part}.") in shown
 
 
 def test_files_alone_and_all_together_stand_beside_each_feature(tmp_path):

@@ -221,10 +221,15 @@ def _word(row: dict[str, Any]) -> str:
 
 
 def _draw(study: Study, table: pd.DataFrame) -> Any:
-    exams = table["exams"].map(lambda name: "" if name == ALL else f", {name}")
+    exams = table["exams"].map(lambda name: "" if name == ALL else " (part)")
     return figures.contrast_forest(
         table.assign(label=table["label"] + exams), "networks − what is named", table["margin"].iloc[0]
     )
+
+
+def _caption(table: pd.DataFrame) -> str:
+    part = [name for name in table["exams"].unique() if name != ALL]
+    return forest_caption(table) + "".join(f" Part: {name}." for name in part)
 
 
 BEYOND_METADATA = Question(
@@ -239,5 +244,5 @@ BEYOND_METADATA = Question(
     say_beyond,
     _draw,
     "Test AUROC of the averaged networks minus that of regressions on size and metadata, with intervals",
-    forest_caption,
+    _caption,
 )  # fmt: skip
