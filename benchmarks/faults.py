@@ -69,7 +69,7 @@ VOLUMES = (
     ),
     Fault(
         "left and right exchanged in NIfTI",
-        "ctlib/io/nifti.py",
+        "ctlib/io/upright_volume.py",
         "np.array([[1], [-1], [-1]])",
         "np.array([[1], [-1], [1]])",
         "the heart lies to the right in the volumes of one format",
