@@ -16,7 +16,6 @@ nodule differ; the nodules are those of three readers and 3 mm or more in both.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from ctlib.core import Map, display_path, in_order, tables
 from ctlib.datasets.cohort import Cohort, CohortError, assemble, slice_rows
+from ctlib.datasets.label_file import read_table
 from ctlib.datasets.lidc_annotations import database, read_database
 from ctlib.io import scan
 
@@ -51,35 +51,21 @@ def read_annotations(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such file.
-        CohortError: it lacks a column, or a value is no number that it may be; the sentence names the row.
+        CohortError: it is no table (`label_file.read_table`), or a value is no number that it may be; the sentence
+            names the row.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{display_path(path)} is missing; it holds the nodules of LUNA16, one a row."
-        )
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            header = reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(f"{path.name} is no CSV in UTF-8; take the file of the challenge.") from error
-    if missing := [column for column in COLUMNS if column not in header]:
-        raise CohortError(
-            f"{path.name} lacks {', '.join(missing)}; its columns are {', '.join(header) or 'none'}."
-        )
     found = []
-    for number, row in enumerate(rows, start=1):
+    for row in read_table(path, COLUMNS):
         try:
-            place = [float(row[column]) for column in COLUMNS[1:]]
-        except (TypeError, ValueError):
+            place = [float(row.cells[column]) for column in COLUMNS[1:]]
+        except ValueError:
             place = [np.nan]
-        if not (np.isfinite(place).all() and 0 < place[-1] < LARGEST_MM and row["seriesuid"]):
+        if not (np.isfinite(place).all() and 0 < place[-1] < LARGEST_MM and row.cells["seriesuid"]):
             raise CohortError(
-                f"{path.name}, data row {number}: it needs a seriesuid, three coordinates in mm and a diameter of 0 to "
-                f"{LARGEST_MM:g} mm; take the file of the challenge."
+                f"{path.name}, data row {row.number}: it needs a seriesuid, three coordinates in mm and a "
+                f"diameter of 0 to {LARGEST_MM:g} mm; take the file of the challenge."
             )
-        found.append((number, row["seriesuid"].strip(), *place))
+        found.append((row.number, row.cells["seriesuid"], *place))
     return pd.DataFrame(found, columns=["row", *COLUMNS])
 
 

@@ -7,9 +7,9 @@ in `nodulemnist3d_64.npz`) and `..._labels` (uint8 `[N, 1]`); the readers' malig
 
 What is not published, and assumed here:
 
-- **The values are no HU.** They are mapped from -1024 to 400 HU (`ASSUMED_HU`), the range that the same group states
-  for lung CT in an earlier paper (Zhao et al., Cancer Research 2018;78:6881). Neither MedMNIST's paper nor its code
-  says with what range these crops were made, so all HU of this cohort are estimates, for the store and the windows.
+- **The values are no HU.** They are mapped from -1024 to 400 HU (`ASSUMED_HU`), a usual range for lungs. No source that
+  was at hand says with what range these crops were made, so all HU of this cohort are guesses, for the store and the
+  windows.
 - **The axes.** The array's axes 0, 1, 2 are called Superior, Posterior, Left.
 - **The patients.** No list of them is known to us, so each nodule counts as a patient, and a patient of LIDC-IDRI
   with two nodules may be in two of the official splits. Intervals are then too narrow. Whoever has a list puts it
@@ -24,7 +24,6 @@ as no HU, a crop that is there twice as a repetition, each with its reason.
 
 from __future__ import annotations
 
-import csv
 import shutil
 import zipfile
 from collections import defaultdict
@@ -40,6 +39,7 @@ from numpy.typing import NDArray
 
 from ctlib.core import Map, display_path, in_order, read_json, tables, write_json
 from ctlib.datasets.cohort import Cohort, CohortError, assemble, slice_rows
+from ctlib.datasets.label_file import read_table
 from ctlib.io import scan
 
 NAME = "nodulemnist3d"
@@ -198,23 +198,18 @@ def _patients(path: Path, labels: Mapping[str, int]) -> dict[str, str]:
     """The patient of each crop by its name; none where there is no list."""
     if not path.is_file():
         return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(f"{path.name} is no CSV in UTF-8; save it as one.") from error
     found: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
-        split, index, patient = (str(row.get(name) or "").strip() for name in ("split", "index", "patient"))
+    for row in read_table(path, ("split", "index", "patient")):
+        split, index, patient = row.cells.values()
         name = f"{split}-{int(index):04d}" if index.isdecimal() and len(index) < 7 else ""
         if name not in labels or not patient:
             raise CohortError(
-                f"{path.name}, data row {number}: give the columns split ({', '.join(SPLITS)}), index (from 0, within "
-                f"the split) and patient."
+                f"{path.name}, data row {row.number}: give the columns split ({', '.join(SPLITS)}), index (from 0, "
+                "within the split) and patient."
             )
         if found.setdefault(name, patient) != patient:
             raise CohortError(
-                f"{path.name}, data row {number}: this crop has another patient in an earlier row."
+                f"{path.name}, data row {row.number}: this crop has another patient in an earlier row."
             )
     if len(found) < len(labels):
         raise CohortError(

@@ -226,7 +226,7 @@ def test_luna16_without_its_files_says_what_to_do(luna, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"annotations\.csv is missing"):
         luna16.load(tmp_path / "nowhere")
     for text, said in {
-        "seriesuid,x\n": "lacks coordX, coordY, coordZ, diameter_mm",
+        "seriesuid,x\n": "has no column coordX, coordY, coordZ, diameter_mm",
         "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,2,3\n": "data row 1",
         "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,2,3,4\n1.2,1,2,nan,4\n": "data row 2",
         "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,2,3,900\n": "data row 1",
@@ -235,7 +235,9 @@ def test_luna16_without_its_files_says_what_to_do(luna, tmp_path):
         with pytest.raises(CohortError, match=said):
             luna16.load(root)
     (tmp_path / "empty").mkdir()
-    made.luna16(tmp_path / "empty", {}, [])
+    (tmp_path / "empty" / "annotations.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,1,2,3,4\n"
+    )
     with pytest.raises(FileNotFoundError, match="no folder subset0"):
         luna16.load(tmp_path / "empty")
 
