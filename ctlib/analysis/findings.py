@@ -5,10 +5,12 @@ table changes the sentence. `Study` holds the tables, `answer` gives a question'
 table, `claims` the paper's claims with their verdicts.
 """
 
+import pandas as pd
+
 from ctlib.analysis.arms_table import arm_table, cautions, score_caption
 from ctlib.analysis.claims import Claim, claims, overview, show_claims
-from ctlib.analysis.deviations import deviations, say_deviations, show_plan
-from ctlib.analysis.question import Answer, Question
+from ctlib.analysis.deviations import deviations, say_deviations, show_checks
+from ctlib.analysis.question import ABSENT, Answer, Question
 from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.beyond_metadata import BEYOND_METADATA
 from ctlib.analysis.questions.calibration import CALIBRATION
@@ -20,6 +22,7 @@ from ctlib.analysis.questions.speed_and_cost import COST, SPEED
 from ctlib.analysis.questions.subgroups import SUBGROUPS
 from ctlib.analysis.questions.weight_ablations import WEIGHT_ABLATIONS, WHY_VIDEO
 from ctlib.analysis.study import Study
+from ctlib.analysis.text import listed
 
 QUESTIONS = {
     asked.key: asked
@@ -56,16 +59,17 @@ __all__ = [
     "claims",
     "deviations",
     "method",
+    "not_asked",
     "overview",
     "passes",
     "say_deviations",
     "say_method",
     "say_pure_video",
     "score_caption",
+    "show_checks",
     "show_claims",
     "show_exams",
     "show_method",
-    "show_plan",
     "show_sights",
 ]
 
@@ -83,3 +87,18 @@ def answer(key: str, study: Study) -> Answer:
     if key not in QUESTIONS:
         raise ValueError(f"no question is called {key!r}; known are {', '.join(QUESTIONS)}.")
     return QUESTIONS[key].answer(study)
+
+
+def not_asked(study: Study) -> pd.DataFrame:
+    """The questions that a grid has no runs for, and what would bring them.
+
+    Args:
+        study: its tables.
+
+    Returns:
+        Columns question, needs; questions that lack the same share a row.
+    """
+    missing = {asked.title: asked.missing(study).removeprefix(ABSENT) for asked in QUESTIONS.values()}
+    needs = [why for why in dict.fromkeys(missing.values()) if why]
+    rows = [(listed(title for title in missing if missing[title] == why), why) for why in needs]
+    return pd.DataFrame(rows, columns=["question", "needs"])

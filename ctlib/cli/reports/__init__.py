@@ -9,6 +9,7 @@ cells by tag:
   of a notebook are shown. In the report these lines are set as prose.
 - `headline`: the first image of each output of such cells is a picture of the notebook;
   the first `MAX_PICTURES` are shown.
+- `optional`: a section whose code is all tagged so, and showed nothing, is left out of the page.
 """
 
 from ctlib.cli.reports.index_page import index, profiles
