@@ -109,9 +109,10 @@ def _apart(arms: pd.DataFrame, runs: pd.DataFrame, level: float) -> list[str]:
         told.append(f"{arm} ({low:.2f} to {high:.2f})")
     more = f"; the widest are {listed(told)}" if len(found) > len(told) else f": {listed(told)}"
     return [
-        f"In {len(found)} of {len(arms)} arms seeds differ more than their patients explain{more}. Some runs "
-        "may have learned and others not, and few seeds do not tell how often: intervals of single arms may "
-        "be too short, those of differences less so."
+        f"For {len(found)} of {len(arms)} networks and starting weights, seeds differ more than their patients "
+        f"explain{more}. Some runs "
+        "may have learned and others not, and few seeds do not tell how often: intervals of single "
+        "networks may be too short, those of differences less so."
     ]
 
 

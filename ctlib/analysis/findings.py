@@ -14,8 +14,8 @@ import pandas as pd
 
 from ctlib.analysis.arms_table import arm_table, cautions, score_caption
 from ctlib.analysis.claims import Claim, claims, overview, show_claims
-from ctlib.analysis.deviations import deviations, say_deviations, show_plan
-from ctlib.analysis.question import Answer, Question
+from ctlib.analysis.deviations import deviations, say_deviations, show_checks
+from ctlib.analysis.question import ABSENT, Answer, Question
 from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.beyond_metadata import BEYOND_METADATA
 from ctlib.analysis.questions.calibration import CALIBRATION
@@ -66,16 +66,17 @@ __all__ = [
     "claims",
     "deviations",
     "method",
+    "not_asked",
     "overview",
     "passes",
     "say_deviations",
     "say_method",
     "say_pure_video",
     "score_caption",
+    "show_checks",
     "show_claims",
     "show_exams",
     "show_method",
-    "show_plan",
     "show_result",
     "show_sights",
 ]
@@ -94,6 +95,21 @@ def answer(key: str, study: Study) -> Answer:
     if key not in QUESTIONS:
         raise ValueError(f"no question is called {key!r}; known are {', '.join(QUESTIONS)}.")
     return QUESTIONS[key].answer(study)
+
+
+def not_asked(study: Study) -> pd.DataFrame:
+    """The questions that a grid has no runs for, and what would bring them.
+
+    Args:
+        study: its tables.
+
+    Returns:
+        Columns question, needs; questions that lack the same share a row.
+    """
+    missing = {asked.title: asked.missing(study).removeprefix(ABSENT) for asked in QUESTIONS.values()}
+    needs = [why for why in dict.fromkeys(missing.values()) if why]
+    rows = [(listed(title for title in missing if missing[title] == why), why) for why in needs]
+    return pd.DataFrame(rows, columns=["question", "needs"])
 
 
 def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim]) -> None:

@@ -17,7 +17,7 @@ test set and the interval that was printed. Nothing else is known: neither score
   printed; once without and once with the spread that networks have within a kind.
 
 Verdicts are those of `ctlib.analysis.claims`: every comparison a gain, some comparison a loss (both after
-Holm's correction over the claim), all equivalent, or not decided.
+Holm's correction over the claim), all equivalent, or inconclusive.
 """
 
 from __future__ import annotations
@@ -536,7 +536,7 @@ class Reading:
         return [
             f"Claim 1, {arms.video} raises the mean of the 3D networks in every task, whatever the number of "
             f"patients: {one}. {each(self.video)}. But {self.at_chance(arms.baseline)} cells "
-            f"of arm {arms.baseline} and {self.at_chance(arms.video)} of arm {arms.video} reach an AUROC of "
+            f"from {arms.baseline} and {self.at_chance(arms.video)} from {arms.video} reach an AUROC of "
             f"{CHANCE:g}: {self._both_learned()}.",
             f"Claim 2, with {arms.video} 3D networks outperform 2D ones: {two}. On the mean they lie "
             f"below 2D networks from {arms.image} in {_count(of_2d, 'effect', below=True)}; the best 3D network "
@@ -544,8 +544,8 @@ class Reading:
             f"explains in {self._beyond(of_2d, '')} if all networks were equal, and in "
             f"{self._beyond(of_2d, '_spread')} if they differ as these do{self._pure()}.",
             f"Claim 3, {arms.video} helps more than {arms.ct}: {three}. {each(self.ct)}. But "
-            f"{self.at_chance(arms.ct)} cells of arm {arms.ct} reach an AUROC of {CHANCE:g}.",
-            f"Arm {arms.sequential} against {arms.video} alone: {each(self.sequential)}.",
+            f"{self.at_chance(arms.ct)} cells from {arms.ct} reach an AUROC of {CHANCE:g}.",
+            f"{arms.sequential} against {arms.video} alone: {each(self.sequential)}.",
         ]
 
     def show_result(self) -> None:

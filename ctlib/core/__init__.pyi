@@ -32,6 +32,8 @@ from .pseudonyms import IdentityError as IdentityError
 from .text import counted as counted
 from .text import printable as printable
 from .text import time_left as time_left
+from .text import title_of as title_of
+from .text import word as word
 from .workspace import HOME as HOME
 from .workspace import PLAN as PLAN
 from .workspace import PROJECT as PROJECT

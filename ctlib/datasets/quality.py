@@ -216,7 +216,7 @@ def _prevalence(series: pd.DataFrame, splits: pd.DataFrame) -> str:
 
 def _metadata(baseline: pd.DataFrame) -> str:
     row = baseline[baseline["feature"] == TOGETHER].iloc[0]
-    who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams ill"
+    who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams with disease"
     more = not set(baseline["feature"]) <= OF_FILES
     what = "Metadata and columns of the label file alone" if more else "Metadata alone"
     if pd.isna(row["auroc"]):
@@ -242,7 +242,8 @@ def _scale(faults: pd.DataFrame, checks: pd.DataFrame) -> str:
     first = faults.iloc[0]
     return (
         f"HU scale: {len(faults)} of {volumes} cannot be in HU; leave them out or mend them. "
-        f"The first is series {first['series_uid']}: {first['reason']}."
+        f"The first is series {first['series_uid']}: {first['reason']}. `ctlib scan FOLDER --paths` names the file "
+        "of each series, on this machine only."
     )
 
 

@@ -14,6 +14,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ctlib.core import title_of, word
 from ctlib.visualization.style import PX_PER_INCH, RESULT_TYPE, style
 
 MAX_SVG_BYTES = 110_000
@@ -141,22 +142,25 @@ def say(text: str) -> None:
     display({"text/plain": text, "text/html": prose}, raw=True)
 
 
-def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
+def table_html(
+    frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None, folded: bool = False
+) -> str:
     """An HTML table; numbers aligned and rounded to what matters.
 
     Args:
         frame: rows to show; its index is left out.
         caption: what it shows.
         formats: format of a column ("{:.2f}") where the usual one does not do.
+        folded: whether it is closed until a reader opens it, and left out on paper.
     """
     if frame.empty:
-        return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: nothing to list.</p>'
+        return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: none.</p>'
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     kinds = [' class="num"' if number else "" for number in numeric]
     signed = any(word in str(name) for name in frame for word in SIGNED)
     formatters = [(formats or {}).get(str(name)) or usual_format(frame[name], signed) for name in frame]
     head = "".join(
-        f'<th scope="col"{kind}>{html.escape(str(name))}</th>'
+        f'<th scope="col"{kind}>{html.escape(title_of(name))}</th>'
         for name, kind in zip(frame, kinds, strict=True)
     )
     rows = []
@@ -164,15 +168,19 @@ def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | N
         cells = zip(values, kinds, formatters, strict=True)
         rows.append("".join(_td(value, kind, how) for value, kind, how in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return (
+    made = (
         f'<table class="ct-table"><caption>{html.escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+    summary = f"<summary>{html.escape(caption)}</summary>"
+    return f'<details class="fold more">{summary}{made}</details>' if folded else made
 
 
-def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
+def table(
+    frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None, folded: bool = False
+) -> None:
     """Display a table; see `table_html`."""
-    display(HTML(table_html(frame, caption, formats)))
+    display(HTML(table_html(frame, caption, formats, folded)))
 
 
 def result(frame: pd.DataFrame, caption: str, more: Mapping[str, Any]) -> None:
@@ -206,7 +214,9 @@ def usual_format(column: pd.Series, signed: bool = False) -> str:
     if any(word in name for word in SHARES):
         return "{:.0%}" if (100 * values - (100 * values).round()).abs().max() < 1e-6 else "{:.1%}"
     if any(word in name for word in THREE_DECIMALS):
-        difference = any(word in name for word in SIGNED) or (signed and name in ("low", "high"))
+        difference = any(word in name for word in SIGNED) or (
+            signed and name.split("_")[0] in ("low", "high")
+        )
         return "{:+.3f}" if difference else "{:.3f}"
     if name.endswith("_mm") or " mm" in name:
         return "{:.2f}"
@@ -225,5 +235,5 @@ def _td(value: Any, kind: str, how: str) -> str:
 def _cell(value: Any, how: str) -> str:
     if pd.isna(value):
         return NOTHING
-    text = how.format(value)
+    text = how.format(word(value) if isinstance(value, str) else value)
     return text if how == "{}" else text.replace("-", "−").replace("%", " %")

@@ -46,7 +46,7 @@ def prepared(cohort: Cohort) -> list[str]:
 
 
 def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Patients, exams, slices and prevalence by cohort and split.
+    """Patients, exams, slices and prevalence by cohort and split; slices with disease where slices have labels.
 
     Args:
         cohorts: cohorts by name.
@@ -55,7 +55,7 @@ def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) ->
     rows = []
     for name, cohort in cohorts.items():
         series = cohort.series.merge(splits[name], on="patient_id", validate="many_to_one")
-        labelled = cohort.slices.groupby("series_uid")["label"].sum()
+        labelled = cohort.slices.groupby("series_uid")["label"].sum(min_count=1)
         for split in split_rules.SPLITS:
             part = series[series["split"] == split]
             if len(part):
@@ -68,14 +68,15 @@ def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) ->
                         "exams with disease": int(part["label"].sum()),
                         "prevalence": float(part["label"].mean()),
                         "slices": int(part["n_slices"].sum()),
-                        "slices with disease": int(labelled[part["series_uid"]].sum()),
+                        "slices with disease": labelled[part["series_uid"]].sum(min_count=1),
                     }
                 )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).dropna(axis=1, how="all")
+    return table.astype(dict.fromkeys(table.columns.intersection(["slices with disease"]), "Int64"))
 
 
 def clip_counts(clips: Mapping[str, pd.DataFrame], length: int) -> pd.DataFrame:
-    """Clips by cohort: how many, how many positive, how many filled up with air.
+    """Clips by cohort: how many, how many positive, how many padded with air.
 
     Args:
         clips: tables `clips` by cohort.
@@ -90,7 +91,7 @@ def clip_counts(clips: Mapping[str, pd.DataFrame], length: int) -> pd.DataFrame:
                 "clips": len(frame),
                 "clips an exam": len(frame) / frame["series_uid"].nunique(),
                 "positive clips": int(frame["label"].sum()),
-                "filled up with air": int(shorter.sum()),
+                "padded with air": int(shorter.sum()),
             }
         )
     return pd.DataFrame(rows)

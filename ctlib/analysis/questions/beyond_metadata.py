@@ -234,7 +234,7 @@ def _caption(table: pd.DataFrame) -> str:
 
 BEYOND_METADATA = Question(
     "beyond_metadata",
-    "Networks minus what is told without an image",
+    "Networks against metadata",
     (
         "task", "fraction", "exams", "label", "auroc_first", "auroc_second", "effect", "low", "high", "p_holm",
         "n_patients", "n_positive", "reason",

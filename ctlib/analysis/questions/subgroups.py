@@ -270,7 +270,7 @@ def _draw_groups(study: Study, table: pd.DataFrame) -> Figure:
 
 SUBGROUPS = Question(
     "subgroups",
-    "Effect of the init by subgroup of the test exams",
+    "Subgroups",
     (
         "task", "by", "group", "auroc_baseline", "auroc_init", "effect", "low", "high", "interaction",
         "p_holm", "n_patients", "n_positive", "reason",
@@ -279,7 +279,7 @@ SUBGROUPS = Question(
     _no_groups,
     say_groups,
     _draw_groups,
-    "Effect of the init on test AUROC by subgroup, with intervals, below that of all exams",
+    "Effect of the starting weights on test AUROC by subgroup, with intervals, below that of all exams",
     lambda table: capital(
         f"{percent(table['level'].iloc[0])} intervals over patients and seeds, with "
         f"{percent(table['fraction'].max())} of the training patients; beside each stand the effect and its "

@@ -9,6 +9,7 @@ cells, by tag:
   of a notebook are shown. In the report these lines are set as prose.
 - `headline`: the first image of such cells is the figure of the index, where no question of
   `ctlib.analysis.findings` has left one.
+- `optional`: a section whose code is all tagged so, and showed nothing, is left out of the page.
 
 A cell may leave a result (`figures.result`): the table that its page begins with is then that of the index, too.
 """

@@ -170,10 +170,26 @@ def _shaped(story: Executed) -> tuple[Any, list[str]]:
     for cell in cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if HEADER_TYPE not in o.get("data", {})]
+    cells = _told(cells)
     first = next((i for i, cell in enumerate(cells) if cell.source.startswith("## ")), len(cells))
     setup = [c for c in cells[:first] if c.cell_type == "code" and not c.outputs]
     book.cells = [cell for cell in cells if cell.source.strip() and not any(cell is c for c in setup)]
     return book, [cell.source for cell in setup]
+
+
+def _told(cells: list[Any]) -> list[Any]:
+    """The cells without sections whose code is tagged `optional` and showed nothing: questions without runs."""
+    parts: list[list[Any]] = [[]]
+    for cell in cells:
+        parts += [[]] if cell.source.startswith("## ") else []
+        parts[-1].append(cell)
+
+    def is_silent(part: list[Any]) -> bool:
+        code = [cell for cell in part if cell.cell_type == "code"]
+        tagged = all("optional" in c.metadata.get("tags", []) and c.execution_count for c in code)
+        return bool(code) and tagged and not any(c.outputs for c in code)
+
+    return [cell for part in parts if not is_silent(part) for cell in part]
 
 
 def render(

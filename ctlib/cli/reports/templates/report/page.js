@@ -76,7 +76,7 @@ const made = (tag, more = {}, ...inside) => {
     }), said);
     const told = table.caption ? text(table.caption) : "table";
     tools.querySelectorAll("button").forEach(b => b.textContent.startsWith("Show") || b.setAttribute("aria-label", `${b.textContent === "CSV" ? "Download as CSV" : "Copy"}: ${told}`));
-    (table.closest(".box") || table).after(tools);
+    (table.closest("details") ? table : table.closest(".box") || table).after(tools);
     if (original.length < 2) continue;
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const press = made("button", { type: "button", class: "sort", onclick: () => {
