@@ -130,8 +130,8 @@ def _families(keys: list[str]) -> list[str]:
         return []
     tables = "1 table" if len(keys) == 1 else f"{len(keys)} tables"
     return [
-        f"{tables} with corrected p-values ({listed(keys)}): all comparisons of a table are one family "
-        "(Holm), as are those of a claim; between tables nothing is corrected."
+        f"{tables} with corrected p-values ({listed(keys)}): the comparisons that decide a claim are "
+        "one family (Holm), all others of a table another; between tables nothing is corrected."
     ]
 
 

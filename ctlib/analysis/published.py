@@ -566,7 +566,9 @@ class Reading:
             "Result: differences in printed AUROC, mean over networks, with intervals over networks.",
             {
                 "asked": f"Does {arms.video} pretraining help in {listed(self.cells['task'].unique())}?",
-                "tiles": [{"name": "Printed values", "word": f"{odd} odd" if odd else "none odd", "good": not odd}],
+                "tiles": [
+                    {"name": "Printed values", "word": f"{odd} odd" if odd else "none odd", "good": not odd}
+                ],
                 "claims": [
                     {"verdict": verdict, "sentence": sentence}
                     for verdict, sentence in zip(verdicts, self.sentences(), strict=False)

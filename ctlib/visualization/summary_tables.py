@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.core import Workspace, counted
-from ctlib.datasets import Cohort, load_tables, task
+from ctlib.datasets import Cohort, load_tables, quality, task
 from ctlib.datasets import splits as split_rules
 
 if TYPE_CHECKING:
@@ -30,6 +30,17 @@ def refusals(cohorts: Mapping[str, Cohort]) -> pd.DataFrame:
     told = problems["reason"].where(kinds == 1, pattern)
     grouped = problems.assign(reason=told).groupby(["cohort", "reason"], sort=True)["n_files"]
     return grouped.agg(entries="size", files="sum").reset_index()
+
+
+def checks_tile(checks: pd.DataFrame) -> dict[str, list[dict[str, object]]]:
+    """What the index says of the data: that all checks passed, or which to look at.
+
+    Args:
+        checks: from `quality.checks`.
+    """
+    open_ = checks.loc[(checks.drop(columns="check") == quality.LOOK).any(axis=1), "check"]
+    word = f"look at {len(open_)}: {', '.join(open_)}" if len(open_) else quality.PASSED
+    return {"tiles": [{"name": "Data checks", "word": word, "good": open_.empty}]}
 
 
 def prepared(cohort: Cohort) -> list[str]:

@@ -87,7 +87,7 @@ def test_fewer_seeds_than_asked_are_said():
 def test_families_are_counted():
     [text] = said({}, questions=ASKED)
     assert text.startswith(
-        "2 tables with corrected p-values (help and two_d): all comparisons of a table are one"
+        "2 tables with corrected p-values (help and two_d): the comparisons that decide a claim are one"
     )
     silent = [SimpleNamespace(key="x", columns=("p_holm",), missing=lambda _: "No answer")]
     assert said({}, questions=silent) == []

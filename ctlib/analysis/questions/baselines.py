@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ctlib.analysis.question import ABSENT, Question, lacking
-from ctlib.analysis.study import GRID, Study
+from ctlib.analysis.study import GRID, Study, by_family
 from ctlib.analysis.text import conclusions, forest_caption, interval, listed, place, unanswered
 from ctlib.datasets import same_patients, task
 from ctlib.metrics import Contrast, arms_of
@@ -82,7 +82,8 @@ def compute_domain(study: Study) -> pd.DataFrame:
     ct, both = domain_inits(study)
     pairs = [(study.compared, init) for init in ct] + [(init, study.compared) for init in both]
     pairs += [(init, other) for init in both for other in ct if init.endswith(f"+{other}")]
-    return _compared(study, pairs)
+    table = _compared(study, pairs)
+    return by_family(table, table["init"] == study.compared)
 
 
 def _compared(study: Study, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
