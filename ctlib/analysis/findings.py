@@ -27,7 +27,7 @@ from ctlib.analysis.questions.speed_and_cost import COST, SPEED
 from ctlib.analysis.questions.subgroups import SUBGROUPS
 from ctlib.analysis.questions.weight_ablations import WEIGHT_ABLATIONS, WHY_VIDEO
 from ctlib.analysis.study import Study
-from ctlib.analysis.text import interval, listed, place, who
+from ctlib.analysis.text import capital, interval, listed, place, who
 from ctlib.core import word
 from ctlib.visualization import figures, percent
 
@@ -132,7 +132,11 @@ def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim]) -> 
         rows.insert(0, {"question": helps, "compared": first.short, "answer": f"not asked: {first.missing}"})
     told = f"{percent(study.how.level)} intervals, over seeds and patients"
     told += "; of the plan's questions over networks like these, too" if asked else ""
-    counts = f". {who(first.comparisons)}" if len(first.comparisons) else ""
+    counts = f". {capital(who(first.comparisons))}" if len(first.comparisons) else ""
+    brief = [
+        f"{text.split(';')[0].split('. ')[0].removesuffix('.')}."
+        for text in cautions(study, QUESTIONS.values())
+    ]
     figures.result(
         pd.DataFrame(rows),
         f"Result: differences in test AUROC, mean over networks, with {told}{counts}.",
@@ -140,7 +144,7 @@ def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim]) -> 
             "asked": f"Does {study.compared} pretraining help in {listed(study.tasks)}?",
             "tiles": [_method_tile(tested)],
             "claims": [{"verdict": word(claim.verdict), "sentence": claim.sentence()} for claim in claims],
-            "caveats": [f"Weakest point: {first.weakest}.", *cautions(study, QUESTIONS.values())[:1]],
+            "caveats": [f"Weakest point: {first.weakest}.", *brief[:1]],
         },
     )
 

@@ -567,7 +567,11 @@ class Reading:
             {
                 "asked": f"Does {arms.video} pretraining help in {listed(self.cells['task'].unique())}?",
                 "tiles": [
-                    {"name": "Printed values", "word": f"{odd} odd" if odd else "none odd", "good": not odd}
+                    {
+                        "name": "Printed values",
+                        "word": f"{odd} to look at" if odd else "nothing odd",
+                        "good": not odd,
+                    }
                 ],
                 "claims": [
                     {"verdict": verdict, "sentence": sentence}

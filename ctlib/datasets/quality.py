@@ -195,11 +195,11 @@ def checks(inspected: Mapping[str, Inspection]) -> pd.DataFrame:
         together = found.baseline[found.baseline["feature"] == TOGETHER].iloc[0]
         spacing, duplicates = found.cohort.series["spacing_z_mm"], found.duplicates
         good = {
-            "prevalence alike": _alike(_by_split(found.cohort.series, found.splits)) >= ALIKE_P,
-            "metadata at chance": together["auroc"] <= together["high"],
+            "prevalence": _alike(_by_split(found.cohort.series, found.splits)) >= ALIKE_P,
+            "metadata": together["auroc"] <= together["high"],
             "HU scale": found.faults.empty,
-            "no duplicates": not (duplicates["crosses_splits"] | ~duplicates["same_patient"]).any(),
-            "slice spacing alike": spacing.max() <= SAME_SPACING * spacing.min(),
+            "duplicates": not (duplicates["crosses_splits"] | ~duplicates["same_patient"]).any(),
+            "slice spacing": spacing.max() <= SAME_SPACING * spacing.min(),
         }
         for check, passed in good.items():
             rows.setdefault(check, {"check": check})[name] = PASSED if passed else LOOK

@@ -192,7 +192,10 @@ def result(frame: pd.DataFrame, caption: str, more: Mapping[str, Any]) -> None:
         more: what the index says beside it, as JSON has it: `asked` (the question), `tiles` (name, word, good),
             `claims` (verdict, sentence) and `caveats` (sentences); each may be missing.
     """
-    display({"text/html": table_html(frame, caption), RESULT_TYPE: dict(more)}, raw=True)
+    shown = f'<div class="result">{table_html(frame, caption)}</div>'
+    display(
+        {"text/html": shown, "text/plain": frame.to_string(index=False), RESULT_TYPE: dict(more)}, raw=True
+    )
 
 
 def usual_format(column: pd.Series, signed: bool = False) -> str:

@@ -39,7 +39,7 @@ def checks_tile(checks: pd.DataFrame) -> dict[str, list[dict[str, object]]]:
         checks: from `quality.checks`.
     """
     open_ = checks.loc[(checks.drop(columns="check") == quality.LOOK).any(axis=1), "check"]
-    word = f"look at {len(open_)}: {', '.join(open_)}" if len(open_) else quality.PASSED
+    word = f"{len(open_)} to look at: {', '.join(open_)}" if len(open_) else quality.PASSED
     return {"tiles": [{"name": "Data checks", "word": word, "good": open_.empty}]}
 
 

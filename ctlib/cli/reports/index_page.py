@@ -95,8 +95,8 @@ def _tiles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
     n, done = len(entries), sum(entry["status"] == "done" for entry in entries)
     old = sum(bool(entry["stale"]) for entry in entries)
-    words = [f"{done} of {n} done"] * (done < n) + [f"{old} of {n} outdated"] * bool(old)
-    pages = {"name": "Pages up to date", "word": ", ".join(words) or f"all {n}", "good": not words}
+    words = [f"{n - done} of {n} not finished"] * (done < n) + [f"{old} of {n} outdated"] * bool(old)
+    pages = {"name": "Pages up to date", "word": ", ".join(words) or f"{n} of {n}", "good": not words}
     return [*found, pages | {"page": "#pages"}]
 
 
