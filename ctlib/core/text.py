@@ -7,7 +7,7 @@ import unicodedata
 WORDS = {
     "not decided": "inconclusive",
     "not decided here": "inconclusive",
-    "told only": "reported, not tested",
+    "told only": "reported only",
     "asked to leave": "stopped by user",
     "untrained": "random weights",
 }
