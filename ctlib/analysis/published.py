@@ -35,7 +35,7 @@ from ctlib.analysis.claims import verdict_of
 from ctlib.analysis.text import interval, listed, place
 from ctlib.core import display_path, nearest_name, word
 from ctlib.metrics import Array, Estimate, decide, holm, student
-from ctlib.visualization import signed
+from ctlib.visualization import figures, signed
 
 CHANCE = 0.5
 COLUMNS = ("network", "kind", "arm", "task", "fraction", "auc", "low", "high")
@@ -547,6 +547,36 @@ class Reading:
             f"{self.at_chance(arms.ct)} cells from {arms.ct} reach an AUROC of {CHANCE:g}.",
             f"{arms.sequential} against {arms.video} alone: {each(self.sequential)}.",
         ]
+
+    def show_result(self) -> None:
+        """Show the comparisons of the first claim, and leave them for the index of the profile."""
+        arms = self.arms
+        what = f"{arms.video} − {arms.baseline}"
+        tables = (self.video, self.against_2d(), self.ct)
+        verdicts = [word(verdict_of(table["word"])) for table in tables]
+        rows = [
+            {"question": f"Does {arms.video} pretraining help?", "compared": what, "task": place(row),
+             "difference": interval(row), "answer": word(row["word"])}
+            for row in self.video.to_dict("records")
+        ]  # fmt: skip
+        odd = len(oddities(self.cells))
+        chance = (f"{self.at_chance(arm)} from {arm}" for arm in (arms.baseline, arms.video))
+        figures.result(
+            pd.DataFrame(rows),
+            "Result: differences in printed AUROC, mean over networks, with intervals over networks.",
+            {
+                "asked": f"Does {arms.video} pretraining help in {listed(self.cells['task'].unique())}?",
+                "tiles": [{"name": "Printed values", "word": f"{odd} odd" if odd else "none odd", "good": not odd}],
+                "claims": [
+                    {"verdict": verdict, "sentence": sentence}
+                    for verdict, sentence in zip(verdicts, self.sentences(), strict=False)
+                ],
+                "caveats": [
+                    f"The intervals of {listed(chance)} cells of 3D networks reach the AUROC of chance.",
+                    "One training of each network, and no exams: what a seed or a patient changes is not known.",
+                ],
+            },
+        )
 
     def _both_learned(self) -> str:
         both = self.video_pairs.loc[self.video_pairs["both_learned"], "effect"]

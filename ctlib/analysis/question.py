@@ -89,7 +89,7 @@ class Answer:
             path.unlink(missing_ok=True)
             return
         asked = self.question
-        figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table))
+        figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table), asked.key)
         write_text(path, self.table.to_csv(index=False))
         told = [name for name in asked.columns if not _says_nothing(self.table[name])]
         frame = self.table[told].rename(columns={"label": "comparison"})

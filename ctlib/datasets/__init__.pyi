@@ -11,6 +11,7 @@ from .clips import clip_table as clip_table
 from .clips import intensity as intensity
 from .clips import tile as tile
 from .cohort import COHORTS as COHORTS
+from .cohort import FOLDER as FOLDER
 from .cohort import TASKS as TASKS
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
@@ -46,6 +47,7 @@ from .store import Store as Store
 from .store import StoreError as StoreError
 from .store import shrink as shrink
 from .synthetic import GENERATORS as GENERATORS
+from .synthetic import PHANTOM_MAKERS as PHANTOM_MAKERS
 from .transforms import UNTOLD as UNTOLD
 from .transforms import Augmented as Augmented
 from .transforms import ClipSettings as ClipSettings

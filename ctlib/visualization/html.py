@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ctlib.core import title_of, word
-from ctlib.visualization.style import PX_PER_INCH, style
+from ctlib.visualization.style import PX_PER_INCH, RESULT_TYPE, style
 
 MAX_SVG_BYTES = 110_000
 """A larger SVG is shown as PNG, if that is smaller; base64 adds a third, and a report holds 2 MB."""
@@ -100,13 +100,14 @@ def address(picture: bytes, form: str = "webp") -> str:
     return f"data:image/{form};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
-def figure_html(figure: Figure, alt: str, caption: str) -> str:
+def figure_html(figure: Figure, alt: str, caption: str, key: str = "") -> str:
     """An HTML `<figure>` with the picture inside it.
 
     Args:
         figure: what a function of this package returns.
         alt: what is seen, for those who cannot see it.
         caption: what it shows, with the number of patients.
+        key: of the question that it answers, by which the index finds it; "" for none.
 
     Raises:
         ValueError: no alternative text.
@@ -121,16 +122,17 @@ def figure_html(figure: Figure, alt: str, caption: str) -> str:
     source = address(data, form)
     kind = "ct-figure" if any(axes.images for axes in figure.axes) else "ct-figure ct-chart"
     width = round(figure.get_figwidth() * PX_PER_INCH)
+    named = f' id="figure-{key}"' if key else ""
     return (
-        f'<figure class="{kind}"><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
+        f'<figure class="{kind}"{named}><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
         f'style="max-width:100%;height:auto;background:#fff"/>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
-def show(figure: Figure, alt: str, caption: str) -> None:
+def show(figure: Figure, alt: str, caption: str, key: str = "") -> None:
     """Display a figure with its alternative text and caption; see `figure_html`."""
-    display(HTML(figure_html(figure, alt, caption)))
+    display(HTML(figure_html(figure, alt, caption, key)))
 
 
 def say(text: str) -> None:
@@ -179,6 +181,18 @@ def table(
 ) -> None:
     """Display a table; see `table_html`."""
     display(HTML(table_html(frame, caption, formats, folded)))
+
+
+def result(frame: pd.DataFrame, caption: str, more: Mapping[str, Any]) -> None:
+    """Display the table that a page begins with, and leave it for the index of the profile.
+
+    Args:
+        frame: rows to show, texts and numbers.
+        caption: what it shows.
+        more: what the index says beside it, as JSON has it: `asked` (the question), `tiles` (name, word, good),
+            `claims` (verdict, sentence) and `caveats` (sentences); each may be missing.
+    """
+    display({"text/html": table_html(frame, caption), RESULT_TYPE: dict(more)}, raw=True)
 
 
 def usual_format(column: pd.Series, signed: bool = False) -> str:
