@@ -8,7 +8,6 @@ WORDS = {
     "not decided": "inconclusive",
     "not decided here": "inconclusive",
     "told only": "reported only",
-    "asked to leave": "stopped by user",
     "untrained": "random weights",
 }
 """What people read for a value as it is stored: what a comparison comes to, how a run ended."""
