@@ -7,8 +7,7 @@ import unicodedata
 WORDS = {
     "not decided": "inconclusive",
     "not decided here": "inconclusive",
-    "told only": "reported, not tested",
-    "asked to leave": "stopped by user",
+    "told only": "reported only",
     "untrained": "random weights",
 }
 """What people read for a value as it is stored: what a comparison comes to, how a run ended."""

@@ -188,7 +188,7 @@ async def serve_worker(
     if stop.is_set():
         seen.cancel()
         await asyncio.wait(keepers)
-        return "asked to leave"
+        return "stopped by user, or at the end of its time"
     asked_to_leave.cancel()
     if any(seen.result()):
         return f"the scheduler at {scheduler} was away for {patience_s:g} s"

@@ -71,8 +71,8 @@ def test_seeds_that_differ_more_than_patients_explain_are_named_with_their_ends(
     apart = {"seed_sd": 0.14, "p_seeds": 1e-6}
     [text] = said({}, apart)
     assert text.startswith(
-        "In 1 of 2 arms seeds differ more than their patients explain: net1 from video, t at 50 % (0.50 to "
-        "0.80)."
+        "For 1 of 2 networks and starting weights, seeds differ more than their patients explain: net1 from video, "
+        "t at 50 % (0.50 to 0.80)."
     )
     assert said({}, apart | {"seed_sd": 0.05}) == [] == said({}, apart | {"p_seeds": 0.04})
     [text] = said(*[apart] * 6)

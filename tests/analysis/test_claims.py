@@ -84,26 +84,26 @@ def claim(*rows):
     ("rows", "verdict"),
     [
         ([GAIN, GAIN], "supported"),
-        ([GAIN, OPEN], "not decided here"),
+        ([GAIN, OPEN], "inconclusive"),
         # equivalence refutes nothing by itself; that of all is said
-        ([GAIN, NOTHING], "not decided here"),
-        ([OPEN, NOTHING], "not decided here"),
+        ([GAIN, NOTHING], "inconclusive"),
+        ([OPEN, NOTHING], "inconclusive"),
         ([NOTHING, NOTHING], "no difference that matters"),
-        ([NOTHING, EMPTY], "not decided here"),
+        ([NOTHING, EMPTY], "inconclusive"),
         ([LOSS, GAIN], "not supported"),
         ([LOSS, EMPTY], "not supported"),
-        ([GAIN, EMPTY], "not decided here"),
-        ([EMPTY], "not decided here"),
-        ([OPEN], "not decided here"),
+        ([GAIN, EMPTY], "inconclusive"),
+        ([EMPTY], "inconclusive"),
+        ([OPEN], "inconclusive"),
         # one loss among twenty comparisons that is none after Holm's correction
-        ([LOSS | {"p_value": 0.04}, *[OPEN] * 19], "not decided here"),
+        ([LOSS | {"p_value": 0.04}, *[OPEN] * 19], "inconclusive"),
         ([LOSS | {"p_value": 0.04}], "not supported"),
         # so with gains: the smallest p-value of three must be below a third of 5 %
-        ([GAIN | {"p_value": 0.02}] * 3, "not decided here"),
+        ([GAIN | {"p_value": 0.02}] * 3, "inconclusive"),
         ([GAIN | {"p_value": 0.016}] * 3, "supported"),
         # an end at 0 does not leave 0 out; a margin of 0 never says that there is no difference
-        ([GAIN | {"low": 0.0, "p_value": 0.051}], "not decided here"),
-        ([NOTHING | {"margin": 0.0}], "not decided here"),
+        ([GAIN | {"low": 0.0, "p_value": 0.051}], "inconclusive"),
+        ([NOTHING | {"margin": 0.0}], "inconclusive"),
     ],
 )
 def test_the_verdict_follows_the_rule(rows, verdict):
@@ -145,24 +145,26 @@ def test_the_weakest_point_is_the_first_that_is_true(rows, said):
 
 def test_a_claim_is_said_word_for_word():
     assert claim(GAIN, OPEN | {"fraction": 1.0, "n_seeds": 2}).sentence() == (
-        "Claim 1, video helps: not decided here. Difference in AUROC: lidc_nodule at 25 % +0.151 (+0.103 to "
-        "+0.199); lidc_nodule at 100 % +0.020 (−0.060 to +0.100) (of 2, gain in 1 and not decided in 1; test "
+        "Claim 1, video helps: inconclusive. Difference in AUROC: lidc_nodule at 25 % +0.151 (+0.103 to "
+        "+0.199); lidc_nodule at 100 % +0.020 (−0.060 to +0.100) (of 2, gain in 1 and inconclusive in 1; test "
         "patients: 88 of lidc_nodule (44 with disease); seeds: 2 to 3; networks: 7). Weakest point: at "
         "lidc_nodule at 100 % the interval is 0.080 wide on each side, with 88 test patients and 2 seeds: a "
         "difference smaller than that is not seen."
     )
 
 
-def test_of_many_comparisons_the_hardest_are_said():
+def test_of_many_comparisons_the_smallest_are_said():
     rows = [GAIN | {"effect": 0.2 - 0.01 * i, "label": f"rival {i}"} for i in range(6)]
     sentence = claim(*rows).sentence()
-    assert "the hardest of each task and fraction: lidc_nodule at 25 % (rival 5) +0.150" in sentence
+    assert "the smallest of each task and fraction: lidc_nodule at 25 % (rival 5) +0.150" in sentence
+    of_2d = dataclasses.replace(claim(*rows), number=2).sentence()
+    assert "the strongest 2D competitor of each task and fraction: lidc_nodule at 25 % (rival 5)" in of_2d
     assert "rival 4" not in sentence and "(of 6, gain in 6;" in sentence
 
 
 def test_a_gain_or_loss_that_does_not_outlive_the_correction_is_said():
     rows = [LOSS | {"p_value": 0.04}, *[OPEN] * 3]
-    counted = "(of 4, not decided in 4, 1 of them a gain or loss before Holm's correction;"
+    counted = "(of 4, inconclusive in 4, 1 of them a gain or loss before Holm's correction;"
     assert counted in claim(*rows).sentence()
     assert counted in claim(GAIN | {"p_value": 0.04}, *rows[1:]).sentence()
     assert "Holm" not in claim(LOSS, OPEN, GAIN).sentence()
@@ -192,8 +194,8 @@ def told(story):
         ("a strong effect", ["supported", "supported", "supported"]),
         ("none", ["no difference that matters"] * 3),
         ("reversed", ["not supported", "not supported", "not supported"]),
-        ("too little data", ["not decided here"] * 3),
-        ("runs that failed", ["not decided here"] * 3),
+        ("too little data", ["inconclusive", "inconclusive", "not asked"]),
+        ("runs that failed", ["inconclusive", "inconclusive", "not asked"]),
     ],
 )
 def test_five_stories_give_the_right_findings(story, verdicts):
@@ -226,25 +228,27 @@ def test_runs_that_failed_are_named_and_not_averaged_over():
     assert set(study.run_aurocs.loc[study.run_aurocs["reason"] != "", "run_id"]) == set(lost["run_id"])
 
 
-def test_a_claim_without_its_arms_says_how_to_get_them():
-    claims = findings.claims(
-        study_of(made_up(plain({}), ("random", "video"), n_patients=16, backbones=NETWORKS))
-    )
+def test_a_claim_without_its_arms_is_not_asked_and_one_list_says_how_to_get_them():
+    study = study_of(made_up(plain({}), ("random", "video"), n_patients=16, backbones=NETWORKS))
+    claims = findings.claims(study)
     assert claims[1].sentence() == (
-        "Claim 2, with it, 3D networks outperform 2D ones: not decided here. No answer: the grid holds no 2D "
-        "network; add one, resnet18 say, to `backbones` of 03_finetune_grid."
+        "Claim 2, with it, 3D networks outperform 2D ones: not asked. The grid holds no 2D network."
     )
-    assert claims[2].verdict == "not decided here" and "`pretrained` of 02_pretrain" in claims[2].sentence()
-    only = findings.claims(study_of(made_up(plain({}), ("random",), n_patients=16)))
-    assert "the grid holds no run from video; add it to `inits` of 03_finetune_grid" in only[0].sentence()
+    assert claims[2].verdict == "not asked" and claims[2].sentence().endswith("no starting weights from CT.")
+    needs = findings.not_asked(study).set_index("question")["needs"]
+    assert needs["3D against 2D"].endswith("add one, resnet18 say, to `backbones` of 03_finetune_grid.")
+    assert "make ct_rspect for lidc_nodule and ct_lidc for rspect_pe" in needs["Video against CT"]
+    only = study_of(made_up(plain({}), ("random",), n_patients=16))
+    assert findings.claims(only)[0].sentence().endswith(": not asked. The grid holds no run from video.")
+    assert "add it to `inits` of 03_finetune_grid" in "".join(findings.not_asked(only)["needs"])
 
 
 def test_without_a_plan_no_difference_is_ever_said():
     study = study_of(STORIES["none"](), plan=None)
-    assert findings.claims(study)[0].verdict == "not decided here"
+    assert findings.claims(study)[0].verdict == "inconclusive"
 
 
 def test_results_of_one_class_have_no_verdict():
     claims = findings.claims(study_of(made_up(plain({"video": 0.1}), n_patients=20, label=1)))
-    assert claims[0].verdict == "not decided here"
+    assert claims[0].verdict == "inconclusive"
     assert "all 20 labels are 1" in claims[0].sentence()

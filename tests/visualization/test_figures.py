@@ -295,7 +295,7 @@ def test_a_table_rounds_to_what_matters():
 def test_ends_of_a_difference_are_signed_and_an_empty_table_says_so():
     html = table_html(pd.DataFrame({"effect": [0.05], "low": [-0.01], "high": [0.11]}), "")
     assert re.findall(r"<td[^>]*>(.*?)</td>", html) == ["+0.050", "−0.010", "+0.110"]
-    assert "nothing to list" in table_html(pd.DataFrame({"run_id": []}), "Runs that failed")
+    assert ": none." in table_html(pd.DataFrame({"run_id": []}), "Runs that failed")
 
 
 # ---- what figures show -----------------------------------------------------------------
