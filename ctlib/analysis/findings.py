@@ -99,12 +99,11 @@ def answer(key: str, study: Study) -> Answer:
 
 
 def show_not_asked(study: Study) -> None:
-    """Name the questions of `not_asked` in a line, which opens to what each needs."""
+    """Name the questions of `not_asked` in a line, and what each needs below."""
     table = not_asked(study)
     if len(table):
-        figures.table(
-            table, f"Not asked by this grid: {listed(table['question'])} (what each needs)", folded=True
-        )
+        figures.say(f"Not asked by this grid: {listed(table['question'])}.")
+        figures.table(table, "What each of these needs", folded=True)
 
 
 def not_asked(study: Study) -> pd.DataFrame:
