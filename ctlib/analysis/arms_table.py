@@ -21,7 +21,7 @@ from ctlib.visualization import percent
 
 LEARNED = 0.6
 """AUROC that one arm should reach before a difference of nothing says much; ours, a rule of thumb."""
-MOST_NAMED = 4
+MOST_NAMED = 2
 """Arms that a sentence names; of more it says how many there are."""
 
 

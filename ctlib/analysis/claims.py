@@ -258,4 +258,5 @@ def show_claims(claims: Sequence[Claim]) -> None:
             alt="Differences in test AUROC that decide the claims, with intervals, by task and fraction",
             caption=f"Of each claim the comparison with the smallest effect. {forest_caption(table)}",
         )
-    figures.table(overview(claims), "The paper's claims, and the comparison with the smallest effect")
+    caption = "The paper's claims, and the comparison with the smallest effect"
+    figures.table(overview(claims), caption, folded=True)

@@ -77,6 +77,7 @@ __all__ = [
     "show_claims",
     "show_exams",
     "show_method",
+    "show_not_asked",
     "show_result",
     "show_sights",
 ]
@@ -95,6 +96,15 @@ def answer(key: str, study: Study) -> Answer:
     if key not in QUESTIONS:
         raise ValueError(f"no question is called {key!r}; known are {', '.join(QUESTIONS)}.")
     return QUESTIONS[key].answer(study)
+
+
+def show_not_asked(study: Study) -> None:
+    """Name the questions of `not_asked` in a line, which opens to what each needs."""
+    table = not_asked(study)
+    if len(table):
+        figures.table(
+            table, f"Not asked by this grid: {listed(table['question'])} (what each needs)", folded=True
+        )
 
 
 def not_asked(study: Study) -> pd.DataFrame:

@@ -40,6 +40,7 @@ class Question:
         draw: the figure, of a study and its table with rows.
         alt: what the figure shows, for those who cannot see it.
         caption: what is drawn, with patients and seeds.
+        is_figure_folded: whether the figure, too, is seen by those only who ask for the numbers.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Question:
     draw: Callable[[Study, pd.DataFrame], Figure]
     alt: str
     caption: Callable[[pd.DataFrame], str]
+    is_figure_folded: bool = False
 
     def answer(self, study: Study) -> Answer:
         """What a study answers."""
@@ -89,12 +91,16 @@ class Answer:
             path.unlink(missing_ok=True)
             return
         asked = self.question
-        figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table), asked.key)
+        drawn = (asked.draw(self.study, self.table), asked.alt, asked.caption(self.table), asked.key)
         write_text(path, self.table.to_csv(index=False))
         told = [name for name in asked.columns if not _says_nothing(self.table[name])]
         frame = self.table[told].rename(columns={"label": "comparison"})
-        caption = f"{asked.title}: the numbers (with more columns in {display_path(path)})"
-        figures.table(frame, caption, FORMATS, folded=True)
+        numbers = figures.table_html(frame, f"With more columns in {display_path(path)}", FORMATS)
+        if asked.is_figure_folded:
+            figures.show_folded(f"{asked.title}: figure and numbers", figures.figure_html(*drawn), numbers)
+            return
+        figures.show(*drawn)
+        figures.show_folded(f"{asked.title}: numbers", numbers)
 
 
 def _says_nothing(column: pd.Series) -> bool:

@@ -29,6 +29,7 @@ from .lidc_annotations import measured as measured
 from .lidc_annotations import points_of as points_of
 from .lidc_annotations import read_positions as read_positions
 from .metadata import ABSENT as ABSENT
+from .metadata import FILES_ALONE as FILES_ALONE
 from .metadata import SAME as SAME
 from .metadata import TOGETHER as TOGETHER
 from .metadata import metadata_baseline as metadata_baseline

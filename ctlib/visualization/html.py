@@ -172,8 +172,22 @@ def table_html(
         f'<table class="ct-table"><caption>{html.escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
-    summary = f"<summary>{html.escape(caption)}</summary>"
-    return f'<details class="fold more">{summary}{made}</details>' if folded else made
+    return folded_html(caption, made) if folded else made
+
+
+def folded_html(title: str, *parts: str) -> str:
+    """HTML that is closed until a reader opens it, and left out on paper.
+
+    Args:
+        title: what is inside.
+        parts: HTML, one after the other.
+    """
+    return f'<details class="fold more"><summary>{html.escape(title)}</summary>{"".join(parts)}</details>'
+
+
+def show_folded(title: str, *parts: str) -> None:
+    """Display what `folded_html` makes."""
+    display(HTML(folded_html(title, *parts)))
 
 
 def table(

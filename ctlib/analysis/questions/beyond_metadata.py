@@ -22,7 +22,15 @@ from ctlib.analysis.question import Question, lacks_a_side, no_cohort
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import conclusions, forest_caption, interval, place, unanswered
 from ctlib.core import ParameterError, nearest_name
-from ctlib.datasets import fraction_patients, load_features, probabilities, task, told_without_image
+from ctlib.datasets import (
+    FILES_ALONE,
+    TOGETHER,
+    fraction_patients,
+    load_features,
+    probabilities,
+    task,
+    told_without_image,
+)
 from ctlib.metrics import Arm, Contrast, arms_of
 from ctlib.visualization import figures
 
@@ -221,15 +229,19 @@ def _word(row: dict[str, Any]) -> str:
 
 
 def _draw(study: Study, table: pd.DataFrame) -> Any:
+    """The strongest of each part, task and fraction, all of it together, and the starting weights themselves."""
     exams = table["exams"].map(lambda name: "" if name == ALL else " (part)")
-    return figures.contrast_forest(
-        table.assign(label=table["label"] + exams), "networks − what is named", table["margin"].iloc[0]
-    )
+    least = table.groupby(["exams", "init", "task", "fraction"])["effect"].transform("min") == table["effect"]
+    drawn = table.assign(label=table["label"] + exams)
+    drawn = drawn[least | table["told"].isin((FILES_ALONE, TOGETHER)) | (table["init"] == "")]
+    return figures.contrast_forest(drawn, "networks − what is named", table["margin"].iloc[0])
 
 
 def _caption(table: pd.DataFrame) -> str:
     part = [name for name in table["exams"].unique() if name != ALL]
-    return forest_caption(table) + "".join(f" Part: {name}." for name in part)
+    return f"The strongest without an image, and all of it. {forest_caption(table)}" + "".join(
+        f" Part: {name}." for name in part
+    )
 
 
 BEYOND_METADATA = Question(

@@ -296,4 +296,5 @@ NOT_LEARNED = Question(
     ),
     "Averaged effect of the starting weights with all runs, and with pairs of which both sides learned",
     lambda table: forest_caption(_lines(table)),
+    is_figure_folded=True,
 )  # fmt: skip

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 UNTRAINED = "untrained"
 """In the place of an init: the network with random weights, never trained."""
-SHOWN_EXAMS = 3
+SHOWN_EXAMS = 2
 """Exams of a task over which Grad-CAM is drawn."""
 SCROLLED_EXAMS = 6
 """Exams that can be scrolled through."""

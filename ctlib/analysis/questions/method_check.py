@@ -97,18 +97,25 @@ def say_method(table: pd.DataFrame) -> list[str]:
     else:
         wrong = listed(f"{row.key} is {word(row.word)}, not {row.wanted}" for row in failed.itertuples())
         lines = [f"{head}: not passed; {wrong}."]
-    return lines + [_sentence(row) for row in table.to_dict("records")]
+    rows = table.to_dict("records")
+    wheres = list(map(_where, rows))
+    shared = len(set(wheres)) == 1
+    said = [_sentence(row, "" if shared else f"; {where}") for row, where in zip(rows, wheres, strict=True)]
+    return lines + said + ([f"All of them: {wheres[0]}."] if shared else [])
 
 
-def _sentence(row: dict[str, Any]) -> str:
+def _where(row: dict[str, Any]) -> str:
     place = f"{row['task']}, {percent(row['fraction'])} of the training patients"
+    return f"{place}; {row['n_networks']} networks, {row['n_seeds']} seeds, {row['n_patients']} test patients"
+
+
+def _sentence(row: dict[str, Any], where: str) -> str:
     if row["reason"]:
-        return f"{row['text']} No answer: {row['reason']} ({place})."
+        return f"{row['text']} No answer: {row['reason']}{where}."
     ends = f"{signed(row['low'], 3)} to {signed(row['high'], 3)}"
-    who = f"{row['n_networks']} networks, {row['n_seeds']} seeds, {row['n_patients']} test patients"
     return (
         f"{row['text']} {word(row['word']).capitalize()}: {row['statistic']} is {signed(row['effect'], 3)} "
-        f"({ends}) in AUROC; {place}; {who}."
+        f"({ends}) in AUROC{where}."
     )
 
 
@@ -215,4 +222,5 @@ INJECTED_EFFECTS = Question(
         f"effect: on either side of it). Dashed: expected with all {spanned(table['n_seeds'])} seeds on each side. "
         f"{spanned(table['n_patients'])} test patients."
     ),
+    is_figure_folded=True,
 )  # fmt: skip

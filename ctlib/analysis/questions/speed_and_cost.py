@@ -270,6 +270,7 @@ SPEED = Question(
         "Validation AUROC of the 3D networks: every run a faint line, the mean with a 95 % interval over "
         "runs (the validation patients are the same in all, and their draw is not in it)."
     ),
+    is_figure_folded=True,
 )  # fmt: skip
 COST = Question(
     "cost",
@@ -288,4 +289,5 @@ COST = Question(
         "intervals over patients and seeds. Multiply-adds and memory are of one clip, seconds of a whole run "
         "on the machine that computed it."
     ),
+    is_figure_folded=True,
 )  # fmt: skip
