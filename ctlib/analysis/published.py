@@ -532,7 +532,7 @@ class Reading:
     def sentences(self) -> list[str]:
         """What the cells say, a sentence a claim of the paper, and one on the order of video and CT."""
         arms, of_2d = self.arms, self.against_2d()
-        one, two, three = (verdict_of(table["word"]) for table in (self.video, of_2d, self.ct))
+        one, two, three = self._verdicts()
         return [
             f"Claim 1, {arms.video} raises the mean of the 3D networks in every task, whatever the number of "
             f"patients: {one}. {each(self.video)}. But {self.at_chance(arms.baseline)} cells "
@@ -550,39 +550,27 @@ class Reading:
 
     def show_result(self) -> None:
         """Show the comparisons of the first claim, and leave them for the index of the profile."""
-        arms = self.arms
-        what = f"{arms.video} − {arms.baseline}"
-        tables = (self.video, self.against_2d(), self.ct)
-        verdicts = [word(verdict_of(table["word"])) for table in tables]
-        rows = [
-            {"question": f"Does {arms.video} pretraining help?", "compared": what, "task": place(row),
-             "difference": interval(row), "answer": word(row["word"])}
-            for row in self.video.to_dict("records")
-        ]  # fmt: skip
+        arms, helps = self.arms, f"Does {self.arms.video} pretraining help"
+        shown = {"question": f"{helps}?", "compared": f"{arms.video} − {arms.baseline}"}
+        found = [(place(row), interval(row), word(row["word"])) for row in self.video.to_dict("records")]
+        rows = [shown | dict(zip(("task", "difference", "answer"), row, strict=True)) for row in found]
         odd = len(oddities(self.cells))
         chance = (f"{self.at_chance(arm)} from {arm}" for arm in (arms.baseline, arms.video))
-        figures.result(
-            pd.DataFrame(rows),
-            "Result: differences in printed AUROC, mean over networks, with intervals over networks.",
-            {
-                "asked": f"Does {arms.video} pretraining help in {listed(self.cells['task'].unique())}?",
-                "tiles": [
-                    {
-                        "name": "Printed values",
-                        "word": f"{odd} to look at" if odd else "nothing odd",
-                        "good": not odd,
-                    }
-                ],
-                "claims": [
-                    {"verdict": verdict, "sentence": sentence}
-                    for verdict, sentence in zip(verdicts, self.sentences(), strict=False)
-                ],
-                "caveats": [
-                    f"The intervals of {listed(chance)} cells of 3D networks reach the AUROC of chance.",
-                    "One training of each network, and no exams: what a seed or a patient changes is not known.",
-                ],
-            },
-        )
+        told = zip(self._verdicts(), self.sentences()[:3], strict=True)
+        more = {
+            "asked": f"{helps} in {listed(self.cells['task'].unique())}?",
+            "tiles": [{"name": "Printed values", "word": f"{odd or 'none'} to look at", "good": not odd}],
+            "claims": [{"verdict": verdict, "sentence": sentence} for verdict, sentence in told],
+            "caveats": [
+                f"The intervals of {listed(chance)} cells of 3D networks reach the AUROC of chance.",
+                "One training of each network, and no exams: what a seed or a patient changes is not known.",
+            ],
+        }
+        caption = "Result: differences in printed AUROC, mean over networks, with intervals over networks."
+        figures.result(pd.DataFrame(rows), caption, more)
+
+    def _verdicts(self) -> list[str]:
+        return [verdict_of(table["word"]) for table in (self.video, self.against_2d(), self.ct)]
 
     def _both_learned(self) -> str:
         both = self.video_pairs.loc[self.video_pairs["both_learned"], "effect"]

@@ -44,7 +44,7 @@ ABBREVIATIONS = {
 """What the first of each abbreviation in a section has as its title."""
 _SHORT = re.compile(rf"\b({'|'.join(ABBREVIATIONS)})\b")
 _ATOM = re.compile(
-    r"<(head|nav|script|style|svg|pre|code|h[1-3]|abbr|button|option|textarea)\b.*?</\1>|<[^>]*>", re.DOTALL
+    r"<(head|nav|dl|script|style|svg|pre|code|h[1-3]|abbr|button|option|textarea)\b.*?</\1>|<[^>]*>", re.DOTALL
 )
 """What no abbreviation is looked for in: a tag, or an element with all that is in it."""
 _VERDICT = re.compile(r"^Claim \d.*?: [a-z ]+\.|^Method check.*?: (?:not )?passed|(?<=\? )[A-Z][a-z ]+(?=: )")
