@@ -138,14 +138,8 @@ def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim]) -> 
     asked = tested.to_dict("records")
     rows += [_result(row["text"], row["statistic"], row, row["word"]) for row in asked]
     if not len(first.comparisons):
-        rows.insert(
-            0,
-            {
-                "question": helps,
-                "compared": first.short,
-                "answer": f"not asked: {first.missing.removeprefix(ABSENT)}",
-            },
-        )
+        why = f"not asked: {first.missing.removeprefix(ABSENT)}"
+        rows.insert(0, {"question": helps, "compared": first.short, "answer": why})
     told = f"{percent(study.how.level)} intervals, over seeds and patients"
     told += "; of the plan's questions over networks like these, too" if asked else ""
     counts = f". {capital(who(first.comparisons))}" if len(first.comparisons) else ""
