@@ -99,12 +99,11 @@ def answer(key: str, study: Study) -> Answer:
 
 
 def show_not_asked(study: Study) -> None:
-    """Name the questions of `not_asked` in a line, which opens to what each needs."""
+    """Name the questions of `not_asked` in a line, and what each needs below."""
     table = not_asked(study)
     if len(table):
-        figures.table(
-            table, f"Not asked by this grid: {listed(table['question'])} (what each needs)", folded=True
-        )
+        figures.say(f"Not asked by this grid: {listed(table['question'])}.")
+        figures.table(table, "What each of these needs", folded=True)
 
 
 def not_asked(study: Study) -> pd.DataFrame:
@@ -139,7 +138,8 @@ def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim]) -> 
     asked = tested.to_dict("records")
     rows += [_result(row["text"], row["statistic"], row, row["word"]) for row in asked]
     if not len(first.comparisons):
-        rows.insert(0, {"question": helps, "compared": first.short, "answer": f"not asked: {first.missing}"})
+        why = f"not asked: {first.missing.removeprefix(ABSENT)}"
+        rows.insert(0, {"question": helps, "compared": first.short, "answer": why})
     told = f"{percent(study.how.level)} intervals, over seeds and patients"
     told += "; of the plan's questions over networks like these, too" if asked else ""
     counts = f". {capital(who(first.comparisons))}" if len(first.comparisons) else ""

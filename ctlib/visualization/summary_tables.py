@@ -57,7 +57,7 @@ def prepared(cohort: Cohort) -> list[str]:
 
 
 def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Patients, exams, slices and prevalence by cohort and split; slices with disease where slices have labels.
+    """Patients, exams, slices and prevalence by cohort and split; slices with disease where some slice is labelled so.
 
     Args:
         cohorts: cohorts by name.
@@ -66,7 +66,8 @@ def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) ->
     rows = []
     for name, cohort in cohorts.items():
         series = cohort.series.merge(splits[name], on="patient_id", validate="many_to_one")
-        labelled = cohort.slices.groupby("series_uid")["label"].sum(min_count=1)
+        marked = cohort.slices["label"] == 1
+        labelled = marked.groupby(cohort.slices["series_uid"]).sum() if marked.any() else None
         for split in split_rules.SPLITS:
             part = series[series["split"] == split]
             if len(part):
@@ -79,7 +80,9 @@ def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) ->
                         "exams with disease": int(part["label"].sum()),
                         "prevalence": float(part["label"].mean()),
                         "slices": int(part["n_slices"].sum()),
-                        "slices with disease": labelled[part["series_uid"]].sum(min_count=1),
+                        "slices with disease": pd.NA
+                        if labelled is None
+                        else labelled[part["series_uid"]].sum(),
                     }
                 )
     table = pd.DataFrame(rows).dropna(axis=1, how="all")

@@ -207,8 +207,8 @@ def say_beyond(table: pd.DataFrame) -> str:
         for _, rows in known.groupby(["task", "fraction"], sort=False):
             row = rows.loc[rows["effect"].idxmin()].to_dict()
             where = f"{place(row)}, {exams} ({row['n_patients']:,} patients)"
-            if not init:
-                lines.append(f"{where}: {row['label']}: {interval(row)}.")
+            if not init:  # of all exams it is the result of the page
+                lines += [f"{where}: {row['label']}: {interval(row)}."] if exams != ALL else []
                 continue
             lines.append(
                 f"{where}: networks from {init} minus the best without an image, {row['told']} "

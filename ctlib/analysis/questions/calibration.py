@@ -170,10 +170,10 @@ CALIBRATION = Question(
     _missing,
     say_calibration,
     _draw,
-    "Above: share of exams with disease by mean score; below: net benefit by threshold; by task and starting weights",
+    "Share of exams with disease by mean score, and net benefit by threshold, by task and starting weights",
     lambda table: (
-        f"Runs with {percent(table['fraction'].max())} of the training patients. Above: bins with as many "
-        "exams each and Wilson's intervals; the diagonal is right. Below: net benefit, mean over networks, "
+        f"Runs with {percent(table['fraction'].max())} of the training patients. First: bins with as many "
+        "exams each and Wilson's intervals; the diagonal is right. Then: net benefit, mean over networks, "
         "with intervals over patients and seeds; dashed: everybody is treated."
     ),
 )  # fmt: skip

@@ -24,6 +24,8 @@ from ctlib.visualization import figures, percent
 # ---- per network, per task, averaged -----------------------------------------------------
 LEFT = "both learned"
 """The line of an effect without pairs of which a side did not learn."""
+MOST_NAMED = 4
+"""Runs that a sentence names."""
 MOST_TIMES = 10
 """Times as many exams that are said as a number: at most what lies between the smallest and largest fraction."""
 
@@ -215,8 +217,9 @@ def _said(row: dict) -> str:
     without = f"{left} with the {row['n_left']} of which both sides learned" if row["n_left"] else (
         "no pair is left of which both sides learned"
     )  # fmt: skip
+    which = row["unlearned"] if row["n_unlearned"] <= MOST_NAMED else "the numbers name them"
     return (
-        f"{where}: {row['n_unlearned']} of {row['n_runs']} runs did not learn: {row['unlearned']}. "
+        f"{where}: {row['n_unlearned']} of {row['n_runs']} runs did not learn: {which}. "
         f"{capital(row['init'])} minus {row['baseline']}: {interval(row)} with all {row['n_pairs']} pairs, "
         f"{without}."
     )

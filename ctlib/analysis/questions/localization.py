@@ -40,7 +40,7 @@ UNTRAINED = "untrained"
 """In the place of an init: the network with random weights, never trained."""
 SHOWN_EXAMS = 2
 """Exams of a task over which Grad-CAM is drawn."""
-SCROLLED_EXAMS = 6
+SCROLLED_EXAMS = 4
 """Exams that can be scrolled through."""
 DRAWS = 4
 """Networks with random weights a seed."""

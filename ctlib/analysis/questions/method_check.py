@@ -127,12 +127,12 @@ def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
         table: from `method`.
         profile: whose register is shown.
     """
-    known = table[table["low"].notna()] if len(table) else table
+    known, drawn = table[table["low"].notna()] if len(table) else table, ""
     if len(known):
         level = percent(known["level"].iloc[0])
         lines = known.assign(label=known["key"], init=known["key"])
         named = "; ".join(f"{row.key}: {row.statistic}, margin {row.margin:g}" for row in known.itertuples())
-        figures.show(
+        drawn = figures.figure_html(
             figures.contrast_forest(lines, "as said below", 0.0),
             alt="Answers to the questions about the method, with intervals",
             caption=f"Mean over {known['n_networks'].iloc[0]} networks with {level} intervals over networks "
@@ -140,7 +140,8 @@ def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
         )
     if len(table):
         shown = ["key", "effect", "low", "high", "margin", "word", "wanted", "networks"]
-        figures.table(table[shown], "Method check: the numbers, by network", folded=True)
+        numbers = figures.table_html(table[shown], "By the plan's rules, and by network")
+        figures.show_folded("Method check: figure and numbers", drawn, numbers)
     if study.plan and study.plan.questions:
         rows = pd.DataFrame(attempts(profile))
         if len(rows):
