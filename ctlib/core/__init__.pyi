@@ -29,6 +29,8 @@ from .progress import watched as watched
 from .pseudonyms import DEFAULT_KEY as DEFAULT_KEY
 from .pseudonyms import Identity as Identity
 from .pseudonyms import IdentityError as IdentityError
+from .text import ASKED as ASKED
+from .text import command as command
 from .text import counted as counted
 from .text import printable as printable
 from .text import time_left as time_left

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import unicodedata
+from collections.abc import Sequence
+
+ASKED = "CTLIB_ASKED"
+"""Environment variable of a command and all its processes: its profile, then its `--set`, as a JSON list."""
+
+
+def command(verb: str, profile: str, *more: str, settings: Sequence[str] | None = None) -> str:
+    """A command that is advised, as it is typed.
+
+    Args:
+        verb: command of ctlib.
+        profile: that is meant where no command runs, as in JupyterLab.
+        more: further arguments.
+        settings: its `--set`; None takes profile and settings of the command that runs.
+
+    >>> command("run", "demo", "--only", "03", settings=["03.seeds=[0, 1]"])
+    "ctlib run demo --only 03 --set '03.seeds=[0, 1]'"
+    """
+    if settings is None:
+        profile, *settings = json.loads(os.environ.get(ASKED) or "null") or [profile]
+    return shlex.join(["ctlib", verb, profile, *more, *(part for one in settings for part in ("--set", one))])
 
 
 def counted(n: int, noun: str) -> str:

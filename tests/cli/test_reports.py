@@ -232,7 +232,7 @@ def test_the_index_and_the_report_say_what_is_stale(study):
     assert ["Stale: its notebook has changed." in e for e in entries] == [True, True, True, False]
     reports.render(paths["01_step"], places.reports / "a.html", "small", stale=["table runs has changed"])
     head = text_of((places.reports / "a.html").read_text())
-    assert "Stale: table runs has changed." in head and "python -m ctlib run small --only 01" in head
+    assert "Stale: table runs has changed." in head and "ctlib run small --only 01" in head
 
 
 def test_a_large_picture_stays_out_of_the_index(study, monkeypatch):
@@ -254,7 +254,7 @@ def test_the_page_of_all_profiles_lists_those_with_reports_and_those_without(stu
     assert names == [("old/index.html", "old"), ("small/index.html", "small")]
     words = text_of(page)
     assert "Written by an earlier version" in words and "The effect is 0.089." in words
-    assert "later Done some day. python -m ctlib run later" in words
+    assert "later Done some day. ctlib run later" in words
     assert words.count("stale") == 3 and "04_step not run" in words and SVG in page
 
 

@@ -11,9 +11,9 @@ cells by tag:
   the first `MAX_PICTURES` are shown.
 """
 
-from ctlib.cli.reports.index_page import index, profiles
+from ctlib.cli.reports.index_page import everything, index, profiles
 from ctlib.cli.reports.page import remote_addresses, render
 from ctlib.cli.reports.pdf import print_pdf
 from ctlib.cli.reports.executed import ReportError, Executed, duration
 
-__all__ = ["ReportError", "Executed", "duration", "index", "print_pdf", "profiles", "remote_addresses", "render"]
+__all__ = ["ReportError", "Executed", "duration", "everything", "index", "print_pdf", "profiles", "remote_addresses", "render"]

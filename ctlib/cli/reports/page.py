@@ -11,7 +11,7 @@ from typing import Any
 from ctlib import __version__
 from ctlib.cli.notebooks import HEADER_TYPE, sections
 from ctlib.cli.reports.executed import LEAD, ReportError, Executed, duration
-from ctlib.core import display_path, write_text
+from ctlib.core import command, display_path, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _HEADING = re.compile(r'<h([23]) id="([^"]*)">(.*?)<a class="anchor-link"', re.DOTALL)
@@ -69,7 +69,12 @@ def _shaped(story: Executed) -> tuple[Any, list[str]]:
 
 
 def render(
-    executed: Path, target: Path, profile: str, names: Iterable[str] = (), stale: Sequence[str] = ()
+    executed: Path,
+    target: Path,
+    profile: str,
+    names: Iterable[str] = (),
+    stale: Sequence[str] = (),
+    everything: str = "../index.html",
 ) -> Executed:
     """Write the report of an executed notebook, also of one that failed half-way.
 
@@ -78,7 +83,8 @@ def render(
         target: the HTML file.
         profile: its name, for the head of the page.
         names: the notebooks of the profile, for the links between the pages.
-        stale: why it is stale (`freshness.reasons`).
+        stale: why it is stale (`staleness.reasons`).
+        everything: link to the page of all profiles; "" for none.
 
     Returns:
         What the notebook tells, for the index.
@@ -90,7 +96,8 @@ def render(
     book, setup = _shaped(story)
     page = {
         "story": story, "profile": profile, "setup": setup, "names": list(names), "version": __version__,
-        "sections": sections(book), "stale": list(stale),
+        "sections": sections(book), "stale": list(stale), "everything": everything,
+        "again": command("run", profile, "--only", story.name[:2], settings=story.settings),
     }  # fmt: skip
     text, _ = exporter().from_notebook_node(book, {"page": page})
     entries = [(int(level), link, name.strip()) for level, link, name in _HEADING.findall(text)]
