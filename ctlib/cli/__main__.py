@@ -18,7 +18,7 @@ from ctlib.analysis import preregistration
 from ctlib.cli import grid, notebooks
 from ctlib.cli.data import COMMANDS, Refused, check_input, identity_at, load, set_option, show
 from ctlib.cli.notebooks import Limits
-from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, command, display_path, parameters
+from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, command, display_path, nearest_name, parameters
 from ctlib.grid import maintenance
 
 STOPPED = "Stopped. What was finished is kept; the same command continues from there."
@@ -175,7 +175,7 @@ def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places)
     for name in only:
         found = places.find(name)
         if found not in names:
-            near = "" if found else parameters.nearest_name(name, names)
+            near = "" if found else nearest_name(name, names)
             raise Refused(f"--only {name}: profile {profile!r} has no such notebook{near}; it has {names}.")
         chosen.append(found)
     return [name for name in names if name in chosen] if chosen else names

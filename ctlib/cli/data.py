@@ -22,6 +22,7 @@ from ctlib.core import (
     Places,
     command,
     display_path,
+    nearest_name,
     parameters,
 )
 
@@ -142,7 +143,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     if unknown := [name for name in only if name not in values["cohorts"]]:
-        near = parameters.nearest_name(unknown[0], values["cohorts"])
+        near = nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
     check_input(values | {"cohorts": list(only) or values["cohorts"]})
     from ctlib.core import Bar
