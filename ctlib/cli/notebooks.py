@@ -32,6 +32,7 @@ from ctlib.core import (
     Workspace,
     declared_parameters,
     display_path,
+    load_profile,
     parameter_problems,
     progress,
 )
@@ -77,6 +78,34 @@ def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -
         "plan": _plan(given, places),
     }
     display({HEADER_TYPE: facts, "text/html": _html(facts), "text/plain": _text(facts)}, raw=True)
+
+
+def use(profile: str, places: Places = HOME, **changes: Any) -> None:
+    """Give a notebook the parameters of a profile: as the last line of its parameters cell, in JupyterLab.
+
+        notebooks.use("folder", folder_root="/data/ct")
+
+    What papermill injects stays as it was injected, so `run` and `papermill -p` are not touched by the line.
+
+    Args:
+        profile: a folder of params/.
+        places: where notebooks and profiles lie.
+        changes: parameters with other values than those of the profile.
+
+    Raises:
+        ParameterError: no such profile or parameter, or a value of the wrong type; or the cell is of no notebook.
+    """
+    namespace = sys._getframe(1).f_globals
+    known = {name: declared_parameters(places.notebooks / f"{name}.ipynb") for name in places.names}
+    fitting = [name for name in known if known[name].keys() <= namespace.keys()]
+    if not fitting:
+        raise ParameterError(["notebooks.use: this is no parameters cell, or not its last line."])
+    name = max(fitting, key=lambda one: len(known[one]))
+    values = load_profile(profile, [f"{key}={value!r}" for key, value in changes.items()], places)
+    if name not in values:
+        raise ParameterError([f"profile {profile!r} has no {name}.yaml; take a profile that has one."])
+    injected = _injected(namespace.get("In", []))
+    namespace.update({key: value for key, value in values[name].items() if key not in injected})
 
 
 def _plan(given: Mapping[str, Any], places: Places) -> str:

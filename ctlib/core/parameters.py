@@ -59,7 +59,8 @@ def declared_parameters(path: Path) -> dict[str, Parameter]:
         raise ParameterError([f"{display_path(path)} is no readable notebook: {error}."]) from error
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
-    found = [_parameter(node, source, path) for node in ast.parse(source).body]
+    lines = [node for node in ast.parse(source).body if not ast.unparse(node).startswith("notebooks.use(")]
+    found = [_parameter(node, source, path) for node in lines]
     return {parameter.name: parameter for parameter in found}
 
 

@@ -1,9 +1,11 @@
 """The header cell of a notebook, and notebooks as the command line executes them."""
 
+import copy
 import platform
 import sys
 
 import nbformat
+import papermill
 import pytest
 from sample_project import code, markdown, project
 
@@ -145,3 +147,45 @@ def test_a_kernel_that_does_not_start_is_one_sentence(tmp_path, monkeypatch, pla
         notebooks.NotebookFailed, match=r"01_step failed: its kernel did not start within 2 s \(--st"
     ):
         notebooks.execute("01_step", values, None, places, limits=notebooks.Limits(2))
+
+
+# ---- the parameters of a profile in JupyterLab -------------------------------------------
+
+
+def test_one_line_takes_a_profile_and_what_papermill_injects_stays(tmp_path):
+    """In a kernel, with the line at the end of the parameters cell, and in a cell of its own."""
+    places = project(tmp_path, [code("print([rate, seeds, limit, profile])")])
+    path, told = places.notebooks / "01_step.ipynb", tmp_path / "log"
+    where = ", ".join(
+        f"Path({str(folder)!r})" for folder in (places.notebooks, places.params, places.reports)
+    )
+    line = f"notebooks.use('small', Places({where}, ('01_step',)), seeds=[7], limit=3)"
+    plain, seen = nbformat.read(path, 4), papermill.inspect_notebook(path)
+    for place in ("last line", "next cell"):
+        book = copy.deepcopy(plain)
+        if place == "last line":
+            book.cells[2].source += f"\n{line}"
+        else:
+            book.cells.insert(3, nbformat.v4.new_code_cell(line))
+        nbformat.write(book, path)
+        assert papermill.inspect_notebook(path) == seen and len(declared_parameters(path)) == 5
+        for given, shown in (({}, [0.25, [7], 3]), ({"rate": 9.0, "limit": None}, [9.0, [7], None])):
+            with told.open("wb") as log:
+                manager = notebooks._kernel_manager({}, log, lambda: None, 0)
+                made = papermill.execute_notebook(
+                    path, tmp_path / "out.ipynb", given, kernel_manager_class=manager, progress_bar=False
+                )
+            assert eval(outputs(made)[-1].text) == [*shown, "small"], place
+
+
+def test_what_no_profile_can_give_is_refused(places):
+    names = {"notebooks": notebooks, "places": places, **given(places)}
+    for call, said in (
+        ("'small', places, sedes=[1]", "no notebook has the parameter 'sedes'; the nearest name is 'seeds'"),
+        ("'small', places, seeds='x'", r"01_step.seeds in --set: it is 'x'"),
+        ("'smal', places", "no profile 'smal'; the nearest name is 'small'"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            exec(f"notebooks.use({call})", names)
+    with pytest.raises(ParameterError, match="this is no parameters cell, or not its last line"):
+        exec("notebooks.use('small', places)", {"notebooks": notebooks, "places": places})
