@@ -2,7 +2,59 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+
+ASKED = "CTLIB_ASKED"
+"""Environment variable of a command and all its processes: its profile, then its `--set`, as a JSON list."""
+
+
+def command(verb: str, profile: str, *more: str, settings: Sequence[str] | None = None) -> str:
+    """A command that is advised, as it is typed.
+
+    Args:
+        verb: command of ctlib.
+        profile: that is meant where no command runs, as in JupyterLab.
+        more: further arguments.
+        settings: its `--set`; None takes profile and settings of the command that runs.
+
+    >>> command("run", "demo", "--only", "03", settings=["03.seeds=[0, 1]"])
+    "ctlib run demo --only 03 --set '03.seeds=[0, 1]'"
+    """
+    if settings is None:
+        profile, *settings = json.loads(os.environ.get(ASKED) or "null") or [profile]
+    return shlex.join(["ctlib", verb, profile, *more, *(part for one in settings for part in ("--set", one))])
+
+
+def nearest(name: str, candidates: Iterable[str], n: int = 1) -> list[str]:
+    """Candidates that a misspelt name may mean, the likest first: as a whole, or, a little less, by one part.
+
+    Args:
+        name: as it was written.
+        candidates: right names.
+        n: at most so many.
+
+    >>> known = ["bootstrap_seed", "seeds", "01_explore_data", "rspect", "resnext101"]
+    >>> [nearest(name, known) for name in ("seed", "05", "nosuch", "resnext5")]
+    [['seeds'], [], [], ['resnext101']]
+    """
+
+    def likeness(candidate: str) -> float:
+        parts = max(SequenceMatcher(None, name, part).ratio() for part in candidate.split("_"))
+        return max(SequenceMatcher(None, name, candidate).ratio(), parts - 0.15)
+
+    found = {candidate: likeness(candidate) for candidate in candidates}
+    return sorted((c for c, value in found.items() if value >= 0.7), key=lambda c: -found[c])[:n]
+
+
+def nearest_name(name: str, candidates: Iterable[str]) -> str:
+    """The end of a sentence: '; the nearest name is ...', or '' where none is near."""
+    return "".join(f"; the nearest name is {one!r}" for one in nearest(name, candidates))
+
 
 WORDS = {
     "not decided": "inconclusive",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import title_of
+from ctlib.core import command, title_of
 from ctlib.grid.budget import STAGES, Proposal
 from ctlib.grid.estimate import Plan
 from ctlib.metrics import power
@@ -128,7 +128,7 @@ def duration(seconds: float) -> str:
 def total(made: Plan) -> str:
     """The plan in one sentence."""
     failed = made.count("failed")
-    retried = f" (`python -m ctlib retry {made.profile}` tries them again)" if failed else ""
+    retried = f" (`{command('retry', made.profile)}` tries them again)" if failed else ""
     workers = "1 worker" if made.workers == 1 else f"{made.workers} workers"
     memory, disk = 1e6 * made.costs["peak_mb"].max(), int(made.disk["n_bytes"].sum())
     return (

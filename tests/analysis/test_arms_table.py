@@ -76,7 +76,9 @@ def test_seeds_that_differ_more_than_patients_explain_are_named_with_their_ends(
     )
     assert said({}, apart | {"seed_sd": 0.05}) == [] == said({}, apart | {"p_seeds": 0.04})
     [text] = said(*[apart] * 6)
-    assert text.startswith("For 6 of 6 networks") and "the widest are" in text and text.count("from video") == 2
+    assert (
+        text.startswith("For 6 of 6 networks") and "the widest are" in text and text.count("from video") == 2
+    )
 
 
 def test_fewer_seeds_than_asked_are_said():

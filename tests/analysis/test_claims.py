@@ -211,6 +211,49 @@ def test_five_stories_give_the_right_findings(story, verdicts):
     assert list(findings.overview(claims)["verdict"]) == [made.verdict for made in claims]
 
 
+@pytest.mark.parametrize("story", ["a strong effect", "reversed"])
+def test_claim_and_section_say_the_same_of_a_comparison(story):
+    claims, study = told(story)
+    sections = (study.gains, *(findings.QUESTIONS[key].compute(study) for key in ("two_d", "video_or_ct")))
+    for claim, section in zip(claims, sections, strict=True):
+        corrected = metrics.holm(claim.comparisons["p_value"])
+        rows = zip(claim.comparisons.to_dict("records"), claim.conclusions, corrected, strict=True)
+        for row, kind, p in rows:
+            same = section[
+                (
+                    section[["task", "fraction", "effect"]] == pd.Series(row)[["task", "fraction", "effect"]]
+                ).all(axis=1)
+            ]
+            assert [words.concluded(other) for other in same.to_dict("records")] == [kind]
+            assert same["p_holm"].to_list() == [p]
+    single = study.gains[~study.gains["backbone"].str.startswith(metrics.MEAN_OF)]
+    assert single["p_holm"].to_list() == metrics.holm(single["p_value"]).tolist()
+
+
+def test_the_result_has_the_rows_of_the_first_claim_and_of_the_plan(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        findings.figures, "result", lambda *given: shown.update(zip("fcm", given, strict=True))
+    )
+    claims, study = told("a strong effect")
+    tested = pd.DataFrame([
+        {"text": "More?", "statistic": "slope", "task": "rspect_pe", "fraction": 1.0, "effect": 0.1, "low": -0.1,
+         "high": 0.3, "word": "not decided", "wanted": "rising", "verdict": "not as wanted", "reason": ""},
+    ])  # fmt: skip
+    findings.show_result(study, tested, claims)
+    means = study.mean_gains.to_dict("records")
+    assert shown["f"]["difference"].to_list() == [*map(words.interval, means), "+0.100 (−0.100 to +0.300)"]
+    assert shown["f"]["answer"].to_list() == ["gain"] * len(means) + ["inconclusive"]
+    assert shown["m"]["asked"] == "Does video pretraining help in lidc_nodule and rspect_pe?"
+    assert shown["m"]["tiles"] == [{"name": "Method check", "word": "not passed", "good": False}]
+    assert [claim["verdict"] for claim in shown["m"]["claims"]] == ["supported"] * 3
+    assert shown["m"]["caveats"][0].startswith("Weakest point: ") and len(shown["m"]["caveats"]) <= 2
+    claims, study = told("runs that failed")
+    findings.show_result(study, pd.DataFrame(), claims)
+    assert shown["f"]["difference"].str.startswith("no answer: slow_r50 from video, seed 1: run").all()
+    assert shown["m"]["tiles"][0]["word"] == "not asked"
+
+
 def test_too_little_data_says_how_little():
     text = told("too little data")[0][0].sentence()
     assert "16 of lidc_nodule (8 with disease)" in text and re.search(

@@ -283,7 +283,7 @@ def test_the_index_and_the_report_say_what_is_outdated(study):
     assert ["Outdated: its notebook has changed." in e for e in entries] == [True, True, True, False]
     reports.render(paths["01_step"], places.reports / "a.html", "small", stale=["table runs has changed"])
     head = text_of((places.reports / "a.html").read_text())
-    assert "Outdated: table runs has changed." in head and "run small --only 01" in head
+    assert "Outdated: table runs has changed." in head and "ctlib run small --only 01" in head
     assert "stale" not in text_of(page.split("<script")[0]) + head.split(" const made")[0]
 
 
@@ -371,7 +371,7 @@ def test_the_page_of_all_profiles_lists_those_with_reports_and_those_without(stu
     assert names == [("old/index.html", "old"), ("small/index.html", "small")]
     words = text_of(page)
     assert "Written by an earlier version" in words and "The effect is 0.089." in words
-    assert "later Done some day. python -m ctlib run later" in words
+    assert "later Done some day. ctlib run later" in words
     assert words.count("outdated") == 3 and "04_step not run" in words and "No exams were read yet." in words
     result(paths["03_step"])
     reports.index("small", paths, places)

@@ -346,7 +346,7 @@ PROFILES = sorted({path.parent.name for path in (PROJECT / "params").glob("*/0*.
 def test_a_changed_default_is_seen_in_every_profile(profile):
     """Profiles say what differs; what they come to is kept here, so that no default changes unnoticed.
 
-    After a change that is meant: `python -m ctlib params PROFILE --json` prints what is wanted.
+    After a change that is meant: `ctlib params PROFILE --json` prints what is wanted.
     """
     assert parameters.load_profile(profile) == json.loads(RESOLVED.read_text())[profile]
 

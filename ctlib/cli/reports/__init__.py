@@ -14,9 +14,9 @@ cells, by tag:
 A cell may leave a result (`figures.result`): the table that its page begins with is then that of the index, too.
 """
 
-from ctlib.cli.reports.index_page import index, profiles
+from ctlib.cli.reports.index_page import everything, index, profiles
 from ctlib.cli.reports.page import remote_addresses, render
 from ctlib.cli.reports.pdf import print_pdf
 from ctlib.cli.reports.executed import ReportError, Executed, duration
 
-__all__ = ["ReportError", "Executed", "duration", "index", "print_pdf", "profiles", "remote_addresses", "render"]
+__all__ = ["ReportError", "Executed", "duration", "everything", "index", "print_pdf", "profiles", "remote_addresses", "render"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctlib.cli.notebooks import HEADER_TYPE, Failure, failure
+from ctlib.cli.staleness import KEY
 from ctlib.core import display_path
 from ctlib.visualization import RESULT_TYPE
 
@@ -103,6 +104,11 @@ class Executed:
     def timing(self) -> Mapping[str, Any]:
         """What papermill notes about the execution: start_time, end_time, duration (s), parameters."""
         return self.book.metadata.get("papermill", {})
+
+    @property
+    def settings(self) -> list[str]:
+        """The `--set` with which it was executed."""
+        return list(self.book.metadata.get(KEY, {}).get("set", []))
 
     @property
     def started(self) -> datetime | None:

@@ -7,11 +7,13 @@ indices that lie beside it, wherever they were written.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -28,13 +30,16 @@ MAX_PICTURE_BYTES = 400_000
 _SUMMARY = re.compile(r'<script type="application/json" id="summary">(.*?)</script>', re.DOTALL)
 
 
-def index(profile: str, executed: Mapping[str, Path], places: Places = HOME) -> Path:
+def index(
+    profile: str, executed: Mapping[str, Path], places: Places = HOME, folder: Path | None = None
+) -> Path:
     """Write `index.html` of a profile: what it is about, what came out, and which pages hold.
 
     Args:
         profile: its name.
         executed: the executed copy of each notebook of the profile; it need not be there.
         places: where reports and parameter files lie.
+        folder: where to; None for that of the pages that are committed.
 
     Returns:
         Path of the page.
@@ -42,8 +47,9 @@ def index(profile: str, executed: Mapping[str, Path], places: Places = HOME) -> 
     Raises:
         ReportError: a copy cannot be read, or the page would load something from a network.
     """
+    folder = folder or places.reports / profile
     stories = {name: Executed.read(path) if path.is_file() else None for name, path in executed.items()}
-    target = places.reports / profile / "index.html"
+    target = folder / "index.html"
     entries: list[dict[str, Any]] = []
     for name, story in stories.items():
         head = comment(places.params / profile / f"{name}.yaml")
@@ -55,16 +61,17 @@ def index(profile: str, executed: Mapping[str, Path], places: Places = HOME) -> 
             "pdf": target.with_name(f"{name}.pdf").is_file(),
         })  # fmt: skip
     ran = [story for story in stories.values() if story]
-    folder = next(iter(executed.values())).parent
+    copies = next(iter(executed.values())).parent
     answer = next((e for e in reversed(entries) if e["story"].result.get("html") and e["story"].result.get("asked")), None)
     answer = answer or next((e for e in reversed(entries) if e["status"] != "not run" and e["story"].findings), None)
     page = {
         "profile": profile, "entries": entries, "answer": answer, "version": __version__,
-        "band": band(folder, profile, places), "runs": _runs(folder), "tiles": _tiles(entries),
+        "band": band(copies, profile, places), "runs": _runs(copies), "tiles": _tiles(entries),
         "seconds": sum(story.timing.get("duration") or 0 for story in ran),
         "newest": max((story.started for story in ran if story.started), default=None),
         "facts": next((s.facts for s in reversed(ran) if "commit" in s.facts), {}),
-        "others": [name for name in present(places) if name != profile],
+        "others": [(n, _link(p, folder)) for n, p in present(places, folder).items() if p.parent != folder],
+        "everything": everything(places, folder),
         "max_findings": MAX_FINDINGS, **_answered(answer or entries[-1]),
     }  # fmt: skip
     text = _template("overview.html.j2").render(**page, summary=_json(_summary(page)))
@@ -100,9 +107,9 @@ def _tiles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [*found, pages | {"page": "#pages"}]
 
 
-def _runs(folder: Path) -> str:
+def _runs(copies: Path) -> str:
     """How many runs of those asked for are finished, where there is a table of them."""
-    path = Workspace(folder.parent).table("runs")
+    path = Workspace(copies.parent).table("runs")
     if not path.is_file():
         return ""
     status = pd.read_parquet(path, columns=["status"])["status"]
@@ -127,31 +134,55 @@ def _summary(page: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def profiles(places: Places = HOME) -> Path:
+def profiles(places: Places = HOME, folder: Path | None = None) -> Path:
     """Write `index.html` of all profiles: those with reports, and those that were not run yet.
 
     Args:
         places: where reports and parameter files lie.
+        folder: of one of the indices; None for those that are committed.
 
     Returns:
-        Path of the page.
+        Path of the page: `reports/index.html`, or `work/index.html`.
     """
-    found = []
-    for name in present(places):
-        known = _SUMMARY.search((places.reports / name / "index.html").read_text(encoding="utf-8"))
-        found.append({"name": name, "summary": json.loads(known[1]) if known else None})
+    found, indices = [], present(places, folder)
+    target = _shelf(places, folder)[0] / "index.html"
+    for name, path in indices.items():
+        known = _SUMMARY.search(path.read_text(encoding="utf-8"))
+        summary = json.loads(known[1]) if known else None
+        found.append({"name": name, "folder": _link(path.parent, target.parent), "summary": summary})
     folders = sorted(p.name for p in places.params.iterdir() if p.is_dir()) if places.params.is_dir() else []
-    todo = [
-        {"name": name, "about": _about(places.params / name)} for name in folders if name not in present(places)
-    ]
-    target = places.reports / "index.html"
+    todo = [{"name": name, "about": _about(places.params / name)} for name in folders if name not in indices]
     write(target, _template("profiles.html.j2").render(found=found, todo=todo, version=__version__))
     return target
 
 
-def present(places: Places) -> Sequence[str]:
-    """The profiles that have an index, by name."""
-    return sorted(path.parent.name for path in places.reports.glob("*/index.html"))
+def _shelf(places: Places, folder: Path | None) -> tuple[Path, str]:
+    """Where indices lie beside each other: the folder of their page, and what finds them there.
+
+    Those that are committed lie in `reports/<profile>/`; the others in `reports/` of their work folder, and the
+    page of those in `work/` lists them by the name of that folder. A work folder elsewhere has no such page.
+    """
+    if folder is None or folder.parent == places.reports:
+        return places.reports, "*/index.html"
+    return places.work, "*/reports/index.html" if folder.parents[1] == places.work else ""
+
+
+def present(places: Places, folder: Path | None = None) -> dict[str, Path]:
+    """The indices that lie beside that of a folder, by the name of profile or work folder."""
+    root, pattern = _shelf(places, folder)
+    found = sorted(root.glob(pattern)) if pattern else []
+    return {path.relative_to(root).parts[0]: path for path in found}
+
+
+def everything(places: Places, folder: Path) -> str:
+    """Link from a folder of reports to the page of all profiles; "" where none lists it."""
+    root, pattern = _shelf(places, folder)
+    return _link(root / "index.html", folder) if pattern else ""
+
+
+def _link(path: Path, folder: Path) -> str:
+    """Address of a file in the pages of a folder."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def _about(folder: Path) -> str:

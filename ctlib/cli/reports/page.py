@@ -17,7 +17,7 @@ from ctlib import __version__
 from ctlib.analysis import preregistration
 from ctlib.cli.notebooks import HEADER_TYPE, sections
 from ctlib.cli.reports.executed import LEAD, ReportError, Executed, duration
-from ctlib.core import HOME, ParameterError, Places, counted, display_path, write_text
+from ctlib.core import HOME, ParameterError, Places, command, counted, display_path, write_text
 from ctlib.datasets import COHORTS, FOLDER, PHANTOM_MAKERS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -198,6 +198,7 @@ def render(
     profile: str,
     names: Iterable[str] = (),
     stale: Sequence[str] = (),
+    everything: str = "../index.html",
     places: Places = HOME,
 ) -> Executed:
     """Write the report of an executed notebook, also of one that failed half-way.
@@ -208,6 +209,7 @@ def render(
         profile: its name, for the head of the page.
         names: the notebooks of the profile, for the links between the pages.
         stale: why it is outdated (`staleness.reasons`).
+        everything: link to the page of all profiles; "" for none.
         places: where the profile's plan lies.
 
     Returns:
@@ -221,6 +223,8 @@ def render(
     page = {
         "story": story, "profile": profile, "setup": setup, "names": list(names), "version": __version__,
         "sections": sections(book), "stale": list(stale), "band": band(executed.parent, profile, places),
+        "everything": everything,
+        "again": command("run", profile, "--only", story.name[:2], settings=story.settings),
     }  # fmt: skip
     text, _ = exporter().from_notebook_node(book, {"page": page})
     entries = [(int(level), link, name.strip()) for level, link, name in _HEADING.findall(text)]
