@@ -75,6 +75,7 @@ CASES = {
             "videos_root": "work/luna16/videos",
             "videos_source": "generated",
             "videos_licence": "none",
+            "heldout_share": "0.2",
         },
     ),
 }
