@@ -297,7 +297,9 @@ CREDENTIALS = (
 
 @click.command(short_help="Start a scheduler, for workers on several machines.")
 @click.option("--host", required=True, metavar="NAME", help="This machine, as the others reach it.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8786, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8786, show_default=True, help="It listens here."
+)
 @CREDENTIALS[0]
 @CREDENTIALS[1]
 def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool) -> None:
