@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,8 +263,8 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
         raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
 
 
-def _credentials(address: str, file: Path | None, unencrypted: bool, made: bool) -> Any:
-    """The credentials of a scheduler; None where they are waived."""
+def _credentials(address: str, file: Path | None, unencrypted: bool, patience: float | None = None) -> Any:
+    """The credentials of a scheduler, made or, for so many seconds, waited for; None where they are waived."""
     from ctlib.grid import Cluster, credentials
 
     try:
@@ -272,8 +273,13 @@ def _credentials(address: str, file: Path | None, unencrypted: bool, made: bool)
             return None
         if file is None:
             raise Refused(f"{address} needs credentials: --credentials work/PROFILE/tls.pem.")
-        if made:
+        if patience is None:
             credentials.make(file)
+        elif not file.exists():
+            click.echo(f"Waiting for {display_path(file)}, which the scheduler makes.", err=True)
+            deadline = time.monotonic() + patience
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.5)
         return credentials.read(file)
     except ValueError as error:
         raise Refused(str(error)) from error
@@ -312,7 +318,7 @@ def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool)
     from ctlib.grid import serve_scheduler
 
     address = f"{'tcp' if unencrypted else 'tls'}://{host}:{port}"
-    security = _credentials(address, credentials, unencrypted, made=True)
+    security = _credentials(address, credentials, unencrypted)
     try:
         asyncio.run(serve_scheduler(host, port, security, lambda told: click.echo(f"Scheduler at {told}")))
     except OSError as error:
@@ -390,7 +396,7 @@ def worker(
 
     if not Cluster.at(scheduler):
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
-    security = _credentials(scheduler, credentials, unencrypted, made=False)
+    security = _credentials(scheduler, credentials, unencrypted, patience)
     try:
         asked = worker_options(gpus, workers, threads, memory, name)
     except ValueError as error:

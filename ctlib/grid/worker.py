@@ -43,6 +43,9 @@ DASK_CONFIG = {
     "distributed.worker.memory.terminate": False,
 }
 
+NO_PAGES = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Of schedulers and workers: each has a small web server even so, which nobody else shall reach."""
+
 LOOK_S = 0.1
 """A nanny looks at its worker's memory this often, s: some hundred MB at the speed of memory."""
 
@@ -71,7 +74,7 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
         "memory_limit": None,  # Dask's own limit counts mapped files
         "limit_mb": memory_mb,
         "preload": ["ctlib.grid.worker"],
-        "dashboard": False,
+        **NO_PAGES,
         "config": DASK_CONFIG,
     }
 
@@ -177,7 +180,7 @@ async def serve_scheduler(host: str, port: int, security: Any, say: Callable[[st
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     protocol = "tls://" if security else "tcp://"
     with dask.config.set(DASK_CONFIG):
-        serving = Scheduler(host=host, port=port, security=security, protocol=protocol, dashboard=False)
+        serving = Scheduler(host=host, port=port, security=security, protocol=protocol, **NO_PAGES)
         async with serving as scheduler:
             say(scheduler.address)
             await stop.wait()

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
-from dask_site import Site
+from dask_site import Site, wait_for
 
 from ctlib.grid import clusters, credentials
 from ctlib.grid import worker as worker_process
@@ -265,14 +266,27 @@ def refused(address: str, folder: Path) -> None:
 
 def test_a_scheduler_takes_those_who_have_its_credentials_and_nobody_else(tmp_path):
     with Site(tmp_path / "site") as site:
+        site.worker("friend")  # it waits for the scheduler, and for the file that this makes
+        wait_for(lambda: "Waiting for" in site.log("friend"))
         site.scheduler()
         refused(site.address, tmp_path)
         stranger = [site.address, "--credentials", str(tmp_path / "other.pem"), "--patience", "3"]
         stranger = site.start("stranger", "-m", "ctlib", "worker", *stranger)
-        site.worker("friend")
         engine = Engine(1, **site.arguments)
         engine.client().wait_for_workers(1, timeout=120)
         assert engine.map(abs, [-1]) == [1]
+        tree = [
+            p
+            for one in site.begun
+            for p in (psutil.Process(one.pid), *psutil.Process(one.pid).children(True))
+        ]
+        listening = [c.laddr for p in tree for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+        (friend,) = engine.client().scheduler_info()["workers"]
+        elsewhere = {
+            f"tls://127.0.0.1:{port}" for ip, port in listening if ip != "127.0.0.1"
+        }  # no web server
+        assert len(listening) >= 5 and elsewhere == {friend}
+        refused(friend, tmp_path)
         assert stranger.wait(120) == 1 and "no scheduler answers" in site.log("stranger")
         assert [worker["name"] for worker in engine.client().scheduler_info()["workers"].values()] == [
             "friend"
