@@ -20,8 +20,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
@@ -34,6 +36,9 @@ _TEXTS = (
 _NUMBERS = ("cores", "gpus", "job_cpu", "ncpus", "mem", "scheduler_port")
 _LISTS = ("job_extra_directives", "job_script_prologue", "job_directives_skip")
 _NEEDED = ("cores", "memory", "walltime")
+
+DEVICES = Path("/dev")
+"""Where NVIDIA's driver puts a file a GPU."""
 
 GPU = "GPU"
 """Name of the resource of workers that have a GPU: one each."""
@@ -167,17 +172,37 @@ def seconds(walltime: str) -> float:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine."""
+    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine.
+
+    All of the machine are named by their UUIDs, which mean the same in any order (CUDA_DEVICE_ORDER), and those that
+    are cut into MIG instances by these. Where there are GPUs and no nvidia-smi, torch counts them, in a process of
+    its own.
+    """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
-        tool = shutil.which("nvidia-smi")
-        if tool is None:
-            return ()
-        asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
-        listed = ",".join(done.stdout.split()) if done.returncode == 0 else ""
+        return _of_nvidia_smi(tool) if (tool := shutil.which("nvidia-smi")) else _of_torch()
     names = [name.strip() for name in listed.split(",") if name.strip()]
     return tuple(names[: names.index("-1")] if "-1" in names else names)
+
+
+def _of_nvidia_smi(tool: str) -> tuple[str, ...]:
+    """GPUs as `nvidia-smi -L` lists them; under one that is cut, its instances stand."""
+    done = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
+    found: dict[str, list[str]] = {}
+    for kind, uuid in re.findall(r"UUID: (GPU|MIG)(-[^)\s]+)\)", done.stdout) if not done.returncode else ():
+        if kind == "GPU":
+            found[kind + uuid] = []
+        elif found:
+            found[next(reversed(found))].append(kind + uuid)
+    return tuple(name for gpu, parts in found.items() for name in (parts or [gpu]))
+
+
+def _of_torch() -> tuple[str, ...]:
+    if not any(DEVICES.glob("nvidia[0-9]*")):
+        return ()
+    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    done = subprocess.run(count, capture_output=True, text=True, check=False, timeout=300)
+    return tuple(map(str, range(int(done.stdout)))) if done.stdout.strip().isdigit() else ()
 
 
 def fitting(workers: int, peak_mb: float = 0.0, gpus: int | None = None) -> int:

@@ -66,7 +66,7 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
     """
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
     if gpu is not None:
-        environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
     return {
         "nthreads": 1,
         "env": environment,

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -91,8 +92,8 @@ def gpus(monkeypatch, listed: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
 
 
-def surroundings(_: int) -> tuple[str | None, str | None, bool]:
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), "torch" in sys.modules
+def surroundings(_: int) -> tuple[str | None, bool]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), "torch" in sys.modules
 
 
 def test_gpus_are_what_is_in_sight(monkeypatch, tmp_path):
@@ -109,11 +110,32 @@ def test_gpus_are_what_is_in_sight(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == ()
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    told = tmp_path / "told"
+    tool.write_text(f'#!/bin/sh\nwhile read line; do echo "$line"; done < {told}\n')
     tool.chmod(0o755)
-    assert visible_gpus() == ("0", "1")
+    told.write_text(
+        "GPU 0: NVIDIA H200 (UUID: GPU-1-a)\n  MIG 1g.18gb Device  0: (UUID: MIG-b-1)\n"
+        "  MIG 1g.18gb Device  1: (UUID: MIG-b-2)\nGPU 1: NVIDIA H200 (UUID: GPU-2-c)\n"
+    )
+    assert visible_gpus() == ("MIG-b-1", "MIG-b-2", "GPU-2-c")
     tool.write_text("#!/bin/sh\necho no driver\nexit 9\n")
     assert visible_gpus() == ()
+
+
+def test_gpus_without_nvidia_smi_are_counted_by_torch_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(clusters, "DEVICES", tmp_path)
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="3\n")
+
+    monkeypatch.setattr(clusters.subprocess, "run", run)
+    assert visible_gpus() == () and not asked  # no GPU, and no seconds for torch
+    (tmp_path / "nvidia0").touch()
+    assert visible_gpus() == ("0", "1", "2") and asked[0][0] == sys.executable
 
 
 def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
@@ -128,7 +150,7 @@ def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
         seen = {tuple(value) for value in engine.map(surroundings, range(6))}
         told = engine.client().scheduler_info(n_workers=-1)["workers"].values()
         assert [worker["resources"] for worker in told] == [{"GPU": 1}] * 2
-    assert seen == {("3", "PCI_BUS_ID", False), ("5", "PCI_BUS_ID", False)}
+    assert seen == {("3", False), ("5", False)}
     assert asked == [{"GPU": 1}] * 6
     assert Engine(8).workers == 8 and not Engine(8).on_gpus  # work that wants none may have all processes
 
@@ -140,7 +162,6 @@ def test_the_workers_of_a_machine(monkeypatch):
     assert one["env"] == {
         **dict.fromkeys(worker_process.THREAD_VARIABLES, "2"),
         "CUDA_VISIBLE_DEVICES": "3",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
     hidden = worker_process.worker_options(0, 3, 1, None, None)
