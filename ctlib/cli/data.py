@@ -6,28 +6,38 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ctlib.core import (
+    ASKED,
     DEFAULT_KEY,
     PROJECT,
     Identity,
     IdentityError,
     Places,
-    Workspace,
+    command,
     display_path,
+    nearest_name,
     parameters,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ctlib.grid import Engine
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NOTEBOOK.KEY=VALUE",
+    help="Change a parameter, as in `run`. May be repeated.",
+)
 
 
 class Refused(click.ClickException):
@@ -37,11 +47,15 @@ class Refused(click.ClickException):
 
 
 def load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
-    """The parameters of a profile, checked."""
+    """The parameters of a profile, checked; what is advised until the command ends is with its profile and `--set`."""
     try:
-        return parameters.load_profile(profile, overrides, places)
+        values = parameters.load_profile(profile, overrides, places)
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
+    if context := click.get_current_context(silent=True):
+        os.environ[ASKED] = json.dumps([profile, *overrides])
+        context.call_on_close(lambda: os.environ.pop(ASKED, None))
+    return values
 
 
 def identity_at(id_key: str, work: Path = PROJECT / "work") -> Identity:
@@ -115,20 +129,10 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
     show(problems)
 
 
-def _engine(values: Mapping[str, Any], work: Workspace) -> Engine:
-    """Where the parameters of 01 have volumes read."""
-    from ctlib.grid import Engine
-
-    asked = {"scheduler": values["scheduler"], "unencrypted": values["unencrypted"]}
-    return Engine(values["workers"], credentials=work.credentials, **asked)
-
-
 @click.command(short_help="Store the volumes of a profile's cohorts and split its patients.")
 @click.argument("profile")
 @click.option("--cohort", "only", multiple=True, metavar="NAME", help="Only this cohort. May be repeated.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a parameter. May be repeated."
-)
+@set_option
 @click.pass_obj
 def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Read the files of PROFILE's cohorts, store their volumes, write their tables and splits.
@@ -140,11 +144,12 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     if unknown := [name for name in only if name not in values["cohorts"]]:
-        near = parameters.nearest_name(unknown[0], values["cohorts"])
+        near = nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
     check_input(values | {"cohorts": list(only) or values["cohorts"]})
     from ctlib.core import Bar
     from ctlib.datasets import prepare as preparing
+    from ctlib.grid import Engine
     from ctlib.visualization import summary_tables
 
     names = [name for name in values["cohorts"] if not only or name in only]
@@ -152,7 +157,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     for position, name in enumerate(names, start=1):
         try:
             plan = preparing.Preparation.of(values)
-            with bar.here(name, position), _engine(values, plan.work) as engine:
+            with bar.here(name, position), Engine(**plan.readers) as engine:
                 cohort = plan.stored(name, engine.map)
                 plan.split(cohort)
         except preparing.FAULTS as error:
@@ -163,19 +168,21 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
 
 @click.command(short_help="Check the stored volumes of a profile against their checksums.")
 @click.argument("profile")
+@set_option
 @click.pass_obj
-def verify(places: Places, profile: str) -> None:
+def verify(places: Places, profile: str, overrides: tuple[str, ...]) -> None:
     """Find damage in the stored volumes of PROFILE: every byte is read. Exits 1 if there is any."""
-    values = load(profile, (), places).get("01_explore_data")
+    values = load(profile, overrides, places).get("01_explore_data")
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     from ctlib.datasets import Preparation
+    from ctlib.grid import Engine
 
     plan, n_damaged, folders = Preparation.of(values), 0, []
-    with _engine(values, plan.work) as engine:
+    with Engine(**plan.readers) as engine:
         for name in values["cohorts"]:
             if not plan.work.table("series", name).is_file():
-                raise Refused(f"cohort {name} is not stored; run `python -m ctlib prepare {profile}` first.")
+                raise Refused(f"cohort {name} is not stored; run `{command('prepare', profile)}` first.")
             store = plan.store(name)
             damaged = store.verify(engine.map)
             n_damaged += len(damaged)
@@ -185,7 +192,7 @@ def verify(places: Places, profile: str) -> None:
     if n_damaged:
         raise click.ClickException(
             f"{n_damaged} series are damaged: delete their files in {', '.join(folders)}, then run "
-            f"`python -m ctlib prepare {profile}`."
+            f"`{command('prepare', profile)}`."
         )
 
 
@@ -232,7 +239,7 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     """Show what each NETWORK costs, and whether it computes as it should: a table in Markdown.
 
     \b
-    python -m ctlib networks slow_r50 my_nets:plain
+    ctlib networks slow_r50 my_nets:plain
 
     Without NETWORK: all of them, in a minute or two. A network of your own is module:function.
 
@@ -309,7 +316,7 @@ CREDENTIALS = (
 @CREDENTIALS[0]
 @CREDENTIALS[1]
 def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool) -> None:
-    """Hand out the runs of a grid to the workers that come (`python -m ctlib worker`), until Ctrl-C.
+    """Hand out the runs of a grid to the workers that come (`ctlib worker`), until Ctrl-C.
 
     The file of credentials is made if it is missing. Only those who can read it may join.
     """

@@ -320,7 +320,7 @@ def load(
     series, problems = scan(root, skip=[labels], run=run)
     if series.empty:
         raise CohortError(
-            f"no volume can be read under {display_path(root)}: {commonest(problems)}; `python -m ctlib scan "
+            f"no volume can be read under {display_path(root)}: {commonest(problems)}; `ctlib scan "
             f"{display_path(root)}` lists every file with its reason."
         )
     known = _lookup(series, root)

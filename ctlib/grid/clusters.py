@@ -269,7 +269,7 @@ def local(workers: int, threads: int, gpu: bool, memory_mb: float, dashboard: bo
 def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None) -> Any:
     """A scheduler in this process and a way to submit jobs: a cluster of dask-jobqueue, without jobs yet.
 
-    Each job runs `python -m ctlib worker`, one worker. Dask's dashboard is on the loopback interface alone.
+    Each job runs `ctlib worker`, one worker. Dask's dashboard is on the loopback interface alone.
 
     Args:
         cluster: a queue.

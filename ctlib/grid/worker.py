@@ -43,7 +43,7 @@ DASK_CONFIG = {
     "distributed.worker.memory.terminate": False,
 }
 
-NO_PAGES = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+NO_PAGES: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """Of schedulers and workers: each has a small web server even so, which nobody else shall reach."""
 
 LOOK_S = 0.1
@@ -221,7 +221,7 @@ async def serve_worker(
     if stop.is_set():
         seen.cancel()
         await asyncio.wait(keepers)
-        return "asked to leave"
+        return "stopped by user, or at the end of its time"
     asked_to_leave.cancel()
     if any(seen.result()):
         return f"the scheduler at {scheduler} was away for {patience_s:g} s"

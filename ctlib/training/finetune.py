@@ -233,7 +233,7 @@ def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
         seed: of backbone and head; the run's own where none is given.
 
     Raises:
-        FileNotFoundError: its weights were deleted; `python -m ctlib retry` lets it be computed again.
+        FileNotFoundError: its weights were deleted; `ctlib retry` lets it be computed again.
     """
     record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
     if not record_path.is_file():

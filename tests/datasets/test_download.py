@@ -186,7 +186,7 @@ def test_a_killed_fetch_goes_on_and_leaves_no_half_series(tmp_path, index, monke
     assert {size for size, _, _ in after.values()} == {FILE_BYTES}
     assert all(after[name] == seen for name, seen in before.items())  # not written again
     assert len(bucket.asked) == 2 and not fetching.part_of(to).exists()
-    assert "Next: python -m ctlib prepare lidc" in capsys.readouterr().out
+    assert "Next: ctlib prepare lidc" in capsys.readouterr().out
 
 
 def test_nothing_is_asked_for_when_all_is_here(tmp_path, index):

@@ -112,7 +112,9 @@ def test_workers_come_go_and_come_back(site, tmp_path):
         outcomes = engine.run(step, items, on_done=hurt)
     assert [outcome.value for outcome in outcomes] == [name for _, name, _ in items]
     assert sorted(done) == list(range(8))
-    assert second.wait(300) == 0 and "The worker ended: asked to leave." in site.log("worker-1")
+    assert second.wait(
+        300
+    ) == 0 and "The worker ended: stopped by user, or at the end of its time." in site.log("worker-1")
     assert first.poll() is None  # its nanny has another process by now
     assert sum(len(began(tmp_path, name)) for _, name, _ in items) <= 8 + 2
 

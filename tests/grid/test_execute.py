@@ -478,7 +478,7 @@ def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again_when_ask
     assert error.read_text().startswith("Traceback")
     run_grid(workspace, bad, Engine(0), echo=lines.append)
     assert lines[3] == "0 of 1 runs were finished before; 0 to compute."
-    assert lines[4].startswith("1 failed before and would again; `python -m ctlib retry work` lets them")
+    assert lines[4].startswith("1 failed before and would again; `ctlib retry work` lets them")
     maintenance.retry(workspace)
     run_grid(workspace, bad, Engine(0), echo=lines.append)
     assert lines[5] == "0 of 1 runs were finished before; 1 to compute."

@@ -105,4 +105,4 @@ def test_a_profile_runs_from_its_files_to_its_report(tmp_path, profile):
     assert set(splits) == {"train", "val", "test"} and set(splits.index) == set(series["patient_id"])
     runs = tables.read("runs", work.table("runs"))
     assert (runs["status"] == "finished").all() and set(runs["init"]) == {"random", "video"}
-    assert "Traceback" not in (root / "reports" / profile / "index.html").read_text(encoding="utf-8")
+    assert "Traceback" not in (work.reports / "index.html").read_text(encoding="utf-8")
