@@ -150,6 +150,10 @@ def test_the_rendering_is_made_when_it_is_asked_for_and_anew_for_another_volume(
     assert panel.shown.children == (first.widget,) and first.widget.opts.slice_type.name == "RENDER"
     panel.presets.value = "bone"
     assert (first.layer.cal_min, first.layer.cal_max) == (-500, 1300)
+    sent = []
+    first.widget.send = sent.append
+    panel.snapshot.click()
+    assert sent == [{"type": "save_scene", "data": ["ct-rendering.png"]}]
     panel.load(scene)
     assert panel.rendering is not first and panel.shown.children == (panel.rendering.widget,)
     panel.planes.value = "all"

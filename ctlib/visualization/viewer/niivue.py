@@ -108,6 +108,10 @@ class Rendering:
         with self.layer.hold_sync():
             self.layer.cal_min, self.layer.cal_max = hu_window.low, hu_window.high
 
+    def snapshot(self) -> None:
+        """Have the page save what it shows as a PNG."""
+        self.widget.save_scene("ct-rendering.png")
+
     def close(self) -> None:
         """End its widgets."""
         self.layer.close()

@@ -209,7 +209,7 @@ class Panel:
         self.snapshot = widgets.Button(
             description="snapshot",
             icon="camera",
-            tooltip="save the planes as a PNG",
+            tooltip="save what is shown as a PNG",
             layout={"width": "auto"},
         )
         self.opacities, self.shown = widgets.HBox(), widgets.VBox([self.picture], layout={"width": "100%"})
@@ -268,7 +268,7 @@ class Panel:
         self.planes.observe(self._on_view, "value")
         for control, name in ((self.tool, "tool"), (self.slab, "slab_mm")):
             control.observe(lambda change, name=name: setattr(self.picture, name, change["new"]), "value")
-        self.snapshot.on_click(lambda button: self.picture.snapshot())
+        self.snapshot.on_click(lambda button: (self.rendering or self.picture).snapshot())
         self.picture.observe(self._on_place, "place")
         self.picture.observe(self._on_limits, "limits")
         self.strip.observe(self._on_strip, "place")

@@ -187,8 +187,7 @@ function render({ model, el }) {
     context.stroke();
     for (const end of [from, to]) context.fillRect(end[0] - 2 * dpr, end[1] - 2 * dpr, 4 * dpr, 4 * dpr);
     context.font = `${13 * dpr}px system-ui, sans-serif`;
-    context.lineWidth = 3 * dpr;
-    context.strokeStyle = "#000";
+    Object.assign(context, { lineWidth: 3 * dpr, lineJoin: "round", strokeStyle: "#000" });
     const text = `${length(tile.index, ruler).toFixed(1)} mm`;
     context.strokeText(text, to[0] + 6 * dpr, to[1] - 6 * dpr);
     context.fillText(text, to[0] + 6 * dpr, to[1] - 6 * dpr);
