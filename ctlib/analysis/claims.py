@@ -143,8 +143,8 @@ class Claim:
             row = open_.loc[half.idxmax()]
             there = f"{row['n_patients']:,} test patients and {row['n_seeds']} seeds"
             return (
-                f"at {place(row)} the interval is {half.max():.3f} wide on each side, with {there}: a "
-                "difference smaller than that is not seen"
+                f"at {place(row)} the interval is {half.max():.3f} wide on each side, with {there}: smaller "
+                "effects cannot be excluded"
             )
         known = table[table["low_mean"].notna()]
         unsure = known[(known["low_mean"] <= 0) & (known["low"] > 0)]

@@ -123,7 +123,7 @@ def test_the_verdict_follows_the_rule(rows, verdict):
         (
             [GAIN, OPEN],
             "at lidc_nodule at 25 % the interval is 0.080 wide on each side, with 88 test patients and 3 "
-            "seeds: a difference smaller than that is not seen",
+            "seeds: smaller effects cannot be excluded",
         ),
         (
             [GAIN | {"low_mean": -0.02}],
@@ -148,8 +148,8 @@ def test_a_claim_is_said_word_for_word():
         "Claim 1, video helps: inconclusive. Difference in AUROC: lidc_nodule at 25 % +0.151 (+0.103 to "
         "+0.199); lidc_nodule at 100 % +0.020 (−0.060 to +0.100) (of 2, gain in 1 and inconclusive in 1; test "
         "patients: 88 of lidc_nodule (44 with disease); seeds: 2 to 3; networks: 7). Weakest point: at "
-        "lidc_nodule at 100 % the interval is 0.080 wide on each side, with 88 test patients and 2 seeds: a "
-        "difference smaller than that is not seen."
+        "lidc_nodule at 100 % the interval is 0.080 wide on each side, with 88 test patients and 2 seeds: smaller "
+        "effects cannot be excluded."
     )
 
 
@@ -257,7 +257,7 @@ def test_the_result_has_the_rows_of_the_first_claim_and_of_the_plan(monkeypatch)
 def test_too_little_data_says_how_little():
     text = told("too little data")[0][0].sentence()
     assert "16 of lidc_nodule (8 with disease)" in text and re.search(
-        r"the interval is 0\.\d+ wide on each side, with 16 test patients and 3 seeds: a difference smaller",
+        r"the interval is 0\.\d+ wide on each side, with 16 test patients and 3 seeds: smaller effects",
         text,
     )
 

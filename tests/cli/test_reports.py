@@ -141,6 +141,21 @@ def test_the_head_asks_and_dates_and_the_foot_says_how_the_page_was_made(page):
         assert part in foot and part not in head, part
 
 
+def test_a_question_that_showed_nothing_has_no_section(tmp_path):
+    def asked(title, outputs, *tags, ran=True):
+        cell = run(f"answer({title!r})", outputs, tags)
+        cell.execution_count = 1 if ran else None
+        return [v4.new_markdown_cell(f"## {title}\n\nA text."), cell]
+
+    cells = [*asked("Silent", [], "optional"), *asked("Loud", [html(TABLE)], "optional"), *asked("Plain", [])]
+    cells += asked("Not reached", [], "optional", ran=False)
+    reports.render(executed(tmp_path / "04.ipynb", *cells), tmp_path / "04.html", "demo")
+    heads = re.findall(r"<h2[^>]*>([^<]+)", (tmp_path / "04.html").read_text())
+    assert [head for head in heads if head in ("Silent", "Loud", "Plain", "Not reached")] == [
+        "Loud", "Plain", "Not reached",
+    ]  # fmt: skip
+
+
 def test_the_contents_link_to_the_headings(page):
     links = re.findall(r'<li class="h(\d)"><a href="#([^"]+)">([^<]*)', page)
     assert [(level, name) for level, _, name in links[: len(links) // 2]] == [

@@ -257,4 +257,5 @@ BEYOND_METADATA = Question(
     _draw,
     "Test AUROC of the averaged networks minus that of regressions on size and metadata, with intervals",
     _caption,
+    is_figure_folded=True,
 )  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ctlib.analysis.question import Question, lacks_a_side, no_cohort
+from ctlib.analysis.question import ABSENT, Question, lacks_a_side, no_cohort
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed, spanned
 from ctlib.core import Workspace, counted, tables, word
@@ -272,11 +272,23 @@ def compute_looks(study: Study) -> pd.DataFrame:
     return gains(scored, study.how).assign(level=study.how.level)
 
 
+def _is_marked(study: Study, name: str) -> bool:
+    """Whether a task has slices that are labelled with disease, or contours."""
+    paths = (study.there.table(table, task(name).cohort) for table in ("slices", "marks"))
+    slices, marks = (tables.read(path.stem, path) for path in paths)
+    return bool(slices["label"].eq(1).any() or len(marks))
+
+
 def _no_looks(study: Study) -> str:
     if not study.cam_backbones:
         return "No answer: `cam_backbones` of 04_analyze is empty; name a network of the grid."
     if absent := no_cohort(study, study.tasks):
         return absent
+    if not any(_is_marked(study, name) for name in study.tasks):
+        return (
+            f"{ABSENT}no slice is labelled and no contour is drawn, so no map can be scored; of own data, name the "
+            "column of slices in `folder_columns` of 01_explore_data."
+        )
     from ctlib.analysis.gradcam import why_unseen
 
     runs, inits = study.runs, [study.baseline, study.compared]

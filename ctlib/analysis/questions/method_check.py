@@ -146,6 +146,7 @@ def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
         rows = pd.DataFrame(attempts(profile))
         if len(rows):
             rows["plan"] += rows["plan"].map({study.plan.hash: " (this one)"}).fillna("")
+            rows["came_out"] = rows["came_out"].str.replace("not decided", word("not decided"))
         caption = "Register: each time that the runs of a plan were made for a report"
         figures.table(rows, caption, folded=True)
 
