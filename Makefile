@@ -29,8 +29,8 @@ $(STAMP): requirements.lock pyproject.toml
 
 environment: $(STAMP) ## make the environment in .venv, and nothing else
 
-demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), then read reports/demo/index.html
-	@$(BIN)/python -m ctlib run demo
+demo: $(STAMP) ## run the whole study on phantoms (about a quarter of an hour), then read work/demo/reports/index.html
+	@$(BIN)/ctlib run demo
 
 # One run of pytest: to find the tests and import what they use takes each of its processes a minute. Three for two
 # cores, for many tests wait for processes. Their order is that of tests/conftest.py.

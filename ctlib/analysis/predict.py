@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ctlib.core import Identity, Workspace, display_path, write_text
+from ctlib.core import Identity, Workspace, command, display_path, write_text
 from ctlib.datasets import ClipDataset, StoreError, shrink, task, tile
 from ctlib.io import SeriesError, Volume, read_series
 from ctlib.models import InitError, spec
@@ -90,7 +90,7 @@ def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity)
 def _run(workspace: Workspace, run_id: str) -> Run:
     """The settings of a finished run."""
     folder = workspace.runs / run_id
-    listed = f"`python -m ctlib runs {workspace.root.name}` lists the runs"
+    listed = f"`{command('runs', workspace.root.name)}` lists the runs"
     if not run_id or not (folder / "run.json").is_file():
         raise PredictError(f"{display_path(folder)} holds no run; {listed}.")
     if not (folder / RESULT).is_file():

@@ -1,9 +1,10 @@
-"""The command line: `python -m ctlib --help`. What is heavy is imported where it is used."""
+"""The command line: `ctlib --help`. What is heavy is imported where it is used."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,16 +15,17 @@ import click
 
 from ctlib import __version__
 from ctlib.analysis import preregistration
-from ctlib.cli import grid
-from ctlib.cli.data import COMMANDS, Refused, check_input, identity_at, load, show
-from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, display_path, parameters
+from ctlib.cli import grid, notebooks
+from ctlib.cli.data import COMMANDS, Refused, check_input, identity_at, load, set_option, show
+from ctlib.cli.notebooks import Limits
+from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, command, display_path, nearest_name, parameters
 from ctlib.grid import maintenance
 
 STOPPED = "Stopped. What was finished is kept; the same command continues from there."
 
 
-def _workspace(profile: str, places: Places) -> Workspace:
-    return Workspace.at(next(iter(load(profile, (), places).values()))["work_dir"])
+def _workspace(profile: str, places: Places, overrides: Sequence[str] = ()) -> Workspace:
+    return Workspace.at(next(iter(load(profile, overrides, places).values()))["work_dir"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,7 +37,7 @@ def cli() -> None:
     params/) and writes their reports. What is finished is not computed again.
 
     \b
-    First steps     run demo; then open reports/demo/index.html
+    First steps     run demo; then open work/demo/reports/index.html
     Your own data   scan data; run folder; params folder lists the parameters
     Public CT       fetch, prepare, verify, run
     Many runs       plan, run or worker, runs, retry, prune
@@ -44,8 +46,8 @@ def cli() -> None:
     """
 
 
-for command in (*COMMANDS, *grid.COMMANDS):
-    cli.add_command(command)
+for one in (*COMMANDS, *grid.COMMANDS):
+    cli.add_command(one)
 
 
 @cli.command(short_help="Execute the notebooks of a profile and write its reports.")
@@ -65,17 +67,38 @@ for command in (*COMMANDS, *grid.COMMANDS):
     "May be repeated.",
 )
 @click.option("--again", is_flag=True, help="Execute the notebooks even if nothing has changed.")
+@click.option("--allow-failed", is_flag=True, help="Exit with 0 although runs failed.")
+@click.option(
+    "--silence-limit",
+    type=click.FloatRange(min=0),
+    default=Limits.silence_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="End a notebook of which a cell shows nothing for so long; 0 for no limit. A run that ends counts.",
+)
+@click.option(
+    "--start-limit",
+    type=click.IntRange(min=1),
+    default=Limits.start_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the kernel of a notebook.",
+)
 @click.pass_obj
-def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...], again: bool) -> None:
-    """Execute the notebooks of PROFILE and write reports/PROFILE/index.html.
+def run(
+    places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...], again: bool, allow_failed: bool,
+    silence_limit: float, start_limit: int,
+) -> None:  # fmt: skip
+    """Execute the notebooks of PROFILE and write their reports into reports/ of its work folder.
 
     \b
-    python -m ctlib run demo
-    python -m ctlib run demo --only 03 --only 04 --set 03_finetune_grid.seeds='[0]'
+    ctlib run demo
+    ctlib run demo --only 03 --only 04 --set 03_finetune_grid.seeds='[0]' --set work_dir=work/trial
 
     All parameters of all notebooks are checked before anything runs. If all notebooks were executed to
     the end and nothing has changed since then (data, parameters, notebooks, code, packages), only the
-    reports are written again.
+    reports are written again. If a notebook or a run of the grid failed, the reason and the next command
+    are printed last, and the exit status is 1.
     """
     values = load(profile, overrides, places)
     try:
@@ -83,35 +106,67 @@ def run(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[st
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
     names = _chosen(profile, only, list(values), places)
+    work = Workspace.at(values[names[0]]["work_dir"])
+    _require_own(profile, work)
     if "01_explore_data" in names:
         check_input(values["01_explore_data"])
-    from ctlib.cli import notebooks, reports, staleness
+    from ctlib.cli import reports, staleness
     from ctlib.core import Bar
 
     if not only and not again and staleness.nothing_changed(profile, values, places):
         click.echo("Nothing has changed since all notebooks were executed; --again executes them anyway.")
         for name in names:
-            _report(profile, name, values, places)
-        click.echo(f"Read {display_path(_index(profile, values, places))}")
+            _report(profile, name, values, places, work.reports)
+        click.echo(f"Read {display_path(_index(profile, values, places, work.reports))}")
         return
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
         failed: notebooks.NotebookFailed | None = None
         with bar.notebook(name, position, notebooks.progress_path(name, values[name])) as on_section:
             try:
-                notebooks.execute(name, values[name], on_section, places)
+                limits = Limits(start_limit, silence_limit)
+                notebooks.execute(name, values[name], on_section, places, overrides, limits)
             except notebooks.NotebookFailed as error:
                 failed = error
-        story, _ = _report(profile, name, values, places)
+        story, _, page = _report(profile, name, values, places, work.reports)
         told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
-        click.echo(f"[{position} of {len(names)}] {told}: {display_path(_page(profile, name, places))}")
+        click.echo(f"[{position} of {len(names)}] {told}: {display_path(page)}")
         if failed:
-            _index(profile, values, places)
+            _index(profile, values, places, work.reports)
             raise Refused(str(failed)) if failed.is_input else click.ClickException(str(failed))
-    work = Workspace.at(values[names[0]]["work_dir"])
     if not only and maintenance.listed(work, only_failed=True).empty:
         staleness.keep(profile, values, places)
-    click.echo(f"Read {display_path(_index(profile, values, places))}")
+    click.echo(f"Read {display_path(_index(profile, values, places, work.reports))}")
+    if grid.GRID in names or "04_analyze" in names:
+        _tell_failed(profile, work, allow_failed)
+
+
+def _require_own(profile: str, work: Workspace) -> None:
+    """Refuse a work folder of another profile, whose notebooks, tables and reports would be replaced."""
+    for path in sorted(work.notebooks.glob("*.ipynb")):
+        other = notebooks.profile_of(path)
+        if other not in ("", profile):
+            raise Refused(
+                f"{display_path(work.root)} holds notebooks and reports of profile {other!r}: give profile "
+                f"{profile!r} a work_dir of its own, in its files or with --set work_dir=work/{profile}."
+            )
+
+
+def _tell_failed(profile: str, work: Workspace, allow_failed: bool) -> None:
+    """Say which runs of the grid failed, why, and what to do."""
+    lines = maintenance.failures(work)
+    if not lines:
+        return
+    listed, again = command("runs", profile, "--failed"), command("retry", profile)
+    told = "\n".join(
+        [
+            *lines,
+            f"`{listed}` lists them. When the cause is gone: `{again}`, then `{command('run', profile)}`.",
+        ]
+    )
+    if not allow_failed:
+        raise click.ClickException(told)
+    click.echo(told, err=True)
 
 
 def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places) -> list[str]:
@@ -120,37 +175,36 @@ def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places)
     for name in only:
         found = places.find(name)
         if found not in names:
-            near = "" if found else parameters.nearest_name(name, names)
+            near = "" if found else nearest_name(name, names)
             raise Refused(f"--only {name}: profile {profile!r} has no such notebook{near}; it has {names}.")
         chosen.append(found)
     return [name for name in names if name in chosen] if chosen else names
 
 
-def _page(profile: str, name: str, places: Places) -> Path:
-    return places.reports / profile / f"{name}.html"
-
-
 def _report(
-    profile: str, name: str, values: dict[str, dict[str, Any]], places: Places
-) -> tuple[Any, list[str]]:
-    from ctlib.cli import notebooks, reports, staleness
+    profile: str, name: str, values: dict[str, dict[str, Any]], places: Places, folder: Path
+) -> tuple[Any, list[str], Path]:
+    """Write the page of a notebook: what it tells, why it is outdated, and where it lies."""
+    from ctlib.cli import reports, staleness
 
     try:
-        executed = notebooks.executed_path(name, values[name])
+        executed, page = notebooks.executed_path(name, values[name]), folder / f"{name}.html"
         stale = staleness.reasons(name, reports.Executed.read(executed).book, profile, places)
-        page = _page(profile, name, places)
-        return reports.render(executed, page, profile, list(values), stale), stale
+        above = reports.everything(places, folder)
+        return reports.render(executed, page, profile, list(values), stale, above, places), stale, page
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> Path:
-    from ctlib.cli import notebooks, reports
+def _index(profile: str, values: dict[str, dict[str, Any]], places: Places, folder: Path) -> Path:
+    """Write the index of a profile, and the page of all profiles that lists it."""
+    from ctlib.cli import reports
 
     try:
         executed = {name: notebooks.executed_path(name, values[name]) for name in values}
-        page = reports.index(profile, executed, places)
-        reports.profiles(places)
+        page = reports.index(profile, executed, places, folder)
+        if reports.everything(places, folder):
+            reports.profiles(places, folder)
         return page
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
@@ -158,34 +212,39 @@ def _index(profile: str, values: dict[str, dict[str, Any]], places: Places) -> P
 
 @cli.command(short_help="Write the reports again, without running anything.")
 @click.argument("profile")
+@set_option
 @click.option("--pdf", is_flag=True, help="Also print each report as a PDF. Needs Chromium.")
+@click.option("--publish", is_flag=True, help="Into reports/PROFILE, to be committed: for maintainers.")
 @click.pass_obj
-def report(places: Places, profile: str, pdf: bool) -> None:
+def report(places: Places, profile: str, overrides: tuple[str, ...], pdf: bool, publish: bool) -> None:
     """Write the reports of PROFILE again, from the notebooks as they were last executed.
 
     \b
-    python -m ctlib report demo
-    python -m ctlib report demo --pdf
+    ctlib report demo
+    ctlib report demo --pdf
 
-    It says which reports are stale: older than a table, a parameter, the notebook or the code that they
-    were made from. reports/index.html lists all profiles that have reports.
+    It says which reports are outdated: older than a table, a parameter, the notebook or the code that they
+    were made from. work/index.html lists all work folders in work/ that have reports.
     """
-    from ctlib.cli import notebooks
-
-    values, pages = load(profile, (), places), []
+    values, pages = load(profile, overrides, places), []
+    work = Workspace.at(next(iter(values.values()))["work_dir"])
+    folder = places.reports / profile if publish else work.reports
+    _require_own(profile, work)
     if not any(notebooks.executed_path(name, values[name]).is_file() for name in values):
-        raise Refused(f"profile {profile} was not run here; run `python -m ctlib run {profile}` first.")
+        raise Refused(f"profile {profile} was not run here; run `{command('run', profile)}` first.")
     for name in values:
         if notebooks.executed_path(name, values[name]).is_file():
-            story, stale = _report(profile, name, values, places)
-            pages.append(_page(profile, name, places))
-            told = f", stale: {'; '.join(stale)}" if stale else ""
-            click.echo(f"{name} {story.status}{told}: {display_path(pages[-1])}")
+            story, stale, page = _report(profile, name, values, places, folder)
+            pages.append(page)
+            told = f", with --set {shlex.join(story.settings)}" if story.settings else ""
+            told += f", outdated: {'; '.join(stale)}" if stale else ""
+            click.echo(f"{name} {story.status}{told}: {display_path(page)}")
         else:
             click.echo(f"{name} was not run")
-    pages.append(_index(profile, values, places))
+    pages.append(_index(profile, values, places, folder))
     if pdf:
         _print(pages)
+        _index(profile, values, places, folder)  # which now has links to them
     click.echo(f"Read {display_path(pages[-1])}")
 
 
@@ -201,42 +260,46 @@ def _print(pages: Sequence[Path]) -> None:
 
 @cli.command(short_help="List the runs of a profile.")
 @click.argument("profile")
+@set_option
 @click.option("--failed", is_flag=True, help="Only failed runs, with the reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per run.")
 @click.pass_obj
-def runs(places: Places, profile: str, failed: bool, as_json: bool) -> None:
+def runs(places: Places, profile: str, overrides: tuple[str, ...], failed: bool, as_json: bool) -> None:
     """List all runs of PROFILE that were started, also while a grid computes.
 
-    One row per run: its id, settings, status, validation AUROC and seconds. With --failed, also the
-    last line of its error.
+    One row per run: its id, settings, status, validation AUROC and seconds. Of runs that are otherwise
+    alike, also the settings in which they differ. With --failed, also the reason.
     """
-    frame = maintenance.listed(_workspace(profile, places), failed)
+    workspace = _workspace(profile, places, overrides)
+    frame = maintenance.listed(workspace, failed)
+    telling = maintenance.differences(workspace, frame)
     if as_json:
-        click.echo(frame.to_json(orient="records"))
+        click.echo(telling.to_json(orient="records"))
     elif frame.empty:
         click.echo("No run has failed." if failed else "No run was started; notebook 03_finetune_grid does.")
     else:
-        show(frame.drop(columns="lr" if failed else ["lr", "error"]))
+        show(telling.drop(columns=[] if failed else ["error"]))
 
 
 @cli.command(short_help="Score the clips of one series with a finished run.")
 @click.argument("run_id")
 @click.argument("series", type=click.Path(path_type=Path))
 @click.option("--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile of the run.")
+@set_option
 @click.pass_obj
-def predict(places: Places, run_id: str, series: Path, profile: str) -> None:
+def predict(places: Places, run_id: str, series: Path, profile: str, overrides: tuple[str, ...]) -> None:
     """Score the clips of SERIES with the finished run RUN_ID.
 
     SERIES is a folder of DICOM files, or a NIfTI, MetaImage or NRRD file.
 
-    Writes a table and a figure into work/PROFILE/predict/. `python -m ctlib runs PROFILE` lists the
+    Writes a table and a figure into work/PROFILE/predict/. `ctlib runs PROFILE` lists the
     runs. This shows that the software works. It is no diagnosis, and for research only.
     """
     from ctlib.analysis import predict as predicting
 
     try:
-        key = load(profile, (), places).get("01_explore_data", {}).get("id_key", DEFAULT_KEY)
-        workspace = _workspace(profile, places)
+        key = load(profile, overrides, places).get("01_explore_data", {}).get("id_key", DEFAULT_KEY)
+        workspace = _workspace(profile, places, overrides)
         scored = predicting.predict(workspace, run_id, series, identity_at(key, workspace.root))
     except predicting.PredictError as error:
         raise Refused(str(error)) from error
@@ -264,7 +327,7 @@ def compare(
     """Compare the AUROCs of A.csv and B.csv: tables of predictions of the same exams, from any two models.
 
     \b
-    python -m ctlib compare ours.csv theirs.csv --margin 0.03 --figure difference.svg
+    ctlib compare ours.csv theirs.csv --margin 0.03 --figure difference.svg
 
     Columns: patient or study (or both), label (1 for disease) and score; if there are several networks,
     seeds or folds, also network, seed and fold. The bootstrap resamples patients, each with all exams, and
@@ -308,7 +371,7 @@ def main(arguments: Sequence[str] | None = None, places: Places = HOME) -> NoRet
     """Entry point: exits 0, 1 (something failed), 2 (wrong input), 130 (Ctrl-C) or 143 (terminated)."""
     signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: the kernel is ended, what was shown is kept
     try:
-        code = cli.main(args=arguments, prog_name="python -m ctlib", standalone_mode=False, obj=places)
+        code = cli.main(args=arguments, prog_name="ctlib", standalone_mode=False, obj=places)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

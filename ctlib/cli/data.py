@@ -1,4 +1,4 @@
-"""The commands that deal with data, networks and machines: fetch, scan, prepare, verify, networks, worker.
+"""The commands that deal with data, networks and machines: from fetch to worker.
 
 `ctlib.cli.__main__` has the others.
 """
@@ -6,16 +6,38 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctlib.core import DEFAULT_KEY, PROJECT, Identity, IdentityError, Places, display_path, parameters
+from ctlib.core import (
+    ASKED,
+    DEFAULT_KEY,
+    PROJECT,
+    Identity,
+    IdentityError,
+    Places,
+    command,
+    display_path,
+    nearest_name,
+    parameters,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NOTEBOOK.KEY=VALUE",
+    help="Change a parameter, as in `run`. May be repeated.",
+)
 
 
 class Refused(click.ClickException):
@@ -25,11 +47,15 @@ class Refused(click.ClickException):
 
 
 def load(profile: str, overrides: Sequence[str], places: Places) -> dict[str, dict[str, Any]]:
-    """The parameters of a profile, checked."""
+    """The parameters of a profile, checked; what is advised until the command ends is with its profile and `--set`."""
     try:
-        return parameters.load_profile(profile, overrides, places)
+        values = parameters.load_profile(profile, overrides, places)
     except parameters.ParameterError as error:
         raise Refused(str(error)) from error
+    if context := click.get_current_context(silent=True):
+        os.environ[ASKED] = json.dumps([profile, *overrides])
+        context.call_on_close(lambda: os.environ.pop(ASKED, None))
+    return values
 
 
 def identity_at(id_key: str, work: Path = PROJECT / "work") -> Identity:
@@ -106,9 +132,7 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
 @click.command(short_help="Store the volumes of a profile's cohorts and split its patients.")
 @click.argument("profile")
 @click.option("--cohort", "only", multiple=True, metavar="NAME", help="Only this cohort. May be repeated.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a parameter. May be repeated."
-)
+@set_option
 @click.pass_obj
 def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Read the files of PROFILE's cohorts, store their volumes, write their tables and splits.
@@ -120,7 +144,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     if unknown := [name for name in only if name not in values["cohorts"]]:
-        near = parameters.nearest_name(unknown[0], values["cohorts"])
+        near = nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
     check_input(values | {"cohorts": list(only) or values["cohorts"]})
     from ctlib.core import Bar
@@ -133,7 +157,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     for position, name in enumerate(names, start=1):
         try:
             plan = preparing.Preparation.of(values)
-            with bar.here(name, position), Engine(values["workers"], scheduler=values["scheduler"]) as engine:
+            with bar.here(name, position), Engine(**plan.readers) as engine:
                 cohort = plan.stored(name, engine.map)
                 plan.split(cohort)
         except preparing.FAULTS as error:
@@ -144,20 +168,21 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
 
 @click.command(short_help="Check the stored volumes of a profile against their checksums.")
 @click.argument("profile")
+@set_option
 @click.pass_obj
-def verify(places: Places, profile: str) -> None:
+def verify(places: Places, profile: str, overrides: tuple[str, ...]) -> None:
     """Find damage in the stored volumes of PROFILE: every byte is read. Exits 1 if there is any."""
-    values = load(profile, (), places).get("01_explore_data")
+    values = load(profile, overrides, places).get("01_explore_data")
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
     from ctlib.datasets import Preparation
     from ctlib.grid import Engine
 
     plan, n_damaged, folders = Preparation.of(values), 0, []
-    with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
+    with Engine(**plan.readers) as engine:
         for name in values["cohorts"]:
             if not plan.work.table("series", name).is_file():
-                raise Refused(f"cohort {name} is not stored; run `python -m ctlib prepare {profile}` first.")
+                raise Refused(f"cohort {name} is not stored; run `{command('prepare', profile)}` first.")
             store = plan.store(name)
             damaged = store.verify(engine.map)
             n_damaged += len(damaged)
@@ -167,7 +192,7 @@ def verify(places: Places, profile: str) -> None:
     if n_damaged:
         raise click.ClickException(
             f"{n_damaged} series are damaged: delete their files in {', '.join(folders)}, then run "
-            f"`python -m ctlib prepare {profile}`."
+            f"`{command('prepare', profile)}`."
         )
 
 
@@ -214,7 +239,7 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     """Show what each NETWORK costs, and whether it computes as it should: a table in Markdown.
 
     \b
-    python -m ctlib networks slow_r50 my_nets:plain
+    ctlib networks slow_r50 my_nets:plain
 
     Without NETWORK: all of them, in a minute or two. A network of your own is module:function.
 
@@ -243,6 +268,70 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     if failed := [row for row in seen if row.problem]:
         told = "\n".join(f"  {row.backbone}, {row.size}: {row.problem}" for row in failed)
         raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
+
+
+def _credentials(address: str, file: Path | None, unencrypted: bool, patience: float | None = None) -> Any:
+    """The credentials of a scheduler, made or, for so many seconds, waited for; None where they are waived."""
+    from ctlib.grid import Cluster, credentials
+
+    try:
+        Cluster.of(address, unencrypted=unencrypted)
+        if unencrypted:
+            return None
+        if file is None:
+            raise Refused(f"{address} needs credentials: --credentials work/PROFILE/tls.pem.")
+        if patience is None:
+            credentials.make(file)
+        elif not file.exists():
+            click.echo(f"Waiting for {display_path(file)}, which the scheduler makes.", err=True)
+            deadline = time.monotonic() + patience
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.5)
+        return credentials.read(file)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+CREDENTIALS = (
+    click.option(
+        "--credentials",
+        "--tls-ca-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Who has this file may compute: work/PROFILE/tls.pem.",
+    ),
+    click.option(
+        "--unencrypted",
+        is_flag=True,
+        help="No credentials: whoever reaches the scheduler can run code as you.",
+    ),
+)
+
+
+@click.command(short_help="Start a scheduler, for workers on several machines.")
+@click.option("--host", required=True, metavar="NAME", help="This machine, as the others reach it.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8786, show_default=True, help="It listens here."
+)
+@CREDENTIALS[0]
+@CREDENTIALS[1]
+def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool) -> None:
+    """Hand out the runs of a grid to the workers that come (`ctlib worker`), until Ctrl-C.
+
+    The file of credentials is made if it is missing. Only those who can read it may join.
+    """
+    import asyncio
+
+    from ctlib.grid import serve_scheduler
+
+    address = f"{'tcp' if unencrypted else 'tls'}://{host}:{port}"
+    security = _credentials(address, credentials, unencrypted)
+    try:
+        asyncio.run(serve_scheduler(host, port, security, lambda told: click.echo(f"Scheduler at {told}")))
+    except OSError as error:
+        raise Refused(
+            f"No scheduler at {address}: {error.strerror or error}; see --host and --port."
+        ) from error
 
 
 @click.command(short_help="Compute for a scheduler: one worker, or one per GPU.")
@@ -280,6 +369,13 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
 )
 @click.option("--interface", help="Network interface, for example ib0.")
 @click.option("--nthreads", hidden=True, help="Set by queues, and not used: a worker has one run at a time.")
+@click.option("--protocol", hidden=True, help="Set by queues, and not used: the address says it.")
+@click.option(
+    "--tls-cert", hidden=True, help="Set by queues, and not used: the file of credentials holds it."
+)
+@click.option("--tls-key", hidden=True, help="Set by queues, and not used: the file of credentials holds it.")
+@CREDENTIALS[0]
+@CREDENTIALS[1]
 def worker(
     scheduler: str,
     gpus: int | None,
@@ -291,9 +387,11 @@ def worker(
     name: str | None,
     local_directory: Path | None,
     interface: str | None,
-    nthreads: str | None,
+    credentials: Path | None,
+    unencrypted: bool,
+    **_set_by_queues: str | None,
 ) -> None:
-    """Compute the runs of the Dask scheduler at ADDRESS (tcp://host:port), until Ctrl-C.
+    """Compute the runs of the Dask scheduler at ADDRESS (tls://host:port), until Ctrl-C.
 
     Each worker has one run at a time, and one GPU to itself if there are any. The machine must see the
     work folder under the same path. If a worker ends, its run continues elsewhere from the last
@@ -304,16 +402,18 @@ def worker(
     from ctlib.grid import Cluster, serve_worker, worker_options
 
     if not Cluster.at(scheduler):
-        raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tcp://host:port.")
+        raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
+    security = _credentials(scheduler, credentials, unencrypted, patience)
     try:
         asked = worker_options(gpus, workers, threads, memory, name)
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}
-    why = asyncio.run(serve_worker(scheduler, [one | where for one in asked], patience, lifetime))
+    one_each = [one | where for one in asked]
+    why = asyncio.run(serve_worker(scheduler, one_each, patience, lifetime, security))
     click.echo(f"The worker ended: {why}.")
     if why.startswith("no scheduler"):
         raise SystemExit(1)
 
 
-COMMANDS = (fetch, scan, prepare, verify, networks, worker)
+COMMANDS = (fetch, scan, prepare, verify, networks, scheduler, worker)

@@ -9,21 +9,13 @@ from typing import Any
 import click
 
 from ctlib.cli import proposal
-from ctlib.cli.data import Refused, load, show
-from ctlib.core import Places, Workspace, display_path, parameters
+from ctlib.cli.data import Refused, load, set_option, show
+from ctlib.core import Places, Workspace, command, display_path, parameters
 from ctlib.datasets import size
 from ctlib.grid import maintenance
 
 DATA, GRID = "01_explore_data", "03_finetune_grid"
 """Notebooks whose parameters decide the runs of a grid."""
-
-_set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="NOTEBOOK.KEY=VALUE",
-    help="Change a parameter, as in `run`. May be repeated.",
-)
 
 
 def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dict[str, Any], Workspace]:
@@ -40,7 +32,7 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
 
 @click.command("params", short_help="Show the parameters of a profile, and where each value comes from.")
 @click.argument("profile")
-@_set_option
+@set_option
 @click.option("--changed", is_flag=True, help="Only parameters that differ from the default of the notebook.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: by notebook, name and value.")
 @click.pass_obj
@@ -109,7 +101,7 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
 
 @click.command(short_help="Estimate time, memory and disk of a profile before it runs.")
 @click.argument("profile")
-@_set_option
+@set_option
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: the profile's]"
 )
@@ -147,8 +139,8 @@ def plan(
     """Estimate runs, time, memory, disk and statistical power of PROFILE, before anything is computed.
 
     \b
-    python -m ctlib plan paper
-    python -m ctlib plan paper --budget 300h
+    ctlib plan paper
+    ctlib plan paper --budget 300h
 
     Each network is timed for some seconds on this device, with the size, clip and batch of the profile. A
     network that is too large for this device is estimated from its multiply-adds, for an assumed GPU.
@@ -189,16 +181,19 @@ def plan(
 @click.command(short_help="Allow failed runs to be computed again.")
 @click.argument("profile")
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@set_option
 @click.option(
     "--from-start", is_flag=True, help="Start them at epoch 0, for example after a loss that was not finite."
 )
 @click.pass_obj
-def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bool) -> None:
+def retry(
+    places: Places, profile: str, run_ids: tuple[str, ...], overrides: tuple[str, ...], from_start: bool
+) -> None:
     """Allow failed runs of PROFILE to be computed again: all, or those with a RUN_ID given here.
 
     Without this, `run` does not compute a failed run again. Tracebacks are kept as error.previous.txt.
     """
-    _, workspace = _values(profile, (), places)
+    _, workspace = _values(profile, overrides, places)
     try:
         failed = maintenance.retry(workspace, run_ids, from_start)
     except maintenance.HousekeepingError as error:
@@ -208,7 +203,7 @@ def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bo
         return
     show(failed[["run_id", "task", "backbone", "init", "fraction", "seed", "error"]])
     how = "start again from the beginning" if from_start else "continue from their last epoch"
-    click.echo(f"{len(failed):,} runs {how} with `python -m ctlib run {profile} --only 03`.")
+    click.echo(f"{len(failed):,} runs {how} with `{command('run', profile)}`.")
 
 
 @click.command(short_help="Delete checkpoints and weights that no table needs.")
@@ -220,7 +215,7 @@ def retry(places: Places, profile: str, run_ids: tuple[str, ...], from_start: bo
     "--stale", is_flag=True, help="Also of unfinished runs that the profile does not ask for any more."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_set_option
+@set_option
 @click.pass_obj
 def prune(
     places: Places, profile: str, keep_weights: bool, stale: bool, yes: bool, overrides: tuple[str, ...]

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ast
 import html
+import json
 import logging
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +32,7 @@ from ctlib.core import (
     Workspace,
     declared_parameters,
     display_path,
+    load_profile,
     parameter_problems,
     progress,
 )
@@ -74,6 +78,34 @@ def header(notebook: str, namespace: Mapping[str, Any], places: Places = HOME) -
         "plan": _plan(given, places),
     }
     display({HEADER_TYPE: facts, "text/html": _html(facts), "text/plain": _text(facts)}, raw=True)
+
+
+def use(profile: str, places: Places = HOME, **changes: Any) -> None:
+    """Give a notebook the parameters of a profile: as the last line of its parameters cell, in JupyterLab.
+
+        notebooks.use("folder", folder_root="/data/ct")
+
+    What papermill injects stays as it was injected, so `run` and `papermill -p` are not touched by the line.
+
+    Args:
+        profile: a folder of params/.
+        places: where notebooks and profiles lie.
+        changes: parameters with other values than those of the profile.
+
+    Raises:
+        ParameterError: no such profile or parameter, or a value of the wrong type; or the cell is of no notebook.
+    """
+    namespace = sys._getframe(1).f_globals
+    known = {name: declared_parameters(places.notebooks / f"{name}.ipynb") for name in places.names}
+    fitting = [name for name in known if known[name].keys() <= namespace.keys()]
+    if not fitting:
+        raise ParameterError(["notebooks.use: this is no parameters cell, or not its last line."])
+    name = max(fitting, key=lambda one: len(known[one]))
+    values = load_profile(profile, [f"{key}={value!r}" for key, value in changes.items()], places)
+    if name not in values:
+        raise ParameterError([f"profile {profile!r} has no {name}.yaml; take a profile that has one."])
+    injected = _injected(namespace.get("In", []))
+    namespace.update({key: value for key, value in values[name].items() if key not in injected})
 
 
 def _plan(given: Mapping[str, Any], places: Places) -> str:
@@ -159,6 +191,24 @@ INPUT_ERRORS = ("CohortError", "IngestError", "SplitError")
 """Errors of a notebook that say that data or labels are not as they must be."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When a notebook is taken to hang.
+
+    Args:
+        start_s: its kernel does not answer for so long, s.
+        silence_s: a cell shows nothing, and its progress does not move, for so long, s; 0 for no limit.
+    """
+
+    start_s: int = 300
+    silence_s: float = 86_400.0
+
+
+IOPUB_S = 120
+"""For so long the end of a cell's output may come after the end of the cell, s: 4, papermill's, are too few on a
+machine that is busy."""
+
+
 class NotebookFailed(RuntimeError):
     """A notebook stopped before its end; the sentence says where and why.
 
@@ -196,6 +246,15 @@ def executed_path(notebook: str, values: Mapping[str, Any]) -> Path:
     return Workspace.at(values["work_dir"]).notebooks / f"{notebook}.ipynb"
 
 
+def profile_of(path: Path) -> str:
+    """The profile with which a copy was executed; "" where it does not say."""
+    try:
+        found = json.loads(path.read_bytes())["metadata"]["papermill"]["parameters"]
+        return str(found.get("profile", ""))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def progress_path(notebook: str, values: Mapping[str, Any]) -> Path:
     """The file in which the notebook's work reports how far it is (see `ctlib.core.progress`)."""
     return Workspace.at(values["work_dir"]).notebooks / f".{notebook}.progress.json"
@@ -206,6 +265,8 @@ def execute(
     values: Mapping[str, Any],
     on_section: Callable[[str], None] | None = None,
     places: Places = HOME,
+    overrides: Sequence[str] = (),
+    limits: Limits = Limits(),
 ) -> Path:
     """Run a notebook in a kernel of this Python, in the project's folder.
 
@@ -214,33 +275,45 @@ def execute(
         values: all its parameters (`ctlib.core.parameters.load_profile`).
         on_section: called with the heading of the section that begins to run.
         places: where the notebook lies.
+        overrides: the `--set` with which it has its parameters.
+        limits: when it is taken to hang.
 
     Returns:
         Path of the executed copy.
 
     Raises:
-        NotebookFailed: a cell raised, or the kernel died; the copy holds what was shown.
+        NotebookFailed: a cell raised, or the kernel died, did not start or hung; the copy holds what was shown.
     """
     import nbformat
     import papermill
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source = places.notebooks / f"{notebook}.ipynb"
     output, report = executed_path(notebook, values), progress_path(notebook, values)
     output.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
-    inputs = staleness.note(notebook, values, places)
+    inputs = staleness.note(notebook, values, places, overrides)
     headings = sections(nbformat.read(source, as_version=4))
-    current = [""]
+    begun: list[Any] = []
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # says nothing that is not said here
 
     def on_cell_start(cell: Any, cell_index: int) -> None:
-        current[0] = cell["id"]
+        begun[:] = [cell]
         if on_section is not None and headings.get(cell["id"]):
             on_section(headings[cell["id"]])
 
+    def signs() -> Any:
+        """Something that changes whenever a cell shows something or its progress moves; None before the first."""
+        shown = [len(part.get("text", "")) for cell in begun for part in cell.get("outputs", [])]
+        return (begun[0]["id"], shown, report.exists() and report.stat().st_mtime_ns) if begun else None
+
+    def left(error: str, reason: str) -> NotebookFailed:
+        _note(output, begun, error, reason)
+        return NotebookFailed(f"{notebook} failed {_failure_at(output)}.")
+
     with output.with_suffix(".log").open("wb") as log:
+        manager = _kernel_manager({progress.VARIABLE: str(report)}, log, signs, limits.silence_s)
         try:
             papermill.execute_notebook(
                 _literal(source),
@@ -250,19 +323,25 @@ def execute(
                 cwd=PROJECT,
                 progress_bar=False,
                 request_save_on_cell_execute=True,
-                kernel_manager_class=_kernel_manager({progress.VARIABLE: str(report)}, log),
+                start_timeout=limits.start_s,
+                iopub_timeout=IOPUB_S,
+                kernel_manager_class=manager,
                 on_cell_start=on_cell_start,
             )
         except PapermillExecutionError as error:
-            raise NotebookFailed(
-                f"{notebook} failed {_failure_at(output)}.", error.ename in INPUT_ERRORS
-            ) from error
-        except DeadKernelError as error:
-            reason = f"the kernel died, most likely because memory was full: {display_path(Path(log.name))}"
-            _note(output, current[0], "DeadKernelError", reason)
-            raise NotebookFailed(f"{notebook} failed {_failure_at(output)}.") from error
+            told = f"{notebook} failed {_failure_at(output)}."
+            raise NotebookFailed(told, error.ename in INPUT_ERRORS) from error
+        except (DeadKernelError, CellTimeoutError) as error:
+            late = f"its output did not end within {IOPUB_S} s after it"
+            why = manager.end if isinstance(error, DeadKernelError) else late
+            raise left(type(error).__name__, f"{why}: {display_path(Path(log.name))}") from error
+        except RuntimeError as error:
+            if begun:
+                raise
+            told = f"its kernel did not start within {limits.start_s} s (--start-limit): {error}"
+            raise NotebookFailed(f"{notebook} failed: {told}; see {display_path(Path(log.name))}.") from error
         except (KeyboardInterrupt, SystemExit):
-            _note(output, current[0], "KeyboardInterrupt", "stopped by hand")
+            left("KeyboardInterrupt", "stopped by hand")
             raise
         finally:
             report.unlink(missing_ok=True)
@@ -275,19 +354,29 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _kernel_manager(environment: dict[str, str], log: IO[bytes]) -> type:
+def _kernel_manager(
+    environment: dict[str, str], log: IO[bytes], signs: Callable[[], Any], silence_s: float
+) -> Any:
     """A kernel manager whose kernel is this interpreter, whatever is installed as `python3`.
+
+    papermill waits for a silent cell for ever, or for its end at most so long, however much it shows. So the
+    manager, which is asked every second whether the kernel lives, ends one of which no sign was seen for too long.
 
     Args:
         environment: variables set in the kernel.
         log: what the kernel process itself writes, so that it does not run into the bar.
+        signs: of life: what it gives changes with them.
+        silence_s: how long without any; 0 for ever.
     """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     class ThisPython(AsyncKernelManager):
-        """Starts ipykernel with `sys.executable`."""
+        """Starts ipykernel with `sys.executable`; `end` says why it ended."""
+
+        end = "the kernel died, most likely because memory was full"
+        seen: tuple[Any, float] = (None, 0.0)
 
         @property
         def kernel_spec(self) -> KernelSpec:
@@ -297,6 +386,16 @@ def _kernel_manager(environment: dict[str, str], log: IO[bytes]) -> type:
         async def _async_pre_start_kernel(self, **kw: Any) -> tuple[list[str], dict[str, Any]]:
             command, kw = await super()._async_pre_start_kernel(**kw)
             return command, {**kw, "stdout": log, "stderr": log}
+
+        async def _async_is_alive(self) -> bool:
+            sign, now = signs(), time.monotonic()
+            if sign is None or sign != self.seen[0]:
+                self.seen = sign, now
+            elif 0 < silence_s < now - self.seen[1] and self.provisioner:
+                self.seen = sign, math.inf  # asked again while the process ends
+                ThisPython.end = f"it showed nothing for {silence_s:g} s (--silence-limit), so it was ended"
+                await self.provisioner.kill()
+            return bool(await super()._async_is_alive())
 
     return ThisPython
 
@@ -329,7 +428,7 @@ def _failure_at(path: Path) -> Failure | None:
     return failure(nbformat.read(path, as_version=4))
 
 
-def _note(path: Path, cell_id: str, name: str, reason: str) -> None:
+def _note(path: Path, begun: Sequence[Any], name: str, reason: str) -> None:
     """Write an error into the cell at which an executed copy was left."""
     import nbformat
 
@@ -337,7 +436,7 @@ def _note(path: Path, cell_id: str, name: str, reason: str) -> None:
         return
     book = nbformat.read(path, as_version=4)
     for cell in book.cells:
-        if cell.id == cell_id and cell.cell_type == "code":
+        if cell.cell_type == "code" and cell.id in [one["id"] for one in begun]:
             text = f"{name}: {reason}"
             cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=reason, traceback=[text]))
     nbformat.write(book, path)

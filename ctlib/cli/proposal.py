@@ -148,11 +148,11 @@ def _written(
                 f"{where} exists and says something else than this proposal, and nothing is overwritten: give "
                 "another name with --write, or delete it."
             )
-        return f"{where} says just this already. Next: python -m ctlib run {name}"
+        return f"{where} says just this already. Next: ctlib run {name}"
     for file, text in files.items():
         write_text(folder / file, text)
     return (
-        f"{where} was written{f'; its {PLAN} is fixed today' if plan else ''}. Next: python -m ctlib run {name}\n"
+        f"{where} was written{f'; its {PLAN} is fixed today' if plan else ''}. Next: ctlib run {name}\n"
         f"It reads the files that {made.profile} reads, and computes under {new['work_dir']}.\n"
         "Weights that were put by hand are looked for there, or in the folder that CTLIB_WEIGHTS names."
     )
@@ -176,11 +176,11 @@ def _head(
         more = f", {made.pretraining_h:,.1f} hours of pretraining included" if made.pretraining_h else ""
         yield (
             f"Time: {made.n_runs:,} runs{searching}: at most {made.hours:,.1f} of {made.budget_h:,g} hours as "
-            f"`python -m ctlib plan {made.profile} --budget` counts them{more}."
+            f"`ctlib plan {made.profile} --budget` counts them{more}."
         )
         yield f"Hardware: see params/{made.profile}."
     told = (f"{task} {value:.3f}" for task, value in made.steps[-1].after.items())
-    yield f"Expect: a smallest difference in AUROC of {', '.join(told)}; python -m ctlib plan {name} has more."
+    yield f"Expect: a smallest difference in AUROC of {', '.join(told)}; ctlib plan {name} has more."
 
 
 def _plan_of(

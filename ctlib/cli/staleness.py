@@ -1,9 +1,10 @@
 """Whether what an executed notebook shows is still what it would show: its inputs, then and now.
 
-When a notebook is executed, the content of the tables that it reads and of the package's code are noted
-in the copy's metadata. Which tables are read is what its first cell says: those that the notebooks named
-beside **Reads** name beside **Writes**. Notebook and parameters need no note: the copy holds both. A copy
-that was executed otherwise (JupyterLab, plain papermill) has no note; its tables are compared by time.
+When a notebook is executed, the content of the tables that it reads and of the package's code, and the
+`--set` of the command, are noted in the copy's metadata. Which tables are read is what its first cell says:
+those that the notebooks named beside **Reads** name beside **Writes**. Notebook and parameters need no note:
+the copy holds both. A copy that was executed otherwise (JupyterLab, plain papermill) has no note; its tables
+are compared by time.
 
 A whole profile is another question: when all its notebooks have come to their end, what they read, wrote
 and were is kept as one digest, and while that holds there is nothing to execute (`nothing_changed`).
@@ -15,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from ctlib.core import (
     Workspace,
     load_profile,
     project_path,
-    tables,
     write_text,
 )
 
@@ -40,22 +40,26 @@ MAX_NAMED = 3
 """Changed things that a sentence names."""
 
 
-def note(notebook: str, values: Mapping[str, Any], places: Places = HOME) -> dict[str, Any]:
+def note(
+    notebook: str, values: Mapping[str, Any], places: Places = HOME, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """What an executed copy is to remember of its inputs.
 
     Args:
         notebook: its name.
         values: its parameters.
         places: where the notebook lies.
+        overrides: the `--set` with which it has them.
 
     Returns:
         `tables`: digest of each table that is read, by its path in the workspace; `code`: digest of the
-        package; both of this moment.
+        package; both of this moment; `set`: the overrides.
     """
     work = Workspace.at(values["work_dir"])
     return {
         "tables": {path: _digest(work.root / path) for path in _read(notebook, work, places)},
         "code": _code(),
+        "set": list(overrides),
     }
 
 
@@ -73,8 +77,9 @@ def nothing_changed(profile: str, values: Mapping[str, Mapping[str, Any]], place
     """Whether executing all notebooks of a profile again would show what it showed.
 
     So it is where `keep` noted the same digest: of the parameters, notebooks, plan and profile, the package
-    and the versions of all others, and of names, sizes and times of all files of the workspace and of what
-    parameters name, raw data among them. A network of one's own is a module anywhere, so then never.
+    and the versions of all others, and of names, sizes and times of all files of the workspace (but of its
+    reports) and of what parameters name, raw data among them. A network of one's own is a module anywhere,
+    so then never.
 
     Args:
         profile: its name.
@@ -109,9 +114,11 @@ def _state(profile: str, values: Mapping[str, Mapping[str, Any]], places: Places
     ):
         whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     named = {project_path(text) for text in _texts(values) if text}
+    finished = _kept_at(values)
+    pages = Workspace(finished.parents[1]).reports
     for root in sorted(path for path in named if path.exists()):
         for file in sorted(_files(root)):
-            if file.name != ".finished":
+            if file != finished and pages not in file.parents:
                 found = file.stat() if file.exists() else file.lstat()  # a broken link is one, too
                 whole.update(f"{file}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
     return whole.hexdigest()
@@ -146,8 +153,9 @@ def reasons(notebook: str, book: Any, profile: str, places: Places = HOME) -> li
     """
     found = list(_notebook_changed(notebook, book, places))
     given = book.metadata.get("papermill", {}).get("parameters", {})
+    noted = book.metadata.get(KEY, {})
     try:
-        now = load_profile(profile, (), places).get(notebook, {})
+        now = load_profile(profile, noted.get("set", ()), places).get(notebook, {})
     except ParameterError:
         return [*found, "the parameter files of the profile cannot be read"]
     differing = [name for name, value in now.items() if name in given and given[name] != value]
@@ -155,7 +163,6 @@ def reasons(notebook: str, book: Any, profile: str, places: Places = HOME) -> li
         found.append(f"{_listed(differing)} {_verb(differing, 'differs', 'differ')} from the parameter file")
     if "work_dir" in {**now, **given}:
         found += _tables_changed(notebook, book, Workspace.at({**now, **given}["work_dir"]), places)
-    noted = book.metadata.get(KEY, {})
     if noted.get("code", _code()) != _code():
         found.append("ctlib's code has changed")
     return found
@@ -201,6 +208,8 @@ def _tables_changed(notebook: str, book: Any, work: Workspace, places: Places) -
 
 def _read(notebook: str, work: Workspace, places: Places) -> list[str]:
     """The tables in the workspace that a notebook reads, as paths in it."""
+    from ctlib.core import tables  # with pandas, which the command line does not import
+
     earlier = [
         n for n in places.names if n in _NAMES.findall(_lead(notebook, "Reads", places)) and n != notebook
     ]

@@ -20,7 +20,6 @@ from .parameters import conform as conform
 from .parameters import declared_parameters as declared_parameters
 from .parameters import field_values as field_values
 from .parameters import load_profile as load_profile
-from .parameters import nearest_name as nearest_name
 from .parameters import parameter_problems as parameter_problems
 from .parameters import read_yaml as read_yaml
 from .progress import LINE_EVERY_S as LINE_EVERY_S
@@ -29,9 +28,15 @@ from .progress import watched as watched
 from .pseudonyms import DEFAULT_KEY as DEFAULT_KEY
 from .pseudonyms import Identity as Identity
 from .pseudonyms import IdentityError as IdentityError
+from .text import ASKED as ASKED
+from .text import command as command
 from .text import counted as counted
+from .text import nearest as nearest
+from .text import nearest_name as nearest_name
 from .text import printable as printable
 from .text import time_left as time_left
+from .text import title_of as title_of
+from .text import word as word
 from .workspace import HOME as HOME
 from .workspace import PLAN as PLAN
 from .workspace import PROJECT as PROJECT

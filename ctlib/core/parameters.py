@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ctlib.core.text import nearest, nearest_name
 from ctlib.core.workspace import HOME, PLAN, Places, display_path
 
 
@@ -59,7 +59,8 @@ def declared_parameters(path: Path) -> dict[str, Parameter]:
         raise ParameterError([f"{display_path(path)} is no readable notebook: {error}."]) from error
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
-    found = [_parameter(node, source, path) for node in ast.parse(source).body]
+    lines = [node for node in ast.parse(source).body if not ast.unparse(node).startswith("notebooks.use(")]
+    found = [_parameter(node, source, path) for node in lines]
     return {parameter.name: parameter for parameter in found}
 
 
@@ -148,17 +149,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values or {}
 
 
-def nearest_name(name: str, candidates: Iterable[str]) -> str:
-    """'; the nearest name is ...', or '' without candidates; compares whole names and their parts."""
-
-    def likeness(candidate: str) -> float:
-        words = [candidate, *candidate.split("_")]
-        return max(difflib.SequenceMatcher(None, name, word).ratio() for word in words)
-
-    found = max(candidates, key=likeness, default="")
-    return f"; the nearest name is {found!r}" if found else ""
-
-
 Known = Mapping[str, Mapping[str, Parameter]]
 """What each notebook declares."""
 
@@ -166,7 +156,7 @@ Known = Mapping[str, Mapping[str, Parameter]]
 def _unknown(notebook: str, key: str, known: Known) -> str:
     """Sentence about a key that its notebook does not have."""
     elsewhere = {name: other for other in known if other != notebook for name in known[other]}
-    near = difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.75)
+    near = nearest(key, elsewhere)
     also = f" ({elsewhere[near[0]]} has {near[0]!r})" if near else ""
     return f"{notebook}.{key} is no parameter of that notebook{nearest_name(key, known[notebook])}{also}."
 
@@ -278,7 +268,7 @@ def resolve_profile(profile: str, overrides: Sequence[str] = (), places: Places 
     values = {name: defaults[name] | given[name] for name in names}
     for name in names:  # what a misspelt name was meant for has no value: it is one problem, not two
         for key in given[name].keys() - known[name].keys():
-            for near in difflib.get_close_matches(key, list(known[name]), n=1):
+            for near in nearest(key, known[name]):
                 if near not in given[name]:
                     del values[name][near]
     problems += _differing(values, given, profile)

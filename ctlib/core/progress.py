@@ -1,6 +1,6 @@
 """How far work is: told out of a notebook's kernel, shown by the command line.
 
-`python -m ctlib run` names a small file in the environment variable `CTLIB_PROGRESS`; without it nothing is
+`ctlib run` names a small file in the environment variable `CTLIB_PROGRESS`; without it nothing is
 written, and the notebook's own lines are all that is shown. On a terminal the command line shows a bar (which
 notebook, which run of how many, time left); elsewhere (the log of a CI, a file) the same in plain lines.
 """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctlib.core.text import printable
+from ctlib.core.text import command, printable
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder."""
@@ -35,14 +35,16 @@ class Places:
     Args:
         notebooks: folder of the notebooks.
         params: folder of the profiles, one folder each.
-        reports: folder of the reports, one folder a profile.
+        reports: folder of the reports that are committed, one folder a profile.
         names: the notebooks, in the order in which they run.
+        work: folder of the page that lists the reports of all work folders in it.
     """
 
     notebooks: Path = PROJECT / "notebooks"
     params: Path = PROJECT / "params"
     reports: Path = PROJECT / "reports"
     names: tuple[str, ...] = NOTEBOOKS
+    work: Path = PROJECT / "work"
 
     def find(self, name: str) -> str | None:
         """The notebook of a name or of its number; None where there is none.
@@ -139,6 +141,11 @@ class Workspace:
         return self.root / "weights" / init / f"{backbone}.safetensors"
 
     @property
+    def credentials(self) -> Path:
+        """Key and certificate of the schedulers that compute for this folder (`ctlib.grid.credentials`)."""
+        return self.root / "tls.pem"
+
+    @property
     def videos(self) -> Path:
         """Folder of labelled videos, one folder a class."""
         return self.root / "videos"
@@ -158,6 +165,11 @@ class Workspace:
         """Folder of the executed notebooks."""
         return self.root / "notebooks"
 
+    @property
+    def reports(self) -> Path:
+        """Folder of the pages made of them."""
+        return self.root / "reports"
+
     def require(self, path: Path, writer: str) -> Path:
         """The same path, if it is there.
 
@@ -167,6 +179,6 @@ class Workspace:
         if not path.exists():
             raise MissingInput(
                 f"{display_path(path)} is missing; notebook {writer} writes it: run "
-                f"`python -m ctlib run {self.root.name} --only {writer[:2]}` first."
+                f"`{command('run', self.root.name, '--only', writer[:2])}` first."
             )
         return path

@@ -106,7 +106,7 @@ def _archive(root: Path) -> Path:
     found = [root / name for name in FILES.values() if (root / name).is_file()]
     if not found:
         raise FileNotFoundError(
-            f"{display_path(root)} has neither {' nor '.join(FILES.values())}; `python -m ctlib fetch {NAME}` gets it."
+            f"{display_path(root)} has neither {' nor '.join(FILES.values())}; `ctlib fetch {NAME}` gets it."
         )
     if len(found) > 1:
         raise CohortError(
@@ -127,7 +127,7 @@ def arrays(archive: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64
     Raises:
         CohortError: it is damaged, or of another layout; the sentence says which array.
     """
-    again = f"fetch it again (`python -m ctlib fetch {NAME}`)"
+    again = f"fetch it again (`ctlib fetch {NAME}`)"
     try:
         with np.load(archive, allow_pickle=False) as held:
             missing = [

@@ -1,6 +1,6 @@
 """Everything between raw files and training: cohorts stored, patients split, what came of it told.
 
-This is what `01_explore_data` does before it looks, and what `python -m ctlib prepare` does without
+This is what `01_explore_data` does before it looks, and what `ctlib prepare` does without
 a notebook, on a cluster for instance.
 
 A cohort's source is a folder of real files. Every file under it ends in one of two places: a series
@@ -86,6 +86,12 @@ class Preparation:
             values,
             **{name: values[name] for name in list(cls.__dataclass_fields__)[2:]},
         )
+
+    @property
+    def readers(self) -> dict[str, Any]:
+        """Arguments of the `Engine` that reads the files: a scheduler, if there is one, and who may reach it."""
+        asked = {name: self.values[name] for name in ("workers", "scheduler", "unencrypted")}
+        return asked | {"credentials": self.work.credentials}
 
     def store(self, name: str) -> Store:
         """Where the volumes of a cohort lie."""
@@ -180,7 +186,7 @@ def _missing(name: str, root: Path, error: FileNotFoundError) -> FileNotFoundErr
 def _require_volumes(cohort: Cohort, done: str) -> None:
     if cohort.series.empty:
         raise IngestError(
-            f"cohort {cohort.name}: no volume can be {done}, {commonest(cohort.problems)}; `python -m ctlib scan "
+            f"cohort {cohort.name}: no volume can be {done}, {commonest(cohort.problems)}; `ctlib scan "
             f"FOLDER` lists the files of a folder with their reasons."
         )
 

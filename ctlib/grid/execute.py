@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ctlib.core import Workspace, tables, write_text
+from ctlib.core import Workspace, command, tables, write_text
 from ctlib.grid import maintenance
 from ctlib.grid.expand import (
     Arm,
@@ -181,7 +181,7 @@ def run_grid(
     echo(f"{n_finished} of {len(runs)} runs were finished before; {len(todo)} to compute.")
     if n_failed:
         echo(
-            f"{n_failed} failed before and would again; `python -m ctlib retry {workspace.root.name}` lets "
+            f"{n_failed} failed before and would again; `{command('retry', workspace.root.name)}` lets "
             "them be computed."
         )
     if todo and engine.dashboard:
@@ -263,7 +263,8 @@ def pretrain_all(
 
         outcomes = engine.run(work, todo, "networks to pretrain", line, lambda outcome: echo(line(outcome)))
         if failed := [outcome for outcome in outcomes if outcome.error is not None]:
-            raise RuntimeError(f"{len(failed)} of {len(jobs)} networks failed; the first:\n{failed[0].error}")
+            first = line(failed[0])
+            raise RuntimeError(f"{len(failed)} of {len(jobs)} networks failed; {first}\n{failed[0].error}")
         records |= {(each.init, each.backbone): known(workspace, each) or {} for each in jobs}
     rows = [
         {"init": name, "backbone": key, "metric": record["metric"], "chance": record["chance"], **row}

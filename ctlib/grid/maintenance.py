@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctlib.core import Workspace, display_path
+from ctlib.core import Workspace, command, display_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,9 @@ CLAIM = "claim."
 
 FINISHED, FAILED, BEGUN, MISSING = "finished", "failed", "begun", "missing"
 """What became of a run. `begun`: it is being computed, or was interrupted and will go on."""
+
+MAX_TOLD = 12
+"""Reasons of failures that are told."""
 
 COLUMNS = (
     *("run_id", "task", "backbone", "init", "fraction", "seed", "lr"),
@@ -106,8 +110,8 @@ def listed(workspace: Workspace, only_failed: bool = False) -> pd.DataFrame:
         only_failed: those alone.
 
     Returns:
-        Columns `COLUMNS`, sorted by task, network, init, fraction and seed. `error` is the last line of the
-        traceback, or what makes the folder unreadable. val_auroc and seconds are empty where there are none.
+        Columns `COLUMNS`, sorted by task, network, init, fraction and seed. `error` is the reason of a
+        failure, or what makes the folder unreadable. val_auroc and seconds are empty where there are none.
     """
     import pandas as pd  # here, for the command line imports this module
 
@@ -121,28 +125,91 @@ def listed(workspace: Workspace, only_failed: bool = False) -> pd.DataFrame:
         if found == FINISHED:
             row |= _read(path / RESULT, _FIGURES)
         elif found == FAILED:
-            row["error"] = last_line(path / ERROR)
+            row["error"] = reason(path / ERROR)
         rows.append(row)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.sort_values([*_SETTINGS[:5], "run_id"], ignore_index=True, na_position="last")
 
 
-def _read(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Some values of a JSON file; of one that is gone or damaged, the reason under `error`."""
+def _read(path: Path, keys: Sequence[str] | None = None) -> dict[str, Any]:
+    """Some values of a JSON file, or all; of one that is gone or damaged, the reason under `error`."""
     try:
         values = json.loads(path.read_bytes())
-        return {key: values[key] for key in keys if key in values}
+        return {key: values[key] for key in keys or values if key in values}
     except (OSError, ValueError, TypeError) as error:
         return {"error": f"{path.name} cannot be read ({type(error).__name__})"}
 
 
-def last_line(path: Path) -> str:
-    """Last line of a traceback; "" of an empty file or one that is gone."""
+def reason(path: Path) -> str:
+    """The whole message at the end of a traceback, as one line; "" of an empty file or one that is gone."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    return lines[-1].strip() if lines else ""
+    last = (
+        max((i for i, line in enumerate(lines) if line.startswith(("Traceback", "  File "))), default=-1) + 1
+    )
+    while last and last < len(lines) and lines[last].startswith("    "):  # the source of the last frame
+        last += 1
+    return " ".join(" ".join(lines[last:]).split())
+
+
+def differences(workspace: Workspace, table: pd.DataFrame) -> pd.DataFrame:
+    """Runs with the settings that tell those apart that have task, network, init, fraction and seed in common.
+
+    Args:
+        workspace: where they lie.
+        table: from `listed`.
+
+    Returns:
+        The table; `lr` only where it tells runs apart, and other such settings after the seed.
+    """
+    import pandas as pd
+
+    names = [name for name in _SETTINGS if name != "lr"]
+    records = [_read(workspace.runs / run_id / SETTINGS_FILE) for run_id in table["run_id"]]
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        alike.setdefault(json.dumps([record.get(name) for name in names]), []).append(record)
+    keys = dict.fromkeys(
+        key for record in records for key in record if key not in (*names, "run_id", "error")
+    )
+    telling = [
+        key
+        for key in keys
+        if any(len({json.dumps(record.get(key)) for record in group}) > 1 for group in alike.values())
+    ]
+    more = pd.DataFrame([[record.get(key) for key in telling] for record in records], table.index, telling)
+    place = len(names) + 1
+    kept = table.drop(columns="lr")
+    return pd.concat([kept.iloc[:, :place], more, kept.iloc[:, place:]], axis=1)
+
+
+def failures(workspace: Workspace) -> list[str]:
+    """What failed of the last grid; of a search for learning rates nothing, for some of its rates are too high.
+
+    Args:
+        workspace: with tables `runs` and `controls`, where they are there.
+
+    Returns:
+        How many runs, then a line for each network, init and reason; nothing where none failed.
+    """
+    from ctlib.core import tables
+
+    asked: Counter[tuple[str, str]] = Counter()
+    failed: Counter[tuple[str, str, str]] = Counter()
+    for name in ("runs", "controls"):
+        if (path := workspace.table(name)).is_file():
+            for row in tables.read(name, path).itertuples():
+                asked[row.init, row.backbone] += 1
+                if row.status == FAILED:
+                    failed[row.init, row.backbone, reason(workspace.runs / row.run_id / ERROR)] += 1
+    told = [
+        f"  init {init}, network {backbone}: {n} of {asked[init, backbone]}: {why or 'no reason is known'}"
+        for (init, backbone, why), n in failed.items()
+    ]
+    more = [f"  and {len(told) - MAX_TOLD} more reasons"] if len(told) > MAX_TOLD else []
+    return told and [f"{failed.total()} of {asked.total()} runs failed:", *told[:MAX_TOLD], *more]
 
 
 # ---- trying again ----------------------------------------------------------------------
@@ -169,8 +236,8 @@ def retry(workspace: Workspace, run_ids: Collection[str] = (), from_start: bool 
         if strange:
             found = states(workspace.runs, strange[:1])[0]
             raise HousekeepingError(
-                f"run {strange[0]} is {found}, not failed; `python -m ctlib runs {workspace.root.name} "
-                "--failed` lists those that are."
+                f"run {strange[0]} is {found}, not failed; `{command('runs', workspace.root.name, '--failed')}` "
+                "lists those that are."
             )
         failed = failed[failed["run_id"].isin(set(run_ids))].reset_index(drop=True)
     for run_id in failed["run_id"]:
@@ -212,7 +279,7 @@ def waste(
 
     Args:
         workspace: where the runs lie.
-        keep_weights: leave the weights of finished runs, which `python -m ctlib predict` needs.
+        keep_weights: leave the weights of finished runs, which `ctlib predict` needs.
         needed: ids of the grid; runs that are not finished and none of these lose checkpoint and weights.
             None leaves all that are not finished, so that each can go on.
 

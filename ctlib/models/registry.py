@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ctlib.core import nearest_name
 from ctlib.models import astra, convnets, lrcn, penet, pytorchvideo, slicewise, transformers
 from ctlib.models.custom import OwnNetworkError, code_of, file_name, is_own, record
 from ctlib.models.record import SIZES, Backbone, Size
@@ -51,7 +52,8 @@ def spec(key: str) -> Backbone:
         return record(key)
     if key not in BACKBONES:
         raise ValueError(
-            f"backbone is {key!r}; known are {', '.join(BACKBONES)}, timm:NAME, and your own module:function."
+            f"backbone is {key!r}{nearest_name(key, BACKBONES)}; known are {', '.join(BACKBONES)}, timm:NAME, and "
+            "your own module:function."
         )
     return BACKBONES[key]
 

@@ -19,7 +19,6 @@ published 2D baseline takes the highest score of the slices), so their order can
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -29,6 +28,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from ctlib.core import nearest
 from ctlib.models.record import Backbone
 
 Pooling = Literal["max", "mean"]
@@ -306,7 +306,7 @@ def timm_name(key: str) -> str:
     name = key.removeprefix(TIMM)
     bare, _, tag = name.partition(".")
     if not timm.is_model(bare) or ":" in name or "/" in name:
-        near = ", ".join(difflib.get_close_matches(bare, timm.list_models())) or "none"
+        near = ", ".join(nearest(bare, timm.list_models(), 3)) or "none"
         raise ValueError(
             f"backbone is {key!r}; timm {timm.__version__} has no network {bare}; like it: {near}."
         )

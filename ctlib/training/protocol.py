@@ -2,7 +2,7 @@
 
 `paper` is the experiment as Ke et al. (MIDL 2023) write it, `released` as their code computes it, `corrected` as
 this study does. Most choices are parameters of the notebooks: `protocols.yaml` has their values, and
-`python -m ctlib protocols` prints them. Some of the released code's are no parameters (`FLAWS`): `protocol: released`
+`ctlib protocols` prints them. Some of the released code's are no parameters (`FLAWS`): `protocol: released`
 puts all of them back, the others none, and `protocol_overrides` adds some, so that an ablation tells what each of
 them does.
 """

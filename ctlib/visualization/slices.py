@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -83,8 +83,8 @@ def sample(store: Store, cohort: CohortTables, n: int = 20) -> list[NDArray[np.i
 def examples(store: Store, cohort: CohortTables, n: int = 8) -> list[Picture]:
     """Pictures of n exams, with and without disease in turn.
 
-    An exam with labelled slices shows the middle one of them, another the middle slice. Where
-    there are fewer exams than n, each shows several slices.
+    An exam with labelled slices shows the middle one of them, another the middle slice, titled by the label
+    of the exam where slices have none. Where there are fewer exams than n, each shows several slices.
 
     Args:
         store: the cohort's volumes.
@@ -96,8 +96,18 @@ def examples(store: Store, cohort: CohortTables, n: int = 8) -> list[Picture]:
     pictures: list[Picture] = []
     for uid in order:
         table = cohort.slices[cohort.slices["series_uid"] == uid].sort_values("slice")
-        pictures += slices_of(stored(store, uid), _choose(table, each), table["label"])
+        shown = slices_of(stored(store, uid), _choose(table, each), table["label"])
+        label = cohort.series.loc[cohort.series["series_uid"] == uid, "label"].iloc[0]
+        pictures += [_titled(picture, label) for picture in shown]
     return pictures[:n]
+
+
+def _titled(picture: Picture, label: Any) -> Picture:
+    """A picture whose slice has no label, with the label of its exam, where that has one."""
+    if picture.positive is not None or pd.isna(label):
+        return picture
+    title = f"{picture.title}, exam with{'' if label == 1 else 'out'} disease"
+    return replace(picture, title=title, positive=bool(label == 1))
 
 
 def extreme_exams(store: Store, cohort: CohortTables, checks: pd.DataFrame) -> list[Picture]:

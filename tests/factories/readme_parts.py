@@ -34,9 +34,12 @@ def commands(text=README):
 
 def commands_in_prose(text=README):
     """Commands within sentences, as arguments."""
-    return [shlex.split(code) for code in re.findall(r"`(python -m ctlib [^`]+)`", BLOCK.sub("", text))]
+    return [shlex.split(code) for code in re.findall(r"`(ctlib [^`]+)`", BLOCK.sub("", text))]
 
 
 def own_commands(title):
-    """Arguments of `python` of a section, in order."""
-    return [parts[1:] for parts in commands(section(title)) if parts[0] == "python"]
+    """Arguments of `python` that do what the commands of a section do, in order.
+
+    The folder where one is does not come first among the modules (-P), as in the script `ctlib`.
+    """
+    return [["-P", "-m", *parts] for parts in commands(section(title)) if parts[0] == "ctlib"]

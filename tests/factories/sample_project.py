@@ -50,7 +50,7 @@ def project(root: Path, *bodies) -> Places:
     """Notebooks 01_step, 02_step, ... with these cells after the opening ones, and their profile `small`."""
     names = tuple(f"{n:02d}_step" for n in range(1, len(bodies) + 1))
     work = str(root / "work {rate}")  # braces: papermill must not fill them in
-    places = Places(root / "notebooks", root / "params", root / "reports", names)
+    places = Places(root / "notebooks", root / "params", root / "reports", names, root)
     for folder in (places.notebooks, places.params / "small"):
         folder.mkdir(parents=True)
     imports = (

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import stat
 import subprocess
 import sys
 
@@ -42,7 +43,7 @@ def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, sect
     assert set(asked["cluster_options"]) >= HERE.keys() and "interface=ib0" in section
     asked["cluster_options"] = [HERE.get(one, one) for one in asked["cluster_options"]] + ["interface=lo"]
     asked["workers"] = 2
-    command = re.search(r"`(python -m ctlib run PROFILE --only 03)`", section)[1]
+    command = re.search(r"`(ctlib run PROFILE --only 03)`", section)[1]
 
     work = Workspace(tmp_path / "work")
     write_cohort(work, "lidc")
@@ -56,15 +57,15 @@ def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, sect
     assert given.keys() <= values.keys()
     (folder / "03_finetune_grid.yaml").write_text(yaml.safe_dump(values))
 
-    python, dash, module, *words = shlex.split(command.replace("PROFILE", "queued"))
-    assert (python, dash, module) == ("python", "-m", "ctlib")
+    _, *words = shlex.split(command.replace("PROFILE", "queued"))
     ran = subprocess.run(
         [sys.executable, "-c", RUN, str(tmp_path), *words], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     scripts = [path.read_text() for path in queue.glob("script-*")]
     assert len(scripts) == 2 and all("#SBATCH --gres=gpu:1" in one and "-p main" in one for one in scripts)
-    assert all(re.search(r"-m ctlib worker tcp://127\.0\.0\.1:\d+ ", one) for one in scripts)
+    assert all(re.search(r"-m ctlib worker tls://127\.0\.0\.1:\d+ ", one) for one in scripts)
+    assert stat.S_IMODE(work.credentials.stat().st_mode) == 0o600
     runs = tables.read("runs", work.table("runs"))
     assert runs["status"].tolist() == ["finished"] * 3
     assert (queue / "cancelled").read_text().split()  # the jobs end with the notebook

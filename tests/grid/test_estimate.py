@@ -206,7 +206,7 @@ def test_people_and_machines_read_the_same():
     assert read["power_assumed"]["auroc"] == 0.85
     text = words.as_text(made)
     told = " ".join(text.split("\n\n")[-1].split())
-    assert told.startswith("24 runs: 0 finished, 1 failed (`python -m ctlib retry small`")
+    assert told.startswith("24 runs: 0 finished, 1 failed (`ctlib retry small`")
     assert f"{words.duration(made.wall_s)} on 3 workers" in told
     assert max(map(len, text.splitlines())) < 120
 

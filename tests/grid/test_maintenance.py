@@ -8,7 +8,7 @@ import pytest
 
 from ctlib.core.workspace import Workspace
 from ctlib.grid import maintenance
-from ctlib.grid.maintenance import HousekeepingError, delete, last_line, listed, retry, states, waste
+from ctlib.grid.maintenance import HousekeepingError, delete, listed, reason, retry, states, waste
 
 ARM = {"task": "rspect_pe", "backbone": "slow_r50", "init": "video"}
 SETTINGS = ARM | {"fraction": 0.25, "seed": 0, "lr": 1e-3}
@@ -99,7 +99,7 @@ def test_a_damaged_file_stops_no_list(workspace):
     table = listed(workspace).set_index("run_id")
     assert table.loc["c-begun", "error"] == "run.json cannot be read (JSONDecodeError)"
     assert len(table) == 4 and table.loc["d-failed", "error"] == ""
-    assert last_line(workspace.runs / "gone") == ""
+    assert reason(workspace.runs / "gone") == ""
 
 
 # trying again

@@ -192,7 +192,7 @@ def test_commands_and_reports_tell_no_name(source, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         said += done.stdout + done.stderr
-    assert "in 8 series" in said and (project / "reports" / "private" / "01_explore_data.html").is_file()
+    assert "in 8 series" in said and (work / "reports" / "01_explore_data.html").is_file()
     (tmp_path / "said").mkdir()
     (tmp_path / "said" / "said.txt").write_text(said)
-    assert [found_in(folder) for folder in (work, project / "reports", tmp_path / "said")] == [[], [], []]
+    assert [found_in(folder) for folder in (work, tmp_path / "said")] == [[], []]

@@ -1,4 +1,4 @@
-"""`python -m ctlib networks` prints one table of what was seen, and fails where a network does."""
+"""`ctlib networks` prints one table of what was seen, and fails where a network does."""
 
 import json
 

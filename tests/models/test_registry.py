@@ -202,7 +202,7 @@ def test_2d_networks_see_the_order_of_slices_as_their_record_says(key):
 
 
 def test_unknown_keys_and_sizes_are_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=r"'slow_r5'; known are slow_r50"):
+    with pytest.raises(ValueError, match=r"'slow_r5'; the nearest name is 'slow_r50'; known are slow_r50"):
         build("slow_r5")
     with pytest.raises(ValueError, match=r"'small'; known are tiny, full"):
         build("slow_r50", "small")

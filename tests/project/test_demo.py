@@ -38,7 +38,6 @@ class Demo:
     profile: str
     settings: dict[str, dict]  # parameters of each notebook, in the test's folder
     work: Workspace
-    reports: Path
     seconds: dict[str, float]
     before_kill: dict[str, int]  # result.json's time of change, by run id
     in_flight: list[str]  # runs that were under way
@@ -53,14 +52,10 @@ def moved(profile: str, folder: Path) -> list[str]:
 
 
 def command(profile: str, folder: Path, changes: Sequence[str] = ()) -> list[str]:
-    """`python -m ctlib run PROFILE`, with its work and its reports in a folder of the test, and more `--set`."""
+    """`ctlib run PROFILE`, with its work and its reports in a folder of the test, and more `--set`."""
     given = [*moved(profile, folder), *changes]
     arguments = ["run", profile] + [part for one in given for part in ("--set", one)]
-    code = (
-        "from pathlib import Path; from ctlib.cli.__main__ import main; from ctlib.core.workspace import Places; "
-        f"main({arguments!r}, Places(reports=Path({str(folder / 'reports')!r})))"
-    )
-    return [sys.executable, "-c", code]
+    return [sys.executable, "-P", "-m", "ctlib", *arguments]
 
 
 def results(work: Workspace) -> dict[str, int]:
@@ -109,7 +104,7 @@ def demo(request, tmp_path_factory):
     subprocess.run(command(profile, folder), cwd=folder, check=True, timeout=2 * 3600)
     seconds["resumed"] = time.monotonic() - started
     settings = load(profile, moved(profile, folder), HOME)
-    yield Demo(profile, settings, work, folder / "reports" / profile, seconds, before, in_flight)
+    yield Demo(profile, settings, work, seconds, before, in_flight)
     if path := os.environ.get("CTLIB_DEMO_TIMES"):
         Path(path).write_text(json.dumps(seconds))
 
@@ -152,7 +147,7 @@ def test_runs_that_were_under_way_equal_quiet_ones(demo, tmp_path):
 
 
 def test_four_reports_and_an_index_without_errors_or_remote_addresses(demo):
-    pages = sorted(demo.reports.glob("*.html"))
+    pages = sorted(demo.work.reports.glob("*.html"))
     assert [page.stem for page in pages] == [*demo.settings, "index"]
     for page in pages:
         text = page.read_text(encoding="utf-8")
@@ -163,7 +158,7 @@ def test_four_reports_and_an_index_without_errors_or_remote_addresses(demo):
 
 
 def test_the_analysis_states_the_effect_on_each_task(demo):
-    text = (demo.reports / "04_analyze.html").read_text(encoding="utf-8")
+    text = (demo.work.reports / "04_analyze.html").read_text(encoding="utf-8")
     effects = tables.read("effects", demo.work.table("effects"))
     means = effects[effects["backbone"].str.startswith("mean of")]
     grid = demo.settings["03_finetune_grid"]
@@ -179,7 +174,7 @@ def test_reports_open_in_a_browser_without_a_network(demo, browser):
     page.on("requestfailed", lambda request: failures.append(request.url[:200]))
     page.on("console", lambda message: failures.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: failures.append(str(error)))
-    for path in sorted(demo.reports.glob("*.html")):
+    for path in sorted(demo.work.reports.glob("*.html")):
         page.goto(path.as_uri())
         assert page.title()
     assert failures == []

@@ -73,7 +73,7 @@ def test_links_within_the_page_lead_somewhere():
 # ---- what the README names ---------------------------------------------------------------
 
 
-CTLIB = [words[3:] for words in commands() + commands_in_prose() if words[:3] == ["python", "-m", "ctlib"]]
+CTLIB = [words[1:] for words in commands() + commands_in_prose() if words[0] == "ctlib"]
 
 
 @pytest.mark.parametrize("arguments", CTLIB, ids=" ".join)
@@ -90,9 +90,9 @@ def test_overrides_and_profiles_are_those_of_the_parameters():
     from ctlib.core import parameters
 
     for arguments in commands():
-        if arguments[:4] == ["python", "-m", "ctlib", "run"] and arguments[4] != "PROFILE":
+        if arguments[:2] == ["ctlib", "run"] and arguments[2] != "PROFILE":
             overrides = [arguments[i + 1] for i, part in enumerate(arguments) if part == "--set"]
-            parameters.load_profile(arguments[4], overrides)
+            parameters.load_profile(arguments[2], overrides)
 
 
 PARAMETERS = {

@@ -65,7 +65,19 @@ def write_scans(root):
 
 CASES = {
     "nodulemnist3d": (write_crops, {}),
-    "luna16": (write_scans, {"matrix_px": "38", "crop_px": "32", "clip_length": "16", "video_px": "38"}),
+    "luna16": (
+        write_scans,
+        {
+            "matrix_px": "38",
+            "crop_px": "32",
+            "clip_length": "16",
+            "video_px": "38",
+            "videos_root": "work/luna16/videos",
+            "videos_source": "generated",
+            "videos_licence": "none",
+            "heldout_share": "0.2",
+        },
+    ),
 }
 
 
@@ -93,4 +105,4 @@ def test_a_profile_runs_from_its_files_to_its_report(tmp_path, profile):
     assert set(splits) == {"train", "val", "test"} and set(splits.index) == set(series["patient_id"])
     runs = tables.read("runs", work.table("runs"))
     assert (runs["status"] == "finished").all() and set(runs["init"]) == {"random", "video"}
-    assert "Traceback" not in (root / "reports" / profile / "index.html").read_text(encoding="utf-8")
+    assert "Traceback" not in (work.reports / "index.html").read_text(encoding="utf-8")

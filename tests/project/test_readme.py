@@ -14,7 +14,7 @@ ANALYSIS = PROJECT / "reports" / "demo" / "04_analyze.html"
 
 
 def report():
-    return html.unescape(re.sub("</?strong>", "", ANALYSIS.read_text(encoding="utf-8")))
+    return html.unescape(re.sub(r"</?(?:strong|abbr)\b[^>]*>", "", ANALYSIS.read_text(encoding="utf-8")))
 
 
 def test_the_table_of_the_demo_has_each_question_its_numbers_and_its_word():
@@ -65,7 +65,7 @@ def test_the_readme_is_read_in_one_sitting():
 def test_commands_are_those_of_the_command_line():
     from ctlib.cli.__main__ import cli
 
-    for name in re.findall(r"python -m ctlib (\w+)", README):
+    for name in re.findall(r"(?:^|`)ctlib (\w+)", README, re.MULTILINE):
         assert name in cli.commands, name
 
 

@@ -296,16 +296,18 @@ def test_a_csv_that_holds_something_else_is_not_overwritten(tmp_path):
     assert path.read_text() == "study,label\n1,0\n"
 
 
-def test_where_nobody_sits_the_first_exam_by_the_column_is_shown(volume, tmp_path, capsys):
-    asked = []
+def test_where_nobody_sits_the_exams_are_listed_by_the_column(volume, tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(
+        "ctlib.visualization.html.table", lambda frame, caption, folded: listed.extend(frame["series_uid"])
+    )
 
     def exams(uid):
-        asked.append(uid)
         return viewer.Scene(volume)
 
     table = pd.DataFrame({"series_uid": ["a", "b", "c"], "disagreement": [0.1, 0.9, 0.5]})
     assert viewer.browse(table, exams, tmp_path / "notes.csv") is None
-    assert asked == ["b"] and not (tmp_path / "notes.csv").exists()
+    assert listed == ["b", "c", "a"] and not (tmp_path / "notes.csv").exists()
     with pytest.raises(ValueError, match="no column 'auroc'"):
         viewer.browse(table, exams, tmp_path / "n.csv", sort_by="auroc")
     with pytest.raises(ValueError, match="has series_uid a twice"):

@@ -307,7 +307,7 @@ def fetch(
             job.start()
         except OSError as error:
             raise FetchError(f"{error.strerror or error} ({display_path(job.to)}). {GOES_ON}.") from error
-    say(f"Everything is in {display_path(job.to)}. Next: python -m ctlib prepare {job.dataset}")
+    say(f"Everything is in {display_path(job.to)}. Next: ctlib prepare {job.dataset}")
 
 
 def _agree(job: Job, yes: bool) -> None:
