@@ -30,6 +30,7 @@ from ctlib.visualization.published import published_cells, published_forest
 from ctlib.visualization.scores import auroc_by_cost, auroc_by_fraction, calibration, clip_scores
 from ctlib.visualization.scroller import disagreed_exams, samples, scroller
 from ctlib.visualization.slices import (
+    contact_sheet,
     contours,
     examples,
     extreme_exams,

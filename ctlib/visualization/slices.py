@@ -226,7 +226,7 @@ def contact_sheet(
             unit, (width, height), interpolation=how
         )
         number = ax.text(
-            column + 0.03 * width, row + 0.03 * width, str(place), fontsize=6, va="top", color="w"
+            column + 0.03 * width, row + 0.03 * width, str(place), fontsize=9, va="top", color="w"
         )
         number.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
         if len(labels) and not pd.isna(label := list(labels)[place]) and label == 1:

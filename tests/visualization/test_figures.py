@@ -135,6 +135,7 @@ def drawn():
     large = Volume(
         np.random.default_rng(0).integers(-1000, 400, (8, 512, 512), np.int16), (1, 0.7, 0.7), "l", (0, 0, 0)
     )
+    yield "contact_sheet", lambda: figures.contact_sheet(volume(), "lung")
     yield "montage, large", lambda: figures.montage(figures.slices_of(large, range(8)), "lung")
     yield "contours", lambda: figures.contours(volume(), marks(), "lung")
     yield "video_strip", lambda: figures.video_strip(FRAMES)

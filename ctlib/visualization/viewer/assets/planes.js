@@ -29,7 +29,7 @@ function render({ model, el }) {
   const pitch = (index) => ACROSS[index].map((axis) => get("spacing_mm")[axis]);
   const visible = () => (get("view") === "all" ? [0, 1, 2] : [Math.max(NAMES.indexOf(get("view")), 0)]);
 
-  const brush = (canvas) => canvas.getContext("2d", { willReadFrequently: true });  // without a GPU ten times as fast
+  const brush = (canvas) => canvas.getContext("2d", { willReadFrequently: true });  // drawn by the CPU
 
   const tiles = NAMES.map((name, index) => {
     const root = element("div", "ct-plane", box);
@@ -311,7 +311,7 @@ function render({ model, el }) {
       event.preventDefault();
       event.stopPropagation();
       active = tile.index;
-      box.focus({ preventScroll: true });
+      if (document.activeElement !== box) box.focus({ preventScroll: true });
       if (!event.ctrlKey) {
         turned += event.deltaY * (event.deltaMode ? 40 : 1);
         if (Math.abs(turned) < NOTCH) return;
