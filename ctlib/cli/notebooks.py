@@ -44,6 +44,9 @@ PACKAGES = ("ctlib", "torch", "lightning", "pydicom")
 """Packages whose versions a header states, after Python's."""
 
 
+_log = logging.getLogger(__name__)
+
+
 # ---- the header cell ---------------------------------------------------------------------
 
 
@@ -301,6 +304,7 @@ def execute(
     def on_cell_start(cell: Any, cell_index: int) -> None:
         begun[:] = [cell]
         if on_section is not None and headings.get(cell["id"]):
+            _log.debug("%s: cell %s of section %r", notebook, cell_index, headings[cell["id"]])
             on_section(headings[cell["id"]])
 
     def signs() -> Any:

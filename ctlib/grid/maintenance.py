@@ -131,6 +131,20 @@ def listed(workspace: Workspace, only_failed: bool = False) -> pd.DataFrame:
     return table.sort_values([*_SETTINGS[:5], "run_id"], ignore_index=True, na_position="last")
 
 
+def require_finished(workspace: Workspace, run_id: str) -> None:
+    """Refuse a run that is not there or not finished.
+
+    Raises:
+        HousekeepingError: so it is; the sentence names the command that lists the runs.
+    """
+    folder = workspace.runs / run_id
+    listed = f"`{command('runs', workspace.root.name)}` lists the runs"
+    if not run_id or not (folder / SETTINGS_FILE).is_file():
+        raise HousekeepingError(f"{display_path(folder)} holds no run; {listed}.")
+    if not (folder / RESULT).is_file():
+        raise HousekeepingError(f"run {run_id} is not finished; {listed}.")
+
+
 def _read(path: Path, keys: Sequence[str] | None = None) -> dict[str, Any]:
     """Some values of a JSON file, or all; of one that is gone or damaged, the reason under `error`."""
     try:
