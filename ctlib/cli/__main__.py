@@ -46,6 +46,9 @@ STOPPED = "Stopped. What was finished is kept; the same command continues from t
 
 
 _log = logging.getLogger("ctlib.cli")
+_log.addHandler(
+    logging.NullHandler()
+)  # what is logged is shown already; without a handler, errors would be twice
 
 
 def say(text: str, quietly: bool = False) -> None:
@@ -199,6 +202,8 @@ def run(
                 _report(profile, name, values, places, work.reports)
         say(f"Read {display_path(_index(profile, values, places, work.reports))}")
         return
+    if grid.GRID in names[1:]:  # as the first it says so itself
+        grid.check_names(values[grid.GRID])
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
         failed: notebooks.NotebookFailed | None = None

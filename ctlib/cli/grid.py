@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from ctlib.cli import proposal
 from ctlib.cli.data import Refused, load, profile_argument, profiles, set_option, show
-from ctlib.core import Places, Workspace, command, display_path, parameters
+from ctlib.core import PROJECT, Places, Workspace, command, display_path, doing, parameters
 from ctlib.datasets import size
 from ctlib.grid import maintenance
 
@@ -25,6 +27,34 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
         raise Refused(f"profile {profile!r} has no {GRID}.yaml; take a profile that has one.")
     both = {**values[GRID], **values.get(DATA, {})}
     return both, Workspace.at(both["work_dir"])
+
+
+ARMS = """
+import json, sys
+from ctlib.grid.expand import arms
+from ctlib.models import spec
+tasks, networks, inits = json.loads(sys.argv[1])
+try:
+    for network in networks:
+        spec(network)
+    arms(tasks, networks, inits)
+except ValueError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Refuse tasks, networks and starting weights that notebook 03 would refuse, before the notebooks before it run.
+
+    In a process of its own: what the names are compared with needs torch, which stays in memory.
+    """
+    asked = json.dumps([values.get(name, []) for name in ("tasks", "backbones", "inits")])
+    with doing("Comparing tasks, networks and starting weights with those that there are"):
+        words = [sys.executable, "-c", ARMS, asked]
+        done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        raise Refused(f"{GRID}: {done.stdout.strip()}")
 
 
 # ---- plan ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def _read(path: Path, keys: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def reason(path: Path) -> str:
-    """The whole message at the end of a traceback, as one line; "" of an empty file or one that is gone."""
+    """The whole message at the end of a traceback, as one line, without the module of its class; "" where none is."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
@@ -165,7 +166,7 @@ def reason(path: Path) -> str:
     )
     while last and last < len(lines) and lines[last].startswith("    "):  # the source of the last frame
         last += 1
-    return " ".join(" ".join(lines[last:]).split())
+    return re.sub(r"^(\w+\.)+(?=\w+:)", "", " ".join(" ".join(lines[last:]).split()))
 
 
 def differences(workspace: Workspace, table: pd.DataFrame) -> pd.DataFrame:
