@@ -241,7 +241,8 @@ def main(short: bool, demo: bool, keep: Path | None) -> None:
         grid = Demo(folder) if demo else Noise(folder, 3 if short else 8)
         # the demo's are spread over its twenty minutes
         blows = (20, 60, 100, 140) if demo else (1, 2, 3, 4)
-        with Site(folder / "site", {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}) as site:
+        environment = {"OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+        with Site(folder / "site", environment, grid.chaos.credentials) as site:
             hurt(site, grid, blows, 6.0 if short else 60.0)
             grid.settle(site)
         found = differences(grid)

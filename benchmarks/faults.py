@@ -285,8 +285,8 @@ TRAINING = (
     Fault(
         "mean and std of all splits",
         "ctlib/training/finetune.py",
-        "intensity(store, train.reset_index(drop=True), cut)",
-        "intensity(store, rows, cut)",
+        "_intensity(workspace, run, store, train.reset_index(drop=True)) if",
+        "_intensity(workspace, run, store, rows) if",
         "test patients are known before the test",
         (ARMS_OF_A_SEED,),
     ),

@@ -1,8 +1,8 @@
 """Write requirements.lock and environment.yml from pyproject.toml (`make lock`).
 
 uv resolves for every platform at once, with one version of each package for all
-Pythons; of its answer we keep what Linux needs, with a marker only where x86_64
-and aarch64, or the Pythons, differ.
+Pythons; of its answer we keep what Linux (x86_64, aarch64) and macOS (arm64) need,
+with a marker only where these, or the Pythons, differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-MACHINES = ("x86_64", "aarch64")
+LINUX = {"sys_platform": "linux", "platform_system": "Linux"}
+MACOS = {"sys_platform": "darwin", "platform_system": "Darwin"}
+SYSTEMS = {"x86_64": LINUX, "aarch64": LINUX, "arm64": MACOS}
+MACHINES = tuple(SYSTEMS)
+"""As `platform_machine` has them: Linux says aarch64 where macOS says arm64."""
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -32,14 +36,14 @@ def needed(requirement: Requirement) -> list[tuple[str, str]]:
 
     >>> needed(Requirement("zipp==4.1.2; python_full_version < '3.12' and platform_machine == 'x86_64'"))
     [('x86_64', '3.11')]
+    >>> {machine for machine, _ in needed(Requirement("appnope==1.0.0; sys_platform == 'darwin'"))}
+    {'arm64'}
     """
     cells = list(itertools.product(MACHINES, PYTHONS))
     if requirement.marker is None:
         return cells
-    linux = {
-        "sys_platform": "linux",
+    common = {
         "os_name": "posix",
-        "platform_system": "Linux",
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }
@@ -48,7 +52,8 @@ def needed(requirement: Requirement) -> list[tuple[str, str]]:
         for machine, python in cells
         if requirement.marker.evaluate(
             {
-                **linux,
+                **common,
+                **SYSTEMS[machine],
                 "platform_machine": machine,
                 "python_version": python,
                 "python_full_version": f"{python}.0",
@@ -93,7 +98,8 @@ def pins(lines: list[str]) -> list[str]:
 def main() -> None:
     """Resolve and write both files."""
     kept = pins(resolve())
-    head = "# Written by `make lock` from pyproject.toml. Python 3.11 to 3.13, Linux, x86_64 and aarch64.\n"
+    systems = "Linux (x86_64, aarch64) and macOS (arm64)"
+    head = f"# Written by `make lock` from pyproject.toml. Python 3.11 to 3.13, {systems}.\n"
     (ROOT / "requirements.lock").write_text(head + "\n".join(kept) + "\n")
     (ROOT / "environment.yml").write_text(
         head

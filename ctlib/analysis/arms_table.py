@@ -21,7 +21,7 @@ from ctlib.visualization import percent
 
 LEARNED = 0.6
 """AUROC that one arm should reach before a difference of nothing says much; ours, a rule of thumb."""
-MOST_NAMED = 4
+MOST_NAMED = 2
 """Arms that a sentence names; of more it says how many there are."""
 
 
@@ -109,9 +109,10 @@ def _apart(arms: pd.DataFrame, runs: pd.DataFrame, level: float) -> list[str]:
         told.append(f"{arm} ({low:.2f} to {high:.2f})")
     more = f"; the widest are {listed(told)}" if len(found) > len(told) else f": {listed(told)}"
     return [
-        f"In {len(found)} of {len(arms)} arms seeds differ more than their patients explain{more}. Some runs "
-        "may have learned and others not, and few seeds do not tell how often: intervals of single arms may "
-        "be too short, those of differences less so."
+        f"For {len(found)} of {len(arms)} networks and starting weights, seeds differ more than their patients "
+        f"explain{more}. Some runs "
+        "may have learned and others not, and few seeds do not tell how often: intervals of single "
+        "networks may be too short, those of differences less so."
     ]
 
 
@@ -129,8 +130,8 @@ def _families(keys: list[str]) -> list[str]:
         return []
     tables = "1 table" if len(keys) == 1 else f"{len(keys)} tables"
     return [
-        f"{tables} with corrected p-values ({listed(keys)}): all comparisons of a table are one family "
-        "(Holm), as are those of a claim; between tables nothing is corrected."
+        f"{tables} with corrected p-values ({listed(keys)}): the comparisons that decide a claim are "
+        "one family (Holm), all others of a table another; between tables nothing is corrected."
     ]
 
 

@@ -11,7 +11,8 @@ plan; a gain and a loss both must outlive Holm's correction over the comparisons
 | every one is a gain | supported |
 | at least one is a loss | not supported |
 | every one is equivalent: two one-sided tests show it within the margin | no difference that matters |
-| anything else; a comparison without an answer; no run | not decided here |
+| anything else; a comparison without an answer | inconclusive |
+| no comparison: the grid has no run of a side | not asked |
 
 Equivalence refutes nothing by itself: among many comparisons one is small by chance. That every one is
 equivalent is an intersection-union test, each at its own level (Berger 1982,
@@ -40,27 +41,32 @@ import pandas as pd
 
 from ctlib import metrics
 from ctlib.analysis.arms_table import LEARNED
-from ctlib.analysis.question import lacks_a_side
+from ctlib.analysis.question import ABSENT, lacks_a_side
 from ctlib.analysis.questions import baselines
 from ctlib.analysis.study import Study
-from ctlib.analysis.text import concluded, forest_caption, interval, listed, place, who
+from ctlib.analysis.text import capital, concluded, forest_caption, interval, listed, place, who
+from ctlib.core import word
 from ctlib.visualization import figures
 
-SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "not decided here"
-NO_DIFFERENCE = "no difference that matters"
+SUPPORTED, NOT_SUPPORTED, NOT_DECIDED = "supported", "not supported", "inconclusive"
+NO_DIFFERENCE, NOT_ASKED = "no difference that matters", "not asked"
+OF_TWO_D = 2
+"""Number of the claim about 2D networks."""
 NEXT = 0.9
 """Probability that a next network gains below which that is the weakest point."""
 MOST_SHOWN = 4
-"""Comparisons that a sentence lists; of more it lists the hardest of each task and fraction."""
+"""Comparisons that a sentence lists; of more it lists the smallest of each task and fraction."""
 
 
 def verdict_of(words: Iterable[str]) -> str:
     """The verdict of a claim from what each of its comparisons is, by the rule of the module.
 
     >>> verdict_of(["gain", "gain"]), verdict_of(["gain", "not decided"]), verdict_of(["gain", "loss"])
-    ('supported', 'not decided here', 'not supported')
+    ('supported', 'inconclusive', 'not supported')
     """
     found = set(words)
+    if not found:
+        return NOT_ASKED
     if "loss" in found:
         return NOT_SUPPORTED
     if found == {"gain"}:
@@ -94,7 +100,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Supported, not supported, no difference that matters or not decided here, by the module's rule."""
+        """Supported, not supported, no difference that matters, inconclusive or not asked, by the module's rule."""
         return verdict_of(self.conclusions)
 
     @property
@@ -104,6 +110,11 @@ class Claim:
             return []
         corrected = metrics.holm(self.comparisons["p_value"].to_numpy(np.float64))
         return [concluded(row) for row in self.comparisons.assign(p_holm=corrected).to_dict("records")]
+
+    @property
+    def strongest(self) -> str:
+        """What the comparison with the smallest effect is against."""
+        return "strongest 2D competitor" if self.number == OF_TWO_D else "smallest"
 
     @property
     def weakest(self) -> str:
@@ -132,8 +143,8 @@ class Claim:
             row = open_.loc[half.idxmax()]
             there = f"{row['n_patients']:,} test patients and {row['n_seeds']} seeds"
             return (
-                f"at {place(row)} the interval is {half.max():.3f} wide on each side, with {there}: a "
-                "difference smaller than that is not seen"
+                f"at {place(row)} the interval is {half.max():.3f} wide on each side, with {there}: smaller "
+                "effects cannot be excluded"
             )
         known = table[table["low_mean"].notna()]
         unsure = known[(known["low_mean"] <= 0) & (known["low"] > 0)]
@@ -154,16 +165,16 @@ class Claim:
         """The claim with its verdict, effects, intervals, patients, seeds, networks and weakest point."""
         head = f"Claim {self.number}, {self.text}: {self.verdict}."
         if self.comparisons.empty:
-            return f"{head} {self.missing}"
+            return f"{head} {capital(self.missing.removeprefix(ABSENT).split(';')[0]).removesuffix('.')}."
         table, words = self.comparisons, self.conclusions
         rows = table.to_dict("records")
-        shown = rows if len(rows) <= MOST_SHOWN else baselines.hardest(table)
+        shown = rows if len(rows) <= MOST_SHOWN else baselines.smallest(table)
         effects = "; ".join(f"{_named(row, len(rows))} {interval(row)}" for row in shown)
-        counts = listed(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
+        counts = listed(f"{word(kind)} in {words.count(kind)}" for kind in dict.fromkeys(words))
         taken = sum(row["low"] > 0 or row["high"] < 0 for row in rows)
-        taken -= sum(word in ("gain", "loss") for word in words)
+        taken -= sum(kind in ("gain", "loss") for kind in words)
         counts += f", {taken} of them a gain or loss before Holm's correction" if taken else ""
-        which = "" if len(rows) <= MOST_SHOWN else ", the hardest of each task and fraction"
+        which = "" if len(rows) <= MOST_SHOWN else f", the {self.strongest} of each task and fraction"
         return (
             f"{head} Difference in AUROC{which}: {effects} (of {len(words)}, {counts}; {who(table)}). "
             f"Weakest point: {self.weakest}."
@@ -228,23 +239,24 @@ def overview(found: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def hardest(found: Sequence[Claim]) -> pd.DataFrame:
+def smallest(found: Sequence[Claim]) -> pd.DataFrame:
     """For a forest: of each claim the comparison with the smallest effect, at each task and fraction."""
     parts = []
     for claim in found:
         if len(claim.comparisons):
-            rows = pd.DataFrame(baselines.hardest(claim.comparisons))
+            rows = pd.DataFrame(baselines.smallest(claim.comparisons))
             parts.append(rows.assign(label=f"claim {claim.number}: {claim.short}", init=claim.init))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def show_claims(claims: Sequence[Claim]) -> None:
     """Show the comparisons that decide the claims, and the claims as a table."""
-    table = hardest(claims)
-    if len(table):
+    table = smallest(claims)
+    if len(table) and table["label"].nunique() > 1:  # else it is the figure of the result
         figures.show(
             figures.contrast_forest(table, "as named on the left", table["margin"].iloc[0]),
             alt="Differences in test AUROC that decide the claims, with intervals, by task and fraction",
             caption=f"Of each claim the comparison with the smallest effect. {forest_caption(table)}",
         )
-    figures.table(overview(claims), "The paper's claims, and the comparison with the smallest effect")
+    caption = "The paper's claims, and the comparison with the smallest effect"
+    figures.table(overview(claims), caption, folded=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ctlib.analysis.text import interval
-from ctlib.core import counted, nearest_name
+from ctlib.core import counted, nearest_name, word
 from ctlib.metrics import (
     MEAN_OF,
     NO_ANSWER,
@@ -73,7 +73,7 @@ class Compared:
         if row["reason"]:
             return f"No answer: {row['reason']}."
         asked = f"at {percent(self.level)}, with a margin of {self.margin:g}"
-        return f"A − B is {interval(row)} in AUROC {asked}: {row['word']}; {who}."
+        return f"A − B is {interval(row)} in AUROC {asked}: {word(row['word'])}; {who}."
 
 
 def compare(first: Path, second: Path, how: Bootstrap, margin: float) -> Compared:

@@ -17,7 +17,7 @@ import pandas as pd
 from ctlib.analysis.preregistration import Prespecified, fixed, remember
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import listed
-from ctlib.core import Workspace, counted, read_json
+from ctlib.core import Workspace, counted, read_json, word
 from ctlib.visualization import figures
 
 CHANGED, INCOMPLETE, ADDED = "changed", "incomplete", "added"
@@ -111,7 +111,7 @@ def _grid(plan: Prespecified, study: Study) -> list[tuple[str, str, str, str]]:
         "fractions": ("fraction", plan.fractions, plan.fractions),
         "seeds": ("seed", plan.seeds, plan.seeds),
         "networks": ("backbone", [*plan.averaged, *plan.two_d], [*plan.averaged, *plan.two_d]),
-        "inits": ("init", needed_inits, planned_inits),
+        "starting weights": ("init", needed_inits, planned_inits),
     }
     for what, (column, needed, known) in parts.items():
         there = list(dict.fromkeys(runs[column]))
@@ -165,34 +165,44 @@ def plan_table(plan: Prespecified) -> pd.DataFrame:
         "comparison": f"{plan.compared_init} minus {plan.baseline_init}",
         "averaged over": _text(plan.averaged),
         "2D networks": _text(plan.two_d) or "none",
-        "inits from CT": _text(plan.in_domain) or "none",
+        "starting weights from CT": _text(plan.in_domain) or "none",
         "tasks": _text(plan.tasks),
         "fractions": _text(plan.fractions),
         "seeds": _text(plan.seeds),
         "metric": f"{plan.metric} over test exams; exam score: {plan.study_score_rule} of its clips",
         "level of intervals": _text(plan.level),
-        "of no consequence": f"differences below {_text(plan.margin)}",
+        "margin": f"{_text(plan.margin)}: smaller differences do not matter",
         "left out": "; ".join(plan.exclusions),
         "ends when": plan.stopping,
         "development": plan.development or "none",
         "fixed parameters": ", ".join(plan.fixed) or "none",
     }
     for asked in plan.questions:
-        wanted = f"wanted: {asked.wanted}" if asked.wanted else "told only"
+        wanted = f"expected: {asked.wanted}" if asked.wanted else word("told only")
         of = f"{asked.task} at {asked.fraction:g}, {_text(asked.inits)}"
         names[f"question {asked.key}"] = f"{asked.text} {asked.rule}, {of}, margin {asked.margin:g}; {wanted}"
     return pd.DataFrame({"what": names.keys(), "fixed": names.values()})
 
 
-def show_plan(study: Study, work: Workspace) -> None:
-    """Say how far the plan was followed, and show it with every deviation.
+def show_checks(study: Study, work: Workspace) -> None:
+    """Say in a line which checks passed, then show what did not: deviations, and runs without an AUROC.
 
     Args:
         study: what was done.
         work: where the plans that were met are noted.
     """
     found = deviations(study, remember(work, study.plan) if study.plan else ())
-    figures.say(say_deviations(study.plan, found))
+    lost = study.run_aurocs[study.run_aurocs["reason"] != ""]
+    checks = [(found.empty, say_deviations(study.plan, found).removesuffix("."))]
+    runs = counted(len(study.run_aurocs), "run")
+    all_scored = f"all {runs} have a test AUROC"
+    checks.append((lost.empty, all_scored if lost.empty else f"{len(lost)} of {runs} lack a test AUROC"))
+    lines = [f"{head}: {'; '.join(said for is_good, said in checks if is_good == good)}."
+             for head, good in (("Checks passed", True), ("Checks not passed", False))
+             if any(is_good == good for is_good, _ in checks)]  # fmt: skip
+    figures.say("\n".join(lines))
+    for table, caption in ((found, "Deviations from the plan"), (lost, "Runs without an AUROC")):
+        if len(table):
+            figures.table(table, caption)
     if study.plan:
-        figures.table(plan_table(study.plan), f"Plan {study.plan.hash}")
-    figures.table(found, "Deviations from the plan")
+        figures.table(plan_table(study.plan), f"Plan {study.plan.hash}", folded=True)

@@ -49,11 +49,13 @@ from ctlib.models import (
     Slices,
     SlowFast,
     Trunk,
+    spec,
 )
 from ctlib.training import (
     NONE,
     WEIGHTS,
     Run,
+    choose,
     clip_settings,
     clips_of_run,
     drawn,
@@ -175,6 +177,9 @@ def stages(backbone: nn.Module) -> Stages:
     )
 
 
+CPU = torch.device("cpu")
+
+
 class _Hooked(ModelWithHooks):
     """MONAI's hooks on one layer, whose output and gradient are put on the grid of cells first."""
 
@@ -205,14 +210,15 @@ class ClassActivation:
     Args:
         network: a backbone of `ctlib.models.registry` with a head of one logit; it is frozen, in evaluation mode.
         shape: (C, D, H, W) of the clips.
+        device: where maps are computed.
 
     Raises:
         ValueError: see `stages`.
     """
 
-    def __init__(self, network: Network, shape: Sequence[int]) -> None:
+    def __init__(self, network: Network, shape: Sequence[int], device: torch.device = CPU) -> None:
         network.is_frozen = True
-        self.network = network.eval()
+        self.network, self.device = network.eval().to(device), device
         self.stages = stages(network.backbone)
         self.is_2d = isinstance(network.backbone, Slices)
         self.layer = self._layer(shape)
@@ -236,7 +242,7 @@ class ClassActivation:
 
         hooks = [self.network.get_submodule(n).register_forward_hook(watch(n)) for n in self.stages.layers]
         with torch.no_grad():
-            self.network(torch.zeros(1, *shape))
+            self.network(torch.zeros(1, *shape, device=self.device))
         for hook in hooks:
             hook.remove()
         enough = [name for name in self.stages.layers if min(cells[name]) >= MIN_CELLS]
@@ -272,7 +278,7 @@ class ClassActivation:
         with warnings.catch_warnings():
             # what comes in needs no gradient: of the output is all that is asked for
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            found = self._cam(clips, class_idx=0)
+            found = self._cam(clips.to(self.device), class_idx=0)
         self.network.zero_grad(set_to_none=True)
         return found[:, 0].detach().cpu().numpy().astype(np.float32)
 
@@ -388,7 +394,8 @@ def activation_of(workspace: Workspace, run: Run, draw: int | None = None) -> Cl
     """
     cut = clip_settings(run)
     network = trained(workspace, run) if draw is None else drawn(workspace, run, run.seed + _NEXT_DRAW * draw)
-    return ClassActivation(network, (cut.n_channels, cut.length, cut.crop_px, cut.crop_px))
+    device = choose("fp32", spec(run.backbone)).device
+    return ClassActivation(network, (cut.n_channels, cut.length, cut.crop_px, cut.crop_px), device)
 
 
 def why_unseen(workspace: Workspace, row: Any) -> str:

@@ -17,7 +17,7 @@ test set and the interval that was printed. Nothing else is known: neither score
   printed; once without and once with the spread that networks have within a kind.
 
 Verdicts are those of `ctlib.analysis.claims`: every comparison a gain, some comparison a loss (both after
-Holm's correction over the claim), all equivalent, or not decided.
+Holm's correction over the claim), all equivalent, or inconclusive.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import pandas as pd
 
 from ctlib.analysis.claims import verdict_of
 from ctlib.analysis.text import interval, listed, place
-from ctlib.core import display_path, nearest_name
+from ctlib.core import display_path, nearest_name, word
 from ctlib.metrics import Array, Estimate, decide, holm, student
-from ctlib.visualization import signed
+from ctlib.visualization import figures, signed
 
 CHANCE = 0.5
 COLUMNS = ("network", "kind", "arm", "task", "fraction", "auc", "low", "high")
@@ -416,8 +416,8 @@ def effect_table(table: pd.DataFrame) -> pd.DataFrame:
         shown[f"at {value}"] = _ends(table, f"low_{value}", f"high_{value}")
     shown["next network"] = _ends(table, "low_next", "high_next")
     words = [
-        word if pd.isna(p) else f"{word}, p {p:.3f}"
-        for word, p in zip(table["word"], table["p_holm"], strict=True)
+        word(found) if pd.isna(p) else f"{word(found)}, p {p:.3f}"
+        for found, p in zip(table["word"], table["p_holm"], strict=True)
     ]
     return pd.DataFrame({**shown, "word": words})
 
@@ -532,11 +532,11 @@ class Reading:
     def sentences(self) -> list[str]:
         """What the cells say, a sentence a claim of the paper, and one on the order of video and CT."""
         arms, of_2d = self.arms, self.against_2d()
-        one, two, three = (verdict_of(table["word"]) for table in (self.video, of_2d, self.ct))
+        one, two, three = self._verdicts()
         return [
             f"Claim 1, {arms.video} raises the mean of the 3D networks in every task, whatever the number of "
             f"patients: {one}. {each(self.video)}. But {self.at_chance(arms.baseline)} cells "
-            f"of arm {arms.baseline} and {self.at_chance(arms.video)} of arm {arms.video} reach an AUROC of "
+            f"from {arms.baseline} and {self.at_chance(arms.video)} from {arms.video} reach an AUROC of "
             f"{CHANCE:g}: {self._both_learned()}.",
             f"Claim 2, with {arms.video} 3D networks outperform 2D ones: {two}. On the mean they lie "
             f"below 2D networks from {arms.image} in {_count(of_2d, 'effect', below=True)}; the best 3D network "
@@ -544,9 +544,33 @@ class Reading:
             f"explains in {self._beyond(of_2d, '')} if all networks were equal, and in "
             f"{self._beyond(of_2d, '_spread')} if they differ as these do{self._pure()}.",
             f"Claim 3, {arms.video} helps more than {arms.ct}: {three}. {each(self.ct)}. But "
-            f"{self.at_chance(arms.ct)} cells of arm {arms.ct} reach an AUROC of {CHANCE:g}.",
-            f"Arm {arms.sequential} against {arms.video} alone: {each(self.sequential)}.",
+            f"{self.at_chance(arms.ct)} cells from {arms.ct} reach an AUROC of {CHANCE:g}.",
+            f"{arms.sequential} against {arms.video} alone: {each(self.sequential)}.",
         ]
+
+    def show_result(self) -> None:
+        """Show the comparisons of the first claim, and leave them for the index of the profile."""
+        arms, helps = self.arms, f"Does {self.arms.video} pretraining help"
+        shown = {"question": f"{helps}?", "compared": f"{arms.video} − {arms.baseline}"}
+        found = [(place(row), interval(row), word(row["word"])) for row in self.video.to_dict("records")]
+        rows = [shown | dict(zip(("task", "difference", "answer"), row, strict=True)) for row in found]
+        odd = len(oddities(self.cells))
+        chance = (f"{self.at_chance(arm)} from {arm}" for arm in (arms.baseline, arms.video))
+        told = zip(self._verdicts(), self.sentences()[:3], strict=True)
+        more = {
+            "asked": f"{helps} in {listed(self.cells['task'].unique())}?",
+            "tiles": [{"name": "Printed values", "word": f"{odd or 'none'} to look at", "good": not odd}],
+            "claims": [{"verdict": verdict, "sentence": sentence} for verdict, sentence in told],
+            "caveats": [
+                f"The intervals of {listed(chance)} cells of 3D networks reach the AUROC of chance.",
+                "One training of each network, and no exams: what a seed or a patient changes is not known.",
+            ],
+        }
+        caption = "Result: differences in printed AUROC, mean over networks, with intervals over networks."
+        figures.result(pd.DataFrame(rows), caption, more)
+
+    def _verdicts(self) -> list[str]:
+        return [verdict_of(table["word"]) for table in (self.video, self.against_2d(), self.ct)]
 
     def _both_learned(self) -> str:
         both = self.video_pairs.loc[self.video_pairs["both_learned"], "effect"]

@@ -1,7 +1,7 @@
 """A question, its answer, and how an answer is shown: a sentence, a figure, a table that is also a CSV file.
 
-A question whose arms are not in the grid has an answer too: one sentence that says what is missing
-and which parameter of which notebook would bring it. There is then no figure and no table.
+A question whose runs are not in the grid is not asked: one sentence says what is missing and which parameter
+of which notebook would bring it. All such sentences are one list (`findings.not_asked`), and nothing is shown.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ctlib.visualization import figures
 
 FORMATS = {"p_holm": "{:.3f}", "kept": "{:.0%}", "slope": "{:.2f}", "intercept": "{:.2f}"}
 """Of columns that the usual formats do not fit."""
+ABSENT = "No answer: "
+"""How the sentence begins that says what is missing."""
 COHORT_TABLES = ("series", "slices", "marks", "clips")
 """Tables of a cohort without which no exam can be looked at."""
 
@@ -30,7 +32,7 @@ class Question:
 
     Args:
         key: a word; names the CSV file.
-        title: of the table.
+        title: of its section, and of the table.
         columns: of the table that are shown; the CSV file has all.
         compute: the table; it may be without rows.
         missing: why there is none, and how to get it; or ''.
@@ -38,6 +40,7 @@ class Question:
         draw: the figure, of a study and its table with rows.
         alt: what the figure shows, for those who cannot see it.
         caption: what is drawn, with patients and seeds.
+        is_figure_folded: whether the figure, too, is seen by those only who ask for the numbers.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Question:
     draw: Callable[[Study, pd.DataFrame], Figure]
     alt: str
     caption: Callable[[pd.DataFrame], str]
+    is_figure_folded: bool = False
 
     def answer(self, study: Study) -> Answer:
         """What a study answers."""
@@ -74,23 +78,29 @@ class Answer:
     table: pd.DataFrame
 
     def show(self, work: Workspace) -> None:
-        """Say the sentence, show figure and table, and write the table as CSV.
+        """Say the sentence, show figure and table, and write the table as CSV; nothing of one that is not asked.
 
         Args:
             work: the CSV file is `answers/<key>.csv` in it; one of an earlier grid that is no answer
                 any more is taken away.
         """
-        figures.say(self.sentence)
         path = work.root / "answers" / f"{self.question.key}.csv"
+        if not self.sentence.startswith(ABSENT):
+            figures.say(self.sentence)
         if self.table.empty:
             path.unlink(missing_ok=True)
             return
         asked = self.question
-        figures.show(asked.draw(self.study, self.table), asked.alt, asked.caption(self.table))
+        drawn = (asked.draw(self.study, self.table), asked.alt, asked.caption(self.table), asked.key)
         write_text(path, self.table.to_csv(index=False))
         told = [name for name in asked.columns if not _says_nothing(self.table[name])]
         frame = self.table[told].rename(columns={"label": "comparison"})
-        figures.table(frame, f"{asked.title} (with more columns in {display_path(path)})", FORMATS)
+        numbers = figures.table_html(frame, f"With more columns in {display_path(path)}", FORMATS)
+        if asked.is_figure_folded:
+            figures.show_folded(f"{asked.title}: figure and numbers", figures.figure_html(*drawn), numbers)
+            return
+        figures.show(*drawn)
+        figures.show_folded(f"{asked.title}: numbers", numbers)
 
 
 def _says_nothing(column: pd.Series) -> bool:

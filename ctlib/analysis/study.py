@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
 
 from ctlib import metrics
@@ -148,8 +149,8 @@ class Study:
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """Table `effects` with level, margin and by_seed; see `contrasts`."""
-        found = self.effects
+        """Table `effects` with level, margin and by_seed; see `contrasts`. Means and networks are two families."""
+        found = by_family(self.effects, self.effects["backbone"].str.startswith(metrics.MEAN_OF))
         seeds = [self.by_seed(row.task, row.fraction, self._gain(row.backbone)) for row in found.itertuples()]
         return found.assign(level=self.how.level, margin=self.margin, by_seed=seeds)
 
@@ -202,6 +203,18 @@ class Study:
             for side in (contrast.first, contrast.second)
         )
         return " ".join(f"{value:.4f}" for value in (first - second).dropna())
+
+
+def by_family(table: pd.DataFrame, of_claim: pd.Series) -> pd.DataFrame:
+    """Comparisons with p_holm over those that decide a claim, and over all others: a claim has the same p-values.
+
+    Args:
+        table: with p_value.
+        of_claim: whether a row decides a claim.
+    """
+    inside, p = of_claim.to_numpy(bool), table["p_value"].to_numpy(np.float64)
+    families = (metrics.holm(np.where(inside == member, p, np.nan)) for member in (True, False))
+    return table.assign(p_holm=np.where(inside, *families))
 
 
 def network_costs(work: Workspace, runs: pd.DataFrame) -> pd.DataFrame:

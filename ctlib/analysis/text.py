@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ctlib import metrics
+from ctlib.core import word
 from ctlib.visualization import percent, signed
 
 Row = Mapping[str, Any]
@@ -73,7 +74,7 @@ def who(table: pd.DataFrame) -> str:
 
 
 def conclusions(table: pd.DataFrame) -> str:
-    """How many comparisons are gains, losses, equivalent, not decided and without answer.
+    """How many comparisons are gains, losses, equivalent, inconclusive and without answer.
 
     Args:
         table: columns effect, se, freedom, margin, level and p_holm.
@@ -84,12 +85,12 @@ def conclusions(table: pd.DataFrame) -> str:
     """
     found = [concluded(row) for row in table.to_dict("records")]
     words = {"gain": "gain", "loss": "loss", "equivalent": "equivalent within the margin",
-             "not decided": "not decided", "no answer": "without an answer"}  # fmt: skip
+             "not decided": word("not decided"), "no answer": "without an answer"}  # fmt: skip
     plural = {"gain": "gains", "loss": "losses"}
     parts = []
-    for kind, word in words.items():
+    for kind, shown in words.items():
         n = found.count(kind)
-        parts += [f"{n} {word if n == 1 else plural.get(kind, word)}"] if n else []
+        parts += [f"{n} {shown if n == 1 else plural.get(kind, shown)}"] if n else []
     total = f"{len(found)} comparison" if len(found) == 1 else f"{len(found)} comparisons"
     return f"of {total}, {listed(parts)}"
 
@@ -123,6 +124,6 @@ def forest_caption(table: pd.DataFrame) -> str:
     """Of a forest: what is drawn, of how many patients, seeds and networks."""
     return (
         f"Each seed a faint dot; thick bars are {percent(table['level'].iloc[0])} intervals over patients "
-        "and seeds for these networks, thin ones with caps also over networks like these; in the grey band a "
-        f"difference is of no consequence. {capital(who(table))}."
+        "and seeds for these networks, thin ones with caps also over networks like these; grey: below the margin. "
+        f"{capital(who(table))}."
     )

@@ -270,14 +270,14 @@ def _chosen(profile: str, only: Sequence[str], names: list[str], places: Places)
 def _report(
     profile: str, name: str, values: dict[str, dict[str, Any]], places: Places, folder: Path
 ) -> tuple[Any, list[str], Path]:
-    """Write the page of a notebook: what it tells, why it is stale, and where it lies."""
+    """Write the page of a notebook: what it tells, why it is outdated, and where it lies."""
     from ctlib.cli import reports, staleness
 
     try:
         executed, page = notebooks.executed_path(name, values[name]), folder / f"{name}.html"
         stale = staleness.reasons(name, reports.Executed.read(executed).book, profile, places)
         above = reports.everything(places, folder)
-        return reports.render(executed, page, profile, list(values), stale, above), stale, page
+        return reports.render(executed, page, profile, list(values), stale, above, places), stale, page
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
 
@@ -312,7 +312,7 @@ def report(
     ctlib report demo
     ctlib report demo --pdf
 
-    It says which reports are stale: older than a table, a parameter, the notebook or the code that they
+    It says which reports are outdated: older than a table, a parameter, the notebook or the code that they
     were made from. work/index.html lists all work folders in work/ that have reports.
     """
     values, pages = load(profile, overrides, places), []
@@ -335,7 +335,7 @@ def report(
                 "page": display_path(page),
             }
             told = f", with --set {shlex.join(story.settings)}" if story.settings else ""
-            told += f", stale: {'; '.join(stale)}" if stale else ""
+            told += f", outdated: {'; '.join(stale)}" if stale else ""
             say(f"{name} {story.status}{told}: {display_path(page)}", as_json)
         else:
             say(f"{name} was not run", as_json)
@@ -343,6 +343,7 @@ def report(
     if pdf:
         for printed in _print(pages):
             say(display_path(printed), as_json)
+        _index(profile, values, places, folder)  # which now has links to them
     say(f"Read {display_path(pages[-1])}", as_json)
     if as_json:
         click.echo(json.dumps(rows))

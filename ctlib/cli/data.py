@@ -1,4 +1,4 @@
-"""The commands that deal with data, networks and machines: fetch, scan, prepare, verify, networks, worker.
+"""The commands that deal with data, networks and machines: from fetch to worker.
 
 `ctlib.cli.__main__` has the others.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,7 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
     for position, name in enumerate(names, start=1):
         try:
             plan = preparing.Preparation.of(values)
-            with bar.here(name, position), Engine(values["workers"], scheduler=values["scheduler"]) as engine:
+            with bar.here(name, position), Engine(**plan.readers) as engine:
                 cohort = plan.stored(name, engine.map)
                 plan.split(cohort)
         except preparing.FAULTS as error:
@@ -201,7 +202,7 @@ def verify(places: Places, profile: str, overrides: tuple[str, ...], as_json: bo
 
         plan = Preparation.of(values)
     found, folders = {}, []
-    with Engine(values["workers"], scheduler=values["scheduler"]) as engine:
+    with Engine(**plan.readers) as engine:
         for name in values["cohorts"]:
             store = plan.store(name)
             with doing(f"{name}: reading every byte of {display_path(store.folder)}"):
@@ -295,6 +296,70 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
         raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
 
 
+def _credentials(address: str, file: Path | None, unencrypted: bool, patience: float | None = None) -> Any:
+    """The credentials of a scheduler, made or, for so many seconds, waited for; None where they are waived."""
+    from ctlib.grid import Cluster, credentials
+
+    try:
+        Cluster.of(address, unencrypted=unencrypted)
+        if unencrypted:
+            return None
+        if file is None:
+            raise Refused(f"{address} needs credentials: --credentials work/PROFILE/tls.pem.")
+        if patience is None:
+            credentials.make(file)
+        elif not file.exists():
+            click.echo(f"Waiting for {display_path(file)}, which the scheduler makes.", err=True)
+            deadline = time.monotonic() + patience
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.5)
+        return credentials.read(file)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+CREDENTIALS = (
+    click.option(
+        "--credentials",
+        "--tls-ca-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Who has this file may compute: work/PROFILE/tls.pem.",
+    ),
+    click.option(
+        "--unencrypted",
+        is_flag=True,
+        help="No credentials: whoever reaches the scheduler can run code as you.",
+    ),
+)
+
+
+@click.command(short_help="Start a scheduler, for workers on several machines.")
+@click.option("--host", required=True, metavar="NAME", help="This machine, as the others reach it.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8786, show_default=True, help="It listens here."
+)
+@CREDENTIALS[0]
+@CREDENTIALS[1]
+def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool) -> None:
+    """Hand out the runs of a grid to the workers that come (`ctlib worker`), until Ctrl-C.
+
+    The file of credentials is made if it is missing. Only those who can read it may join.
+    """
+    import asyncio
+
+    from ctlib.grid import serve_scheduler
+
+    address = f"{'tcp' if unencrypted else 'tls'}://{host}:{port}"
+    security = _credentials(address, credentials, unencrypted)
+    try:
+        asyncio.run(serve_scheduler(host, port, security, lambda told: click.echo(f"Scheduler at {told}")))
+    except OSError as error:
+        raise Refused(
+            f"No scheduler at {address}: {error.strerror or error}; see --host and --port."
+        ) from error
+
+
 @click.command(short_help="Compute for a scheduler: one worker, or one per GPU.")
 @click.argument("scheduler", metavar="ADDRESS")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to use.  [default: all]")
@@ -330,6 +395,13 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
 )
 @click.option("--interface", help="Network interface, for example ib0.")
 @click.option("--nthreads", hidden=True, help="Set by queues, and not used: a worker has one run at a time.")
+@click.option("--protocol", hidden=True, help="Set by queues, and not used: the address says it.")
+@click.option(
+    "--tls-cert", hidden=True, help="Set by queues, and not used: the file of credentials holds it."
+)
+@click.option("--tls-key", hidden=True, help="Set by queues, and not used: the file of credentials holds it.")
+@CREDENTIALS[0]
+@CREDENTIALS[1]
 def worker(
     scheduler: str,
     gpus: int | None,
@@ -341,9 +413,11 @@ def worker(
     name: str | None,
     local_directory: Path | None,
     interface: str | None,
-    nthreads: str | None,
+    credentials: Path | None,
+    unencrypted: bool,
+    **_set_by_queues: str | None,
 ) -> None:
-    """Compute the runs of the Dask scheduler at ADDRESS (tcp://host:port), until Ctrl-C.
+    """Compute the runs of the Dask scheduler at ADDRESS (tls://host:port), until Ctrl-C.
 
     Each worker has one run at a time, and one GPU to itself if there are any. The machine must see the
     work folder under the same path. If a worker ends, its run continues elsewhere from the last
@@ -355,7 +429,8 @@ def worker(
         from ctlib.grid import Cluster, serve_worker, worker_options
 
     if not Cluster.at(scheduler):
-        raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tcp://host:port.")
+        raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
+    security = _credentials(scheduler, credentials, unencrypted, patience)
     try:
         asked = worker_options(gpus, workers, threads, memory, name)
     except ValueError as error:
@@ -364,10 +439,11 @@ def worker(
     click.echo(
         f"Waiting for the scheduler at {scheduler}, {patience:g} s at most; Ctrl-C ends the worker.", err=True
     )
-    why = asyncio.run(serve_worker(scheduler, [one | where for one in asked], patience, lifetime))
+    one_each = [one | where for one in asked]
+    why = asyncio.run(serve_worker(scheduler, one_each, patience, lifetime, security))
     click.echo(f"The worker ended: {why}.")
     if why.startswith("no scheduler"):
         raise SystemExit(1)
 
 
-COMMANDS = (fetch, scan, prepare, verify, networks, worker)
+COMMANDS = (fetch, scan, prepare, verify, networks, scheduler, worker)

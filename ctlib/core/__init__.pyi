@@ -36,6 +36,8 @@ from .text import nearest as nearest
 from .text import nearest_name as nearest_name
 from .text import printable as printable
 from .text import time_left as time_left
+from .text import title_of as title_of
+from .text import word as word
 from .workspace import HOME as HOME
 from .workspace import PLAN as PLAN
 from .workspace import PROJECT as PROJECT

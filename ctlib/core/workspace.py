@@ -141,6 +141,11 @@ class Workspace:
         return self.root / "weights" / init / f"{backbone}.safetensors"
 
     @property
+    def credentials(self) -> Path:
+        """Key and certificate of the schedulers that compute for this folder (`ctlib.grid.credentials`)."""
+        return self.root / "tls.pem"
+
+    @property
     def videos(self) -> Path:
         """Folder of labelled videos, one folder a class."""
         return self.root / "videos"

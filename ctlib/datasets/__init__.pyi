@@ -11,6 +11,7 @@ from .clips import clip_table as clip_table
 from .clips import intensity as intensity
 from .clips import tile as tile
 from .cohort import COHORTS as COHORTS
+from .cohort import FOLDER as FOLDER
 from .cohort import TASKS as TASKS
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
@@ -28,6 +29,7 @@ from .lidc_annotations import measured as measured
 from .lidc_annotations import points_of as points_of
 from .lidc_annotations import read_positions as read_positions
 from .metadata import ABSENT as ABSENT
+from .metadata import FILES_ALONE as FILES_ALONE
 from .metadata import SAME as SAME
 from .metadata import TOGETHER as TOGETHER
 from .metadata import metadata_baseline as metadata_baseline
@@ -46,6 +48,7 @@ from .store import Store as Store
 from .store import StoreError as StoreError
 from .store import shrink as shrink
 from .synthetic import GENERATORS as GENERATORS
+from .synthetic import PHANTOM_MAKERS as PHANTOM_MAKERS
 from .transforms import UNTOLD as UNTOLD
 from .transforms import Augmented as Augmented
 from .transforms import ClipSettings as ClipSettings

@@ -6,7 +6,8 @@ One row of the CSV is one exam. Its column `study` names the volume, by any of
 - the path of a file of another format (`.mhd`, not its `.raw`), of the folder of a DICOM series, or of a DICOM
   file of many frames, relative to the root; it may begin with the root's own name, or be absolute, and may have
   the backslashes of Windows,
-- the bare name of that file or folder, with or without the ending of the format, where only one has it.
+- the bare name of that file or folder, with or without the ending of the format, where only one has it,
+- a folder above, of a study or a patient: as a StudyInstanceUID, it names all volumes under it.
 
 Leading zeros that a spreadsheet program dropped (`000` became `0`) are not filled in, even where only one volume
 would fit: the program has then changed other cells, too (long numbers, dates), and ids of patients would differ
@@ -160,7 +161,7 @@ def _names(row: Any, root: Path) -> Iterator[str]:
 
 
 def _lookup(series: pd.DataFrame, root: Path) -> dict[str, set[str]]:
-    """Series by all the names they go by; a bare name only where one series has it."""
+    """Series by all the names they go by; a bare name only where one has it; folders above name all under them."""
     known: dict[str, set[str]] = defaultdict(set)
     bare: dict[str, set[str]] = defaultdict(set)
     for row in series.itertuples():
@@ -170,7 +171,15 @@ def _lookup(series: pd.DataFrame, root: Path) -> dict[str, set[str]]:
     for name, uids in bare.items():
         if len(uids) == 1:
             known[name] |= uids
-    return known
+    above: dict[str, set[str]] = defaultdict(set)
+    paths: dict[str, set[str]] = defaultdict(set)
+    for row in series.itertuples():
+        for folder in list(PurePosixPath(Path(row.files[0]).relative_to(root).as_posix()).parents)[:-1]:
+            path = _composed(str(folder))
+            above[path].add(row.series_uid)
+            paths[folder.name].add(path)
+    above |= {name: above[path] for name, (path, *more) in paths.items() if not more and name not in above}
+    return defaultdict(set, above | known)
 
 
 def _composed(name: str) -> str:

@@ -100,7 +100,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[LabelRow]:
     for row in rows:
         _check_text(path, row, is_certain)
     if not rows:
-        raise CohortError(f"{path.name} has a header and no rows; give one row an exam.")
+        raise CohortError(f"{path.name} has a header and no rows; give the rows under it.")
     return rows
 
 
@@ -140,12 +140,12 @@ def _text(path: Path) -> tuple[str, bool]:
     except OSError as error:
         raise CohortError(f"{path.name} cannot be read ({error.strerror}); make it readable.") from error
     if not data.strip():
-        raise CohortError(f"{path.name} is empty ({len(data)} bytes); give a header and one row an exam.")
+        raise CohortError(f"{path.name} is empty ({len(data)} bytes); give a header, and the rows under it.")
     for start, kind in OTHER_FILES:
         if data.startswith(start):
             raise CohortError(f"{path.name} is {kind}, no CSV, whatever its name; {SAVE}.")
     if len(data) > MOST_BYTES:
-        raise CohortError(f"{path.name} has over {MOST_BYTES >> 20} MB; give a CSV with one row an exam.")
+        raise CohortError(f"{path.name} has over {MOST_BYTES >> 20} MB; give a smaller CSV.")
     for mark, encoding in BOMS:
         if data.startswith(mark):
             try:

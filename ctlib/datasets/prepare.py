@@ -87,6 +87,12 @@ class Preparation:
             **{name: values[name] for name in list(cls.__dataclass_fields__)[2:]},
         )
 
+    @property
+    def readers(self) -> dict[str, Any]:
+        """Arguments of the `Engine` that reads the files: a scheduler, if there is one, and who may reach it."""
+        asked = {name: self.values[name] for name in ("workers", "scheduler", "unencrypted")}
+        return asked | {"credentials": self.work.credentials}
+
     def store(self, name: str) -> Store:
         """Where the volumes of a cohort lie."""
         return Store(self.work.store(name), self.matrix_px, self.store_codec)

@@ -19,6 +19,7 @@ and `findings` says in sentences by fixed rules what came out; each number is re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,11 @@ from ctlib.datasets.splits import SPLITS
 from ctlib.datasets.volume_checks import MOST_PAIRS, near_duplicates, rescale_faults
 
 __all__ = [
+    "LOOK",
+    "PASSED",
     "Extreme",
     "Inspection",
+    "checks",
     "extremes",
     "findings",
     "inspect",
@@ -174,6 +178,34 @@ def inspect(cohort: Cohort, splits: pd.DataFrame, checks: pd.DataFrame, seed: in
     )
 
 
+PASSED, LOOK = "passed", "look at it"
+
+
+def checks(inspected: Mapping[str, Inspection]) -> pd.DataFrame:
+    """What came out of each check, by the rules of the module; its sentence is one of `findings`.
+
+    Args:
+        inspected: from `inspect`, by cohort.
+
+    Returns:
+        Column check, and one a cohort with `PASSED` or `LOOK`.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for name, found in inspected.items():
+        together = found.baseline[found.baseline["feature"] == TOGETHER].iloc[0]
+        spacing, duplicates = found.cohort.series["spacing_z_mm"], found.duplicates
+        good = {
+            "prevalence": _alike(_by_split(found.cohort.series, found.splits)) >= ALIKE_P,
+            "metadata": together["auroc"] <= together["high"],
+            "HU scale": found.faults.empty,
+            "duplicates": not (duplicates["crosses_splits"] | ~duplicates["same_patient"]).any(),
+            "slice spacing": spacing.max() <= SAME_SPACING * spacing.min(),
+        }
+        for check, passed in good.items():
+            rows.setdefault(check, {"check": check})[name] = PASSED if passed else LOOK
+    return pd.DataFrame(rows.values())
+
+
 def findings(found: Inspection, min_positive: int) -> list[str]:
     """What a reader should know of a cohort before anything is trained on it, one sentence or two each.
 
@@ -191,21 +223,17 @@ def findings(found: Inspection, min_positive: int) -> list[str]:
 
 
 def _prevalence(series: pd.DataFrame, splits: pd.DataFrame) -> str:
-    labels = series[series["label"].notna()].groupby("patient_id")["label"].max().astype(int)
-    if labels.empty:
+    table = _by_split(series, splits)
+    if table.empty and not series["label"].notna().any():
         return "Prevalence: no exam has a label."
-    role = splits.drop_duplicates("patient_id").set_index("patient_id")["split"]
-    table = pd.crosstab(labels.index.map(role), labels.to_numpy()).reindex(columns=[0, 1], fill_value=0)
-    table = table.reindex([name for name in SPLITS if name in table.index])
     shares = ", ".join(f"{name} {row[1] / (row[0] + row[1]):.2f}" for name, row in table.iterrows())
     text = f"Prevalence by patient: {shares or 'no patient is in a split'}"
     if len(table) < 2:
         return f"{text}; there are no two splits to compare."
     if (table.sum() == 0).any():
-        return f"{text}; all {len(labels)} patients have label {labels.iloc[0]}: nothing can be learned."
-    from scipy.stats import chi2_contingency  # here: a viewer's first volume need not wait for it
-
-    p = float(chi2_contingency(table.to_numpy(), correction=False).pvalue)
+        label = int(table.sum().idxmax())
+        return f"{text}; all {table.to_numpy().sum()} patients have label {label}: nothing can be learned."
+    p = _alike(table)
     if p >= ALIKE_P:
         return f"{text}: alike (chi-square p = {p:.2f})."
     return (
@@ -214,9 +242,26 @@ def _prevalence(series: pd.DataFrame, splits: pd.DataFrame) -> str:
     )
 
 
+def _by_split(series: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Patients without and with disease (columns 0 and 1) in each split that has any."""
+    labels = series[series["label"].notna()].groupby("patient_id")["label"].max().astype(int)
+    role = splits.drop_duplicates("patient_id").set_index("patient_id")["split"]
+    table = pd.crosstab(labels.index.map(role), labels.to_numpy()).reindex(columns=[0, 1], fill_value=0)
+    return table.reindex([name for name in SPLITS if name in table.index])
+
+
+def _alike(table: pd.DataFrame) -> float:
+    """p of the prevalence being the same in all splits; NaN where there is nothing to compare."""
+    if len(table) < 2 or (table.sum() == 0).any():
+        return np.nan
+    from scipy.stats import chi2_contingency  # here: a viewer's first volume need not wait for it
+
+    return float(chi2_contingency(table.to_numpy(), correction=False).pvalue)
+
+
 def _metadata(baseline: pd.DataFrame) -> str:
     row = baseline[baseline["feature"] == TOGETHER].iloc[0]
-    who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams ill"
+    who = f"{counted(int(row['n_patients']), 'patient')}, {row['n_positive']} of {row['n_exams']} exams with disease"
     more = not set(baseline["feature"]) <= OF_FILES
     what = "Metadata and columns of the label file alone" if more else "Metadata alone"
     if pd.isna(row["auroc"]):
@@ -242,7 +287,8 @@ def _scale(faults: pd.DataFrame, checks: pd.DataFrame) -> str:
     first = faults.iloc[0]
     return (
         f"HU scale: {len(faults)} of {volumes} cannot be in HU; leave them out or mend them. "
-        f"The first is series {first['series_uid']}: {first['reason']}."
+        f"The first is series {first['series_uid']}: {first['reason']}. `ctlib scan FOLDER --paths` names the file "
+        "of each series, on this machine only."
     )
 
 

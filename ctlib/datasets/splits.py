@@ -14,7 +14,6 @@ all turns.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -24,6 +23,8 @@ import numpy as np
 import pandas as pd
 
 from ctlib.core import tables
+from ctlib.datasets import label_file
+from ctlib.datasets.cohort import CohortError
 from ctlib.io import quoted
 
 SPLITS = ("train", "val", "test")
@@ -135,26 +136,11 @@ def _read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; it says which patient is in which split.")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = [[cell.strip() for cell in line] for line in csv.reader(file)] or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SplitError(f"{path.name} is no CSV in UTF-8; save it as one.") from error
-    for column in columns:
-        if header.count(column) != 1:
-            raise SplitError(
-                f"{path.name} has {header.count(column)} columns {column!r}, one is needed; its columns are "
-                f"{', '.join(header) or 'none'}. A file of splits is read without a fold, a file of folds "
-                f"with the number of one."
-            )
-    rows = [(number, line) for number, line in enumerate(lines, start=1) if line]
-    for number, line in rows:
-        if len(line) != len(header):
-            raise SplitError(
-                f"{path.name}, data row {number}: {len(line)} cells under a header of {len(header)}; "
-                f"give one cell a column."
-            )
-    cells = {column: [line[header.index(column)] for _, line in rows] for column in columns}
-    table = pd.DataFrame(cells, dtype="str").assign(row=[number for number, _ in rows])
+        rows = label_file.read_table(path, columns)
+    except CohortError as error:
+        hint = " A file of splits is read without a fold, a file of folds with the number of one."
+        raise SplitError(f"{error}{hint if 'column' in str(error) else ''}") from error
+    table = pd.DataFrame([row.cells for row in rows], dtype="str").assign(row=[row.number for row in rows])
     for row in table.loc[table["patient_id"] == "", "row"]:
         raise SplitError(f"{path.name}, data row {row}: patient_id is empty; name the patient, or drop it.")
     return table
@@ -187,7 +173,7 @@ def read_splits(path: Path, fold: int | None = None) -> pd.DataFrame:
     """Read the splits of a file: official or published ones, or one turn of a cross-validation.
 
     Args:
-        path: CSV in UTF-8 with the column patient_id (original ids, as in the dataset) and the
+        path: CSV, as `label_file` reads it, with the column patient_id (original ids, as in the dataset) and the
             column split (train, val, test) or fold (0 to k - 1); other columns are passed over. A
             patient may have several rows that agree.
         fold: None where the file has splits. Where it has folds: this one is test, the next
@@ -198,7 +184,7 @@ def read_splits(path: Path, fold: int | None = None) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such file.
-        SplitError: the file lacks a column or rows, has a row that is too short or long, a split or
+        SplitError: the file lacks a column or rows, has a row that is too long, a split or
             fold that is none, or a patient in two splits.
 
     >>> from ctlib.core.workspace import PROJECT
@@ -207,8 +193,6 @@ def read_splits(path: Path, fold: int | None = None) -> pd.DataFrame:
     """
     path, column = Path(path), "split" if fold is None else "fold"
     table = _read_rows(path, ["patient_id", column])
-    if table.empty:
-        raise SplitError(f"{path.name} has no rows; give one a patient.")
     if fold is not None:
         table["split"] = _splits_of_folds(table, fold, path.name)
     _refuse(table, ~table["split"].isin(SPLITS), "split", path.name, ", ".join(SPLITS))
@@ -298,9 +282,7 @@ def read_folds(path: Path) -> pd.DataFrame:
         SplitError: see `read_splits`.
     """
     read_splits(path, 0)  # which looks whether the file has folds, without gaps, and a patient in one only
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = [{key.strip(): cell.strip() for key, cell in row.items()} for row in csv.DictReader(file)]
-    table = pd.DataFrame(rows)[["patient_id", "fold"]].astype({"fold": "int64"})
+    table = _read_rows(Path(path), ["patient_id", "fold"]).astype({"fold": "int64"})
     return table.groupby("patient_id")["fold"].first().reset_index()
 
 

@@ -1,4 +1,5 @@
 from . import budget as budget
+from . import credentials as credentials
 from . import estimate as estimate
 from . import estimate_text as estimate_text
 from . import execute as execute
@@ -11,5 +12,6 @@ from .estimate_profile import plan_of_profile as plan_of_profile
 from .execute import pretrain_all as pretrain_all
 from .step_timing import GPU_MULTIPLY_ADDS as GPU_MULTIPLY_ADDS
 from .step_timing import CalibrationError as CalibrationError
+from .worker import serve_scheduler as serve_scheduler
 from .worker import serve_worker as serve_worker
 from .worker import worker_options as worker_options

@@ -2,7 +2,7 @@
 
 In parameters a cluster is two flat values, checked before anything starts:
 
-    cluster: slurm             # local, tcp://host:port, slurm, pbs, sge or lsf
+    cluster: slurm             # local, tls://host:port, slurm, pbs, sge or lsf
     cluster_options:           # what the queue is asked for: the words of dask-jobqueue, and gpus
       - queue=gpu
       - cores=4
@@ -20,8 +20,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
@@ -34,6 +36,9 @@ _TEXTS = (
 _NUMBERS = ("cores", "gpus", "job_cpu", "ncpus", "mem", "scheduler_port")
 _LISTS = ("job_extra_directives", "job_script_prologue", "job_directives_skip")
 _NEEDED = ("cores", "memory", "walltime")
+
+DEVICES = Path("/dev")
+"""Where NVIDIA's driver puts a file a GPU."""
 
 GPU = "GPU"
 """Name of the resource of workers that have a GPU: one each."""
@@ -55,7 +60,7 @@ class Cluster:
 
     Args:
         kind: `local`, `scheduler` or a key of `QUEUES`.
-        address: of a scheduler, `tcp://host:port`.
+        address: of a scheduler, `tls://host:port`.
         options: what a queue is asked for, by the names of dask-jobqueue.
         gpus: whether each of its workers has a GPU; counted here where it is local.
     """
@@ -69,29 +74,30 @@ class Cluster:
     def at(cluster: str) -> bool:
         """Whether a value is the address of a scheduler.
 
-        >>> Cluster.at("tcp://head:8786"), Cluster.at("head")
-        (True, False)
+        >>> Cluster.at("tls://head:8786"), Cluster.at("tcp://head:8786"), Cluster.at("head")
+        (True, True, False)
         """
-        return re.fullmatch(r"tcp://\S+:\d+", cluster) is not None
+        return re.fullmatch(r"t(ls|cp)://\S+:\d+", cluster) is not None
 
     @classmethod
-    def of(cls, cluster: str = "local", options: Sequence[str] = ()) -> Cluster:
-        """The cluster of the parameters `cluster` and `cluster_options`.
+    def of(cls, cluster: str = "local", options: Sequence[str] = (), unencrypted: bool = False) -> Cluster:
+        """The cluster of the parameters `cluster`, `cluster_options` and `unencrypted`.
 
         Raises:
-            ClusterError: a value is unknown or missing.
+            ClusterError: a value is unknown or missing, or the address has no credentials and none are waived.
 
-        >>> Cluster.of("tcp://head:8786").address
-        'tcp://head:8786'
+        >>> Cluster.of("tls://head:8786").address
+        'tls://head:8786'
         >>> Cluster.of("slurm", ["cores=4", "memory=32GB", "walltime=1:00:00", "gpus=1"]).gpus
         True
         """
         kind = "scheduler" if cls.at(cluster) else cluster
         if kind not in ("local", "scheduler", *QUEUES):
             raise ClusterError(
-                f"cluster is {cluster!r}; give local, a scheduler's address (tcp://host:port), or a queue: "
+                f"cluster is {cluster!r}; give local, a scheduler's address (tls://host:port), or a queue: "
                 f"{', '.join(QUEUES)}."
             )
+        check_encrypted(cluster, unencrypted)
         asked = _parsed(options)
         gpus = asked.pop("gpus", 0)
         if gpus not in (0, 1):
@@ -109,6 +115,21 @@ class Cluster:
                 f"cluster_options: {next(iter(asked))} is for a queue, and cluster is {cluster!r}."
             )
         return cls(kind, cluster if kind == "scheduler" else "", asked, bool(gpus))
+
+
+def check_encrypted(address: str, unencrypted: bool) -> None:
+    """Refuse the address of a scheduler without credentials, unless they are waived; and the reverse.
+
+    Raises:
+        ClusterError: the two do not fit.
+    """
+    if address.startswith("tcp://") and not unencrypted:
+        raise ClusterError(
+            f"{address} is a scheduler without credentials: whoever reaches it can run code as you. Start it by `ctlib "
+            "scheduler` and give its tls:// address; or, where nobody else reaches it, set unencrypted to true."
+        )
+    if address.startswith("tls://") and unencrypted:
+        raise ClusterError(f"{address} has credentials, and unencrypted is true; leave that out.")
 
 
 _EXAMPLES = {"cores": "4", "memory": "32GB", "walltime": "24:00:00"}
@@ -151,17 +172,37 @@ def seconds(walltime: str) -> float:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine."""
+    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine.
+
+    All of the machine are named by their UUIDs, which mean the same in any order (CUDA_DEVICE_ORDER), and those that
+    are cut into MIG instances by these. Where there are GPUs and no nvidia-smi, torch counts them, in a process of
+    its own.
+    """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
-        tool = shutil.which("nvidia-smi")
-        if tool is None:
-            return ()
-        asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
-        listed = ",".join(done.stdout.split()) if done.returncode == 0 else ""
+        return _of_nvidia_smi(tool) if (tool := shutil.which("nvidia-smi")) else _of_torch()
     names = [name.strip() for name in listed.split(",") if name.strip()]
     return tuple(names[: names.index("-1")] if "-1" in names else names)
+
+
+def _of_nvidia_smi(tool: str) -> tuple[str, ...]:
+    """GPUs as `nvidia-smi -L` lists them; under one that is cut, its instances stand."""
+    done = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
+    found: dict[str, list[str]] = {}
+    for kind, uuid in re.findall(r"UUID: (GPU|MIG)(-[^)\s]+)\)", done.stdout) if not done.returncode else ():
+        if kind == "GPU":
+            found[kind + uuid] = []
+        elif found:
+            found[next(reversed(found))].append(kind + uuid)
+    return tuple(name for gpu, parts in found.items() for name in (parts or [gpu]))
+
+
+def _of_torch() -> tuple[str, ...]:
+    if not any(DEVICES.glob("nvidia[0-9]*")):
+        return ()
+    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    done = subprocess.run(count, capture_output=True, text=True, check=False, timeout=300)
+    return tuple(map(str, range(int(done.stdout)))) if done.stdout.strip().isdigit() else ()
 
 
 def fitting(workers: int, peak_mb: float = 0.0, gpus: int | None = None) -> int:
@@ -194,7 +235,7 @@ def _free_mb() -> float:
 
 
 def local(workers: int, threads: int, gpu: bool, memory_mb: float, dashboard: bool) -> Any:
-    """Worker processes on this machine and a scheduler for them, as one Dask cluster.
+    """Worker processes on this machine and a scheduler for them, as one Dask cluster with credentials of its own.
 
     Args:
         workers: how many; where there are GPUs, and `gpu`, at most one a GPU.
@@ -207,26 +248,34 @@ def local(workers: int, threads: int, gpu: bool, memory_mb: float, dashboard: bo
     from distributed import Scheduler, SpecCluster
     from distributed.system import MEMORY_LIMIT
 
-    from ctlib.grid import worker
+    from ctlib.grid import credentials, worker
 
-    names = worker.visible_gpus() if gpu else ()
+    names, security = worker.visible_gpus() if gpu else (), credentials.in_memory()
     limit_mb = memory_mb or 0.9 * MEMORY_LIMIT / 2**20
-    here = {"host": "127.0.0.1", "silence_logs": logging.CRITICAL}  # failures come back as outcomes
+    secured = {"security": security, "protocol": "tls://"}
+    here = {"host": "127.0.0.1", "silence_logs": logging.CRITICAL} | secured  # failures come back as outcomes
     asked = [worker.options(threads, names[i] if names else None, limit_mb) for i in range(workers)]
     # any free port: the usual one may be taken, and Dask warns
     serving = {"host": "127.0.0.1", "port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}
     with dask.config.set(worker.DASK_CONFIG):
         return SpecCluster(
             workers={i: {"cls": worker.WatchingNanny, "options": one | here} for i, one in enumerate(asked)},
-            scheduler={"cls": Scheduler, "options": serving},
+            scheduler={"cls": Scheduler, "options": serving | secured},
+            security=security,
             silence_logs=logging.CRITICAL,
         )
 
 
-def queue(cluster: Cluster, threads: int, dashboard: bool) -> Any:
+def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None) -> Any:
     """A scheduler in this process and a way to submit jobs: a cluster of dask-jobqueue, without jobs yet.
 
-    Each job runs `python -m ctlib worker`, one worker.
+    Each job runs `ctlib worker`, one worker. Dask's dashboard is on the loopback interface alone.
+
+    Args:
+        cluster: a queue.
+        threads: of each worker.
+        dashboard: whether to serve Dask's dashboard.
+        security: credentials from a file that the jobs see (`credentials.read`); None for none.
 
     Raises:
         ClusterError: dask-jobqueue is missing, or refuses an option.
@@ -242,13 +291,14 @@ def queue(cluster: Cluster, threads: int, dashboard: bool) -> Any:
             f"cluster is {cluster.kind!r}, which needs dask-jobqueue: pip install -e '.[cluster]'."
         ) from error
     asked = dict(cluster.options)
-    serving: dict[str, Any] = {"dashboard": dashboard, "dashboard_address": ":0"}
+    serving: dict[str, Any] = {"dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}
     for name in ("host", "port"):
         if f"scheduler_{name}" in asked:
             serving[name] = asked.pop(f"scheduler_{name}")
     limit_s = seconds(asked["walltime"])
     extra = ["--threads", threads, "--gpus", int(cluster.gpus), "--lifetime"]
     extra.append(math.ceil(max(limit_s - MARGIN_S, limit_s / 2)))
+    extra += [] if security else ["--unencrypted"]
     with dask.config.set(worker.DASK_CONFIG):
         try:
             return getattr(dask_jobqueue, QUEUES[cluster.kind])(
@@ -258,14 +308,15 @@ def queue(cluster: Cluster, threads: int, dashboard: bool) -> Any:
                 death_timeout=PATIENCE_S,
                 scheduler_options=serving,
                 silence_logs=logging.CRITICAL,
+                security=security,
                 **asked,
             )
         except (ValueError, TypeError) as error:
             raise ClusterError(f"cluster is {cluster.kind!r}; dask-jobqueue refuses: {error}") from error
 
 
-def connected(where: Any, timeout_s: float = 30.0) -> Any:
-    """A Dask client of a cluster that was started here, or of the scheduler at an address.
+def connected(where: Any, timeout_s: float = 30.0, security: Any = None) -> Any:
+    """A Dask client of a cluster that was started here, or, with its credentials, of the scheduler at an address.
 
     Raises:
         OSError: nobody answered in time.
@@ -276,4 +327,4 @@ def connected(where: Any, timeout_s: float = 30.0) -> Any:
     from ctlib.grid import worker
 
     with dask.config.set(worker.DASK_CONFIG):  # a client keeps no log of what it sent, either
-        return Client(where, timeout=timeout_s)
+        return Client(where, timeout=timeout_s, security=security)

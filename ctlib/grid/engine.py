@@ -25,11 +25,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ctlib.core import Busy, pin_threads, pinned_threads, progress
-from ctlib.grid import clusters
+from ctlib.grid import clusters, credentials
 from ctlib.grid.clusters import GPU, Cluster
 
 RESTORE_S = 30.0
@@ -103,11 +104,13 @@ class Engine:
             they were started with.
         limit_s: an item that takes longer, s, is ended and recorded; 0 is no limit.
         reconnect_s: how long a scheduler may be away, s, before `run` gives up.
+        credentials: file of a scheduler's credentials (`ctlib.grid.credentials`); for a queue it is made.
+        unencrypted: do without, for a scheduler at tcp:// or a queue: whoever reaches it can run code as you.
 
     Raises:
         ValueError: fewer than 0 workers, fewer than 1 thread, a negative limit, a cluster and no
             workers, or limits and no worker that could be ended.
-        ClusterError: a `ValueError` too: an unknown cluster or option.
+        ClusterError: a `ValueError` too: an unknown cluster or option, or a scheduler without credentials.
     """
 
     def __init__(
@@ -124,6 +127,8 @@ class Engine:
         memory_mb: float = 0.0,
         limit_s: float = 0.0,
         reconnect_s: float = 600.0,
+        credentials: Path | None = None,
+        unencrypted: bool = False,
     ):
         if workers < 0 or threads < 1:
             raise ValueError(
@@ -136,7 +141,7 @@ class Engine:
             raise ValueError(
                 f"Engine: scheduler is {scheduler!r} and cluster is {cluster!r}; give one of them."
             )
-        self.cluster = Cluster.of(scheduler or cluster, cluster_options)
+        self.cluster = Cluster.of(scheduler or cluster, cluster_options, unencrypted)
         self.here = self.cluster.kind == "local"
         if not self.here and not workers:
             kind = "scheduler" if self.cluster.address else "cluster"
@@ -148,6 +153,11 @@ class Engine:
                 f"Engine: limit_s is {limit_s:g}, memory_mb is {memory_mb:g}, workers is 0; an item in this "
                 "process cannot be ended: give at least 1 worker, or 0 for both."
             )
+        if not (self.here or credentials or unencrypted):
+            raise ValueError(
+                f"Engine: cluster is {scheduler or cluster!r}; give the file of its credentials."
+            )
+        self.credentials = None if unencrypted else credentials
         gpus = len(clusters.visible_gpus()) if gpu and self.here and workers else 0
         self.workers = clusters.fitting(workers, peak_mb, gpus) if self.here and workers else workers
         self.on_gpus = bool(gpus) if self.here else gpu and self.cluster.gpus
@@ -192,16 +202,21 @@ class Engine:
             timeout_s: how long a scheduler elsewhere may take to answer, s.
 
         Raises:
-            OSError: no scheduler answers at the address.
+            OSError: no scheduler answers at the address, or it has other credentials.
+            CredentialsError: the file of credentials cannot be used.
         """
         if self._client is None:
+            if self.credentials and not (self.here or self.address):
+                credentials.make(self.credentials)
+            security = credentials.read(self.credentials) if self.credentials and not self.here else None
             if self.address:
-                self._client = clusters.connected(self.address, timeout_s)
+                self._client = clusters.connected(self.address, timeout_s, security)
             elif self.here:
                 asked = (self.workers, self.threads, self.on_gpus, self.memory_mb, self.dashboard)
                 self._client = clusters.connected(clusters.local(*asked))
             else:
-                self._client = clusters.connected(clusters.queue(self.cluster, self.threads, self.dashboard))
+                jobs = clusters.queue(self.cluster, self.threads, self.dashboard, security)
+                self._client = clusters.connected(jobs)
                 self.restore(0)
         return self._client
 

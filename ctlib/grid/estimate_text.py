@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctlib.core import command
+from ctlib.core import command, title_of
 from ctlib.grid.budget import STAGES, Proposal
 from ctlib.grid.estimate import Plan
 from ctlib.metrics import power
@@ -49,7 +49,7 @@ def _wrapped(text: str, bullet: str = "") -> str:
 
 def as_text(made: Plan) -> str:
     """A plan for people: tables, notes, and one sentence of total."""
-    parts = [("Runs", _table(runs(made))), ("Time and memory of a run, at most", _table(costs(made)))]
+    parts = [("Runs", _table(runs(made))), ("Time and memory of a run, upper estimates", _table(costs(made)))]
     disk = made.disk.assign(n_bytes=made.disk["n_bytes"].map(size)).rename(columns={"n_bytes": "size"})
     parts.append(("Disk, when all runs are done", _table(disk)))
     if len(made.power):
@@ -71,7 +71,7 @@ def size(n_bytes: float) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    return frame.to_string(index=False)
+    return frame.rename(columns=title_of).to_string(index=False)
 
 
 def runs(made: Plan) -> pd.DataFrame:
@@ -189,7 +189,7 @@ def _design(made: Proposal) -> list[str]:
     lines = [
         f"{made.n_runs:,} runs, and {made.n_search:,} that look for a learning rate{searched}",
         f"networks that are averaged: {kept['averaged']}; of slices: {kept['two_d'] or 'none'}",
-        f"inits: {kept['inits']}; made here: {kept['pretrained'] or 'none'}",
+        f"starting weights: {kept['inits']}; made here: {kept['pretrained'] or 'none'}",
         f"fractions: {kept['fractions']}; seeds: {kept['seeds']}; folds: {kept['folds'] or 'a single split'}",
         f"negative controls: {kept['controls'] or 'none'}",
     ]
@@ -200,7 +200,7 @@ def _power(made: Proposal) -> str:
     """The smallest differences of the proposal, beside those of the whole profile."""
     sheet = made.power.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
     return f"{_table(sheet)}\n\n" + _wrapped(
-        "Smallest difference in AUROC between the compared and the baseline init, in the mean over the averaged "
+        "Smallest difference in AUROC between the compared and the baseline weights, in the mean over the averaged "
         f"networks and the seeds, that is seen with {made.design.power:.0%} power at a two-sided "
         f"{made.design.alpha:g}; whole: of the whole profile. Networks and seeds score the same test patients, so "
         f"more of them do not average out what patients do to all. {power.assumptions(made.design)}"

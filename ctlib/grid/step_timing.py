@@ -2,7 +2,8 @@
 
 A few steps of each network (forward, backward, optimizer; and forward only) run at the size, clip and batch
 of the profile, through `ctlib.training.device` as in a run, with one thread as in a worker. On a CPU the clock is
-the process's own CPU time, which other processes do not change; on a GPU it is the wall's.
+the process's own CPU time, which other processes do not change; on a GPU it is the wall's, and a process of its
+own measures, so that a notebook's kernel keeps no memory of the GPU on which workers are to train.
 
 A network whose step is too long or too large for that is not measured. Its time then is that of a GPU: its
 multiply-adds (`ctlib.models.cost`), three times the forward pass for a step, since the backward pass takes
@@ -21,7 +22,9 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from torch.nn import functional
 
 from ctlib.core import pinned_threads, read_json, write_json
 from ctlib.datasets import cut
-from ctlib.models import Cost, Network, build, network_cost, spec
+from ctlib.models import Cost, Network, build, network_cost, saved_mb_in_bf16, spec
 from ctlib.training import Compute, FitSettings, Run, choose, clip_settings, digest, optimizer_of
 
 SETTINGS = (
@@ -117,29 +120,88 @@ def calibrate(
     Raises:
         CalibrationError: a network does not compute these clips, or they do not fit into memory.
     """
-    known: dict[str, dict[str, Any]] = {"costs": {}, "timings": {}}
-    if path.is_file():
-        known |= read_json(path)
-    before, found = digest(known), {}
-    counted: dict[tuple[Any, ...], dict[str, Any]] = {}  # batch and optimizer do not change what a clip costs
-    for values, run in {kind(run): run for run in runs}.items():
-        settings = dict(zip(SETTINGS, values, strict=True)) | {"torch": torch.__version__}
-        key = digest(settings)
-        if key not in known["costs"]:
-            shape = (run.backbone, run.code, run.size, _clip(run))
-            if shape not in counted:
-                counted[shape] = asdict(_cost_of(run))
-            known["costs"][key] = counted[shape]
-        compute = choose(run.precision, spec(run.backbone))
-        costs, here = Cost(**known["costs"][key]), digest(settings | {"device": device_name(compute)})
-        if measuring and here not in known["timings"] and is_measurable(costs, run.batch_size, compute):
-            tell(f"{run.backbone}: measured on {device_name(compute)}")
-            known["timings"][here] = asdict(measure(run, costs))
-        timing = known["timings"].get(here)
-        found[values] = Timing(**timing) if timing else assume(run, costs, throughput)
-    if digest(known) != before:
-        write_json(path, known)
+    kinds = {kind(run): run for run in runs}
+    computes = {values: choose(run.precision, spec(run.backbone)) for values, run in kinds.items()}
+    with _apart(any(compute.accelerator == "gpu" for compute in computes.values())) as apart:
+        book = _Book(path, apart)
+        found = {
+            values: book.measured(run, computes[values], tell if measuring else None)
+            or assume(run, book.on_gpu(run), throughput)
+            for values, run in kinds.items()
+        }
+    book.write()
     return found
+
+
+Apart = Callable[..., Any]
+"""Calls a function with arguments, in a process of its own or here."""
+
+
+@contextlib.contextmanager
+def _apart(is_needed: bool) -> Iterator[Apart]:
+    """Where a GPU is asked and measured: the memory that CUDA takes goes with the process."""
+    if not is_needed:
+        yield lambda function, *arguments: function(*arguments)
+        return
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+class _Book:
+    """What was counted and measured, by settings; `calibration.json`.
+
+    Args:
+        path: of the file.
+        apart: asks a GPU.
+    """
+
+    def __init__(self, path: Path, apart: Apart) -> None:
+        self.path, self.apart = path, apart
+        self.known: dict[str, dict[str, Any]] = {"costs": {}, "timings": {}, "saved_mb_in_bf16": {}}
+        if path.is_file():
+            self.known |= read_json(path)
+        self.before = digest(self.known)
+        self.counted: dict[tuple[Any, ...], Any] = {}  # batch and optimizer do not change what a clip costs
+
+    def _counted(self, what: str, run: Run, count: Callable[[Run], Any]) -> Any:
+        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, _clip(run))
+        if key not in self.known[what]:
+            if shape not in self.counted:
+                self.counted[shape] = count(run)
+            self.known[what][key] = self.counted[shape]
+        return self.known[what][key]
+
+    def cost(self, run: Run) -> Cost:
+        """Of the network of a run, in fp32."""
+        return Cost(**self._counted("costs", run, lambda run: asdict(_cost_of(run))))
+
+    def on_gpu(self, run: Run) -> Cost:
+        """The same, with the memory that bf16 keeps on a GPU."""
+        saved_mb = self._counted("saved_mb_in_bf16", run, _saved_mb_of)
+        return replace(self.cost(run), saved_mb=saved_mb)
+
+    def measured(self, run: Run, compute: Compute, tell: Callable[[str], Any] | None) -> Timing | None:
+        """What a step takes here: known, or measured now if somebody is told; None where it is neither."""
+        on_gpu = compute.accelerator == "gpu"
+        apart: Apart = self.apart if on_gpu else lambda function, *arguments: function(*arguments)
+        device = apart(device_name, compute)
+        here = digest(_settings(run) | {"device": device})
+        if here not in self.known["timings"] and tell is not None:
+            costs = self.on_gpu(run) if on_gpu and compute.precision != "32-true" else self.cost(run)
+            if apart(is_measurable, costs, run.batch_size, compute):
+                tell(f"{run.backbone}: measured on {device}")
+                self.known["timings"][here] = asdict(apart(measure, run, costs))
+        timing = self.known["timings"].get(here)
+        return Timing(**timing) if timing else None
+
+    def write(self) -> None:
+        """Keep what is new."""
+        if digest(self.known) != self.before:
+            write_json(self.path, self.known)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return dict(zip(SETTINGS, kind(run), strict=True)) | {"torch": torch.__version__}
 
 
 def _clip(run: Run) -> tuple[int, int, int, int]:
@@ -151,6 +213,12 @@ def _cost_of(run: Run) -> Cost:
     channels, *clip = _clip(run)
     with _named(run):
         return network_cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
+
+
+def _saved_mb_of(run: Run) -> float:
+    channels, *clip = _clip(run)
+    with _named(run):
+        return saved_mb_in_bf16(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -181,9 +249,8 @@ def memory_mb() -> float:
 
 
 def is_measurable(costs: Cost, batch_size: int, compute: Compute) -> bool:
-    """Whether a step is short and small enough to be measured here."""
-    share = 1.0 if compute.precision == "32-true" else 0.5
-    needed = share * costs.saved_mb * 1e6 * batch_size + BYTES_A_PARAMETER * costs.parameters
+    """Whether a step is short and small enough to be measured here; on a CPU, as if it were in fp32."""
+    needed = costs.saved_mb * 1e6 * batch_size + BYTES_A_PARAMETER * costs.parameters
     if compute.accelerator == "gpu":
         return needed < torch.cuda.mem_get_info()[0]
     seconds = PASSES * costs.multiply_adds * batch_size / CPU_MULTIPLY_ADDS
@@ -195,12 +262,12 @@ def assume(run: Run, costs: Cost, throughput: float = GPU_MULTIPLY_ADDS) -> Timi
 
     Args:
         run: of the kind.
-        costs: of its network.
+        costs: of its network, with the memory that bf16 keeps.
         throughput: multiply-adds a second.
     """
     forward = costs.multiply_adds * run.batch_size / throughput
     cutting = CUT_S_A_VOXEL * float(np.prod(_clip(run)))
-    memory = 0.5 * costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
+    memory = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
     device = f"GPU, assumed: {throughput / 1e12:g}e12 multiply-adds a second"
     network = (costs.parameters, costs.multiply_adds)
     return Timing(PASSES * forward, forward, cutting, cutting, memory, *network, False, device)

@@ -16,13 +16,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 from dask.utils import parse_bytes
-from distributed import Nanny
+from distributed import Nanny, Scheduler
 from distributed.comm import connect
 from tornado.ioloop import PeriodicCallback
 
@@ -41,6 +42,9 @@ DASK_CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
 }
+
+NO_PAGES: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Of schedulers and workers: each has a small web server even so, which nobody else shall reach."""
 
 LOOK_S = 0.1
 """A nanny looks at its worker's memory this often, s: some hundred MB at the speed of memory."""
@@ -62,7 +66,7 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
     """
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
     if gpu is not None:
-        environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
     return {
         "nthreads": 1,
         "env": environment,
@@ -70,7 +74,7 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
         "memory_limit": None,  # Dask's own limit counts mapped files
         "limit_mb": memory_mb,
         "preload": ["ctlib.grid.worker"],
-        "dashboard": False,
+        **NO_PAGES,
         "config": DASK_CONFIG,
     }
 
@@ -159,8 +163,35 @@ def own_memory_mb(pid: int) -> float:
     return sum(int(fields[name].split()[0]) for name in held if name in fields) / 1024
 
 
+async def serve_scheduler(host: str, port: int, security: Any, say: Callable[[str], None]) -> None:
+    """Keep a scheduler, without a dashboard, until SIGTERM or SIGINT comes.
+
+    Args:
+        host: address of this machine, or the name that others reach it by.
+        port: it listens at.
+        security: credentials (`credentials.read`); None for none.
+        say: is told the address.
+
+    Raises:
+        OSError: the port is taken, or the host is none of this machine's.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    protocol = "tls://" if security else "tcp://"
+    with dask.config.set(DASK_CONFIG):
+        serving = Scheduler(host=host, port=port, security=security, protocol=protocol, **NO_PAGES)
+        async with serving as scheduler:
+            say(scheduler.address)
+            await stop.wait()
+
+
 async def serve_worker(
-    scheduler: str, asked: Sequence[dict[str, Any]], patience_s: float, lifetime_s: float = 0.0
+    scheduler: str,
+    asked: Sequence[dict[str, Any]],
+    patience_s: float,
+    lifetime_s: float = 0.0,
+    security: Any = None,
 ) -> str:
     """Keep workers at a scheduler until it is away for long, the lifetime ends, or SIGTERM or SIGINT comes.
 
@@ -171,6 +202,7 @@ async def serve_worker(
         asked: arguments of each nanny, with a `name`.
         patience_s: how long the scheduler may be away, s.
         lifetime_s: leave after so long, s: before a queue ends the job; 0 stays.
+        security: credentials of the scheduler (`credentials.read`); None for none.
 
     Returns:
         Why it ended, in words.
@@ -182,13 +214,14 @@ async def serve_worker(
     if lifetime_s:
         loop.call_later(lifetime_s, stop.set)
     asked_to_leave: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-    keepers = [asyncio.ensure_future(_keep(scheduler, one, patience_s)) for one in asked]
+    one_each = [one | {"security": security} for one in asked]
+    keepers = [asyncio.ensure_future(_keep(scheduler, one, patience_s)) for one in one_each]
     seen: asyncio.Future[Any] = asyncio.gather(*keepers)
     await asyncio.wait([asked_to_leave, seen], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         seen.cancel()
         await asyncio.wait(keepers)
-        return "asked to leave"
+        return "stopped by user, or at the end of its time"
     asked_to_leave.cancel()
     if any(seen.result()):
         return f"the scheduler at {scheduler} was away for {patience_s:g} s"
@@ -198,7 +231,7 @@ async def serve_worker(
 async def _keep(scheduler: str, asked: dict[str, Any], patience_s: float) -> bool:
     """One nanny after the other; returns whether there ever was a scheduler."""
     ever = False
-    while await _answers(scheduler, patience_s):
+    while await _answers(scheduler, patience_s, asked["security"]):
         nanny = WatchingNanny(scheduler, **asked)
         try:
             await nanny
@@ -215,12 +248,13 @@ async def _keep(scheduler: str, asked: dict[str, Any], patience_s: float) -> boo
     return ever
 
 
-async def _answers(scheduler: str, patience_s: float) -> bool:
+async def _answers(scheduler: str, patience_s: float, security: Any) -> bool:
     """Whether a scheduler answers at an address, sooner or later."""
+    shown = security.get_connection_args("worker") if security else {}
     deadline = time.monotonic() + patience_s
     while (left_s := deadline - time.monotonic()) > 0:
         with contextlib.suppress(OSError):
-            (await connect(scheduler, timeout=min(left_s, 5.0))).abort()
+            (await connect(scheduler, timeout=min(left_s, 5.0), **shown)).abort()
             return True
     return False
 

@@ -451,6 +451,8 @@ def read_header(path: Path) -> Slice:
 def _not_opened(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         return "it is a link to a file that is not there; mend or remove it"
+    if isinstance(error, FileNotFoundError):
+        return "it is no longer there; put it back, or scan the folder again"
     return f"it cannot be opened ({error.strerror}); see that you may read it, then try again"
 
 

@@ -238,9 +238,9 @@ def sheet(
 def sentence(design: Design) -> str:
     """What the sheet says, and what it assumes."""
     return (
-        f"Smallest difference in AUROC between two inits that is seen with {design.power:.0%} power at a "
-        f"two-sided {design.alpha:g} (Hanley and McNeil 1982, 1983), of a single pair of runs and of the "
-        f"mean over {design.networks} networks and {design.seeds} seeds. {assumptions(design)}"
+        "Detectable difference: the smallest in AUROC between two starting weights that is seen with "
+        f"{design.power:.0%} power at a two-sided {design.alpha:g} (Hanley and McNeil 1982, 1983), of a single "
+        f"pair of runs and of the mean over {design.networks} networks and {design.seeds} seeds. {assumptions(design)}"
     )
 
 
@@ -248,8 +248,8 @@ def assumptions(design: Design) -> str:
     """What is assumed, two sentences."""
     return (
         f"Assumed: AUROC {design.auroc:g}; "
-        f"paired AUROCs correlate with r over patients; two runs of one init correlate {design.excess:g} "
-        f"more than across inits (a guess); between seeds the AUROC of a run has a standard deviation of "
-        f"{design.of_seeds.sd:.3f} ({design.of_seeds.source}), a pair's difference {design.seed_sd:.3f}. The "
-        "analysis estimates all of these."
+        "paired AUROCs correlate with r over patients; two runs from the same starting weights correlate "
+        f"{design.excess:g} more than from others (a guess); between seeds the AUROC of a run has a standard "
+        f"deviation of {design.of_seeds.sd:.3f} ({design.of_seeds.source}), a pair's difference "
+        f"{design.seed_sd:.3f}. The analysis estimates all of these."
     )

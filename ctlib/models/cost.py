@@ -10,15 +10,19 @@ and little time.
 - Memory is what autograd keeps of one clip in fp32 for the backward pass: activations, the clip itself, and
   what operations store for themselves, each storage once. Weights, their gradients and the optimizer come on
   top, once and not for each clip (16 bytes a parameter with Adam), and so does what a pass needs for a
-  moment. Mixed precision halves most of it.
+  moment. Mixed precision halves what convolutions keep; CUDA's autocast leaves LayerNorm, softmax and GroupNorm in
+  fp32 and casts around them, so that a transformer keeps as much, and PENet more (`saved_mb_in_bf16`).
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -55,15 +59,65 @@ def network_cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: 
     >>> network_cost("resnet18", "full", (1, 224, 224), in_channels=3).multiply_adds
     1813561344
     """
+    return cost_of(_without_values(key, size, in_channels), (in_channels, *clip))
+
+
+def _without_values(key: str, size: Size, in_channels: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device(
-                "meta"
-            ):  # without values from the beginning: to draw them takes longer than to count
-                network = build(key, size, in_channels)
+            with torch.device("meta"):  # from the beginning: to draw them takes longer than to count
+                return build(key, size, in_channels)
         except (RuntimeError, TypeError):  # a network that looks at values while it is built
-            network = build(key, size, in_channels)
-    return cost_of(network, (in_channels, *clip))
+            return build(key, size, in_channels)
+
+
+def saved_mb_in_bf16(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> float:
+    """Million bytes that autograd keeps of one clip on a GPU, under bf16 autocast.
+
+    The network runs on fake tensors of device `cuda`: their operations, casts and shapes are those of a GPU, and no GPU
+    is needed. A recurrent layer, which keeps little, runs on none and counts nothing.
+
+    Args:
+        key, size, clip, in_channels: see `network_cost`.
+
+    Raises:
+        ValueError: unknown key or size.
+
+    >>> clip = (8, 64, 64)
+    >>> [round(saved_mb_in_bf16(key, "tiny", clip) / network_cost(key, "tiny", clip).saved_mb, 1)
+    ...  for key in ("slow_r50", "mvit_b")]
+    [0.6, 0.9]
+    """
+    network = _without_values(key, size, in_channels)
+    with FakeTensorMode(), _bf16_on_cuda():
+        for module in network.modules():
+            for held in (module._parameters, module._buffers):
+                for name, tensor in held.items():
+                    if tensor is not None:
+                        fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+                        held[name] = nn.Parameter(fake) if held is module._parameters else fake  # type: ignore[assignment]
+            if isinstance(module, nn.RNNBase):
+                module.forward = _no_recurrence(module)
+        return _saved(network.train(), torch.empty(1, in_channels, *clip, device="cuda"))
+
+
+@contextlib.contextmanager
+def _bf16_on_cuda() -> Iterator[None]:
+    """CUDA's autocast, which `torch.autocast` switches off where there is no GPU."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        torch.autocast_decrement_nesting()
+        torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", False)
+
+
+def _no_recurrence(module: nn.RNNBase) -> Callable[..., tuple[torch.Tensor, None]]:
+    width = module.hidden_size * (2 if module.bidirectional else 1)
+    return lambda features, *_: (features.new_zeros(*features.shape[:-1], width), None)
 
 
 def cost_of(network: nn.Module, clip: tuple[int, ...]) -> Cost:
@@ -77,6 +131,15 @@ def cost_of(network: nn.Module, clip: tuple[int, ...]) -> Cost:
     Cost(parameters=162, multiply_adds=4374, saved_mb=0.001)
     """
     network = network.to("meta").train()
+    counter = FlopCounterMode(display=False)
+    with torch.random.fork_rng(devices=[]), counter:
+        saved_mb = _saved(network, torch.empty(1, *clip, device="meta"))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2, saved_mb)
+
+
+def _saved(network: nn.Module, clip: torch.Tensor) -> float:
+    """Million bytes that autograd keeps of a clip `[1, C, D, H, W]`; no weight of the network counts."""
     own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, torch.Tensor] = {}
 
@@ -85,12 +148,9 @@ def cost_of(network: nn.Module, clip: tuple[int, ...]) -> Cost:
             kept[_storage(tensor)] = tensor  # held, so that no other storage gets its place
         return tensor
 
-    counter = FlopCounterMode(display=False)
-    with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor), counter:
-        network(torch.empty(1, *clip, device="meta"))
-    saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2, saved / 1e6)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(clip)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1e6
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -70,14 +70,17 @@ class Compute:
     def fabric(self) -> Fabric:
         """Lightning Fabric for this device and precision.
 
-        On a GPU all kernels of this process are from now on those that are deterministic, where there are such;
-        on a CPU all that are used here are so as they are.
+        On a GPU all kernels of this process are from now on those that are deterministic, where there are such, and
+        fp32 is fp32 (by default cuDNN convolves in TF32); on a CPU all that are used here are so as they are.
         """
         from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
 
         if self.accelerator == "gpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
+            # else each fresh tensor is filled with NaN first, up to hundreds of kernels a step
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            torch.backends.cudnn.allow_tf32 = False
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # docs.nvidia.com/cuda/cublas, reproducibility
         plugin = _plugin(self.precision, self.device.type)
         with _quiet():

@@ -40,7 +40,7 @@ from ctlib.core import (
     write_json,
     write_text,
 )
-from ctlib.datasets import SAMPLERS, ClipDataset, fraction_patients, intensity, task
+from ctlib.datasets import SAMPLERS, ClipDataset, Store, fraction_patients, intensity, task
 from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, spec, split
 from ctlib.training import loggers
 from ctlib.training.device import choose
@@ -56,6 +56,7 @@ from ctlib.training.run import (
     batches_an_epoch,
     clip_settings,
     clips_of_run,
+    digest,
     fingerprint,
     read_table,
     splits_of,
@@ -98,12 +99,28 @@ def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, 
         claim.require()
     except ClaimLost:
         raise
+    except torch.OutOfMemoryError as error:
+        told = _too_large(run)
+        told.__cause__ = error
+        write_text(folder / ERROR, "".join(traceback.format_exception(told)))
+        raise told from error
     except Exception:
         write_text(folder / ERROR, traceback.format_exc())
         raise
     (folder / ERROR).unlink(missing_ok=True)
     write_json(folder / RESULT, result)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _too_large(run: Run) -> FitError:
+    """A run that does not fit on its GPU, in a sentence with what to do."""
+    free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+    half, parts = max(1, run.batch_size // 2), run.accumulate * 2
+    lines = f'"{run.backbone}.batch_size={half}", "{run.backbone}.accumulate={parts}"'
+    return FitError(
+        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} on {torch.cuda.get_device_name()}: "
+        f"{free:.1f} of {held:.1f} GB are free; the same batch in parts: put {lines} into exceptions."
+    )
 
 
 def _finetune(
@@ -179,7 +196,7 @@ def _network(
     store, cut, train = store_of(workspace, run), clip_settings(run), rows[rows["split"] == "train"]
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
     is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
-    mean, std = intensity(store, train.reset_index(drop=True), cut) if is_needed else NO_COHORT
+    mean, std = _intensity(workspace, run, store, train.reset_index(drop=True)) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
     model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
     model.dropout = run.dropout
@@ -187,6 +204,24 @@ def _network(
         per_channel = model.mean.numel() // len(mean)
         model.normalize(tuple(mean) * per_channel, tuple(std) * per_channel)
     return model, ledger, [dataclasses.asdict(each) for each in init.seen]
+
+
+def _intensity(
+    workspace: Workspace, run: Run, store: Store, train: pd.DataFrame
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the training clips, kept by the cohort's fingerprint, the clips and how they are cut.
+
+    All runs of a cohort share them, and on a real one they take minutes. Two runs at once may both measure: the figures
+    are the same.
+    """
+    cut = clip_settings(run)
+    key = digest({"data": run.data, "clips": train.to_csv(index=False), "cut": dataclasses.asdict(cut)})
+    path = workspace.root / "intensity" / f"{key}.json"
+    if not path.is_file():
+        mean, std = intensity(store, train, cut)
+        write_json(path, {"mean": mean, "std": std})
+    kept = read_json(path)
+    return tuple(kept["mean"]), tuple(kept["std"])
 
 
 def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:

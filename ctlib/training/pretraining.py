@@ -247,7 +247,10 @@ class Plan:
         """
         source = self.videos if made.source == "video" else self.ct
         if source is None:
-            raise ValueError(f"init {made.source}: nothing is known of its source; give one.")
+            needs = (
+                "videos: name their folder in videos_root" if made.source == "video" else "a source cohort"
+            )
+            raise ValueError(f"pretrained has {made.source}, which needs {needs}; or leave it out.")
         return source
 
     def pretrain_task(self, workspace: Workspace, made: Origin) -> PretrainTask:

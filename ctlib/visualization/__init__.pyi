@@ -4,5 +4,6 @@ from . import viewer as viewer
 from .gradcam import Sight as Sight
 from .html import png as png
 from .scores import clip_scores as clip_scores
+from .style import RESULT_TYPE as RESULT_TYPE
 from .style import percent as percent
 from .style import signed as signed

@@ -183,7 +183,7 @@ def metadata_baseline(baselines: Mapping[str, pd.DataFrame]) -> Figure:
             _baseline_row(ax, row, titles.index(row.feature))
         first = table.iloc[0]
         ax.set_title(
-            f"{name}\n{first['n_patients']} patients, {first['n_exams']} exams, {first['n_positive']} ill",
+            f"{name}\n{first['n_patients']} patients, {first['n_exams']} exams, {first['n_positive']} with disease",
             linespacing=1.3,
         )
         ax.set_xlabel("AUROC of the exam label, cross-validated")

@@ -31,14 +31,16 @@ from ctlib.visualization.style import (
 
 LINE = 0.235
 """Height of a line, inches."""
+FAINTNESS = 0.45
+"""Opacity of single networks beside their mean."""
 
 
 @styled
 def effect_forest(effects: pd.DataFrame, margin: float = 0.0) -> Figure:
     """What an init gains in AUROC, network by network and averaged, with intervals.
 
-    One panel a task, all with the same x range; networks grouped by fraction, their average
-    as a diamond. The numbers stand beside; a row without a value says "no value".
+    One panel a task, all with the same x range; networks grouped by fraction, faint where their average,
+    a diamond, is there. The numbers stand beside; a row without a value says "no value".
 
     Args:
         effects: table `effects`, of one pair of inits; with a column `by_seed` ("0.01 -0.02 ...") each
@@ -55,7 +57,8 @@ def effect_forest(effects: pd.DataFrame, margin: float = 0.0) -> Figure:
     lines = effects.rename(columns={"backbone": "label"})
     is_mean = lines["label"].str.startswith(MEAN_OF)
     lines = pd.concat([lines[~is_mean], lines[is_mean]])
-    return _forest(lines.assign(bold=lines["label"].str.startswith(MEAN_OF)), f"{init} − {baseline}", margin)
+    lines = lines.assign(bold=is_mean) if is_mean.any() else lines
+    return _forest(lines, f"{init} − {baseline}", margin, WIDTH)
 
 
 @styled
@@ -68,12 +71,12 @@ def contrast_forest(contrasts: pd.DataFrame, what: str, margin: float = 0.0) -> 
         what: is subtracted from what.
         margin: see `effect_forest`.
     """
-    return _forest(contrasts, what, margin)
+    width = TWO_COLUMNS if contrasts["task"].nunique() > 1 else 0.75 * TWO_COLUMNS
+    return _forest(contrasts, what, margin, width)
 
 
-def _forest(table: pd.DataFrame, what: str, margin: float) -> Figure:
+def _forest(table: pd.DataFrame, what: str, margin: float, width: float) -> Figure:
     tasks, lines = list(table["task"].unique()), _lines(table)
-    width = TWO_COLUMNS if len(tasks) > 1 else 0.75 * TWO_COLUMNS
     figure, axes = panels(1, len(tasks), 0.95 + LINE * len(lines), width)
     for ax, task in zip(axes[0], tasks, strict=True):
         part = table[table["task"] == task]
@@ -87,10 +90,11 @@ def _forest(table: pd.DataFrame, what: str, margin: float) -> Figure:
         ax.axvline(0, color=INK, linewidth=1)
         ax.grid(axis="y", visible=False)
     figure.supxlabel(f"difference in test AUROC: {what}", fontsize=10)
-    bold = {row.label for row in table.itertuples() if getattr(row, "bold", False)}
+    bold = set(table.loc[table["bold"], "label"]) if "bold" in table else set()
     for y, (fraction, label) in enumerate(lines):
         name = label or f"{percent(fraction)} of the patients"
-        _beside(axes[0, 0], -0.03, y, name, INK if label else FAINT, label in bold)
+        faint = not label or (bold and label not in bold)
+        _beside(axes[0, 0], -0.03, y, name, FAINT if faint else INK, label in bold)
     axes[0, 0].set(xlim=_range(table), ylim=(len(lines) - 0.4, -0.6), yticks=[])
     axes[0, 0].xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes[0, 0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
@@ -133,27 +137,28 @@ def _beside(ax: Axes, x: float, y: float, text: str, colour: str, bold: bool = F
 
 
 def _line(ax: Axes, row: Any, y: float) -> None:
-    """Seeds, intervals and the effect, and their numbers on the right."""
+    """Seeds, intervals and the effect, and their numbers on the right; faint beside a bold line."""
     look, bold = init_look(row.init), bool(getattr(row, "bold", False))
+    alpha = 1.0 if bold or not hasattr(row, "bold") else FAINTNESS
     if pd.isna(row.effect):
         _beside(ax, 1.02, y, "no value", WARNING)
         return
     seeds = _seeds(row)
-    ax.plot(seeds, np.full(len(seeds), y - 0.3), ".", color=look.colour, alpha=0.45, markersize=4)
+    ax.plot(seeds, np.full(len(seeds), y - 0.3), ".", color=look.colour, alpha=0.45 * alpha, markersize=4)
     ends = "no interval" if pd.isna(row.low) else f"{signed(row.low, 2)} to {signed(row.high, 2)}"
-    _beside(ax, 1.02, y, f"{signed(row.effect, 2)} ({ends})", INK, bold)
+    _beside(ax, 1.02, y, f"{signed(row.effect, 2)} ({ends})", INK if alpha == 1 else FAINT, bold)
     wide = [getattr(row, name, np.nan) for name in ("low_mean", "high_mean")]
     if not pd.isna(wide[0]):
-        ax.plot(wide, [y, y], color=look.colour, linewidth=1, marker="|", markersize=6)
+        ax.plot(wide, [y, y], color=look.colour, linewidth=1, marker="|", markersize=6, alpha=alpha)
     if not pd.isna(row.low):
-        ax.plot([row.low, row.high], [y, y], color=look.colour, linewidth=3 if bold else 1.8)
-    _marker(ax, row.effect, y, look, bold)
+        ax.plot([row.low, row.high], [y, y], color=look.colour, linewidth=3 if bold else 1.8, alpha=alpha)
+    _marker(ax, row.effect, y, look, bold, alpha)
 
 
-def _marker(ax: Axes, x: float, y: float, look: InitLook, bold: bool) -> None:
+def _marker(ax: Axes, x: float, y: float, look: InitLook, bold: bool, alpha: float = 1.0) -> None:
     ax.plot(
         [x], [y], marker="D" if bold else look.marker, color=look.colour, markerfacecolor=face(look),
-        markersize=7 if bold else 5.5,
+        markersize=7 if bold else 5.5, alpha=alpha,
     )  # fmt: skip
 
 

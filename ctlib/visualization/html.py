@@ -14,7 +14,8 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ctlib.visualization.style import PX_PER_INCH, style
+from ctlib.core import title_of, word
+from ctlib.visualization.style import PX_PER_INCH, RESULT_TYPE, style
 
 MAX_SVG_BYTES = 110_000
 """A larger SVG is shown as PNG, if that is smaller; base64 adds a third, and a report holds 2 MB."""
@@ -99,13 +100,14 @@ def address(picture: bytes, form: str = "webp") -> str:
     return f"data:image/{form};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
-def figure_html(figure: Figure, alt: str, caption: str) -> str:
+def figure_html(figure: Figure, alt: str, caption: str, key: str = "") -> str:
     """An HTML `<figure>` with the picture inside it.
 
     Args:
         figure: what a function of this package returns.
         alt: what is seen, for those who cannot see it.
         caption: what it shows, with the number of patients.
+        key: of the question that it answers, by which the index finds it; "" for none.
 
     Raises:
         ValueError: no alternative text.
@@ -120,16 +122,17 @@ def figure_html(figure: Figure, alt: str, caption: str) -> str:
     source = address(data, form)
     kind = "ct-figure" if any(axes.images for axes in figure.axes) else "ct-figure ct-chart"
     width = round(figure.get_figwidth() * PX_PER_INCH)
+    named = f' id="figure-{key}"' if key else ""
     return (
-        f'<figure class="{kind}"><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
+        f'<figure class="{kind}"{named}><img src="{source}" alt="{html.escape(alt)}" width="{width}" '
         f'style="max-width:100%;height:auto;background:#fff"/>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
-def show(figure: Figure, alt: str, caption: str) -> None:
+def show(figure: Figure, alt: str, caption: str, key: str = "") -> None:
     """Display a figure with its alternative text and caption; see `figure_html`."""
-    display(HTML(figure_html(figure, alt, caption)))
+    display(HTML(figure_html(figure, alt, caption, key)))
 
 
 def say(text: str) -> None:
@@ -139,22 +142,25 @@ def say(text: str) -> None:
     display({"text/plain": text, "text/html": prose}, raw=True)
 
 
-def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
+def table_html(
+    frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None, folded: bool = False
+) -> str:
     """An HTML table; numbers aligned and rounded to what matters.
 
     Args:
         frame: rows to show; its index is left out.
         caption: what it shows.
         formats: format of a column ("{:.2f}") where the usual one does not do.
+        folded: whether it is closed until a reader opens it, and left out on paper.
     """
     if frame.empty:
-        return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: nothing to list.</p>'
+        return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: none.</p>'
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     kinds = [' class="num"' if number else "" for number in numeric]
     signed = any(word in str(name) for name in frame for word in SIGNED)
     formatters = [(formats or {}).get(str(name)) or usual_format(frame[name], signed) for name in frame]
     head = "".join(
-        f'<th scope="col"{kind}>{html.escape(str(name))}</th>'
+        f'<th scope="col"{kind}>{html.escape(title_of(name))}</th>'
         for name, kind in zip(frame, kinds, strict=True)
     )
     rows = []
@@ -162,15 +168,48 @@ def table_html(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | N
         cells = zip(values, kinds, formatters, strict=True)
         rows.append("".join(_td(value, kind, how) for value, kind, how in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return (
+    made = (
         f'<table class="ct-table"><caption>{html.escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+    return folded_html(caption, made) if folded else made
 
 
-def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
+def folded_html(title: str, *parts: str) -> str:
+    """HTML that is closed until a reader opens it, and left out on paper.
+
+    Args:
+        title: what is inside.
+        parts: HTML, one after the other.
+    """
+    return f'<details class="fold more"><summary>{html.escape(title)}</summary>{"".join(parts)}</details>'
+
+
+def show_folded(title: str, *parts: str) -> None:
+    """Display what `folded_html` makes."""
+    display(HTML(folded_html(title, *parts)))
+
+
+def table(
+    frame: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None, folded: bool = False
+) -> None:
     """Display a table; see `table_html`."""
-    display(HTML(table_html(frame, caption, formats)))
+    display(HTML(table_html(frame, caption, formats, folded)))
+
+
+def result(frame: pd.DataFrame, caption: str, more: Mapping[str, Any]) -> None:
+    """Display the table that a page begins with, and leave it for the index of the profile.
+
+    Args:
+        frame: rows to show, texts and numbers.
+        caption: what it shows.
+        more: what the index says beside it, as JSON has it: `asked` (the question), `tiles` (name, word, good),
+            `claims` (verdict, sentence) and `caveats` (sentences); each may be missing.
+    """
+    shown = f'<div class="result">{table_html(frame, caption)}</div>'
+    display(
+        {"text/html": shown, "text/plain": frame.to_string(index=False), RESULT_TYPE: dict(more)}, raw=True
+    )
 
 
 def usual_format(column: pd.Series, signed: bool = False) -> str:
@@ -192,7 +231,9 @@ def usual_format(column: pd.Series, signed: bool = False) -> str:
     if any(word in name for word in SHARES):
         return "{:.0%}" if (100 * values - (100 * values).round()).abs().max() < 1e-6 else "{:.1%}"
     if any(word in name for word in THREE_DECIMALS):
-        difference = any(word in name for word in SIGNED) or (signed and name in ("low", "high"))
+        difference = any(word in name for word in SIGNED) or (
+            signed and name.split("_")[0] in ("low", "high")
+        )
         return "{:+.3f}" if difference else "{:.3f}"
     if name.endswith("_mm") or " mm" in name:
         return "{:.2f}"
@@ -211,5 +252,5 @@ def _td(value: Any, kind: str, how: str) -> str:
 def _cell(value: Any, how: str) -> str:
     if pd.isna(value):
         return NOTHING
-    text = how.format(value)
+    text = how.format(word(value) if isinstance(value, str) else value)
     return text if how == "{}" else text.replace("-", "−").replace("%", " %")

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ctlib.core import word
 from ctlib.visualization.style import FAINT, INK, WIDTH, init_look, panels, percent, signed, styled
 
 AT_CHANCE = 0.5
@@ -46,9 +47,7 @@ def published_forest(
         ax.plot([row["low_next"], row["high_next"]], [y + 0.16] * 2, color=FAINT, linewidth=0.8)
         ax.plot([row["low"], row["high"]], [y + 0.16] * 2, color=colour, linewidth=2.4)
         ax.plot(row["effect"], y + 0.16, "D", color=colour, markersize=7)
-        told = (
-            f"{signed(row['effect'], 3)} ({signed(row['low'], 3)} to {signed(row['high'], 3)})  {row['word']}"
-        )
+        told = f"{signed(row['effect'], 3)} ({signed(row['low'], 3)} to {signed(row['high'], 3)})  {word(row['word'])}"
         ax.text(1.02, y, told, transform=ax.get_yaxis_transform(), va="center", fontsize=9.5)
     ax.set(yticks=range(len(places)), ylim=(len(places) - 0.5, -0.6))
     ax.set_yticklabels([f"{task}, {percent(fraction)}" for task, fraction in places])

@@ -221,17 +221,18 @@ def _costed(ax: Axes, row: Any, x: float) -> None:
 
 @styled
 def calibration(reliability: pd.DataFrame, decision: pd.DataFrame) -> Figure:
-    """Reliability above, decision curves below; a column of panels is a task, inits are named in the first.
+    """Reliability, and decision curves below it, or beside it where there is one task; a column is a task.
 
     Args:
         reliability: columns task, init, score, observed, low, high.
         decision: columns task, init, threshold, net_benefit, low, high, treat_all.
     """
     tasks = list(reliability["task"].unique())
-    figure = Figure(
-        figsize=(TWO_COLUMNS if len(tasks) > 1 else 0.55 * TWO_COLUMNS, 5.2), layout="constrained"
-    )
-    axes = figure.subplots(2, len(tasks), squeeze=False, sharey="row", sharex=True)
+    figure = Figure(figsize=(TWO_COLUMNS, 5.2 if len(tasks) > 1 else 2.6), layout="constrained")
+    if len(tasks) > 1:
+        axes = figure.subplots(2, len(tasks), squeeze=False, sharey="row", sharex=True)
+    else:
+        axes = figure.subplots(1, 2, squeeze=False, sharex=True).T
     for above, below, task in zip(axes[0], axes[1], tasks, strict=True):
         above.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DASHES)
         for init, part in reliability[reliability["task"] == task].groupby("init", sort=False):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,12 +26,12 @@ from ctlib.core import hu
 from ctlib.datasets import Store, points_of
 from ctlib.io import Volume
 from ctlib.visualization.style import DISEASE, FAINT, INK, READERS, WIDTH, styled
-
-if TYPE_CHECKING:
-    from ctlib.visualization.viewer.scene import Band
+from ctlib.visualization.viewer.scene import NAMES, SIDES, Band, plane
 
 MAX_PX = 150_000
 """Pixels of all slices of a figure; larger slices are shown as area means. A report holds 2 MB."""
+SHEET_PX = 1600
+"""Width of a contact sheet."""
 GREYS = 64
 """Grey levels: steps of 6 to 23 HU in our HU windows, at or below the noise of a slice."""
 
@@ -83,8 +83,8 @@ def sample(store: Store, cohort: CohortTables, n: int = 20) -> list[NDArray[np.i
 def examples(store: Store, cohort: CohortTables, n: int = 8) -> list[Picture]:
     """Pictures of n exams, with and without disease in turn.
 
-    An exam with labelled slices shows the middle one of them, another the middle slice. Where
-    there are fewer exams than n, each shows several slices.
+    An exam with labelled slices shows the middle one of them, another the middle slice, titled by the label
+    of the exam where slices have none. Where there are fewer exams than n, each shows several slices.
 
     Args:
         store: the cohort's volumes.
@@ -96,8 +96,18 @@ def examples(store: Store, cohort: CohortTables, n: int = 8) -> list[Picture]:
     pictures: list[Picture] = []
     for uid in order:
         table = cohort.slices[cohort.slices["series_uid"] == uid].sort_values("slice")
-        pictures += slices_of(stored(store, uid), _choose(table, each), table["label"])
+        shown = slices_of(stored(store, uid), _choose(table, each), table["label"])
+        label = cohort.series.loc[cohort.series["series_uid"] == uid, "label"].iloc[0]
+        pictures += [_titled(picture, label) for picture in shown]
     return pictures[:n]
+
+
+def _titled(picture: Picture, label: Any) -> Picture:
+    """A picture whose slice has no label, with the label of its exam, where that has one."""
+    if picture.positive is not None or pd.isna(label):
+        return picture
+    title = f"{picture.title}, exam with{'' if label == 1 else 'out'} disease"
+    return replace(picture, title=title, positive=bool(label == 1))
 
 
 def extreme_exams(store: Store, cohort: CohortTables, checks: pd.DataFrame) -> list[Picture]:
@@ -185,6 +195,48 @@ def montage(pictures: Sequence[Picture], hu_window: str, columns: int = 4) -> Fi
     figure.supxlabel(
         f"HU window {hu_window}, {hu.HuWindow.named(hu_window)}".replace("-", "−"), fontsize=9, color=FAINT
     )
+    return figure
+
+
+@styled
+def contact_sheet(
+    volume: Volume, hu_window: str, labels: Sequence[int] | pd.Series = (), columns: int = 0
+) -> Figure:
+    """All slices of a volume on one sheet, from superior to inferior, true aspect, radiological convention.
+
+    Args:
+        volume: any volume.
+        hu_window: name of the HU window; it is stated in the figure.
+        labels: one a slice, 1 = disease (framed), empty where unknown; () for none.
+        columns: slices a row; 0 for as many as make the sheet about half as high again as it is wide.
+    """
+    n_slices, n_rows, n_columns = volume.shape
+    tall = n_rows * volume.spacing_mm[1] / (n_columns * volume.spacing_mm[2])
+    columns = min(columns or math.ceil(math.sqrt(n_slices * tall / 1.5)), n_slices)
+    width = max(min(n_columns, SHEET_PX // columns), 1)
+    height = max(round(width * tall), 1)
+    sheet = np.zeros((math.ceil(n_slices / columns) * height, columns * width), np.float32)
+    figure = Figure(figsize=(WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1] + 0.35), layout="constrained")
+    ax = figure.subplots()
+    for i, place in enumerate(range(n_slices - 1, -1, -1)):
+        row, column = i // columns * height, i % columns * width
+        unit = hu.to_unit(volume.hu[place], hu.HuWindow.named(hu_window)).astype(np.float32)
+        how = cv2.INTER_AREA if width < n_columns else cv2.INTER_LINEAR
+        sheet[row : row + height, column : column + width] = cv2.resize(
+            unit, (width, height), interpolation=how
+        )
+        number = ax.text(
+            column + 0.03 * width, row + 0.03 * width, str(place), fontsize=6, va="top", color="w"
+        )
+        number.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+        if len(labels) and not pd.isna(label := list(labels)[place]) and label == 1:
+            frame = Rectangle((column + 0.5, row + 0.5), width - 2, height - 2, fill=False, edgecolor=DISEASE)
+            ax.add_patch(frame)
+    _grey(ax, sheet)
+    ax.set(xticks=[], yticks=[])
+    ax.set_frame_on(False)
+    said = f"HU window {hu_window}, {hu.HuWindow.named(hu_window)}; slices from superior to inferior"
+    figure.supxlabel(said.replace("-", "−"), fontsize=9, color=FAINT)
     return figure
 
 
@@ -337,24 +389,6 @@ MAX_PLANE_PX = 60_000
 CURSOR = "#d62728"
 HEAT_FROM = 0.25
 """Grad-CAM below this share of its highest value is not drawn."""
-NAMES = ("axial", "coronal", "sagittal")
-SIDES = (("R", "L", "A", "P"), ("R", "L", "S", "I"), ("A", "P", "S", "I"))
-"""What is on the left, on the right, above and below each plane."""
-
-
-def plane(voxels: NDArray[np.generic], index: int, place: tuple[int, int, int]) -> NDArray[np.generic]:
-    """A plane as it is drawn, first row on top: 0 axial, 1 coronal, 2 sagittal.
-
-    Args:
-        voxels: `[D, H, W]`.
-        index: which plane.
-        place: slice, row, column it goes through.
-
-    >>> plane(np.arange(8).reshape(2, 2, 2), 1, (0, 1, 0)).tolist()
-    [[6, 7], [2, 3]]
-    """
-    z, y, x = place
-    return (voxels[z], voxels[::-1, y], voxels[::-1, :, x])[index]
 
 
 @styled
@@ -421,14 +455,14 @@ def _draw_plane(
     hu_window: str,
     cam: NDArray[np.floating] | None,
 ) -> None:
-    seen = plane(volume.hu, index, place)
+    seen = plane(volume.hu, index, place[index])
     n_rows, n_columns = seen.shape
     width, height = _extent(volume, index)
     extent = (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
     aspect = (height / n_rows) / (width / n_columns)
     _grey(ax, _small(hu.to_unit(seen, hu.HuWindow.named(hu_window)), MAX_PLANE_PX), aspect, extent)
     if cam is not None and float(np.nanmax(cam)) > 0:
-        warmth = _small(np.nan_to_num(plane(cam, index, place)), MAX_PLANE_PX) / float(np.nanmax(cam))
+        warmth = _small(np.nan_to_num(plane(cam, index, place[index])), MAX_PLANE_PX) / float(np.nanmax(cam))
         shown = np.ma.masked_less(warmth, HEAT_FROM)
         how = {"aspect": aspect, "interpolation": "none", "extent": extent}
         ax.imshow(shown, cmap="plasma", vmin=0, vmax=1, alpha=0.5, **how)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # imported where they are used: the viewer in a page needs th
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+RESULT_TYPE = "application/vnd.ctlib.result+json"
+"""MIME type under which a cell leaves its result for the index, beside the table that the page shows of it."""
 PX_PER_INCH = 96
 """CSS pixels an inch: a figure 10 inches wide is shown 960 px wide."""
 WIDTH = 10.0

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctlib.core import Workspace, counted
-from ctlib.datasets import Cohort, load_tables, task
+from ctlib.datasets import Cohort, load_tables, quality, task
 from ctlib.datasets import splits as split_rules
 
 if TYPE_CHECKING:
@@ -32,6 +32,17 @@ def refusals(cohorts: Mapping[str, Cohort]) -> pd.DataFrame:
     return grouped.agg(entries="size", files="sum").reset_index()
 
 
+def checks_tile(checks: pd.DataFrame) -> dict[str, list[dict[str, object]]]:
+    """What the index says of the data: that all checks passed, or which to look at.
+
+    Args:
+        checks: from `quality.checks`.
+    """
+    open_ = checks.loc[(checks.drop(columns="check") == quality.LOOK).any(axis=1), "check"]
+    word = f"{len(open_)} to look at: {', '.join(open_)}" if len(open_) else quality.PASSED
+    return {"tiles": [{"name": "Data checks", "word": word, "good": open_.empty}]}
+
+
 def prepared(cohort: Cohort) -> list[str]:
     """What became of the files of a cohort, line by line; the counts add up."""
     stored, refused = int(cohort.series["n_files"].sum()), int(cohort.problems["n_files"].sum())
@@ -46,7 +57,7 @@ def prepared(cohort: Cohort) -> list[str]:
 
 
 def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Patients, exams, slices and prevalence by cohort and split.
+    """Patients, exams, slices and prevalence by cohort and split; slices with disease where some slice is labelled so.
 
     Args:
         cohorts: cohorts by name.
@@ -55,7 +66,8 @@ def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) ->
     rows = []
     for name, cohort in cohorts.items():
         series = cohort.series.merge(splits[name], on="patient_id", validate="many_to_one")
-        labelled = cohort.slices.groupby("series_uid")["label"].sum()
+        marked = cohort.slices["label"] == 1
+        labelled = marked.groupby(cohort.slices["series_uid"]).sum() if marked.any() else None
         for split in split_rules.SPLITS:
             part = series[series["split"] == split]
             if len(part):
@@ -68,14 +80,17 @@ def counts(cohorts: Mapping[str, Cohort], splits: Mapping[str, pd.DataFrame]) ->
                         "exams with disease": int(part["label"].sum()),
                         "prevalence": float(part["label"].mean()),
                         "slices": int(part["n_slices"].sum()),
-                        "slices with disease": int(labelled[part["series_uid"]].sum()),
+                        "slices with disease": pd.NA
+                        if labelled is None
+                        else labelled[part["series_uid"]].sum(),
                     }
                 )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).dropna(axis=1, how="all")
+    return table.astype(dict.fromkeys(table.columns.intersection(["slices with disease"]), "Int64"))
 
 
 def clip_counts(clips: Mapping[str, pd.DataFrame], length: int) -> pd.DataFrame:
-    """Clips by cohort: how many, how many positive, how many filled up with air.
+    """Clips by cohort: how many, how many positive, how many padded with air.
 
     Args:
         clips: tables `clips` by cohort.
@@ -90,7 +105,7 @@ def clip_counts(clips: Mapping[str, pd.DataFrame], length: int) -> pd.DataFrame:
                 "clips": len(frame),
                 "clips an exam": len(frame) / frame["series_uid"].nunique(),
                 "positive clips": int(frame["label"].sum()),
-                "filled up with air": int(shorter.sum()),
+                "padded with air": int(shorter.sum()),
             }
         )
     return pd.DataFrame(rows)

@@ -71,12 +71,14 @@ def test_seeds_that_differ_more_than_patients_explain_are_named_with_their_ends(
     apart = {"seed_sd": 0.14, "p_seeds": 1e-6}
     [text] = said({}, apart)
     assert text.startswith(
-        "In 1 of 2 arms seeds differ more than their patients explain: net1 from video, t at 50 % (0.50 to "
-        "0.80)."
+        "For 1 of 2 networks and starting weights, seeds differ more than their patients explain: net1 from video, "
+        "t at 50 % (0.50 to 0.80)."
     )
     assert said({}, apart | {"seed_sd": 0.05}) == [] == said({}, apart | {"p_seeds": 0.04})
     [text] = said(*[apart] * 6)
-    assert text.startswith("In 6 of 6 arms") and "the widest are" in text and text.count("from video") == 4
+    assert (
+        text.startswith("For 6 of 6 networks") and "the widest are" in text and text.count("from video") == 2
+    )
 
 
 def test_fewer_seeds_than_asked_are_said():
@@ -87,7 +89,7 @@ def test_fewer_seeds_than_asked_are_said():
 def test_families_are_counted():
     [text] = said({}, questions=ASKED)
     assert text.startswith(
-        "2 tables with corrected p-values (help and two_d): all comparisons of a table are one"
+        "2 tables with corrected p-values (help and two_d): the comparisons that decide a claim are one"
     )
     silent = [SimpleNamespace(key="x", columns=("p_holm",), missing=lambda _: "No answer")]
     assert said({}, questions=silent) == []

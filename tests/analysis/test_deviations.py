@@ -67,9 +67,9 @@ def test_another_level_is_a_change():
         ),
         (
             {"inits": ("random", "video", "shuffled:video")},
-            "inits of the grid", "added", "also shuffled:video",
+            "starting weights of the grid", "added", "also shuffled:video",
         ),
-        ({"inits": ("random",)}, "inits of the grid", "incomplete", "without video"),
+        ({"inits": ("random",)}, "starting weights of the grid", "incomplete", "without video"),
         (
             {"lost": lambda row: "failed" if row["seed"] == 0 and row["task"] == "rspect_pe" else ""},
             "runs with a test AUROC", "incomplete", "16 failed",
@@ -100,18 +100,21 @@ def test_a_plan_that_came_after_results_is_a_change():
 def test_without_a_plan_all_is_exploratory(tmp_path, capsys):
     study = dataclasses.replace(followed(), plan=None)
     assert listed(study)["the plan"][0] == "changed"
-    findings.show_plan(study, Workspace(tmp_path))
+    findings.show_checks(study, Workspace(tmp_path))
     assert "nothing here is confirmatory" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_the_section_shows_the_plan_its_hash_and_the_deviations(tmp_path, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr(
-        "ctlib.visualization.figures.table", lambda table, caption: shown.append((caption, len(table)))
+        "ctlib.visualization.figures.table",
+        lambda table, caption, folded=False: shown.append((caption, len(table))),
     )
-    findings.show_plan(dataclasses.replace(followed(), rule="noisy_or"), Workspace(tmp_path))
-    assert f"Plan {PLAN.hash}, fixed on" in capsys.readouterr().out
-    assert shown == [(f"Plan {PLAN.hash}", len(plan_table(PLAN))), ("Deviations from the plan", 1)]
+    findings.show_checks(dataclasses.replace(followed(), rule="noisy_or"), Workspace(tmp_path))
+    told = capsys.readouterr().out
+    assert f"Checks passed: all {len(followed().runs)} runs have a test AUROC." in told
+    assert f"Checks not passed: Plan {PLAN.hash}, fixed on" in told and "1 deviation (1 changed)." in told
+    assert shown == [("Deviations from the plan", 1), (f"Plan {PLAN.hash}", len(plan_table(PLAN)))]
     assert [entry["hash"] for entry in preregistration.remember(Workspace(tmp_path), PLAN)] == [PLAN.hash]
 
 

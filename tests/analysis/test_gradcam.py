@@ -145,6 +145,17 @@ def test_a_frozen_network_has_maps_too(clips):
     assert ClassActivation(net, SHAPE).maps(clips).max() > 0
 
 
+def test_maps_are_computed_where_training_computes(monkeypatch):
+    activation = ClassActivation(made("slow_r50"), SHAPE, torch.device("meta"))
+    assert {tensor.device.type for tensor in activation.network.state_dict().values()} == {"meta"}
+    asked = []
+    monkeypatch.setattr(
+        activation, "_cam", lambda clips, class_idx: asked.append(clips) or torch.zeros(clips.shape)
+    )
+    activation.maps(torch.zeros(1, *SHAPE))
+    assert asked[0].device.type == "meta"
+
+
 def test_what_cannot_be_placed_is_refused(bright):
     store = _Store((8, 16, 16), (0, 0, 0))
     table = pd.DataFrame({"series_uid": ["s", "t"], "clip": 0, "start": 0, "stop": 4, "label": 0})

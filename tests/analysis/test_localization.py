@@ -138,13 +138,16 @@ def test_what_is_missing_is_named_and_not_averaged():
 
 def test_sentences_say_what_is_shown_and_what_is_not():
     tables = [localization.gains(looked(gain), HOW) for gain in (0.2, 0.0, -0.2)]
-    said = [localization.say_looks(table).splitlines()[-1] for table in tables]
-    assert said[0].startswith(
-        "t, mean of 2 networks from video, slice auroc: 0.684, random weights 0.490, gain +0.194 ("
+    said = [localization.say_looks(table) for table in tables]
+    means = [table[table["backbone"] == "mean of 2 networks"].iloc[0] for table in tables]
+    assert means[0]["value"] == pytest.approx(0.684, abs=5e-4) and means[0]["gain_low"] > 0
+    head = (
+        "t: of 3 scores of maps, {} lie above that of random weights, {} below it, {} are inconclusive; test "
     )
-    assert said[0].endswith("20 patients: looks there more than random weights do.")
-    assert said[1].endswith("not shown to look there more than random weights do.")
-    assert said[2].endswith("looks there less than random weights do.")
+    for text, counts in zip(said, ((3, 0, 0), (0, 0, 3), (0, 3, 0)), strict=True):
+        assert text == head.format(*counts) + "patients with disease: 20."
+    blind = localization.gains(looked().assign(value=np.nan, reason="why"), HOW)
+    assert localization.say_looks(blind) == "t, slice auroc: no interval: 20 of 20 exams have no value: why."
     figures.cam_scores(localization.gains(looked(), HOW))
     figures.cam_scores(localization.gains(looked()[:0], HOW))
 

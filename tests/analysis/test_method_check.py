@@ -63,7 +63,7 @@ def test_what_is_planted_is_read_with_its_word(question, gains, apart, word):
 def test_the_method_passes_by_all_wanted_words_and_by_nothing_else():
     good = answered(NOTHING, KNOWLEDGE, MORE, DRAWS, OPTIMISATION)
     assert findings.passes(good) and list(good["verdict"])[-1] == "told only"
-    assert findings.say_method(good)[0] == f"{HEAD}: passed; 3 questions ended as the plan wants."
+    assert findings.say_method(good)[0] == f"{HEAD}: passed; 3 questions ended as the plan expects."
     bad = answered(NOTHING | {"video_b": 0.0}, KNOWLEDGE, MORE, DRAWS, OPTIMISATION)
     assert not findings.passes(bad)
     assert findings.say_method(bad)[0] == f"{HEAD}: not passed; draws is different, not equivalent."

@@ -198,7 +198,7 @@ def test_sentences_are_read_from_the_tables():
         return lines
 
     first, second, third, fourth = said({}, {}, {}, {})
-    open_ = "not told apart from 0.5, nor shown to lie within the margin of it: not decided."
+    open_ = "not told apart from 0.5, nor shown to lie within the margin of it: inconclusive."
     assert first == f"t, permuted labels, from video: AUROC 0.520 (0.450 to 0.600): {open_}"
     assert second.endswith("−0.380 (−0.500 to −0.200) beside 0.900 in order: the order of slices counts.")
     assert third.endswith("chance gives 0.400 to 0.600; their AUROC 0.900 (p = 0.002), is beyond it.")
@@ -207,7 +207,7 @@ def test_sentences_are_read_from_the_tables():
     nan, open_word = {"low": np.nan, "reason": "run r is failed"}, {"word": "not decided"}
     first, second, third, fourth = said(nan, {"word_change": "not decided"}, open_word, open_word)
     assert first == "t, permuted labels, from video: no answer: run r is failed."
-    assert second.endswith("the order of slices is not decided.")
+    assert second.endswith("the order of slices is inconclusive.")
     assert third.endswith(f"is {open_}") and fourth.endswith(open_)
     same = {"word": "equivalent"}
     first, second, third, fourth = said(same, {"word_change": "equivalent"}, same, same)

@@ -121,8 +121,8 @@ GROUP = {"task": "lidc_nodule", "by": "kernel", "group": "B30f", "p_holm": 0.5}
 @pytest.mark.parametrize(
     ("key", "row", "changes"),
     [
-        ("localization", LOOKED, ["value", "untrained", "gain", "gain_low", "gain_high", "n_patients"]),
-        ("localization", LOOKED | {"value": np.nan, "gain": np.nan, "reason": "nobody drew a contour"}, []),
+        ("localization", LOOKED, ["n_patients"]),
+        ("localization", LOOKED | {"gain_low": np.nan, "reason": "nobody drew a contour"}, []),
         ("subgroups", GROUP, []),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_comparison_has_no_row_where_the_grid_has_no_run_of_a_side():
 
 def test_a_gain_that_does_not_outlive_the_correction_is_not_counted():
     row = {"effect": 0.1, "se": 0.04, "freedom": 30.0, "p_holm": 0.2, "margin": 0.05, "level": 0.95}
-    assert text.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 not decided"
+    assert text.conclusions(pd.DataFrame([row])) == "of 1 comparison, 1 inconclusive"
     assert text.conclusions(pd.DataFrame([row | {"p_holm": 0.01}])) == "of 1 comparison, 1 gain"
     lost = row | {"effect": -0.15, "p_holm": 0.01}
     nothing = row | {"effect": 0.001, "se": 0.01, "p_holm": 1.0}
@@ -302,7 +302,7 @@ def test_what_a_run_has_recorded_of_its_weights_counts_more_than_the_name_of_its
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("video_or_ct", "make one with `pretrained` of 02_pretrain"),
+        ("video_or_ct", "make ct_rspect for lidc_nodule"),
         ("unlabelled_ct", "after video; make video+ct_lidc_ssl, say, with `pretrained` of 02_pretrain"),
         (
             "weight_ablations",
@@ -322,10 +322,10 @@ def test_what_the_grid_lacks_is_one_sentence_and_no_error(key, said, tmp_path, c
     old.parent.mkdir()
     old.write_text("of an earlier grid")
     found.show(work)
-    printed = capsys.readouterr().out
     assert found.sentence.startswith("No answer: ") and said in found.sentence
-    assert found.sentence.split("`")[0] in printed and "<figure" not in printed
-    assert found.table.empty and not old.exists()
+    assert capsys.readouterr().out == "" and found.table.empty and not old.exists()
+    listed = findings.not_asked(study).set_index("needs")["question"]
+    assert found.question.title in listed[found.sentence.removeprefix("No answer: ")]
 
 
 @pytest.mark.slow
@@ -337,8 +337,11 @@ def test_no_question_ends_in_an_error(key, why, tmp_path, capsys):
         "one class": lambda: made_up(plain({}), n_patients=8, label=0),
         "no run of the init": lambda: made_up(plain({}), ("random",), n_patients=8),
     }[why]()
-    findings.answer(key, study_of(results)).show(Workspace(tmp_path))
-    assert capsys.readouterr().out
+    study = study_of(results)
+    found = findings.answer(key, study)
+    found.show(Workspace(tmp_path))
+    named = found.question.title in " ".join(findings.not_asked(study)["question"])
+    assert bool(capsys.readouterr().out) != named
 
 
 def test_a_question_that_is_unknown_is_named():
@@ -387,6 +390,8 @@ WORTH = {
         ({"equal_exams": np.nan, "low_ratio": np.nan, "reason_worth": "one fraction"},
          "What video is worth in exams at 25 % is not measurable: one fraction."),
         ({"low_ratio": np.nan, "high_ratio": np.nan}, "3.0 times as many (no interval)."),
+        ({"ratio": 407.9, "high_ratio": np.inf},
+         "as good as random with more than 10 times as many (1.6 to more than 10)."),
     ],
 )  # fmt: skip
 def test_a_worth_without_an_upper_end_is_no_number(changes, said):
@@ -450,9 +455,9 @@ def test_the_cheapest_is_as_good_by_a_comparison_with_the_best():
     assert "as good within 0.05 on the same patients is 0.840 (0.800 to 0.900), small from video" in costed()
     assert "−0.020 (−0.040 to +0.000) against the best" in costed()
     # its own interval holds the best AUROC, and the paired one does not exclude a loss that matters
-    assert "No cheaper arm is shown to be as good within 0.05" in costed(low_behind=-0.06)
-    assert "No cheaper arm" in costed(multiply_adds_g=10.0)
-    assert "No cheaper arm" in costed(low_behind=np.nan)
+    assert "No cheaper one is shown to be as good within 0.05" in costed(low_behind=-0.06)
+    assert "No cheaper one" in costed(multiply_adds_g=10.0)
+    assert "No cheaper one" in costed(low_behind=np.nan)
     row = {
         "task": "t",
         "fraction": 1.0,
@@ -463,7 +468,7 @@ def test_the_cheapest_is_as_good_by_a_comparison_with_the_best():
         "high": 0.9,
     }
     alone = pd.DataFrame([row | {"multiply_adds_g": np.nan, "seconds": 9.0, "margin": 0.0}])
-    assert "No plan names a margin, so no arm can be called as good." in speed_and_cost.say_cost(alone)
+    assert "No plan names a margin, so none can be called as good." in speed_and_cost.say_cost(alone)
 
 
 def test_each_arm_is_compared_with_the_best_of_its_task():

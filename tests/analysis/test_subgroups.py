@@ -1,5 +1,7 @@
 """A gain that is planted in one kernel is found there; groups that are too small say so."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ from scored_grid import scored_grid
 
 from ctlib import metrics
 from ctlib.analysis.questions import subgroups
+from ctlib.analysis.questions.localization import LOCALIZATION
+from ctlib.analysis.study import Study
 from ctlib.core import tables
 from ctlib.core.workspace import Workspace
 from ctlib.metrics import Bootstrap, effects
@@ -154,3 +158,24 @@ def test_the_figure_shows_all_exams_first_and_names_what_is_too_small(workspace,
     low, high = ax.get_xlim()
     assert low < table["low"].min() and high > table["high"].max()
     figures.subgroup_forest(table[:0], whole[:0], "video")
+
+
+def test_what_own_data_with_labels_of_exams_only_cannot_answer_is_not_asked(workspace, planted, tmp_path):
+    none = pd.DataFrame()
+    study = Study(
+        *planted, none, none, None, "random", "video", NETWORKS, cam_backbones=["slow_r50"], work=workspace
+    )
+    workspace.table("clips", "lidc").touch()
+    assert subgroups.SUBGROUPS.missing(study) == "" and "no slice" not in LOCALIZATION.missing(study)
+    own = Workspace(tmp_path)
+    for name in ("series", "slices", "marks"):
+        table = tables.read(name, workspace.table(name, "lidc"))
+        if name == "series":
+            table = table.assign(kernel="A", manufacturer=None)
+        elif name == "slices":
+            table = table.assign(label=table["label"].mask(table["label"] == 1))
+        tables.write(table[: len(table) * (name != "marks")], name, own.table(name, "lidc"))
+    own.table("clips", "lidc").touch()
+    study = dataclasses.replace(study, work=own)
+    assert subgroups.SUBGROUPS.missing(study).startswith("No answer: nothing splits the test exams")
+    assert LOCALIZATION.missing(study).startswith("No answer: no slice is labelled and no contour is drawn")

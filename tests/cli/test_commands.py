@@ -216,7 +216,7 @@ def test_what_was_made_with_set_is_current_and_its_advice_repeats_the_settings(t
         path = places.params / "small" / f"{name}_step.yaml"
         path.write_text(path.read_text().replace("rate: 0.25", "rate: 0.75"))
     assert called(places, "report", "small") == 0
-    assert "stale: rate differs from the parameter file: " in capsys.readouterr().out
+    assert "outdated: rate differs from the parameter file: " in capsys.readouterr().out
     command = "ctlib run small --only 02 --set 'seeds=[7, 8]'"
     assert "Stale: rate differs from the parameter file." in page.read_text() and command in page.read_text()
     assert called(places, "retry", "small", "0123", *setting) == 2  # it has no grid

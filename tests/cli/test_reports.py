@@ -2,6 +2,7 @@ import base64
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat import v4
 from sample_project import markdown, project
@@ -10,6 +11,9 @@ from ctlib.cli import reports
 from ctlib.cli.notebooks import HEADER_TYPE
 from ctlib.cli.reports import index_page as overview
 from ctlib.cli.reports.executed import Thumbnail
+from ctlib.core import Places
+from ctlib.visualization import RESULT_TYPE
+from ctlib.visualization.html import table_html
 
 SVG = base64.b64encode(
     b'<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300"><rect width="900" height="300"/></svg>'
@@ -43,7 +47,7 @@ def says(text, name="stdout"):
     return v4.new_output("stream", name=name, text=text)
 
 
-def executed(path, *cells, start=START, end=END):
+def executed(path, *cells, start=START, end=END, given=()):
     """An executed copy, as papermill leaves it."""
     header = v4.new_output("display_data", data={HEADER_TYPE: FACTS, "text/plain": "x"})
     opening = "# Look at it\n\n**Question** Is it *there*?\n\n**Reads** `files`.\n\nA line more."
@@ -57,7 +61,12 @@ def executed(path, *cells, start=START, end=END):
             *cells,
         ]
     )
-    book.metadata["papermill"] = {"start_time": start, "end_time": end, "duration": 372.0, "parameters": {}}
+    book.metadata["papermill"] = {
+        "start_time": start,
+        "end_time": end,
+        "duration": 372.0,
+        "parameters": dict(given),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, path)
     return path
@@ -76,6 +85,27 @@ def good(path, **times):
         v4.new_markdown_cell("## What this shows, and what it does not\n\nSomething."),
         run("find()", [says("The effect is 0.089.\n\nThe null <held>.\n"), html(TABLE)], ["finding"]),
         **times,
+    )
+
+
+def result(path):
+    """A copy that leaves a result for the index, as `04_analyze` does."""
+    row = {"question": "Does it help?", "compared": "video − random", "task": "t at 100 %"}
+    row |= {"difference": "+0.170 (+0.076 to +0.263)", "answer": "gain"}
+    more = {
+        "asked": "Does it help in t?",
+        "tiles": [{"name": "Method check", "word": "not passed", "good": False}],
+        "claims": [
+            {"verdict": "supported", "sentence": "Claim 1, it helps: supported."},
+            {"verdict": "not asked", "sentence": "Claim 2, it helps more: not asked."},
+        ],
+        "caveats": ["Weakest point: few."],
+    }
+    shown = f'<div class="result">{table_html(pd.DataFrame([row]), "Result, 88 patients.")}</div>'
+    left = v4.new_output("display_data", data={"text/html": shown, RESULT_TYPE: more})
+    figure = html(FIGURE.replace('class="ct-figure"', 'class="ct-figure ct-chart" id="figure-effect"'))
+    return executed(
+        path, v4.new_markdown_cell("## Result"), run("show_result()", [left, figure], ["headline"])
     )
 
 
@@ -109,6 +139,21 @@ def test_the_head_asks_and_dates_and_the_foot_says_how_the_page_was_made(page):
         "rate 0.25 per &lt;step&gt;", "Reads files .",
     ):  # fmt: skip
         assert part in foot and part not in head, part
+
+
+def test_a_question_that_showed_nothing_has_no_section(tmp_path):
+    def asked(title, outputs, *tags, ran=True):
+        cell = run(f"answer({title!r})", outputs, tags)
+        cell.execution_count = 1 if ran else None
+        return [v4.new_markdown_cell(f"## {title}\n\nA text."), cell]
+
+    cells = [*asked("Silent", [], "optional"), *asked("Loud", [html(TABLE)], "optional"), *asked("Plain", [])]
+    cells += asked("Not reached", [], "optional", ran=False)
+    reports.render(executed(tmp_path / "04.ipynb", *cells), tmp_path / "04.html", "demo")
+    heads = re.findall(r"<h2[^>]*>([^<]+)", (tmp_path / "04.html").read_text())
+    assert [head for head in heads if head in ("Silent", "Loud", "Plain", "Not reached")] == [
+        "Loud", "Plain", "Not reached",
+    ]  # fmt: skip
 
 
 def test_the_contents_link_to_the_headings(page):
@@ -204,39 +249,126 @@ def study(tmp_path):
 
 def test_the_index_tells_all_notebooks_apart(study):
     places, paths = study
+    (places.reports / "small").mkdir(parents=True)
+    (places.reports / "small" / "03_step.pdf").write_text("printed before")
     page = reports.index("small", paths, places).read_text()
     entries = page.split('<li class="entry')[1:]
     assert [re.search(r'class="pill [\w-]+">([\w ]+)', e)[1] for e in entries] == [
         "done", "failed", "done", "not run",
     ]  # fmt: skip
-    assert "The effect is 0.089." in entries[0] and SVG in entries[0] and 'alt="A bar"' in entries[0]
+    assert "The effect is 0.089." in entries[0] and 'href="01_step.html"' in entries[0]
     assert "&#39;The runs&#39;: ValueError: lr is -1" in entries[1]
+    assert ['href="03_step.pdf"' in e for e in entries] == [False, False, True, False]
     assert 'href="04_step.html"' not in entries[3] and "Does step 4 work?" in entries[3]
     assert "Expected beforehand: a line." in entries[3] and "Nothing that matters." in entries[3]
 
 
-def test_the_index_begins_with_what_the_last_notebook_found(study):
+def test_without_a_result_the_index_says_what_the_last_notebook_found_so_far(study):
     places, paths = study
     page = reports.index("small", paths, places).read_text()
-    answer = page[page.index("What was found") : page.index('<li class="entry')]
-    assert "<p>The effect is 0.089.</p>" in answer and 'href="03_step.html"' in answer
+    answer = page[page.index("What was found so far") : page.index('<li class="entry')]
+    assert "<p>The effect is 0.089.</p>" in answer and "<h1>Is it *there*?</h1>" in page
     last = page.split('<li class="entry')[3]
     assert "The effect is 0.089." not in last  # it is said once
 
 
-def test_the_index_and_the_report_say_what_is_stale(study):
+def test_the_index_begins_with_the_table_of_the_page_and_what_is_beside_it(study):
+    places, paths = study
+    result(paths["03_step"])
+    page = reports.index("small", paths, places).read_text()
+    words = text_of(page[: page.index('id="pages"')])
+    for part in (
+        "Does it help in t?", "Method check not passed", "Pages up to date 2 of 4 not finished, 3 of 4 outdated",
+        "video − random t at 100 % +0.170 (+0.076 to +0.263) gain", "Claims of Ke et al. (MIDL 2023): 1 supported, "
+        "1 not asked", "Claim 1, it helps: supported.", "Weakest point: few.",
+    ):  # fmt: skip
+        assert part in words, part
+    assert words.index("Method check") < words.index("+0.170") < words.index("Weakest")
+    reports.render(paths["03_step"], places.reports / "a.html", "small")
+    row = "<td>+0.170 (+0.076 to +0.263)</td><td>gain</td>"
+    assert row in page and row in (places.reports / "a.html").read_text()  # one row, on both
+    assert page.count(SVG) == 1 and 'href="03_step.html#figure-effect"' in page
+
+
+def test_the_index_and_the_report_say_what_is_outdated(study):
     places, paths = study
     page = reports.index("small", paths, places).read_text()  # the executed copies are of other notebooks
-    assert "3 of 4 reports are stale." in page
+    assert "2 of 4 not finished, 3 of 4 outdated" in text_of(page)
     entries = page.split('<li class="entry')[1:]
-    assert ["Stale: its notebook has changed." in e for e in entries] == [True, True, True, False]
+    assert ["Outdated: its notebook has changed." in e for e in entries] == [True, True, True, False]
     reports.render(paths["01_step"], places.reports / "a.html", "small", stale=["table runs has changed"])
     head = text_of((places.reports / "a.html").read_text())
-    assert "Stale: table runs has changed." in head and "ctlib run small --only 01" in head
+    assert "Outdated: table runs has changed." in head and "ctlib run small --only 01" in head
+    assert "stale" not in text_of(page.split("<script")[0]) + head.split(" const made")[0]
+
+
+@pytest.mark.parametrize(
+    ("makers", "kind", "said"),
+    [
+        (
+            {"lidc": ["Phantom Beta", None]},
+            "synthetic",
+            "SYNTHETIC CHESTS: a test of the method. Nothing here is",
+        ),
+        (
+            {"lidc": ["GE"]},
+            "real",
+            "Patients. Cohort lidc: 1 exam of 1 patient, CC BY 3.0 (LIDC-IDRI, TCIA).",
+        ),
+        ({"folder": ["GE", None]}, "real", "Cohort folder: 2 exams of 2 patients, data/mine."),
+        (
+            {"folder": ["GE"], "lidc": ["Phantom Beta"]},
+            "synthetic",
+            "SYNTHETIC CHESTS (only cohort lidc): a test",
+        ),
+        ({}, "none", "No exams were read yet."),
+    ],
+)
+def test_every_page_begins_with_what_its_data_are(tmp_path, makers, kind, said):
+    """By the makers in the tables of the workspace, whatever the profile is called."""
+    for name, values in makers.items():
+        ids = [f"p{i}" for i in range(len(values))]
+        series = pd.DataFrame({"manufacturer": values, "patient_id": ids, "study_uid": ids})
+        path = tmp_path / "tables" / name / "series.parquet"
+        path.parent.mkdir(parents=True)
+        series.to_parquet(path)
+    book = good(tmp_path / "notebooks" / "01_look.ipynb", given={"folder_root": "data/mine"})
+    places = Places(tmp_path / "n", tmp_path / "params", tmp_path / "reports", ("01_look",))
+    reports.render(book, tmp_path / "a.html", "any", places=places)
+    index = reports.index("any", {"01_look": book}, places)
+    for page in (tmp_path / "a.html", index):
+        body = page.read_text().split("<body>")[1]
+        [band] = re.findall(r'<aside [^>]*class="band (\w+)"[^>]*>(.*?)</aside>', body)
+        words = re.sub("<[^>]+>", "", band[1])
+        assert band[0] == kind and said in words and len(body.split('class="band')[0]) < 150
+
+
+def test_a_page_of_printed_figures_says_so(tmp_path):
+    given = {"cells_file": "cells.csv", "source": "A paper, Table 1"}
+    book = good(tmp_path / "notebooks" / "00_published.ipynb", given=given)
+    reports.render(book, tmp_path / "a.html", "any")
+    told = "Figures printed in a paper: A paper, Table 1. Nothing was computed here from exams of patients."
+    assert told in text_of((tmp_path / "a.html").read_text())
+
+
+def test_the_first_of_an_abbreviation_in_a_section_has_a_title_and_code_has_none(tmp_path):
+    text = "## HU\n\nHU, then HU. `HU`\n\nHUGE"
+    book = executed(tmp_path / "01_look.ipynb", *(v4.new_markdown_cell(text) for _ in "ab"), run("'HU'", []))
+    reports.render(book, tmp_path / "a.html", "any")
+    page = (tmp_path / "a.html").read_text().split('id="main"')[1]
+    assert page.count('<abbr title="Hounsfield units: air is -1000, water is 0">HU</abbr>') == 2
+
+
+def test_each_page_has_a_glossary(page, study):
+    index = reports.index("small", study[1], study[0]).read_text()
+    for text in (page, index):
+        terms = re.findall(r"<dt>(.+?)</dt><dd>", text[text.index('<details class="fold glossary">') :])
+        assert {"interval", "margin", "inconclusive", "starting weights", "outdated"} <= set(terms)
 
 
 def test_a_large_picture_stays_out_of_the_index(study, monkeypatch):
     places, paths = study
+    result(paths["03_step"])
     monkeypatch.setattr(overview, "MAX_PICTURE_BYTES", 50)
     assert SVG not in reports.index("small", paths, places).read_text()
 
@@ -255,7 +387,11 @@ def test_the_page_of_all_profiles_lists_those_with_reports_and_those_without(stu
     words = text_of(page)
     assert "Written by an earlier version" in words and "The effect is 0.089." in words
     assert "later Done some day. ctlib run later" in words
-    assert words.count("stale") == 3 and "04_step not run" in words and SVG in page
+    assert words.count("outdated") == 3 and "04_step not run" in words and "No exams were read yet." in words
+    result(paths["03_step"])
+    reports.index("small", paths, places)
+    words = text_of(reports.profiles(places).read_text())
+    assert "Does it help in t?" in words and "+0.170 (+0.076 to +0.263) gain" in words
 
 
 def test_in_a_browser_the_text_column_is_70_to_75_characters_and_code_is_hidden(tmp_path, browser):

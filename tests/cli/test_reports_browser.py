@@ -4,13 +4,14 @@ import re
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 from chromium import WHY, axe_source
 from nbformat import v4
 from sample_project import markdown, project
 from test_commands import called
 from test_figures import FIGURES
-from test_reports import broken, executed, good, html, run
+from test_reports import broken, executed, good, html, result, run
 from test_scroller import exam
 
 from ctlib.cli import reports
@@ -22,8 +23,6 @@ SIZES = {"desktop": (1360, 900), "phone": (390, 844)}
 
 
 def frame():
-    import pandas as pd
-
     return pd.DataFrame(
         {
             "network": [f"net, {i % 7}" for i in range(ROWS)],
@@ -146,7 +145,82 @@ def test_links_between_the_pages_lead_somewhere(folder):
             assert (path.parent / link).resolve().is_file() or link == "04_step.html", (path, link)
 
 
+# ---- what a reader sees first
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """The index of a profile of phantoms whose last notebook left a result, and its page."""
+    root = tmp_path_factory.mktemp("answered")
+    places = project(root, *[[markdown("## A")]] * 2)
+    paths = {name: root / "work" / "notebooks" / f"{name}.ipynb" for name in places.names}
+    good(paths["01_step"])
+    result(paths["02_step"])
+    table = root / "work" / "tables" / "lidc" / "series.parquet"
+    table.parent.mkdir(parents=True)
+    pd.DataFrame({"manufacturer": ["Phantom Beta"], "patient_id": ["a"], "study_uid": ["a"]}).to_parquet(
+        table
+    )
+    page = places.reports / "small" / "02_step.html"
+    reports.render(paths["02_step"], page, "small", places.names, places=places)
+    return reports.index("small", paths, places), page
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_the_first_screen_of_an_index_says_whose_data_what_was_asked_and_what_came_out(
+    answered, browser, size, scheme
+):
+    with Watched(browser, size, color_scheme=scheme) as watched:
+        tab = watched.tab
+        tab.set_viewport_size({"width": 1300 if size == "desktop" else 390, "height": 900})
+        tab.goto(answered[0].as_uri())
+        said = [
+            "SYNTHETIC CHESTS", "Does it help in t?", "Method check", "not passed", "Pages up to date",
+            "Does it help?", "+0.170 (+0.076 to +0.263)", "gain",
+        ]  # fmt: skip
+        boxes = [
+            tab.get_by_text(text, exact=text != "SYNTHETIC CHESTS").first.bounding_box() for text in said
+        ]
+        for text, box in zip(said, boxes, strict=True):
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 900, text
+            assert box["x"] >= 0 and box["x"] + box["width"] <= tab.viewport_size["width"], text
+        tops = [boxes[said.index(text)]["y"] for text in ("SYNTHETIC CHESTS", "Does it help in t?", "gain")]
+        assert tops == sorted(tops)
+        colour = (
+            "getComputedStyle(document.querySelector('.band')).backgroundColor.match(/\\d+/g).map(Number)"
+        )
+        red, green, blue = tab.evaluate(colour)
+        assert red > green > blue + 60  # amber, whatever the scheme
+        assert not tab.get_by_text("Claim 1, it helps").is_visible()
+        tab.get_by_text("Claims of Ke et al. (MIDL 2023): 1 supported, 1 not asked").click()
+        assert tab.get_by_text("Claim 1, it helps").is_visible()
+        figure = tab.locator(".answer figure img").bounding_box()
+        assert figure["width"] > 0.88 * tab.viewport_size["width"]
+
+
+def test_a_page_begins_with_its_data_and_its_result_and_explains_its_words(answered, browser):
+    with Watched(browser) as watched:
+        tab = watched.tab
+        tab.set_viewport_size({"width": 1300, "height": 900})
+        tab.goto(answered[1].as_uri())
+        for text in ("SYNTHETIC CHESTS", "+0.170 (+0.076 to +0.263)"):
+            assert tab.get_by_text(text).first.bounding_box()["y"] < 850
+        assert not tab.get_by_text("the interval lies above 0").first.is_visible()
+        tab.get_by_text("Words used here").click()
+        assert tab.get_by_text("the interval lies above 0").first.is_visible()
+        assert watched.wrong == []
+
+
 # ---- tables
+
+
+def test_a_table_wider_than_its_frame_says_that_it_scrolls(tab):
+    wide = pd.DataFrame({f"a long name of column {i}": ["unbreakable_content_of_a_cell"] for i in range(9)})
+    assert tab.locator(".box.scrolls").count() == 0
+    tab.evaluate("text => { document.querySelector('.box').innerHTML = text; }", table_html(wide, "Wide"))
+    tab.wait_for_function("document.querySelector('.box').classList.contains('scrolls')")
+    mark = "getComputedStyle(document.querySelector('.scrolls'), '::before').content"
+    assert "scroll" in tab.evaluate(mark)
 
 
 def test_a_long_table_is_folded_and_opens(tab):
@@ -179,13 +253,13 @@ def test_a_table_is_taken_along_whole_and_unrounded(tab):
         tab.get_by_role("button", name="Download as CSV").click()
     assert started.value.suggested_filename == "scores-of-networks.csv"
     lines = started.value.path().read_text().splitlines()
-    assert lines[0] == "network,auroc,n_patients" and len(lines) == ROWS + 1
+    assert lines[0] == "network,AUROC,patients" and len(lines) == ROWS + 1
     assert lines[2] == f'"net, 1",{37 / 81},1000' and lines[4] == '"net, 3",,3000'
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.get_by_role("button", name="Copy: Scores of networks").click()
     tab.get_by_text(f"{ROWS} rows copied").wait_for()
     copied = tab.evaluate("navigator.clipboard.readText()").splitlines()
-    assert copied[0].split("\t") == ["network", "auroc", "n_patients"] and len(copied) == ROWS + 1
+    assert copied[0].split("\t") == ["network", "AUROC", "patients"] and len(copied) == ROWS + 1
     assert float(copied[2].split("\t")[1]) == 37 / 81
 
 
@@ -227,6 +301,13 @@ def test_on_a_phone_the_contents_stick_to_the_top(browser, folder):
         tab.wait_for_function("document.querySelector('.now').textContent === 'Slices'")
         assert abs(bar.bounding_box()["y"]) < 2
         assert tab.locator("h2", has_text="Slices").bounding_box()["y"] > bar.bounding_box()["height"]
+
+
+def test_on_a_phone_a_wide_figure_is_seen_whole(browser, folder):
+    with Watched(browser, "phone") as watched:
+        watched.tab.goto((folder / "small" / "01_step.html").as_uri())
+        box = watched.tab.locator("figure.ct-figure img").first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
 
 
 def test_on_a_phone_a_figure_is_larger_than_the_screen_and_scrolls(browser, folder):
@@ -294,7 +375,7 @@ def test_the_pdf_has_all_rows_the_parameters_and_the_slices_but_no_buttons(print
     assert "per <step>" in text and "Exam one" in text and "HU window mediastinum" in text
     assert "Show all" not in text and "Enlarge" not in text and "setup_of_this" not in text
     with_rows = [page for page in pages if re.search(r"net, \d", page)]
-    assert all("n_patients" in page for page in with_rows)  # the head of a table stands on each page
+    assert all("patients" in page for page in with_rows)  # the head of a table stands on each page
 
 
 def test_a_pdf_is_whole_or_not_there(folder, printed):

@@ -190,7 +190,7 @@ def test_a_series_that_cannot_be_stored_says_why(tmp_path):
     told = store_series(asked, store)
     assert told == "Refused: it is truncated, 76 of 84 bytes of PixelData; copy or export it again."
     cohort.files["e1s"][1].unlink()
-    gone = "it cannot be opened (No such file or directory); see that you may read it, then try again"
+    gone = "it is no longer there; put it back, or scan the folder again"
     assert store_series(asked, store) == f"Refused: {gone}."
     assert not store.has("e1s")
 

@@ -158,7 +158,7 @@ def test_the_real_index_has_all_annotated_series():
     assert len(selection.series) == selection.n_annotated == 1018
     assert len({s.patient_id for s in selection.series}) == 1010
     assert sum(s.n_files for s in selection.series) > 240_000
-    assert 128e9 < sum(s.n_bytes for s in selection.series) < 129e9
+    assert sum(s.n_bytes for s in selection.series) == pytest.approx(lidc.WHOLE_BYTES, rel=1e-3)
     assert "CT" not in selection.left_out and {"CR", "DX", "SEG", "SR"} <= set(selection.left_out)
     assert "Armato" in lidc.citation(folder / "collections_index.parquet")
 
@@ -292,11 +292,15 @@ def without(monkeypatch, *packages):
     )
 
 
-def test_a_missing_extra_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize("dataset", ["lidc", "nlst501"])
+def test_size_and_licence_are_told_without_the_extra_and_nothing_is_fetched(tmp_path, monkeypatch, dataset):
     without(monkeypatch, "idc_index")
-    done = ctlib("lidc")
-    assert done.exit_code == 2 and len(done.output.splitlines()) == 1
-    assert "idc_index is not installed" in done.output and ".[fetch]" in done.output
+    to, told = str(tmp_path / "to"), {"lidc": ("128.4 GB", "CC BY 3.0"), "nlst501": ("56.0 GB", "CC BY 4.0")}
+    for asked, status in (("--dry-run", 0), ("--yes", 2)):
+        done = ctlib(dataset, "--to", to, asked)
+        assert done.exit_code == status and all(text in done.output for text in told[dataset])
+        assert done.output.count("idc_index is not installed") == 1 and ".[fetch]" in done.output
+    assert not (tmp_path / "to").exists()
 
 
 def test_exit_codes_of_the_command(tmp_path, index, monkeypatch):

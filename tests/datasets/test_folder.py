@@ -66,6 +66,7 @@ NAMES = [
     ("a/one.nii.gz", "b/two.NII", "c/three", "1.2.4"),
     ("./a/one", "b/two", "9.1", "9.2"),
     ("one.nii.gz", "two", "three", "d/four/"),
+    ("a", "b/", "data/c", "d"),
 ]
 
 
@@ -104,6 +105,20 @@ def test_a_study_of_two_series_gives_both_its_label_unless_slices_are_listed(roo
     cohort = load(root, "p,9.1,1,train,1-2")
     assert cohort.series.empty
     assert cohort.problems["reason"].str.contains("names several series: name this one").sum() == 2
+
+
+def test_a_folder_above_names_all_volumes_under_it_where_only_one_has_its_name(root):
+    series(root, "site/P1/study/x", "1.2.5", "9.3")
+    series(root, "site/P1/study/y", "1.2.6", "9.4")
+    series(root, "other/P2/x", "1.2.7", "9.5")
+    series(root, "site/P2/x", "1.2.8", "9.6")
+    cohort = load(root, "p,P1,1,train,", "q,site/P2,0,test,", "r,P2,1,train,")
+    assert dict(zip(cohort.series["series_uid"], cohort.series["label"], strict=True)) == {
+        "1.2.5": 1,
+        "1.2.6": 1,
+        "1.2.8": 0,
+    }
+    assert "1 rows name no volume" in cohort.problems["reason"].str.cat()
 
 
 REFUSED = {

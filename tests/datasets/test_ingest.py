@@ -1,5 +1,7 @@
 """From files to tables and volumes: what cannot be stored is named, and nothing is lost."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -75,6 +77,9 @@ def test_summaries_count_what_there_is(tmp_path):
     assert (row["split"], row["patients"], row["exams with disease"]) == ("test", 6, 3)
     assert row["slices"] == cohort.series["n_slices"].sum()
     assert row["slices with disease"] == cohort.slices["label"].sum() > 0
+    label = cohort.slices["label"]
+    unmarked = dataclasses.replace(cohort, slices=cohort.slices.assign(label=label.mask(label == 1)))
+    assert "slices with disease" not in summary_tables.counts({"lidc": unmarked}, {"lidc": splits})
     assert "6 exams of 6 patients (6 test); 3 exams with disease" in summary_tables.cohort_sentence(
         cohort, splits
     )

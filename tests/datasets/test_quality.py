@@ -13,6 +13,7 @@ from ctlib.datasets.store import shrink
 from ctlib.datasets.synthetic import ct
 from ctlib.datasets.volume_checks import COARSE, MOST_RMS_HU, coarse_of, examine
 from ctlib.io.volume import read_series
+from ctlib.visualization import summary_tables
 
 
 def series(n, seed=0, **columns):
@@ -387,3 +388,26 @@ def test_findings_say_what_four_slices_are_in_mm():
     assert text.startswith("Slices lie 1 to 5 mm apart (thickness 1 to 5 mm): 4 positive slices are 4 mm of")
     assert "20 mm of another" in text
     assert "thickness" not in sentences(*made(thickness_mm=np.nan))[4]
+
+
+def test_the_checks_of_a_cohort_in_a_word_each_follow_its_sentences():
+    clean, open_ = made(spacing_z_mm=2.5, thickness_mm=2.5), made()
+    table, splits, rows = open_
+    rows.loc[4, "coarse"] = rows.loc[0, "coarse"]
+    rows.loc[7, ["air_hu", "tissue_hu", "body_hu", "body_share"]] = [-975, np.nan, np.nan, 0.02]
+    sick = splits.assign(split=np.where(table["label"] == 1, "test", splits["split"]))
+    found = {
+        name: quality.inspect(cohort(one), by, of)
+        for name, (one, by, of) in {"clean": clean, "open": (table, sick, rows)}.items()
+    }
+    checks = quality.checks(found).set_index("check")
+    assert set(checks["clean"]) == {quality.PASSED}
+    assert checks["open"].to_dict() == {
+        "prevalence": "look at it", "metadata": "passed", "HU scale": "look at it", "duplicates": "look at it",
+        "slice spacing": "look at it",
+    }  # fmt: skip
+    tile = summary_tables.checks_tile(checks.reset_index())["tiles"]
+    word = "4 to look at: prevalence, HU scale, duplicates, slice spacing"
+    assert tile == [{"name": "Data checks", "word": word, "good": False}]
+    told = summary_tables.checks_tile(checks.reset_index()[["check", "clean"]])["tiles"]
+    assert told == [{"name": "Data checks", "word": "passed", "good": True}]

@@ -154,17 +154,17 @@ BAD_FILES = {
         None,
         r"1 patients in more than one split, the first in data rows 2, 3",
     ),
-    "short": (["1,train", SECRET], None, "data row 2: 1 cells under a header of 2"),
+    "short": (["1,train", SECRET], None, "data row 2: split is ''"),
     "long": (["1,train", f"{SECRET},train,x"], None, "data row 2: 3 cells under a header of 2"),
-    "no rows": ([], None, "has no rows"),
+    "no rows": ([], None, "a header and no rows"),
     "splits as folds": (
         [f"{SECRET},train"],
         0,
-        "has 0 columns 'fold', one is needed; its columns are patient_id, split",
+        "has no column fold; its columns are patient_id, split. A file of splits is read without",
     ),
 }
 BAD_FOLDS = {
-    "folds as splits": ([f"{SECRET},0"], None, "has 0 columns 'split'"),
+    "folds as splits": ([f"{SECRET},0"], None, "has no column split"),
     "no number": (
         ["1,0", f"{SECRET},a"],
         0,
@@ -191,12 +191,17 @@ def test_bad_files_are_named_without_a_patient(tmp_path, case):
 def test_a_file_that_is_no_csv_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.csv is missing"):
         read_splits(tmp_path / "none.csv")
-    (tmp_path / "b.csv").write_bytes("patient_id,split\n1,train\n".encode("utf-16"))
-    with pytest.raises(SplitError, match=r"b\.csv is no CSV in UTF-8"):
+    (tmp_path / "b.csv").write_bytes(b"PK\x03\x04")
+    with pytest.raises(SplitError, match=r"b\.csv is an Excel workbook"):
         read_splits(tmp_path / "b.csv")
     (tmp_path / "e.csv").write_text("")
-    with pytest.raises(SplitError, match="its columns are none"):
+    with pytest.raises(SplitError, match=r"e\.csv is empty"):
         read_splits(tmp_path / "e.csv")
+
+
+def test_a_spreadsheets_file_is_read(tmp_path):
+    (tmp_path / "s.csv").write_bytes("patient_id;split\r\nMüller;train\r\n".encode("utf-16"))
+    assert read_splits(tmp_path / "s.csv").to_numpy().tolist() == [["Müller", "train"]]
 
 
 def given(series, changes=()):

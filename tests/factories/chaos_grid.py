@@ -85,7 +85,8 @@ def main(work_dir: str, seeds: str, where: str) -> None:
     workspace = Workspace(Path(work_dir))
     todo = [run for run in runs_of(workspace, int(seeds)) if not finished(workspace, run)]
     workers = 2 if where == "local" else 3
-    with Engine(workers, cluster=where, reconnect_s=120) as engine:
+    credentials = workspace.credentials if where != "local" else None
+    with Engine(workers, cluster=where, credentials=credentials, reconnect_s=120) as engine:
         outcomes = engine.run(
             partial(execute, work_dir), todo, on_done=lambda outcome: print(outcome, flush=True)
         )

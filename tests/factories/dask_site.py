@@ -37,10 +37,14 @@ class Site:
     Args:
         folder: where they work and log.
         environment: variables that all of them have besides those of this process.
+        credentials: file of them; by default one in the folder.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str] | None = None):
+    def __init__(
+        self, folder: Path, environment: dict[str, str] | None = None, credentials: Path | None = None
+    ):
         self.folder, self.port, self.begun = folder, free_port(), []
+        self.credentials = credentials or folder / "tls.pem"
         paths = [
             *(str(PROJECT / "tests" / name) for name in ("factories", "grid")),
             os.environ.get("PYTHONPATH", ""),
@@ -66,7 +70,12 @@ class Site:
 
     @property
     def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"tls://127.0.0.1:{self.port}"
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Of an Engine that computes here."""
+        return {"cluster": self.address, "credentials": self.credentials}
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen:
         """`python arguments` in a folder of its own; what it prints goes to a file in it."""
@@ -81,14 +90,15 @@ class Site:
 
     def scheduler(self) -> subprocess.Popen:
         """A scheduler, always at the same address; returns when it listens."""
-        arguments = ["scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
-        process = self.start("scheduler", "-m", "dask", *arguments)
+        arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--credentials", str(self.credentials)]
+        process = self.start("scheduler", "-m", "ctlib", "scheduler", *arguments)
         wait_for(self.listens)
         return process
 
     def worker(self, name: str, *arguments: str) -> subprocess.Popen:
         """`python -m ctlib worker`: a nanny, and the process that computes."""
-        return self.start(name, "-m", "ctlib", "worker", self.address, "--name", name, *arguments)
+        asked = [self.address, "--name", name, "--credentials", str(self.credentials)]
+        return self.start(name, "-m", "ctlib", "worker", *asked, *arguments)
 
     def listens(self) -> bool:
         with socket.socket() as caller:

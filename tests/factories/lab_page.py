@@ -176,26 +176,28 @@ class LabPage:
 
     @property
     def canvases(self):
-        """The canvases of viewers."""
-        return self.tab.locator(".jp-OutputArea canvas")
+        """The canvases of viewers: of each, those of the planes that it shows, the axial one first."""
+        return self.tab.locator(".jp-OutputArea canvas:visible")
 
     def canvas(self, number=0):
-        """Pixels of a viewer, uint8 `[rows, columns, 3]`, as they are on the screen."""
-        shot = self.canvases.nth(number).screenshot()
+        """Pixels of a canvas, uint8 `[rows, columns, 3]`, as they are on the screen."""
+        from playwright.sync_api import Error  # here: it may be missing
+
+        for _ in range(24):
+            with contextlib.suppress(Error):  # it was hidden meanwhile: the next visible one is meant
+                shot = self.canvases.nth(number).screenshot(timeout=WAIT_MS / 24)
+                break
         return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))[2:-2, 2:-2]  # its edge is shared
 
     def until(self, holds, number=0, seconds=120):
-        """Pixels of a viewer when something holds of them and they are still; else those at the end.
-
-        Still, because a burst of changes is drawn a little after it (`ctlib.visualization.viewer.niivue`).
-        """
+        """Pixels of a canvas when something holds of them and they are still; else those at the end."""
         end, before = time.time() + seconds, np.zeros(0)
         while True:
             pixels = self.canvas(number)
             if (holds(pixels) and np.array_equal(pixels, before)) or time.time() > end:
                 return pixels
             before = pixels
-            time.sleep(0.5)
+            time.sleep(0.2)
 
     def press(self, name, number=0):
         """Press a button of a viewer."""

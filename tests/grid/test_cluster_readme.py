@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import stat
 import subprocess
 import sys
 
@@ -63,7 +64,8 @@ def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, sect
     assert ran.returncode == 0, ran.stdout + ran.stderr
     scripts = [path.read_text() for path in queue.glob("script-*")]
     assert len(scripts) == 2 and all("#SBATCH --gres=gpu:1" in one and "-p main" in one for one in scripts)
-    assert all(re.search(r"-m ctlib worker tcp://127\.0\.0\.1:\d+ ", one) for one in scripts)
+    assert all(re.search(r"-m ctlib worker tls://127\.0\.0\.1:\d+ ", one) for one in scripts)
+    assert stat.S_IMODE(work.credentials.stat().st_mode) == 0o600
     runs = tables.read("runs", work.table("runs"))
     assert runs["status"].tolist() == ["finished"] * 3
     assert (queue / "cancelled").read_text().split()  # the jobs end with the notebook

@@ -7,14 +7,17 @@ import re
 import shlex
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
+from dask_site import Site, wait_for
 
-from ctlib.grid import clusters
+from ctlib.grid import clusters, credentials
 from ctlib.grid import worker as worker_process
 from ctlib.grid.clusters import Cluster, ClusterError, visible_gpus
 from ctlib.grid.engine import Engine
@@ -43,7 +46,12 @@ OPTIONS = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00"]
         ),
         ("slurm", ["gpus=2"], "gpus is 2; give 1, a worker has one GPU, or 0"),
         ("local", ["cores=4"], "cores is for a queue, and cluster is 'local'"),
-        ("tcp://host:8786", ["queue=gpu"], "queue is for a queue, and cluster is 'tcp://host:8786'"),
+        ("tls://host:8786", ["queue=gpu"], "queue is for a queue, and cluster is 'tls://host:8786'"),
+        (
+            "tcp://host:8786",
+            [],
+            "tcp://host:8786 is a scheduler without credentials: whoever reaches it can run",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(cluster, options, said):
@@ -57,11 +65,15 @@ def test_a_cluster_needs_workers_and_one_name():
     with pytest.raises(ValueError, match="cluster is 'slurm', workers is 0; give at least 1 worker"):
         Engine(0, cluster="slurm", cluster_options=OPTIONS)
     with pytest.raises(ValueError, match="give one of them"):
-        Engine(1, scheduler="tcp://a:1", cluster="tcp://b:1")
-    assert str(Engine(3, cluster="tcp://a:1")) == "Engine(3 worker processes at tcp://a:1, 1 thread each)"
-    assert "3 worker processes at slurm, a GPU each" in str(
-        Engine(3, cluster="slurm", cluster_options=[*OPTIONS, "gpus=1"], gpu=True)
-    )
+        Engine(1, scheduler="tls://a:1", cluster="tls://b:1")
+    with pytest.raises(ValueError, match="cluster is 'tls://a:1'; give the file of its credentials"):
+        Engine(1, cluster="tls://a:1")
+    with pytest.raises(ClusterError, match="has credentials, and unencrypted is true"):
+        Engine(1, cluster="tls://a:1", unencrypted=True)
+    plain = Engine(3, cluster="tcp://a:1", unencrypted=True)
+    assert str(plain) == "Engine(3 worker processes at tcp://a:1, 1 thread each)"
+    asked = {"cluster_options": [*OPTIONS, "gpus=1"], "gpu": True, "unencrypted": True}
+    assert "3 worker processes at slurm, a GPU each" in str(Engine(3, cluster="slurm", **asked))
 
 
 def test_as_many_workers_as_fit(monkeypatch):
@@ -80,8 +92,8 @@ def gpus(monkeypatch, listed: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
 
 
-def surroundings(_: int) -> tuple[str | None, str | None, bool]:
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), "torch" in sys.modules
+def surroundings(_: int) -> tuple[str | None, bool]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), "torch" in sys.modules
 
 
 def test_gpus_are_what_is_in_sight(monkeypatch, tmp_path):
@@ -98,11 +110,32 @@ def test_gpus_are_what_is_in_sight(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == ()
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    told = tmp_path / "told"
+    tool.write_text(f'#!/bin/sh\nwhile read line; do echo "$line"; done < {told}\n')
     tool.chmod(0o755)
-    assert visible_gpus() == ("0", "1")
+    told.write_text(
+        "GPU 0: NVIDIA H200 (UUID: GPU-1-a)\n  MIG 1g.18gb Device  0: (UUID: MIG-b-1)\n"
+        "  MIG 1g.18gb Device  1: (UUID: MIG-b-2)\nGPU 1: NVIDIA H200 (UUID: GPU-2-c)\n"
+    )
+    assert visible_gpus() == ("MIG-b-1", "MIG-b-2", "GPU-2-c")
     tool.write_text("#!/bin/sh\necho no driver\nexit 9\n")
     assert visible_gpus() == ()
+
+
+def test_gpus_without_nvidia_smi_are_counted_by_torch_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(clusters, "DEVICES", tmp_path)
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="3\n")
+
+    monkeypatch.setattr(clusters.subprocess, "run", run)
+    assert visible_gpus() == () and not asked  # no GPU, and no seconds for torch
+    (tmp_path / "nvidia0").touch()
+    assert visible_gpus() == ("0", "1", "2") and asked[0][0] == sys.executable
 
 
 def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
@@ -117,7 +150,7 @@ def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
         seen = {tuple(value) for value in engine.map(surroundings, range(6))}
         told = engine.client().scheduler_info(n_workers=-1)["workers"].values()
         assert [worker["resources"] for worker in told] == [{"GPU": 1}] * 2
-    assert seen == {("3", "PCI_BUS_ID", False), ("5", "PCI_BUS_ID", False)}
+    assert seen == {("3", False), ("5", False)}
     assert asked == [{"GPU": 1}] * 6
     assert Engine(8).workers == 8 and not Engine(8).on_gpus  # work that wants none may have all processes
 
@@ -129,7 +162,6 @@ def test_the_workers_of_a_machine(monkeypatch):
     assert one["env"] == {
         **dict.fromkeys(worker_process.THREAD_VARIABLES, "2"),
         "CUDA_VISIBLE_DEVICES": "3",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
     hidden = worker_process.worker_options(0, 3, 1, None, None)
@@ -203,18 +235,22 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_what_a_queue_is_asked_for(kind):
+def test_what_a_queue_is_asked_for(kind, tmp_path):
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install -e '.[cluster]'")
     asked = ["queue=gpu", "cores=4", "memory=8GB", "walltime=24:00:00", "gpus=1"]
     asked += ["job_extra_directives=--gres=gpu:1", "job_script_prologue=module load cuda", "interface=lo"]
     if kind == "lsf":
         asked[3] = "walltime=24:00"
-    with clusters.queue(Cluster.of(kind, asked), threads=2, dashboard=False) as made:
+    credentials.make(tmp_path / "tls.pem")
+    security = credentials.read(tmp_path / "tls.pem")
+    with clusters.queue(Cluster.of(kind, asked), threads=2, dashboard=True, security=security) as made:
         script = made.job_script()
         address = made.scheduler_address
+        assert made.dashboard_link.startswith("http://127.0.0.1:")
     for line in SCRIPTS[kind]:
         assert line in script, script
     command = script.strip().splitlines()[-1]
+    assert address.startswith("tls://") and "BEGIN" not in script
     assert command.startswith(f"{sys.executable} -m ctlib worker {address} --name ")
     assert "--threads 2 --gpus 1 --lifetime 86280" in command and "--memory-limit 7.45GiB" in command
     assert "--death-timeout 60" in command and "\nmodule load cuda\n" in script
@@ -229,7 +265,7 @@ def test_what_a_queue_is_asked_for(kind):
 def test_a_queue_that_is_not_installed_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ClusterError, match=r"cluster is 'slurm', which needs dask-jobqueue: pip install"):
-        Engine(1, cluster="slurm", cluster_options=OPTIONS).client()
+        Engine(1, cluster="slurm", cluster_options=OPTIONS, unencrypted=True).client()
 
 
 def where(_: int) -> tuple[int, int]:
@@ -237,17 +273,88 @@ def where(_: int) -> tuple[int, int]:
     return os.getpid(), os.getpgid(os.getppid())
 
 
+def refused(address: str, folder: Path) -> None:
+    """Nobody reaches a scheduler in plain text, nor with credentials that are not its own."""
+    credentials.make(folder / "other.pem")
+    port = address.rsplit(":", 1)[1]
+    for where, security in (
+        (f"tcp://127.0.0.1:{port}", None),
+        (f"tls://127.0.0.1:{port}", credentials.read(folder / "other.pem")),
+    ):
+        with pytest.raises(OSError):
+            clusters.connected(where, 3.0, security)
+
+
+def test_a_scheduler_takes_those_who_have_its_credentials_and_nobody_else(tmp_path):
+    with Site(tmp_path / "site") as site:
+        site.worker("friend")  # it waits for the scheduler, and for the file that this makes
+        wait_for(lambda: "Waiting for" in site.log("friend"))
+        site.scheduler()
+        refused(site.address, tmp_path)
+        stranger = [site.address, "--credentials", str(tmp_path / "other.pem"), "--patience", "3"]
+        stranger = site.start("stranger", "-m", "ctlib", "worker", *stranger)
+        engine = Engine(1, **site.arguments)
+        engine.client().wait_for_workers(1, timeout=120)
+        assert engine.map(abs, [-1]) == [1]
+        tree = [
+            p
+            for one in site.begun
+            for p in (psutil.Process(one.pid), *psutil.Process(one.pid).children(True))
+        ]
+        listening = [c.laddr for p in tree for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+        (friend,) = engine.client().scheduler_info()["workers"]
+        elsewhere = {
+            f"tls://127.0.0.1:{port}" for ip, port in listening if ip != "127.0.0.1"
+        }  # no web server
+        assert len(listening) >= 5 and elsewhere == {friend}
+        refused(friend, tmp_path)
+        assert stranger.wait(120) == 1 and "no scheduler answers" in site.log("stranger")
+        assert [worker["name"] for worker in engine.client().scheduler_info()["workers"].values()] == [
+            "friend"
+        ]
+        engine.close()
+
+
+def test_workers_of_this_machine_take_nobody_elses_word(tmp_path):
+    with Engine(1) as engine:
+        refused(engine.client().scheduler.address, tmp_path)
+        assert engine.map(abs, [-1]) == [1]
+
+
+def test_credentials_that_cannot_be_trusted_are_one_sentence(tmp_path, monkeypatch):
+    file = tmp_path / "work" / "tls.pem"
+    with pytest.raises(
+        ValueError, match=r"tls\.pem, credentials of a scheduler, cannot be read \(No such file"
+    ):
+        credentials.read(file)
+    credentials.make(file)
+    made = file.read_text()
+    credentials.make(file)
+    assert file.read_text() == made and list(file.parent.iterdir()) == [file]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and credentials.read(file).require_encryption
+    file.chmod(0o640)
+    with pytest.raises(ValueError, match=r"may be read by others \(mode 640.*chmod 600"):
+        credentials.read(file)
+    os.utime(file, (0, 0))
+    credentials.make(file)
+    assert file.read_text() != made
+    file.write_text("key")
+    with pytest.raises(ValueError, match="is no file of credentials"):
+        credentials.read(file)
+
+
 @pytest.mark.slow
-def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch):
+def test_jobs_of_a_queue_compute_are_submitted_again_and_end(queue, monkeypatch, tmp_path):
     """With the parameters of the README's section; only the memory and the interface are this machine's."""
     monkeypatch.setattr("ctlib.grid.engine.RESTORE_S", 1.0)
     monkeypatch.setitem(worker_process.DASK_CONFIG, "distributed.deploy.lost-worker-timeout", "2s")
     options = ["queue=main", "cores=1", "memory=4GB", "walltime=12:00:00", "interface=lo"]
     with (
         dask.config.set(worker_process.DASK_CONFIG),
-        Engine(2, cluster="slurm", cluster_options=options) as engine,
+        Engine(2, cluster="slurm", cluster_options=options, credentials=tmp_path / "tls.pem") as engine,
     ):
         engine.client().wait_for_workers(2, timeout=300)
+        refused(engine.client().cluster.scheduler_address, tmp_path)
         groups = {group for _, group in engine.map(where, range(12))}
         jobs = {int(path.read_text()): path.name.removeprefix("pid-") for path in queue.glob("pid-*")}
         assert groups == jobs.keys() and len(jobs) == 2

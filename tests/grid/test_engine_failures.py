@@ -90,7 +90,7 @@ def site(tmp_path):
 
 def workers(site: Site, n: int, *arguments: str) -> list[subprocess.Popen]:
     begun = [site.worker(f"worker-{i}", *arguments) for i in range(n)]
-    with Engine(n, cluster=site.address) as engine:
+    with Engine(n, **site.arguments) as engine:
         engine.client().wait_for_workers(n, timeout=300)
     return begun
 
@@ -108,11 +108,13 @@ def test_workers_come_go_and_come_back(site, tmp_path):
             second.send_signal(signal.SIGTERM)
             site.worker("late")
 
-    with Engine(3, cluster=site.address) as engine:
+    with Engine(3, **site.arguments) as engine:
         outcomes = engine.run(step, items, on_done=hurt)
     assert [outcome.value for outcome in outcomes] == [name for _, name, _ in items]
     assert sorted(done) == list(range(8))
-    assert second.wait(300) == 0 and "The worker ended: asked to leave." in site.log("worker-1")
+    assert second.wait(
+        300
+    ) == 0 and "The worker ended: stopped by user, or at the end of its time." in site.log("worker-1")
     assert first.poll() is None  # its nanny has another process by now
     assert sum(len(began(tmp_path, name)) for _, name, _ in items) <= 8 + 2
 
@@ -130,7 +132,7 @@ def test_a_worker_that_leaves_is_never_blamed_on_its_item(site, tmp_path):
 
     thread = threading.Thread(target=preempt)
     thread.start()
-    with Engine(1, cluster=site.address) as engine:
+    with Engine(1, **site.arguments) as engine:
         [outcome] = engine.run(step, [item])
     thread.join()
     assert outcome.value == "long" and len(began(tmp_path, "long")) == 4
@@ -138,7 +140,7 @@ def test_a_worker_that_leaves_is_never_blamed_on_its_item(site, tmp_path):
 
 def test_an_item_that_kills_two_workers_is_left(site):
     workers(site, 2, "--memory", "600MB")
-    with Engine(2, cluster=site.address, limit_s=30) as engine:
+    with Engine(2, **site.arguments, limit_s=30) as engine:
         outcomes = engine.run(misbehaves, ["dies", "well", "fills memory", "hangs", "well"])
     assert [outcome.error is None for outcome in outcomes] == [False, True, False, False, True]
     dies, _, fills, hangs, _ = errors(outcomes)
@@ -161,7 +163,7 @@ def test_a_scheduler_that_comes_back_at_its_address_loses_nothing(tmp_path):
                 site.scheduler()
 
         items = [(str(tmp_path), f"item {i}", 0.7) for i in range(8)]
-        with Engine(2, cluster=site.address) as engine:
+        with Engine(2, **site.arguments) as engine:
             outcomes = engine.run(step, items, on_done=hurt)
         assert [outcome.value for outcome in outcomes] == [name for _, name, _ in items]
         assert sorted(done) == list(range(8))
@@ -176,7 +178,7 @@ def test_a_scheduler_that_stays_away_is_given_up_and_workers_end(tmp_path):
         def hurt(outcome: Outcome) -> None:
             kill(scheduler)
 
-        engine = Engine(1, cluster=site.address, reconnect_s=2)
+        engine = Engine(1, **site.arguments, reconnect_s=2)
         with engine, pytest.raises(EngineError, match=r"was away for 2 s .*What is finished is kept"):
             engine.run(step, [(str(tmp_path), f"item {i}", 0.2) for i in range(50)], on_done=hurt)
         worker.wait(300)
@@ -187,9 +189,10 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(site, tmp_path):
     workers(site, 2)
     script = tmp_path / "driver.py"
     script.write_text(
-        "import sys\nfrom test_engine_failures import step\nfrom ctlib.grid.engine import Engine\n"
+        "import sys\nfrom pathlib import PosixPath\n"
+        "from test_engine_failures import step\nfrom ctlib.grid.engine import Engine\n"
         f"items = [({str(tmp_path)!r}, f'item {{i}}', 0.5) for i in range(8)]\n"
-        f"with Engine(2, cluster={site.address!r}) as engine:\n"
+        f"with Engine(2, **{site.arguments!r}) as engine:\n"
         "    print([outcome.value for outcome in engine.run(step, items)])\n"
     )
     driver = site.start("driver", str(script))

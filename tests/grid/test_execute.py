@@ -31,7 +31,17 @@ from ctlib.training import finetune
 from ctlib.training.finetune import execute
 from ctlib.training.loop import FitError
 from ctlib.training.results import collect, finished, predictions, study_auroc
-from ctlib.training.run import LATER, PROTOCOL_VERSION, Run, digest, fingerprint, labelled_clips
+from ctlib.training.run import (
+    LATER,
+    PROTOCOL_VERSION,
+    Run,
+    clip_settings,
+    clips_of_run,
+    digest,
+    fingerprint,
+    labelled_clips,
+    store_of,
+)
 
 SETTINGS = SHORT | {"rotation_deg": 10.0, "epochs": 3, "optimizer": "adamw", "schedule": "one_cycle"}
 
@@ -472,6 +482,41 @@ def test_a_failed_run_is_recorded_and_stops_no_other_and_is_tried_again_when_ask
     maintenance.retry(workspace)
     run_grid(workspace, bad, Engine(0), echo=lines.append)
     assert lines[5] == "0 of 1 runs were finished before; 1 to compute."
+
+
+def test_a_run_that_does_not_fit_on_its_gpu_says_what_to_do(workspace, monkeypatch):
+    [run] = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"])
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(finetune, "fit", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2e9, 80e9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A100")
+    told = rf"{run.backbone} \(tiny\) does not fit with batch_size {run.batch_size} on NVIDIA A100: 2.0 of 80.0 GB"
+    with pytest.raises(FitError, match=told):
+        execute(str(workspace.root), run)
+    last = (workspace.runs / run.run_id / "error.txt").read_text().splitlines()[-1]
+    assert (
+        f'put "{run.backbone}.batch_size={run.batch_size // 2}", "{run.backbone}.accumulate=2" into' in last
+    )
+
+
+def test_mean_and_std_are_measured_once_a_cohort_and_cut(workspace, monkeypatch):
+    measured, measure = [], finetune.intensity
+    monkeypatch.setattr(finetune, "intensity", lambda *a: measured.append(a[1]) or measure(*a))
+    one, two = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], seeds=[0, 1], epochs=1)
+    networks = [finetune._network(workspace, run, clips_of_run(workspace, run))[0] for run in (one, two, one)]
+    assert len(measured) == 1
+    clips = measured[0]
+    (mean,), (std,) = measure(store_of(workspace, one), clips, clip_settings(one))
+    for network in networks:
+        assert torch.equal(network.mean, torch.tensor([mean])) and torch.equal(
+            network.std, torch.tensor([std])
+        )
+    other = dataclasses.replace(one, crop_px=one.crop_px - 2)
+    finetune._network(workspace, other, clips_of_run(workspace, other))
+    assert len(measured) == 2
 
 
 def test_a_worker_that_died_leaves_its_reason(workspace):

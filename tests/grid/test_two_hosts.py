@@ -106,7 +106,7 @@ def hosts(tmp_path):
 def commands_of_the_readme() -> list[str]:
     """The three commands for machines without a queue."""
     section = (PROJECT / "docs" / "cluster.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
-    block = re.search(r"```\n(python -m dask scheduler.*?)```", section, re.DOTALL)[1]
+    block = re.search(r"```\n(ctlib scheduler.*?)```", section, re.DOTALL)[1]
     return [line.split("#")[0].strip() for line in block.splitlines()]
 
 
@@ -118,7 +118,8 @@ def test_two_hosts_that_share_only_the_work_folder_compute_one_grid(hosts, tmp_p
     runs = runs_of(shared, SEEDS)
 
     def on(command: str) -> str:
-        return command.replace("python", sys.executable, 1).replace("HEAD", head.address)
+        work = command.replace("work/PROFILE", str(shared.root)).replace("HEAD", head.address)
+        return f"{sys.executable} -m {work}"
 
     scheduler, worker, run = commands_of_the_readme()
     address = re.search(r"cluster=(\S+)", run)[1].replace("HEAD", head.address)

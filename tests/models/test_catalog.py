@@ -69,6 +69,7 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: refused())
     monkeypatch.setenv("CTLIB_WEIGHTS", str(tmp_path / "public"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -332,6 +333,16 @@ def test_a_missing_file_is_downloaded_and_its_checksum_recorded(workspace, monke
     with pytest.raises(InitError, match=r"resnet18-f37072fd\.pth is not the file .* not with f37072fd"):
         find("imagenet", "resnet18", workspace, COHORT)
     assert asked[1][2] == "f37072fd"
+
+
+def test_torchs_own_copy_is_taken_where_its_checksum_is_right(workspace, tmp_path):
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save({}, cache / "X3D_M.pyth")  # pytorchvideo publishes no checksum
+    torch.save({}, cache / "resnet18-f37072fd.pth")
+    assert find("kinetics400", "x3d_m", workspace, COHORT).path == cache / "X3D_M.pyth"
+    with pytest.raises(InitError, match=r"resnet18-f37072fd\.pth is missing"):
+        find("imagenet", "resnet18", workspace, COHORT)
 
 
 @pytest.mark.parametrize(("init_name", "key"), [("kinetics400", "resnet18"), ("imagenet", "slow_r50")])

@@ -28,6 +28,11 @@ QUICK = {
     "04_analyze": {"replicates": 500},
 }
 """What makes the profile quick: the commands are tested, not what networks learn in the time."""
+NOT_SAID = (
+    "not decided", "told only", "nothing to list", "filled up with air", "of no consequence", "For whom?", "exams ill",
+    "hardest", "Where does it look", "slices with disease", "rspect_pe",
+)  # fmt: skip
+"""Words of ours that readers did not know, and what only the demo's tasks have."""
 
 
 def write_volume(path, number):
@@ -108,6 +113,7 @@ def test_the_commands_of_the_readme_run_the_whole_study(studied):
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert remote_addresses(text) == [] and "Traceback" not in text
+        assert not [word for word in NOT_SAID if word in text], page
         assert "scan-0" not in text and not re.search(r"Patient \d", text)
     assert (project.parent / "home" / ".config" / "ctlib" / "key").is_file()
     status = subprocess.run(["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True)

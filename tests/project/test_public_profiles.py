@@ -65,7 +65,19 @@ def write_scans(root):
 
 CASES = {
     "nodulemnist3d": (write_crops, {}),
-    "luna16": (write_scans, {"matrix_px": "38", "crop_px": "32", "clip_length": "16", "video_px": "38"}),
+    "luna16": (
+        write_scans,
+        {
+            "matrix_px": "38",
+            "crop_px": "32",
+            "clip_length": "16",
+            "video_px": "38",
+            "videos_root": "work/luna16/videos",
+            "videos_source": "generated",
+            "videos_licence": "none",
+            "heldout_share": "0.2",
+        },
+    ),
 }
 
 

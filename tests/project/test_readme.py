@@ -14,7 +14,7 @@ ANALYSIS = PROJECT / "reports" / "demo" / "04_analyze.html"
 
 
 def report():
-    return html.unescape(re.sub("</?strong>", "", ANALYSIS.read_text(encoding="utf-8")))
+    return html.unescape(re.sub(r"</?(?:strong|abbr)\b[^>]*>", "", ANALYSIS.read_text(encoding="utf-8")))
 
 
 def test_the_table_of_the_demo_has_each_question_its_numbers_and_its_word():

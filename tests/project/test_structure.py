@@ -279,7 +279,7 @@ def test_notebooks_are_short_and_only_tell(notebook):
     code = [c for c in cells_of(notebook) if c["cell_type"] == "code"]
     lines = [sum(1 for x in source_of(c).splitlines() if x.strip()) for c in code]
     assert len(cells_of(notebook)) <= MOST_CELLS.get(notebook, 32)
-    assert sum(lines) <= 125
+    assert sum(lines) <= 126
     for cell, n in zip(code, lines, strict=True):
         assert n <= 12 or cell["metadata"].get("tags") == ["parameters"], source_of(cell)
         assert not FORBIDDEN.search(source_of(cell)), source_of(cell)
@@ -374,12 +374,12 @@ def pins():
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def test_every_package_is_pinned_for_both_machines():
-    marker = r"(; (platform_machine|python_version) == '[\w.]+')?"
-    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.+]+" + marker, pin) for pin in pins())
+def test_every_package_is_pinned_for_each_machine():
+    one = r"(platform_machine|python_version) == '[\w.]+'"
+    assert all(re.fullmatch(rf"[a-z0-9-]+==[\w.+]+(; ({one}|\({one} or {one}\)))?", pin) for pin in pins())
     for package in ("torch", "torchvision"):
         found = [pin for pin in pins() if pin.startswith(f"{package}==")]
-        assert sorted(re.findall(r"'(\w+)'", " ".join(found))) == ["aarch64", "x86_64"]
+        assert sorted(re.findall(r"'(\w+)'", " ".join(found))) == ["aarch64", "arm64", "x86_64"]
 
 
 def test_conda_users_get_the_same_pins():

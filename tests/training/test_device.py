@@ -41,11 +41,31 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, asked, bf16, expected):
         torch, "use_deterministic_algorithms", lambda *given, **named: flags.append((given, named))
     )
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    for place, name in (
+        (torch.utils.deterministic, "fill_uninitialized_memory"),
+        (torch.backends.cudnn, "allow_tf32"),
+    ):
+        monkeypatch.setattr(place, name, True)
     compute.fabric()
+    assert not torch.utils.deterministic.fill_uninitialized_memory and not torch.backends.cudnn.allow_tf32
     plugin = requested.pop("plugins")
     assert requested == {"accelerator": "gpu", "devices": 1} and plugin.precision == expected
     assert flags == [((True,), {"warn_only": True})] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert (getattr(plugin, "scaler", None) is not None) == (expected == "16-mixed")
+
+
+def test_a_job_with_several_tasks_trains_on_one_device(monkeypatch):
+    """Lightning's Trainer would take SLURM's tasks for its own processes, and refuse one device; Fabric does not."""
+    for name, value in {
+        "NTASKS": "8",
+        "NTASKS_PER_NODE": "8",
+        "JOB_NAME": "grid",
+        "JOB_ID": "1",
+        "PROCID": "0",
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = Compute("cpu", "32-true").fabric()
+    assert fabric.world_size == 1 and fabric.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("key", ["slow_r50", "resnet18"])

@@ -200,7 +200,9 @@ def test_what_is_made_here_says_so_and_nothing_else_is_taken(workspace):
     assert made_here("kinetics400+ct_lidc_ssl") == Origin("kinetics400", "ct_lidc", True)
     with pytest.raises(ValueError, match=r"init is 'imagenet', which is not made here; known are video, ct_"):
         pretrain_all(workspace, ["imagenet"], ["resnet18"], plan(workspace), Engine(0))
-    with pytest.raises(ValueError, match="init ct_lidc: nothing is known of its source"):
+    with pytest.raises(
+        ValueError, match="pretrained has ct_lidc, which needs a source cohort; or leave it out"
+    ):
         pretrain_all(workspace, ["ct_lidc"], ["resnet18"], plan(workspace), Engine(0))
 
 

@@ -295,7 +295,7 @@ def test_a_table_rounds_to_what_matters():
 def test_ends_of_a_difference_are_signed_and_an_empty_table_says_so():
     html = table_html(pd.DataFrame({"effect": [0.05], "low": [-0.01], "high": [0.11]}), "")
     assert re.findall(r"<td[^>]*>(.*?)</td>", html) == ["+0.050", "−0.010", "+0.110"]
-    assert "nothing to list" in table_html(pd.DataFrame({"run_id": []}), "Runs that failed")
+    assert ": none." in table_html(pd.DataFrame({"run_id": []}), "Runs that failed")
 
 
 # ---- what figures show -----------------------------------------------------------------
@@ -487,6 +487,12 @@ def test_examples_show_both_classes_and_a_labelled_slice(tmp_path):
     assert all(6 <= picture.hu.min() < 10 for picture in pictures if picture.positive)
     assert pictures[0].spacing_mm == pytest.approx((1.4, 1.6))
     assert len(figures.examples(store, data, n=10)) == 10  # fewer exams than pictures: several slices each
+    ill = data.series.loc[data.series["label"] == 1, "series_uid"]
+    of_exams = data.slices["label"].astype("Int64").mask(data.slices["series_uid"].isin(ill))
+    unmarked = types.SimpleNamespace(series=data.series, slices=data.slices.assign(label=of_exams))
+    first, second = figures.examples(store, unmarked, n=2)  # labels of exams only, as a user's own data have
+    assert first.title.endswith(", exam with disease") and first.positive
+    assert second.title.endswith(", no disease") and second.positive is False
     assert len(figures.sample(store, data, 3)) == 3 and figures.sample(store, data, 99)[4].shape[1:] == (
         16,
         16,

@@ -47,7 +47,7 @@ def test_a_baseline_shows_each_interval_and_marks_chance():
     assert texts(left) == ["0.80  (chance 0.40 to 0.60)", "0.50  (chance 0.40 to 0.60)", "not in the files"]
     assert left.get_xlim() == right.get_xlim() and sum(left.get_xlim()) == pytest.approx(1.0)
     assert left.get_ylim()[0] > left.get_ylim()[1]  # all together is on top
-    assert "30 patients, 40 exams, 20 ill" in left.get_title(loc="left")
+    assert "30 patients, 40 exams, 20 with disease" in left.get_title(loc="left")
 
 
 def test_a_baseline_without_an_answer_says_why_once():

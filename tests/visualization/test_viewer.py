@@ -1,14 +1,11 @@
 import io
-import re
 import subprocess
 import sys
-import time
 import types
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-import ipyniivue
 import nibabel
 import numpy as np
 import pandas as pd
@@ -17,18 +14,9 @@ import SimpleITK
 
 from ctlib.io.volume import Volume, read_series
 from ctlib.visualization import viewer
-from ctlib.visualization.slices import plane
-from ctlib.visualization.viewer import browser, itk, niivue, view
-from ctlib.visualization.viewer.niivue import (
-    MATRIX_PX,
-    SEVERAL,
-    contours,
-    drawable,
-    heat,
-    matrix,
-    nifti,
-    part,
-)
+from ctlib.visualization.viewer import browser, itk, view
+from ctlib.visualization.viewer.niivue import MATRIX_PX, drawable, nifti
+from ctlib.visualization.viewer.scene import SEVERAL, contours, heat, plane
 
 UID = "1.2.3"
 
@@ -77,37 +65,22 @@ def test_nifti_is_read_back_by_our_reader_and_by_another(volume, tmp_path):
     assert image.GetOrigin() == pytest.approx(volume.origin_mm[::-1])
 
 
-@pytest.mark.parametrize("change", niivue.CHANGES, ids=lambda change: change.why[:30])
-def test_the_script_of_the_pinned_version_holds_what_is_changed(change):
-    """Else a volume appears seconds later, or as another; fails where a new ipyniivue words it otherwise."""
-    theirs = str(ipyniivue.NiiVue._esm)
-    assert len(re.findall(change.old, theirs)) == change.count
-    assert re.sub(change.old, change.new, theirs) != theirs and change.why
-
-
-def test_the_script_is_changed_quickly():
-    """A pattern that begins anew in each letter of a long name takes 6 to 15 s for each process."""
-    theirs, started = str(ipyniivue.NiiVue._esm), time.process_time()
-    niivue.changed(theirs)
-    assert time.process_time() - started < 2  # 0.1 s were measured
-
-
 def test_the_viewer_is_imported_without_what_trains_and_judges():
     """Each costs a first volume one to ten seconds (6 s of 10 in all were measured)."""
-    heavy = ("torch", "torchvision", "matplotlib", "sklearn", "scipy.stats", "seaborn", "lightning")
+    heavy = (
+        "torch",
+        "torchvision",
+        "matplotlib",
+        "sklearn",
+        "scipy.stats",
+        "seaborn",
+        "lightning",
+        "ipyniivue",
+    )
     loaded = f"print([n for n in {heavy} if n in sys.modules])"
-    code = f"import sys, ctlib.viewer, ctlib.visualization.viewer.niivue; {loaded}"
+    code = f"import sys; from ctlib import viewer; viewer.show; from ctlib.visualization.viewer import panel; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_what_the_changes_rely_on_is_in_the_script():
-    theirs, ours = str(ipyniivue.NiiVue._esm), str(niivue._NiiVue._esm)
-    assert ours == niivue.changed(theirs) and len(ours) < 0.5 * len(theirs)
-    assert "this.updateGLVolume(),this.initialized=!0," in theirs, "asked for, once it can be drawn"
-    assert ours.count('"volumes")') == theirs.count('"volumes")'), "no list of layers is lost"
-    name = re.search(r"async function (\w+)_alone\(", ours)[1]
-    assert re.search(rf"[^\w]function {name}\(nv", ours)
 
 
 # ---- layers ------------------------------------------------------------------------------
@@ -124,25 +97,13 @@ def test_contours_are_one_voxel_wide_by_reader_and_named_where_they_meet(volume)
     assert set(np.unique(drawn[3])) == {0, 1} and drawn[[0, 1, 4, 5]].max() == 0  # a fifth reader begins anew
 
 
-def test_a_part_lies_where_it_lay(volume):
-    drawn = contours(volume, pd.DataFrame([mark(contour="2,3 2,6 5,6 5,3")]))
-    held, corner = part(drawn)
-    assert held.shape == (3, 6, 6) and corner == (1, 1, 2) and held.sum() == drawn.sum()
-    read = nibabel.Nifti1Image.from_bytes(nifti(volume, held, corner))
-    world = read.affine @ (1, 1, 1, 1)  # column 3, row 2, slice 2
-    assert (-world[0], -world[1], world[2]) == pytest.approx(
-        (7 + 3 * 0.7, 5 + 2 * 0.8, -80 + 2 * 2.5), abs=1e-5
-    )
-    assert part(np.zeros((2, 3, 4), np.uint8))[0].shape == (2, 3, 4)
-
-
-def test_a_large_matrix_is_drawn_in_fewer_pixels_of_the_same_extent(volume):
+def test_a_rendering_of_a_large_matrix_has_fewer_pixels_of_the_same_extent(volume):
     assert drawable(volume) is volume
     hu = np.zeros((2, 2 * MATRIX_PX, 3 * MATRIX_PX), np.int16)
     hu[0, :3, :3] = 90  # one whole pixel of 3 x 3; parts of others
     large = Volume(hu, (2.5, 0.8, 0.7), UID, (-80.0, 5.0, 7.0))
     small = drawable(large)
-    assert small.shape == (2, *matrix(large)) == (2, round(2 * MATRIX_PX / 3), MATRIX_PX)
+    assert small.shape == (2, round(2 * MATRIX_PX / 3), MATRIX_PX)
     assert small.hu[0, 0, 0] == 90 and small.hu.max() == 90 and small.hu[1].max() == 0
     for axis in range(3):
         edges = [
@@ -150,13 +111,6 @@ def test_a_large_matrix_is_drawn_in_fewer_pixels_of_the_same_extent(volume):
             for v in (large, small)
         ]
         assert edges[0] == pytest.approx(edges[1])
-
-
-def test_contours_lie_in_fewer_pixels_where_they_lay(volume):
-    drawn = contours(volume, pd.DataFrame([mark(contour="2,4 2,7 5,7 5,4")]), (4, 5))
-    expected = np.zeros((6, 4, 5), np.uint8)
-    expected[2, 1:3, 2:4] = 1  # rows 2 to 5 and columns 4 to 7, by two
-    assert np.array_equal(drawn, expected)
 
 
 def test_heat_keeps_its_highest_value_and_its_zero():
@@ -237,9 +191,29 @@ def test_in_plain_python_three_planes_are_drawn_in_true_aspect(volume, clips, ca
 
 def test_planes_are_drawn_with_superior_up_and_anterior_left():
     voxels = np.arange(24).reshape(2, 3, 4)
-    assert plane(voxels, 0, (1, 0, 0)).tolist() == voxels[1].tolist()
-    assert plane(voxels, 1, (0, 1, 0)).tolist() == [voxels[1, 1].tolist(), voxels[0, 1].tolist()]
-    assert plane(voxels, 2, (0, 0, 2)).tolist() == [[14, 18, 22], [2, 6, 10]]
+    assert plane(voxels, 0, 1).tolist() == voxels[1].tolist()
+    assert plane(voxels, 1, 1).tolist() == [voxels[1, 1].tolist(), voxels[0, 1].tolist()]
+    assert plane(voxels, 2, 2).tolist() == [[14, 18, 22], [2, 6, 10]]
+
+
+def test_a_grid_holds_every_slice_once_from_superior_to_inferior(capsys):
+    hu = np.repeat(np.arange(-1000, 400, 100, dtype=np.int16), 6 * 8).reshape(14, 6, 8)
+    volume = Volume(hu, (2.5, 0.8, 0.4), UID, (0.0, 0.0, 0.0))
+    labels = [None, 1, *[0] * 12]
+    view = viewer.grid(volume, "lung", labels=labels, columns=4)
+    (ax,) = view.figure.axes
+    sheet = ax.images[0].get_array()
+    assert sheet.shape == (4 * 12, 4 * 8)  # a pixel of 0.8 x 0.4 mm is as high as two
+    levels = [float(np.median(sheet.data[12 * (i // 4) :, 8 * (i % 4) :][:12, :8])) for i in range(14)]
+    assert levels == sorted(levels, reverse=True) and len(set(levels)) > 9
+    assert [text.get_text() for text in ax.texts] == [str(place) for place in range(13, -1, -1)]
+    (frame,) = ax.patches
+    assert (frame.get_x() // 8, frame.get_y() // 12) == (0, 3)  # slice 1 is the thirteenth
+    assert "all slices" in capsys.readouterr().out
+    with pytest.raises(viewer.SceneError, match="labels are 1"):
+        viewer.grid(volume, labels=[1])
+    with pytest.raises(ValueError, match="columns is -1"):
+        viewer.grid(volume, columns=-1)
 
 
 def test_two_runs_are_compared_with_a_row_of_planes_each(volume):
@@ -322,16 +296,18 @@ def test_a_csv_that_holds_something_else_is_not_overwritten(tmp_path):
     assert path.read_text() == "study,label\n1,0\n"
 
 
-def test_where_nobody_sits_the_first_exam_by_the_column_is_shown(volume, tmp_path, capsys):
-    asked = []
+def test_where_nobody_sits_the_exams_are_listed_by_the_column(volume, tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(
+        "ctlib.visualization.html.table", lambda frame, caption, folded: listed.extend(frame["series_uid"])
+    )
 
     def exams(uid):
-        asked.append(uid)
         return viewer.Scene(volume)
 
     table = pd.DataFrame({"series_uid": ["a", "b", "c"], "disagreement": [0.1, 0.9, 0.5]})
     assert viewer.browse(table, exams, tmp_path / "notes.csv") is None
-    assert asked == ["b"] and not (tmp_path / "notes.csv").exists()
+    assert listed == ["b", "c", "a"] and not (tmp_path / "notes.csv").exists()
     with pytest.raises(ValueError, match="no column 'auroc'"):
         viewer.browse(table, exams, tmp_path / "n.csv", sort_by="auroc")
     with pytest.raises(ValueError, match="has series_uid a twice"):

@@ -1,6 +1,8 @@
 """The viewer in JupyterLab 4 under headless Chromium, with the network cut: pixels against the array."""
 
+import os
 import re
+import signal
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ from lab_page import (
 )
 
 from ctlib.core import hu
-from ctlib.visualization.slices import plane
+from ctlib.visualization.viewer.scene import NAMES, plane
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.exists(), reason=NO_CHROMIUM)]
 
@@ -45,6 +47,8 @@ CLIPS = """
 clips = pd.DataFrame({"series_uid": "1.2", "clip": [0, 1], "start": [0, 20], "stop": [20, 40],
                       "n_positive": [0, 5], "label": [0, 1]})
 """
+ENDINGS = ("restart", "kill", "shutdown")
+"""How a kernel ends; each has a notebook of its own, and these tests are the last of this page."""
 TURNS = {
     "flipped left to right": lambda a: a[:, ::-1],
     "flipped top to bottom": lambda a: a[::-1],
@@ -57,7 +61,8 @@ TURNS = {
 def page(tmp_path_factory):
     """One page of JupyterLab, whose last cell each test fills anew."""
     root = tmp_path_factory.mktemp("lab")
-    notebook(root / "viewer.ipynb", PHANTOM, CLIPS, "")
+    for name in ("viewer", *ENDINGS):
+        notebook(root / f"{name}.ipynb", PHANTOM, CLIPS, "")
     with jupyterlab(root) as address, chromium() as browser:
         opened = LabPage(browser, address).open("viewer.ipynb")
         opened.run_all()
@@ -74,7 +79,7 @@ def _nothing_from_elsewhere(page):
 
 def grey(index, place, hu_window="lung"):
     """A plane as it must look, 0 to 255."""
-    return hu.to_unit(plane(VOLUME.hu, index, place), hu.HuWindow.named(hu_window)) * 255
+    return hu.to_unit(plane(VOLUME.hu, index, place[index]), hu.HuWindow.named(hu_window)) * 255
 
 
 def shown(page, expected, number=0, frame=None):
@@ -100,28 +105,114 @@ def test_a_plane_is_seen_as_a_radiologist_expects_it(page, index, name):
     depth, height, width = (n * step for n, step in zip(VOLUME.shape, VOLUME.spacing_mm, strict=True))
     aspect = ((width / height), (width / depth), (height / depth))[index]
     assert seen.shape[1] / seen.shape[0] == pytest.approx(aspect, rel=0.03)
-    _letters_stand_at_the_edges(page.canvas())
 
 
-def _letters_stand_at_the_edges(pixels):
-    """A letter of orientation inside the picture hides what lies there, and reads as a mark in it."""
-    red, green, blue = np.moveaxis(pixels.astype(int), 2, 0)
-    yellow = (green - blue > 40) & (red - blue > 40)
-    rows, columns = frame_of(pixels)
-    tall, wide = (rows.stop - rows.start) // 10, (columns.stop - columns.start) // 10
-    inner = yellow[rows.start + tall : rows.stop - tall, columns.start + wide : columns.stop - wide]
-    assert yellow.any() and not inner.any()
+ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
+"""Where the axes of a volume begin and end."""
 
 
-def test_three_planes_and_a_rendering_are_on_screen_and_the_cursor_tells_hu_and_mm(page):
+def directions(pixels, index, place):
+    """Letters left, right, above and below a plane, from where the asymmetric phantom is seen on it."""
+    raw = hu.to_unit(np.take(VOLUME.hu, place[index], axis=index), hu.HuWindow.named("lung")) * 255
+    turned = {(up, back): raw[:: -1 if up else 1, :: -1 if back else 1] for up in (0, 1) for back in (0, 1)}
+    alike = {turn: likeness(picture(pixels, np.s_[:, :]), seen) for turn, seen in turned.items()}
+    (up, back), found = max(alike.items(), key=lambda item: item[1])
+    assert found > 0.9 and sorted(alike.values())[-2] < 0.9
+    rows, columns = (axis for axis in range(3) if axis != index)
+    return [*ENDS[columns][:: -1 if back else 1], *ENDS[rows][:: -1 if up else 1]]
+
+
+@pytest.mark.parametrize("view", ["all", *NAMES])
+def test_letters_stand_beside_each_plane_and_say_where_the_phantom_lies(page, view):
+    """A letter inside the picture hides what lies there, and reads as a mark in it."""
+    place = (34, 38, 8)
+    page.run(f"view = viewer.show(volume, 'lung', place={place})")
+    page.press(view)
+    shown = [name for name in NAMES if view in ("all", name)]
+    for number, name in enumerate(shown):
+        index = NAMES.index(name)
+        pixels = page.until(
+            lambda p, i=index: likeness(picture(p, np.s_[:, :]), grey(i, place)) > 0.9, number
+        )
+        tile = page.tab.locator(f".ct-plane[data-plane={name}]")
+        letters = tile.locator(".ct-side")
+        assert letters.all_inner_texts() == directions(pixels, index, place)
+        canvas, whole = tile.locator("canvas").bounding_box(), tile.bounding_box()
+        for edge in ("left", "right", "above", "below"):
+            box = tile.locator(f".ct-side.{edge}").bounding_box()
+            assert 0 < _gap(box, canvas, edge) + 2 < 20 and _gap(canvas, whole, edge) < 0
+    assert page.tab.locator(".ct-plane:visible").count() == len(shown)
+
+
+def _gap(inner, outer, edge):
+    """How far a box lies beyond the edge of another, px: up to its nearer side; below 0 inside."""
+    return {
+        "left": outer["x"] - inner["x"] - inner["width"],
+        "right": inner["x"] - outer["x"] - outer["width"],
+        "above": outer["y"] - inner["y"] - inner["height"],
+        "below": inner["y"] - outer["y"] - outer["height"],
+    }[edge]
+
+
+def test_three_planes_are_on_screen_the_axial_largest_and_the_cursor_tells_hu_and_mm(page):
     page.run("view = viewer.show(volume, 'lung', place=(34, 38, 8))")
-    pixels = page.until(lambda p: p.max() > 100)
-    middle = pixels[:, pixels.shape[1] // 4 : -(pixels.shape[1] // 4)]  # two by two, centred
-    tiles = [tile for half in np.array_split(middle, 2) for tile in np.array_split(half, 2, axis=1)]
-    assert min(tile.std() for tile in tiles) > 5
+    axial, coronal, sagittal = (page.canvases.nth(i).bounding_box() for i in range(3))
+    assert axial["x"] < coronal["x"] and axial["y"] <= coronal["y"] < sagittal["y"]
+    assert axial["height"] > 1.5 * max(coronal["height"], sagittal["height"])
+    whole = page.tab.locator(".ct-planes").bounding_box()
+    drawn = sum(box["width"] * box["height"] for box in (axial, coronal, sagittal))
+    assert drawn > 0.67 * whole["width"] * whole["height"]  # no black third
     text = page.cursor().replace("−", "-")
     assert "100 HU" in text and "slice 34, row 38, column 8" in text
     assert "S 70.0, P 162.0, L 44.0 mm" in text
+
+
+def test_every_row_and_column_of_a_large_matrix_is_drawn_and_the_crosshair_is_one_pixel(page):
+    """Stripes one voxel wide are told apart where the picture is enlarged."""
+    page.run(
+        """stripes = np.full((12, 512, 512), -1000, np.int16)
+stripes[:, :, ::2] = 100
+view = viewer.show(Volume(stripes, (5.0, 0.7, 0.7), "1.2", (0.0, 0.0, 0.0)), place=(6, 256, 256))"""
+    )
+    page.press("axial")
+    page.tab.wait_for_selector(".ct-planes.single")
+    assert page.tab.locator(".ct-plane:visible").get_attribute("data-drawn") == "512 x 512"
+    box = page.canvases.first.bounding_box()
+    page.tab.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    page.tab.keyboard.down("Control")
+    for _ in range(14):
+        page.tab.mouse.wheel(0, -100)
+    page.tab.keyboard.up("Control")
+    step = box["width"] / 512 * 1.15**14  # px of a voxel
+    assert _stripe(page.until(lambda p: abs(_stripe(p) - step) < 0.5)) == pytest.approx(step, abs=0.5)
+    page.tab.mouse.dblclick(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    pixels = page.until(lambda p: picture(p).std() > 0 and _red(p).any())
+    rows, columns = (
+        np.flatnonzero(_red(pixels).mean(axis=1) > 0.5),
+        np.flatnonzero(_red(pixels).mean(axis=0) > 0.5),
+    )
+    assert len(rows) == len(columns) == 1
+
+
+def _stripe(pixels):
+    """Width of the stripes in a row of a canvas, px."""
+    edges = np.flatnonzero(np.diff(pixels[20].mean(axis=1) > 128))
+    return float(np.ptp(edges)) / (len(edges) - 1) if len(edges) > 9 else 0.0
+
+
+def _red(pixels):
+    """Where the crosshair is."""
+    red, green, blue = np.moveaxis(pixels.astype(int), 2, 0)
+    return (red - green > 60) & (red - blue > 60)
+
+
+def test_a_rendering_is_drawn_when_it_is_asked_for(page):
+    page.run("view = viewer.show(volume, 'lung')")
+    page.press("rendering")
+    page.tab.wait_for_selector(".ct-planes", state="detached")
+    assert page.until(lambda p: p.std() > 5 and p.max() > 100).std() > 5
+    page.press("axial")
+    assert likeness(shown(page, grey(0, (20, 24, 32))), grey(0, (20, 24, 32))) > 0.95
 
 
 def test_an_hu_window_changes_what_is_seen_and_is_what_it_says(page):
@@ -160,21 +251,107 @@ def _click_slice_2(page):
     part.click(position={"x": part.bounding_box()["width"] * 0.125, "y": 5}, force=True)
 
 
-def test_the_wheel_moves_the_slice_and_a_click_the_cursor(page):
+def _until_slice(page, place, row=24):
+    said = f"slice {place}, row {row},"
+    page.tab.wait_for_function("(s) => document.querySelector('.ct-cursor').innerText.includes(s)", arg=said)
+
+
+def test_wheel_arrows_and_page_keys_step_and_a_click_moves_the_cursor(page):
     page.run("view = viewer.show(volume, place=(20, 24, 32))")
-    page.press("axial")
     shown(page, grey(0, (20, 24, 32)))
     box = page.canvases.first.bounding_box()
     page.tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
     page.tab.wait_for_function("() => !document.querySelector('.ct-cursor').innerText.includes('row 24')")
     row = int(re.search(r"row (\d+)", page.cursor())[1])
     assert row == pytest.approx(12, abs=1)
-    before = slice_of(page)
+    for key, place in (("ArrowDown", 19), ("ArrowUp", 20), ("ArrowRight", 19), ("ArrowLeft", 20),
+                       ("PageDown", 10), ("PageUp", 20), ("Home", 39), ("End", 0), ("PageUp", 10)):  # fmt: skip
+        page.tab.keyboard.press(key)
+        _until_slice(page, place, row)
+        assert page.tab.locator(".ct-plane[data-plane=axial]").get_attribute("data-at") == str(place)
     page.tab.mouse.wheel(0, 100)
+    _until_slice(page, 9, row)
+    for _ in range(3):
+        page.tab.mouse.wheel(0, -100)
+    _until_slice(page, 12, row)
+    expected = grey(0, (12, row, 32))
+    assert likeness(shown(page, expected), expected) > 0.95
+    coronal = page.canvases.nth(1).bounding_box()
+    page.tab.mouse.move(coronal["x"] + 50, coronal["y"] + 50)
+    page.tab.mouse.wheel(0, 100)
+    _until_slice(page, 12, row + 1)
+
+
+def _drag(page, start, end):
+    """A drag on the first canvas, from and to shares of its width and height; its size, CSS px."""
+    box = page.canvases.first.bounding_box()
+    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
+    page.tab.mouse.move(*spots[0])
+    page.tab.mouse.down()
+    page.tab.mouse.move(*spots[1], steps=8)
+    page.tab.mouse.up()
+    return box["width"], box["height"]
+
+
+def test_a_drag_changes_the_hu_window_and_its_controls_follow(page):
+    page.run("view = viewer.show(volume, place=(10, 24, 32))")
+    page.press("axial")
+    shown(page, grey(0, (10, 24, 32)))
+    width, height = _drag(page, (0.3, 0.5), (0.5, 0.4))  # right: wider; up: a higher centre
     page.tab.wait_for_function(
-        f"() => !document.querySelector('.ct-cursor').innerText.includes('slice {before},')"
+        "() => [...document.querySelectorAll('.mod-active')].some(e => e.innerText === 'free')"
     )
-    assert abs(slice_of(page) - before) <= 2
+    page.start("print(view.panels[0].centre.value, view.panels[0].width.value, view.panels[0].place)")
+    page.tab.wait_for_function("() => window.ran !== null")
+    text = page.tab.locator(".jp-OutputArea-output pre").last.inner_text().replace("(", "").replace(")", "")
+    centre, wide, *place = (float(word.strip(",")) for word in text.split())
+    assert place == [10, 24, 32]  # a drag is no click
+    assert wide == pytest.approx(1500 * (1 + 0.2 * width / 200), rel=0.02)
+    assert centre == pytest.approx(-600 + 7.5 * 0.1 * height, abs=20)
+
+
+def test_a_ruler_measures_in_mm_on_its_slice(page):
+    page.run("view = viewer.show(volume, place=(10, 24, 32))")
+    page.press("axial")
+    bare = shown(page, grey(0, (10, 24, 32)))
+    page.press("ruler")
+    _drag(page, (0.25, 0.25), (0.5, 0.75))
+    said = page.tab.locator(".ct-status").inner_text()
+    assert float(re.search(r"ruler: ([\d.]+) mm", said)[1]) == pytest.approx(
+        np.hypot(48 * 2.0, 16 * 3.0), abs=1.5
+    )
+    yellow = lambda p: (p[:, :, 0].astype(int) - p[:, :, 2] > 80) & (p[:, :, 1] > 150)  # noqa: E731
+    assert yellow(page.until(lambda p: yellow(p).sum() > 50)).sum() > 50
+    page.tab.keyboard.press("ArrowDown")
+    _until_slice(page, 9)
+    assert yellow(page.until(lambda p: not yellow(p).any())).sum() == 0
+    page.tab.keyboard.press("ArrowUp")
+    assert yellow(page.until(lambda p: yellow(p).sum() > 50)).sum() > 50
+    page.tab.keyboard.press("Escape")
+    assert np.nanmax(np.abs(shown(page, grey(0, (10, 24, 32))) - bare)) < 3
+
+
+def test_a_slab_shows_its_maximum(page):
+    page.run("view = viewer.show(volume, 'lung', place=(16, 24, 32))")
+    page.press("axial")
+    shown(page, grey(0, (16, 24, 32)))
+    page.tab.locator(".widget-dropdown select").first.select_option("30 mm")
+    expected = hu.to_unit(VOLUME.hu[14:20].max(axis=0), hu.HuWindow.named("lung")) * 255
+    assert likeness(shown(page, expected), expected) > 0.95
+    assert "30 mm maximum" in page.tab.locator(".ct-plane:visible .ct-what").inner_text()
+    page.tab.keyboard.press("Escape")
+
+
+def test_a_snapshot_is_a_png_of_what_is_seen(page, tmp_path):
+    page.run("view = viewer.show(volume, 'lung', place=(34, 38, 8))")
+    page.press("axial")
+    shown(page, grey(0, (34, 38, 8)))
+    with page.tab.expect_download() as download:
+        page.press("snapshot")
+    assert download.value.suggested_filename == "ct-slice34-row38-column8.png"
+    download.value.save_as(tmp_path / "a.png")
+    pixels = cv2.imread(str(tmp_path / "a.png"))[18:-18, 18:-18, ::-1]
+    assert likeness(picture(pixels, np.s_[:, :]), grey(0, (34, 38, 8))) > 0.95
 
 
 def test_grad_cam_and_contours_appear_where_the_array_says(page):
@@ -236,7 +413,7 @@ view.panels[0].load(viewer.Scene(large, marks=marks, place=(10, 128, 384)))""",
     expected = hu.to_unit(steps, hu.HuWindow.named("lung")) * 255
     pixels = page.until(lambda p: likeness(picture(p), expected) > 0.95 and _blue(p).sum() > 200)
     assert likeness(picture(pixels), expected) > 0.95 and _blue(pixels).sum() > 200
-    assert "drawn with 256 of 512 rows" in page.tab.locator(".jp-OutputArea").last.inner_text()
+    assert page.tab.locator(".ct-plane:visible").get_attribute("data-drawn") == "512 x 512"
     page.slider("contours", "Home")
     bare = page.until(lambda p: (p != pixels).any())
     frame = frame_of(bare)
@@ -248,8 +425,9 @@ def test_two_runs_side_by_side_have_one_cursor_and_one_hu_window(page):
         """runs = {"random": viewer.Run([0.2, 0.4]), "video": viewer.Run([0.1, 0.9])}
 view = viewer.compare(volume, runs, clips=clips, place=(34, 38, 8))""",
     )
-    assert page.canvases.count() == 2
     page.press("axial")
+    page.tab.wait_for_function("() => document.querySelectorAll('.ct-planes.single').length === 2")
+    assert page.canvases.count() == 2
     alike = lambda pixels: likeness(picture(pixels), grey(0, (34, 38, 8))) > 0.95  # noqa: E731
     frames = [frame_of(page.until(alike, number)) for number in range(2)]
     _click_slice_2(page)
@@ -282,3 +460,22 @@ browser = viewer.browse(table, scene, {str(tmp_path / "notes.csv")!r})"""
     assert (tmp_path / "notes.csv").read_text().count("seen") == 2
     page.press("previous")
     page.tab.wait_for_function("() => document.querySelector('textarea').value === 'seen c'")
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+def test_a_viewer_that_lost_its_kernel_says_so_and_keeps_what_it_has(page, end):
+    page.open(f"{end}.ipynb").run_all()
+    page.run("import os\nview = viewer.show(volume, place=(20, 24, 32))\nprint(os.getpid())")
+    shown(page, grey(0, (20, 24, 32)))
+    if end == "kill":
+        os.kill(int(page.tab.locator(".jp-OutputArea-output pre").last.inner_text()), signal.SIGKILL)
+    else:
+        page.tab.evaluate(
+            f"() => {{ window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.{end}(); }}"
+        )
+    page.tab.wait_for_selector(".ct-status[data-kind=ended]", timeout=60_000)
+    assert "The kernel of this viewer has ended" in page.tab.locator(".ct-status").last.inner_text()
+    if end == "kill":  # JupyterLab says it too, over all of the page
+        page.tab.locator(".jp-Dialog button.jp-mod-accept").click()
+    expected = grey(0, (20, 24, 32))
+    assert likeness(shown(page, expected), expected) > 0.95

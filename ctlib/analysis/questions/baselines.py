@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ctlib.analysis.question import Question, lacking
-from ctlib.analysis.study import GRID, Study
-from ctlib.analysis.text import conclusions, forest_caption, interval, place, unanswered
+from ctlib.analysis.question import ABSENT, Question, lacking
+from ctlib.analysis.study import GRID, Study, by_family
+from ctlib.analysis.text import conclusions, forest_caption, interval, listed, place, unanswered
+from ctlib.datasets import same_patients, task
 from ctlib.metrics import Contrast, arms_of
 from ctlib.visualization import figures
 
@@ -33,24 +34,24 @@ def compute_two_d(study: Study) -> pd.DataFrame:
 
 def _no_two_d(study: Study) -> str:
     if not study.two_d:
-        return f"No answer: the grid holds no 2D network; add one, resnet18 say, to `backbones` of {GRID}."
+        return f"{ABSENT}the grid holds no 2D network; add one, resnet18 say, to `backbones` of {GRID}."
     return lacking(study, study.compared)
 
 
 def say_two_d(table: pd.DataFrame) -> str:
-    """Against the 2D arm that comes nearest, at each task and fraction, and how many comparisons are won.
+    """Against the strongest 2D competitor at each task and fraction, and how many comparisons are won.
 
     Args:
         table: from `compute_two_d`.
     """
     lines = []
-    for row in hardest(table):
-        pair = f"3D networks from {row['init']} minus the best 2D one, {row['label']}"
+    for row in smallest(table):
+        pair = f"3D networks from {row['init']} minus the strongest 2D competitor, {row['label']}"
         lines.append(f"{place(row)}: {pair}: {interval(row)}.")
     return "\n".join([*lines, f"3D against 2D: {conclusions(table)}.", *unanswered(table)])
 
 
-def hardest(table: pd.DataFrame) -> list[dict]:
+def smallest(table: pd.DataFrame) -> list[dict]:
     """At each task and fraction the comparison with the smallest effect."""
     known = table[table["effect"].notna()]
     return [
@@ -61,6 +62,8 @@ def hardest(table: pd.DataFrame) -> list[dict]:
 # ---- video, CT, both ---------------------------------------------------------------------
 
 
+PUBLIC_CT = ("lidc", "rspect")
+"""Cohorts that anyone can pretrain on where a grid has one task; of different patients."""
 SSL = "_ssl"
 """Ending of an init whose last pretraining read no labels (`ctlib.models.weights.init_names`)."""
 
@@ -79,7 +82,8 @@ def compute_domain(study: Study) -> pd.DataFrame:
     ct, both = domain_inits(study)
     pairs = [(study.compared, init) for init in ct] + [(init, study.compared) for init in both]
     pairs += [(init, other) for init in both for other in ct if init.endswith(f"+{other}")]
-    return _compared(study, pairs)
+    table = _compared(study, pairs)
+    return by_family(table, table["init"] == study.compared)
 
 
 def _compared(study: Study, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
@@ -99,11 +103,16 @@ def _no_domain(study: Study) -> str:
 
 
 def no_ct(study: Study) -> str:
-    """What is missing where no init is from CT, and how to get it."""
+    """What is missing where no starting weights are from CT, and which would do for the tasks of this grid."""
+    cohorts = [*(task(name).cohort for name in study.tasks), *PUBLIC_CT]
+    sources = {
+        name: next(other for other in cohorts if not same_patients(other, task(name).cohort))
+        for name in study.tasks
+    }
+    wanted = listed(f"ct_{source} for {name}" for name, source in sources.items())
     return (
-        "No answer: the grid holds no init from CT; make one with `pretrained` of 02_pretrain (ct_lidc for "
-        f"rspect_pe, ct_rspect for lidc_nodule, {study.compared}+ct_lidc for both) and add it to `inits` of "
-        f"{GRID}."
+        f"{ABSENT}the grid holds no starting weights from CT; make {wanted} with `pretrained` of 02_pretrain, from "
+        f"labelled CT of other patients that `cohorts` of 01_explore_data reads, and add it to `inits` of {GRID}."
     )
 
 
@@ -135,8 +144,9 @@ def _no_unlabelled(study: Study) -> str:
     if _unlabelled(study):
         return lacking(study, study.compared)
     return (
-        f"No answer: the grid holds no init of CT without labels after {study.compared}; make "
-        f"{study.compared}+ct_lidc{SSL}, say, with `pretrained` of 02_pretrain and add it to `inits` of {GRID}."
+        f"{ABSENT}the grid holds no starting weights of CT without labels after {study.compared}; make "
+        f"{study.compared}+ct_{task(study.tasks[0]).cohort}{SSL}, say, with `pretrained` of 02_pretrain "
+        f"and add it to `inits` of {GRID}."
     )
 
 
@@ -159,40 +169,36 @@ def _say_pairs(table: pd.DataFrame, what: str) -> str:
 
 TWO_D = Question(
     "two_d",
-    "3D networks minus 2D ones",
+    "3D against 2D",
     COLUMNS,
     compute_two_d,
     _no_two_d,
     say_two_d,
     lambda study, table: figures.contrast_forest(
-        table, f"3D from {table['init'].iloc[0]} − the 2D arm named", table["margin"].iloc[0]
+        table, f"3D from {table['init'].iloc[0]} − the 2D network named", table["margin"].iloc[0]
     ),
     "Test AUROC of the averaged 3D networks minus that of each 2D network, with intervals",
     forest_caption,
 )
 VIDEO_OR_CT = Question(
     "video_or_ct",
-    "Video, CT and both as what is pretrained on",
+    "Video against CT",
     COLUMNS,
     compute_domain,
     _no_domain,
     say_domain,
-    lambda study, table: figures.contrast_forest(
-        table, "the first init − the second", table["margin"].iloc[0]
-    ),
+    lambda study, table: figures.contrast_forest(table, "the first − the second", table["margin"].iloc[0]),
     "Difference in test AUROC between video, CT and both as pretraining, with intervals",
     forest_caption,
 )
 AFTER_VIDEO = Question(
     "unlabelled_ct",
-    "CT without labels after video, minus what is named",
+    "CT without labels after video",
     COLUMNS,
     compute_unlabelled,
     _no_unlabelled,
     say_unlabelled,
-    lambda study, table: figures.contrast_forest(
-        table, "the first init − the second", table["margin"].iloc[0]
-    ),
+    lambda study, table: figures.contrast_forest(table, "the first − the second", table["margin"].iloc[0]),
     "What pretraining on CT without labels adds after video in test AUROC, with intervals",
     forest_caption,
 )

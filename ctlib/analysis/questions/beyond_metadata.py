@@ -22,7 +22,15 @@ from ctlib.analysis.question import Question, lacks_a_side, no_cohort
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import conclusions, forest_caption, interval, place, unanswered
 from ctlib.core import ParameterError, nearest_name
-from ctlib.datasets import fraction_patients, load_features, probabilities, task, told_without_image
+from ctlib.datasets import (
+    FILES_ALONE,
+    TOGETHER,
+    fraction_patients,
+    load_features,
+    probabilities,
+    task,
+    told_without_image,
+)
 from ctlib.metrics import Arm, Contrast, arms_of
 from ctlib.visualization import figures
 
@@ -199,8 +207,8 @@ def say_beyond(table: pd.DataFrame) -> str:
         for _, rows in known.groupby(["task", "fraction"], sort=False):
             row = rows.loc[rows["effect"].idxmin()].to_dict()
             where = f"{place(row)}, {exams} ({row['n_patients']:,} patients)"
-            if not init:
-                lines.append(f"{where}: {row['label']}: {interval(row)}.")
+            if not init:  # of all exams it is the result of the page
+                lines += [f"{where}: {row['label']}: {interval(row)}."] if exams != ALL else []
                 continue
             lines.append(
                 f"{where}: networks from {init} minus the best without an image, {row['told']} "
@@ -221,20 +229,24 @@ def _word(row: dict[str, Any]) -> str:
 
 
 def _draw(study: Study, table: pd.DataFrame) -> Any:
+    """The strongest of each part, task and fraction, all of it together, and the starting weights themselves."""
     exams = table["exams"].map(lambda name: "" if name == ALL else " (part)")
-    return figures.contrast_forest(
-        table.assign(label=table["label"] + exams), "networks − what is named", table["margin"].iloc[0]
-    )
+    least = table.groupby(["exams", "init", "task", "fraction"])["effect"].transform("min") == table["effect"]
+    drawn = table.assign(label=table["label"] + exams)
+    drawn = drawn[least | table["told"].isin((FILES_ALONE, TOGETHER)) | (table["init"] == "")]
+    return figures.contrast_forest(drawn, "networks − what is named", table["margin"].iloc[0])
 
 
 def _caption(table: pd.DataFrame) -> str:
     part = [name for name in table["exams"].unique() if name != ALL]
-    return forest_caption(table) + "".join(f" Part: {name}." for name in part)
+    return f"The strongest without an image, and all of it. {forest_caption(table)}" + "".join(
+        f" Part: {name}." for name in part
+    )
 
 
 BEYOND_METADATA = Question(
     "beyond_metadata",
-    "Networks minus what is told without an image",
+    "Networks against metadata",
     (
         "task", "fraction", "exams", "label", "auroc_first", "auroc_second", "effect", "low", "high", "p_holm",
         "n_patients", "n_positive", "reason",
@@ -245,4 +257,5 @@ BEYOND_METADATA = Question(
     _draw,
     "Test AUROC of the averaged networks minus that of regressions on size and metadata, with intervals",
     _caption,
+    is_figure_folded=True,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Do scores mean what they say? Calibration, and the decision curve.
+"""Calibration of exam scores, and the decision curve.
 
 Figures are those of single runs; a mean of scores over runs would be another, better calibrated model (an
 ensemble) that nobody trained. Medians over runs, since the slope of a run whose scores are all alike has no
@@ -74,7 +74,7 @@ def say_calibration(table: pd.DataFrame) -> str:
             f"{_ranged(row, 'brier')}"
             for row in part.to_dict("records")
         ]
-        about = f"median of {spanned(part['n_runs'])} runs an init, quartiles in brackets"
+        about = f"median of {spanned(part['n_runs'])} runs each, quartiles in brackets"
         lines.append(f"{place(first)} ({about}): {'; '.join(inits)}.")
         called = "; ".join(_called_ill(row) for row in part.to_dict("records"))
         lines.append(
@@ -164,16 +164,16 @@ def _draw(study: Study, table: pd.DataFrame) -> Figure:
 
 CALIBRATION = Question(
     "calibration",
-    "Calibration of exam scores, median over runs",
+    "Calibration",
     ("task", "fraction", "init", "n_runs", "prevalence", *MEASURES, "reason_unchosen"),
     compute_calibration,
     _missing,
     say_calibration,
     _draw,
-    "Above: share of exams with disease by mean score; below: net benefit by threshold; by task and init",
+    "Share of exams with disease by mean score, and net benefit by threshold, by task and starting weights",
     lambda table: (
-        f"Runs with {percent(table['fraction'].max())} of the training patients. Above: bins with as many "
-        "exams each and Wilson's intervals; the diagonal is right. Below: net benefit, mean over networks, "
-        "with intervals over patients and seeds; dashed: everybody is called ill."
+        f"Runs with {percent(table['fraction'].max())} of the training patients. First: bins with as many "
+        "exams each and Wilson's intervals; the diagonal is right. Then: net benefit, mean over networks, "
+        "with intervals over patients and seeds; dashed: everybody is treated."
     ),
 )  # fmt: skip

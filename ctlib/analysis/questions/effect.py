@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from ctlib import metrics
-from ctlib.analysis.question import Question, lacks_a_side
-from ctlib.analysis.study import Study
+from ctlib.analysis.question import ABSENT, Question, lacks_a_side
+from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import (
     capital,
     conclusions,
@@ -24,6 +24,10 @@ from ctlib.visualization import figures, percent
 # ---- per network, per task, averaged -----------------------------------------------------
 LEFT = "both learned"
 """The line of an effect without pairs of which a side did not learn."""
+MOST_NAMED = 4
+"""Runs that a sentence names."""
+MOST_TIMES = 10
+"""Times as many exams that are said as a number: at most what lies between the smallest and largest fraction."""
 
 
 def say_help(table: pd.DataFrame) -> str:
@@ -157,17 +161,24 @@ def _worth(row: dict) -> str:
     if pd.isna(row["equal_exams"]):
         if round(low, 1) > 0:
             return (
-                f"{side} is as good as {row['baseline']} with at least {low:.1f} times as many; how many at "
+                f"{side} is as good as {row['baseline']} with at least {_times(low)} times as many; how many at "
                 f"most is not measurable: {row['reason_worth']}."
             )
         where = f"{row['init']} is worth in exams at {percent(row['fraction'])}"
         return f"What {where} is not measurable: {row['reason_worth']}."
     beyond = ", beyond the fractions that were run" if row["extrapolated"] else ""
-    ends = "no interval" if pd.isna(low) else f"{low:.1f} to {row['high_ratio']:.1f}"
-    return (
-        f"{side} is as good as {row['baseline']} with {row['equal_exams']:,.0f}: "
-        f"{row['ratio']:.1f} times as many ({ends}){beyond}."
-    )
+    ends = "no interval" if pd.isna(low) else f"{_times(low)} to {_times(row['high_ratio'])}"
+    exams = f"with {row['equal_exams']:,.0f}: " if row["ratio"] <= MOST_TIMES else "with "
+    return f"{side} is as good as {row['baseline']} {exams}{_times(row['ratio'])} times as many ({ends}){beyond}."
+
+
+def _times(ratio: float) -> str:
+    """How many times as many, up to `MOST_TIMES`: a fitted curve says nothing of so far beyond it.
+
+    >>> _times(1.62), _times(407.9)
+    ('1.6', 'more than 10')
+    """
+    return f"{ratio:.1f}" if ratio <= MOST_TIMES else f"more than {MOST_TIMES}"
 
 
 def compute_unlearned(study: Study) -> pd.DataFrame:
@@ -206,8 +217,9 @@ def _said(row: dict) -> str:
     without = f"{left} with the {row['n_left']} of which both sides learned" if row["n_left"] else (
         "no pair is left of which both sides learned"
     )  # fmt: skip
+    which = row["unlearned"] if row["n_unlearned"] <= MOST_NAMED else "the numbers name them"
     return (
-        f"{where}: {row['n_unlearned']} of {row['n_runs']} runs did not learn: {row['unlearned']}. "
+        f"{where}: {row['n_unlearned']} of {row['n_runs']} runs did not learn: {which}. "
         f"{capital(row['init'])} minus {row['baseline']}: {interval(row)} with all {row['n_pairs']} pairs, "
         f"{without}."
     )
@@ -225,7 +237,7 @@ def _lines(table: pd.DataFrame) -> pd.DataFrame:
 
 EFFECT = Question(
     "effect",
-    "Effect of the init, by task, fraction and network",
+    "Effect of the starting weights",
     (
         "task",
         "fraction",
@@ -242,21 +254,31 @@ EFFECT = Question(
     lacks_a_side,
     say_help,
     lambda study, table: figures.effect_forest(table, table["margin"].iloc[0]),
-    "Effect of the init on test AUROC with its interval, by task, fraction and network",
+    "Effect of the starting weights on test AUROC with its interval, by task, fraction and network",
     forest_caption,
 )
+
+
+def _one_fraction(study: Study) -> str:
+    if absent := lacks_a_side(study):
+        return absent
+    return "" if study.runs["fraction"].nunique() > 1 else (
+        f"{ABSENT}the grid holds one number of training patients; give more in `fractions` of {GRID}."
+    )  # fmt: skip
+
+
 FRACTIONS = Question(
     "fractions",
-    "Effect and worth in exams, by share of the training patients",
+    "Number of training patients",
     (
         "task", "fraction", "n_exams", "auroc_baseline", "auroc_init", "effect", "low", "high", "equal_exams",
         "ratio", "low_ratio", "high_ratio", "extrapolated",
     ),
     compute_fractions,
-    lacks_a_side,
+    _one_fraction,
     say_fractions,
     lambda study, table: figures.effect_by_fraction(table),
-    "Effect of the init on test AUROC by number of training exams, one panel a task, with its interval",
+    "Effect of the starting weights on test AUROC by number of training exams, with its interval",
     lambda table: (
         f"Mean over networks with {percent(table['level'].iloc[0])} intervals over patients and seeds; faint "
         f"dots are single seeds. {capital(who(table))}."
@@ -264,7 +286,7 @@ FRACTIONS = Question(
 )  # fmt: skip
 NOT_LEARNED = Question(
     "not_learned",
-    "Runs that did not learn, and the effect without pairs of which a side did not",
+    "Runs that did not learn",
     (
         "task", "fraction", "backbone", "n_unlearned", "n_runs", "unlearned", "effect", "low", "high",
         "n_left", "n_pairs", "effect_left", "low_left", "high_left", "reason_left",
@@ -275,6 +297,7 @@ NOT_LEARNED = Question(
     lambda study, table: figures.contrast_forest(
         _lines(table), f"{study.compared} − {study.baseline}", table["margin"].iloc[0]
     ),
-    "Averaged effect of the init with all runs, and with those pairs of which both sides learned",
+    "Averaged effect of the starting weights with all runs, and with pairs of which both sides learned",
     lambda table: forest_caption(_lines(table)),
+    is_figure_folded=True,
 )  # fmt: skip

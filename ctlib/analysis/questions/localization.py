@@ -24,13 +24,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ctlib.analysis.question import Question, lacks_a_side, no_cohort
+from ctlib.analysis.question import ABSENT, Question, lacks_a_side, no_cohort
 from ctlib.analysis.study import GRID, Study
-from ctlib.analysis.text import listed
-from ctlib.core import Workspace, tables
+from ctlib.analysis.text import listed, spanned
+from ctlib.core import Workspace, counted, tables, word
 from ctlib.datasets import MIN_READERS, task
 from ctlib.metrics import MEAN_OF, Array, Bootstrap, Estimate, Metric, auroc, for_these
-from ctlib.visualization import Sight, figures, percent, signed, viewer
+from ctlib.visualization import Sight, figures, percent, viewer
 
 if TYPE_CHECKING:
     from ctlib.analysis.gradcam import ClassActivation, Exam
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 UNTRAINED = "untrained"
 """In the place of an init: the network with random weights, never trained."""
-SHOWN_EXAMS = 3
+SHOWN_EXAMS = 2
 """Exams of a task over which Grad-CAM is drawn."""
-SCROLLED_EXAMS = 6
+SCROLLED_EXAMS = 4
 """Exams that can be scrolled through."""
 DRAWS = 4
 """Networks with random weights a seed."""
@@ -272,11 +272,23 @@ def compute_looks(study: Study) -> pd.DataFrame:
     return gains(scored, study.how).assign(level=study.how.level)
 
 
+def _is_marked(study: Study, name: str) -> bool:
+    """Whether a task has slices that are labelled with disease, or contours."""
+    paths = (study.there.table(table, task(name).cohort) for table in ("slices", "marks"))
+    slices, marks = (tables.read(path.stem, path) for path in paths)
+    return bool(slices["label"].eq(1).any() or len(marks))
+
+
 def _no_looks(study: Study) -> str:
     if not study.cam_backbones:
         return "No answer: `cam_backbones` of 04_analyze is empty; name a network of the grid."
     if absent := no_cohort(study, study.tasks):
         return absent
+    if not any(_is_marked(study, name) for name in study.tasks):
+        return (
+            f"{ABSENT}no slice is labelled and no contour is drawn, so no map can be scored; of own data, name the "
+            "column of slices in `folder_columns` of 01_explore_data."
+        )
     from ctlib.analysis.gradcam import why_unseen
 
     runs, inits = study.runs, [study.baseline, study.compared]
@@ -289,25 +301,25 @@ def _no_looks(study: Study) -> str:
 
 
 def say_looks(table: pd.DataFrame) -> str:
-    """Whether trained networks look where the disease is, more than random weights do; first what has a value.
+    """Of each task, how many scores of maps lie above those of random weights, below, or neither; the table has all.
 
     Args:
         table: from `gains`.
     """
-    return "\n".join(map(_said, table.sort_values("value", key=pd.isna, kind="stable").to_dict("records")))
-
-
-def _said(row: dict[str, Any]) -> str:
-    about = f"{row['task']}, {row['backbone']} from {row['init']}, {row['measure'].replace('_', ' ')}"
-    if pd.isna(row["value"]):
-        return f"{about}: no answer: {row['reason']}."
-    gain = f"{row['value']:.3f}, random weights {row['untrained']:.3f}, gain {signed(row['gain'], 3)}"
-    if math.isnan(row["gain_low"]):
-        return f"{about}: {gain}, without an interval: {row['reason']}."
-    more = "more" if row["gain_low"] > 0 else "less" if row["gain_high"] < 0 else ""
-    verdict = f"looks there {more}" if more else "not shown to look there more"
-    ends = f"({signed(row['gain_low'], 3)} to {signed(row['gain_high'], 3)})"
-    return f"{about}: {gain} {ends}, {row['n_patients']} patients: {verdict} than random weights do."
+    lines = []
+    for name, part in table.groupby("task", sort=False):
+        known = part[part["gain_low"].notna()]
+        above, below = (known["gain_low"] > 0).sum(), (known["gain_high"] < 0).sum()
+        if len(known):
+            lines.append(
+                f"{name}: of {counted(len(known), 'score')} of maps, {above} lie above that of random weights, {below} "
+                f"below it, {len(known) - above - below} are {word('not decided')}; test patients with disease: "
+                f"{spanned(known['n_patients'])}."
+            )
+        for reason, rows in part[part["gain_low"].isna()].groupby("reason", sort=False):
+            measures = listed(rows["measure"].str.replace("_", " ").unique())
+            lines.append(f"{name}, {measures}: no interval: {reason}.")
+    return "\n".join(lines)
 
 
 def sights(
@@ -377,7 +389,7 @@ def _sight(exam: Exam, networks: dict[str, tuple[Run, ClassActivation]], min_rea
 
 
 def show_sights(study: Study) -> None:
-    """Draw Grad-CAM of both inits, and of random weights, over the same slices of each task.
+    """Draw Grad-CAM of both starting weights, and of random ones, over the same slices of each task.
 
     Args:
         study: what was done; its first network of `cam_backbones` is drawn.
@@ -392,7 +404,7 @@ def show_sights(study: Study) -> None:
             continue
         figures.show(
             figures.cam_slices(found, task(name).hu_window),
-            alt=f"{name}: CT slices, and over them where networks from two inits and random weights look",
+            alt=f"{name}: CT slices, and over them Grad-CAM from both starting weights and from random ones",
             caption=f"{name}, {backbone}, one seed: opaque where the map is highest in its exam.",
         )
 
@@ -423,7 +435,7 @@ def show_exams(study: Study, name: str, notes: str | Path) -> None:
     )  # fmt: skip
     figures.scroller(
         chosen,
-        alt="Axial slices of the test exams on which the two inits disagree most, with scores of clips",
+        alt="Axial slices of the test exams on which the starting weights disagree most, with scores of clips",
         caption=f"The test exams of {name} on which {listed(inits)} disagree most; bars are scores of clips.",
     )
     viewer.browse(found.table, found, notes)
@@ -447,7 +459,7 @@ def _no_exams(study: Study, name: str) -> str:
 
 LOCALIZATION = Question(
     "localization",
-    "Scores of Grad-CAM maps beside random weights",
+    "Grad-CAM",
     (
         "task", "backbone", "init", "measure", "value", "low", "high", "untrained", "gain", "gain_low",
         "gain_high", "n_exams", "reason",

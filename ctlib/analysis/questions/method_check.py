@@ -16,7 +16,7 @@ from ctlib.analysis.preregistration import Asked, attempts
 from ctlib.analysis.question import Question, lacking
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed, place, spanned
-from ctlib.core import counted
+from ctlib.core import counted, word
 from ctlib.metrics import COMMON
 from ctlib.visualization import figures, percent, signed
 
@@ -84,31 +84,38 @@ def say_method(table: pd.DataFrame) -> list[str]:
         table: from `method`.
     """
     if table.empty:
-        return ["This profile asks nothing of the method itself: the truth about its patients is not known."]
+        return ["Not asked: this profile's plan asks nothing of the method itself."]
     failed = table[table["verdict"] == FAILS]
     judged = table[table["wanted"] != ""]
     head = f"Method check ({table['population'].iloc[0]})"
     if judged.empty:
         lines = [
-            f"{head}: no answer is wanted, so there is nothing to pass; each is told by the plan's rules."
+            f"{head}: the plan expects no answer, so there is nothing to pass; each is reported by its rules."
         ]
     elif passes(table):
-        lines = [f"{head}: passed; {counted(len(judged), 'question')} ended as the plan wants."]
+        lines = [f"{head}: passed; {counted(len(judged), 'question')} ended as the plan expects."]
     else:
-        wrong = listed(f"{row.key} is {row.word}, not {row.wanted}" for row in failed.itertuples())
+        wrong = listed(f"{row.key} is {word(row.word)}, not {row.wanted}" for row in failed.itertuples())
         lines = [f"{head}: not passed; {wrong}."]
-    return lines + [_sentence(row) for row in table.to_dict("records")]
+    rows = table.to_dict("records")
+    wheres = list(map(_where, rows))
+    shared = len(set(wheres)) == 1
+    said = [_sentence(row, "" if shared else f"; {where}") for row, where in zip(rows, wheres, strict=True)]
+    return lines + said + ([f"All of them: {wheres[0]}."] if shared else [])
 
 
-def _sentence(row: dict[str, Any]) -> str:
+def _where(row: dict[str, Any]) -> str:
     place = f"{row['task']}, {percent(row['fraction'])} of the training patients"
+    return f"{place}; {row['n_networks']} networks, {row['n_seeds']} seeds, {row['n_patients']} test patients"
+
+
+def _sentence(row: dict[str, Any], where: str) -> str:
     if row["reason"]:
-        return f"{row['text']} No answer: {row['reason']} ({place})."
+        return f"{row['text']} No answer: {row['reason']}{where}."
     ends = f"{signed(row['low'], 3)} to {signed(row['high'], 3)}"
-    who = f"{row['n_networks']} networks, {row['n_seeds']} seeds, {row['n_patients']} test patients"
     return (
-        f"{row['text']} {row['word'].capitalize()}: {row['statistic']} is {signed(row['effect'], 3)} "
-        f"({ends}) in AUROC; {place}; {who}."
+        f"{row['text']} {word(row['word']).capitalize()}: {row['statistic']} is {signed(row['effect'], 3)} "
+        f"({ends}) in AUROC{where}."
     )
 
 
@@ -120,12 +127,12 @@ def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
         table: from `method`.
         profile: whose register is shown.
     """
-    known = table[table["low"].notna()] if len(table) else table
+    known, drawn = table[table["low"].notna()] if len(table) else table, ""
     if len(known):
         level = percent(known["level"].iloc[0])
         lines = known.assign(label=known["key"], init=known["key"])
         named = "; ".join(f"{row.key}: {row.statistic}, margin {row.margin:g}" for row in known.itertuples())
-        figures.show(
+        drawn = figures.figure_html(
             figures.contrast_forest(lines, "as said below", 0.0),
             alt="Answers to the questions about the method, with intervals",
             caption=f"Mean over {known['n_networks'].iloc[0]} networks with {level} intervals over networks "
@@ -133,12 +140,15 @@ def show_method(study: Study, table: pd.DataFrame, profile: str) -> None:
         )
     if len(table):
         shown = ["key", "effect", "low", "high", "margin", "word", "wanted", "networks"]
-        figures.table(table[shown], "The questions about the method, by the plan's rules")
+        numbers = figures.table_html(table[shown], "By the plan's rules, and by network")
+        figures.show_folded("Method check: figure and numbers", drawn, numbers)
     if study.plan and study.plan.questions:
         rows = pd.DataFrame(attempts(profile))
         if len(rows):
             rows["plan"] += rows["plan"].map({study.plan.hash: " (this one)"}).fillna("")
-        figures.table(rows, "Register: each time that the runs of a plan were made for a report")
+            rows["came_out"] = rows["came_out"].str.replace("not decided", word("not decided"))
+        caption = "Register: each time that the runs of a plan were made for a report"
+        figures.table(rows, caption, folded=True)
 
 
 def compute_injected(study: Study) -> pd.DataFrame:
@@ -198,7 +208,7 @@ def _missing(study: Study) -> str:
 
 INJECTED_EFFECTS = Question(
     "injected_effects",
-    "How often effects of a known size are shown",
+    "Detectable effects",
     (
         "task", "fraction", "networks", "shift", "injected", "estimate", "seen", "all_seeds", "n_half",
         "n_seeds", "reason",
@@ -207,11 +217,12 @@ INJECTED_EFFECTS = Question(
     _missing,
     say_injected,
     lambda study, table: figures.injected(table),
-    "Of 100 comparisons of an init with itself, those that show an injected effect, by its size",
+    "Of 100 comparisons of starting weights with themselves, those that show an added effect, by its size",
     lambda table: (
-        "Two halves of the seeds of one init; the scores of one are moved so that its AUROC rises as the "
-        f"axis says. Shown: the {percent(table['level'].iloc[0])} interval lies above 0 (without an effect: "
-        f"on either side of it). Dashed: expected with all {spanned(table['n_seeds'])} seeds on each side. "
+        "Two halves of the seeds of the same starting weights; the scores of one are moved so that its AUROC "
+        f"rises as the axis says. Shown: the {percent(table['level'].iloc[0])} interval lies above 0 (without an "
+        f"effect: on either side of it). Dashed: expected with all {spanned(table['n_seeds'])} seeds on each side. "
         f"{spanned(table['n_patients'])} test patients."
     ),
+    is_figure_folded=True,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ctlib.analysis.question import Question, no_finished_run
 from ctlib.analysis.study import GRID, Study
 from ctlib.analysis.text import listed
-from ctlib.core import Workspace, tables
+from ctlib.core import Workspace, tables, word
 from ctlib.datasets import TOGETHER, metadata_baseline, task
 from ctlib.metrics import (
     DIFFERENT,
@@ -47,14 +47,14 @@ FOUND = ["task", "control", "init", "auroc", "low", "high", "auroc_plain", "chan
 FOUND += ["high_change", "word", "word_change", "n_patients", "n_seeds", "n_networks", "reason"]
 LABELS = {
     "equivalent": "shown to lie within the margin of 0.5",
-    "not decided": "not told apart from 0.5, nor shown to lie within the margin of it: not decided",
+    "not decided": f"not told apart from 0.5, nor shown to lie within the margin of it: {word('not decided')}",
 }
 """What is said of a null that is not different from chance."""
 ORDER = {
     "loss": "counts",
     "gain": "stands in the way",
     "equivalent": "does not count: the difference is shown to lie within the margin",
-    "not decided": "is not decided",
+    "not decided": f"is {word('not decided')}",
 }
 """What is said of the order of slices, by what runs without it lose."""
 RUNS, EXCHANGED, METADATA = "runs", "exchanged test labels", "metadata alone"
@@ -274,10 +274,10 @@ def say_nothing(table: pd.DataFrame) -> str:
     absent = [name for name in CONTROLS if name != NONE and name not in there]
     if absent:
         lines.append(
-            f"No answer: the grid holds no run of {listed(absent, 'or')}; name it in `controls` of {GRID}."
+            f"Not asked: the grid holds no run of {listed(absent, 'or')}; name it in `controls` of {GRID}."
         )
     if not (table["kind"] == METADATA).any():
-        lines.append("No answer for metadata alone: 01_explore_data wrote no table `series` of these tasks.")
+        lines.append("Not asked of metadata alone: 01_explore_data wrote no table `series` of these tasks.")
     return "\n".join(lines)
 
 
@@ -331,7 +331,7 @@ def _told(row: dict[str, Any], above: bool) -> str:
 
 NEGATIVE_CONTROLS = Question(
     "negative_controls",
-    "What is found where there is nothing to find",
+    "Negative controls",
     COLUMNS,
     compute_nothing,
     no_finished_run,

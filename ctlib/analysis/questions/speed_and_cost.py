@@ -214,7 +214,7 @@ def say_cost(table: pd.DataFrame) -> str:
     for task, part in table.groupby("task", sort=False):
         known = part[part["auroc"].notna()]
         if known.empty:
-            lines.append(f"{task}: no arm has an AUROC.")
+            lines.append(f"{task}: no network has an AUROC.")
             continue
         best = known.loc[known["auroc"].idxmax()]
         lines.append(f"{place(best)}: the highest AUROC is {_arm(best)}.")
@@ -226,10 +226,10 @@ def _cheapest(known: pd.DataFrame, best: pd.Series) -> str:
     """The cheapest arm that is as good as the best: its interval against it lies above -margin."""
     margin, costs = float(best["margin"]), known[_measure(known)]
     if not margin:
-        return "No plan names a margin, so no arm can be called as good."
+        return "No plan names a margin, so none can be called as good."
     near = known[(known["low_behind"] > -margin) & (costs < costs[best.name])]
     if near.empty:
-        return f"No cheaper arm is shown to be as good within {margin:g} on the same patients."
+        return f"No cheaper one is shown to be as good within {margin:g} on the same patients."
     cheap = near.loc[near[_measure(known)].idxmin()]
     return (
         f"The cheapest that is as good within {margin:g} on the same patients is {_arm(cheap)}: "
@@ -253,7 +253,7 @@ def _arm(row: pd.Series) -> str:
 
 SPEED = Question(
     "speed",
-    "Epochs and exams to a given AUROC",
+    "Speed of learning",
     (
         "task", "fraction", "init", "target", "n_runs", "n_reached", "epoch", "by_luck", "by_luck_ever",
         "exams", "reason_exams",
@@ -265,15 +265,16 @@ SPEED = Question(
         study.curves, study.runs[study.runs["backbone"].isin(study.averaged)], list(table["init"].unique()),
         study.target,
     ),
-    "Validation AUROC by epoch from each init, mean over runs, with the AUROC that is to be reached",
+    "Validation AUROC by epoch, by starting weights, mean over runs, with the AUROC that is to be reached",
     lambda table: (
         "Validation AUROC of the 3D networks: every run a faint line, the mean with a 95 % interval over "
         "runs (the validation patients are the same in all, and their draw is not in it)."
     ),
+    is_figure_folded=True,
 )  # fmt: skip
 COST = Question(
     "cost",
-    "AUROC and what it costs",
+    "Cost",
     (
         "task", "backbone", "init", "auroc", "low", "high", "behind", "low_behind", "high_behind",
         "multiply_adds_g", "seconds", "kept_mb", "n_parameters", "reason",
@@ -282,10 +283,11 @@ COST = Question(
     no_finished_run,
     say_cost,
     lambda study, table: figures.auroc_by_cost(table),
-    "Test AUROC of each network by its multiply-adds, seconds a run and memory, coloured by init",
+    "Test AUROC of each network by its multiply-adds, seconds a run and memory, by starting weights",
     lambda table: (
         f"{percent(table['fraction'].iloc[0])} of the training patients; {percent(table['level'].iloc[0])} "
         "intervals over patients and seeds. Multiply-adds and memory are of one clip, seconds of a whole run "
         "on the machine that computed it."
     ),
+    is_figure_folded=True,
 )  # fmt: skip

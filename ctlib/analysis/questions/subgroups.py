@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ctlib.analysis.question import Question, lacks_a_side, no_cohort
+from ctlib.analysis.question import ABSENT, Question, lacks_a_side, no_cohort
 from ctlib.analysis.study import Study
 from ctlib.analysis.text import capital
 from ctlib.core import Workspace
@@ -240,7 +240,14 @@ def compute_groups(study: Study) -> pd.DataFrame:
 
 
 def _no_groups(study: Study) -> str:
-    return lacks_a_side(study) or no_cohort(study, study.tasks)
+    if absent := lacks_a_side(study) or no_cohort(study, study.tasks):
+        return absent
+    for name, runs in study.runs.groupby("task", sort=False):
+        rows = study.predictions[study.predictions["run_id"].isin(runs["run_id"])]
+        found = traits(study.there, str(name), rows.loc[rows["split"] == "test", "study"].unique())
+        if (found.drop(columns="study").nunique() > 1).any():
+            return ""
+    return f"{ABSENT}nothing splits the test exams: thickness, kernel and maker are the same in all, or not stated."
 
 
 def say_groups(table: pd.DataFrame) -> str:
@@ -270,7 +277,7 @@ def _draw_groups(study: Study, table: pd.DataFrame) -> Figure:
 
 SUBGROUPS = Question(
     "subgroups",
-    "Effect of the init by subgroup of the test exams",
+    "Subgroups",
     (
         "task", "by", "group", "auroc_baseline", "auroc_init", "effect", "low", "high", "interaction",
         "p_holm", "n_patients", "n_positive", "reason",
@@ -279,7 +286,7 @@ SUBGROUPS = Question(
     _no_groups,
     say_groups,
     _draw_groups,
-    "Effect of the init on test AUROC by subgroup, with intervals, below that of all exams",
+    "Effect of the starting weights on test AUROC by subgroup, with intervals, below that of all exams",
     lambda table: capital(
         f"{percent(table['level'].iloc[0])} intervals over patients and seeds, with "
         f"{percent(table['fraction'].max())} of the training patients; beside each stand the effect and its "

@@ -125,7 +125,7 @@ def _no_why(study: Study) -> str:
 LOST = {
     "gain": "lose",
     "loss": "gain",
-    "equivalent": "change nothing of consequence",
+    "equivalent": "change less than the margin",
     "not decided": "may lose or gain",
     "no answer": "have no answer",
 }
@@ -149,7 +149,7 @@ def say_why(table: pd.DataFrame) -> str:
 
 WEIGHT_ABLATIONS = Question(
     "weight_ablations",
-    "What each control gains over the baseline",
+    "Ablation of weights",
     (
         "task",
         "fraction",
@@ -167,14 +167,14 @@ WEIGHT_ABLATIONS = Question(
     _no_ladder,
     say_ladder,
     lambda study, table: figures.contrast_forest(
-        table, f"the init − {table['baseline'].iloc[0]}", table["margin"].iloc[0]
+        table, f"named − {table['baseline'].iloc[0]}", table["margin"].iloc[0]
     ),
     "What each control of the pretrained weights gains over the baseline in test AUROC, with intervals",
     forest_caption,
 )
 WHY_VIDEO = Question(
     "why",
-    "What kernels lose that are turned round or flat",
+    "Kernels along the slices",
     COLUMNS,
     compute_why,
     _no_why,

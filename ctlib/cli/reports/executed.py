@@ -13,10 +13,12 @@ from typing import Any
 from ctlib.cli.notebooks import HEADER_TYPE, Failure, failure
 from ctlib.cli.staleness import KEY
 from ctlib.core import display_path
+from ctlib.visualization import RESULT_TYPE
 
 LEAD = re.compile(r"^\*\*(\w+)\*\*[ \t]*(.*?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
 """A paragraph of the first cell that begins with a bold word."""
 _MARKER = "papermill-error-cell-tag"  # cells in which papermill repeats an error; the page says it itself
+_FIGURE = re.compile(r'<figure[^>]*? id="figure-(\w+)".*?</figure>', re.DOTALL)
 _IMAGE = re.compile(r'<img[^>]*?src="(data:image/[^"]+)"[^>]*?>', re.DOTALL)
 _ALT = re.compile(r'alt="([^"]*)"')
 
@@ -157,16 +159,44 @@ class Executed:
         return [line.strip() for text in texts for line in text.splitlines() if line.strip()]
 
     @cached_property
+    def result(self) -> dict[str, Any]:
+        """What a cell left for the index (`ctlib.analysis.findings.show_result`), and `html`: the table it showed.
+
+        Of several such cells the last says each thing. Empty where there is none.
+        """
+        found: dict[str, Any] = {}
+        for output in self._outputs():
+            data = output.get("data", {})
+            if RESULT_TYPE in data:
+                found |= {**data[RESULT_TYPE], "html": data.get("text/html", "")}
+        return found
+
+    def figure(self, key: str) -> Thumbnail | None:
+        """The figure that answers a question of `ctlib.analysis.findings`, by its key."""
+        for output in self._outputs():
+            for figure in _FIGURE.finditer(output.get("data", {}).get("text/html", "")):
+                if figure[1] == key:
+                    return _thumbnail(figure[0])
+        return None
+
+    @cached_property
     def pictures(self) -> list[Thumbnail]:
         """The first image of each output of the cells tagged `headline`, in their order."""
         found = []
         for output in self._outputs("headline"):
             data = output.get("data", {})
-            text = data.get("text/html", "")
-            image = _IMAGE.search(text)
+            image = _thumbnail(data.get("text/html", ""))
             if image:
-                alt = _ALT.search(image[0])
-                found.append(Thumbnail(image[1], alt[1] if alt else "", "ct-chart" in text[: image.start()]))
+                found.append(image)
             elif "image/png" in data:
                 found.append(Thumbnail(f"data:image/png;base64,{data['image/png'].strip()}", "", False))
         return found
+
+
+def _thumbnail(text: str) -> Thumbnail | None:
+    """The first picture of some HTML."""
+    image = _IMAGE.search(text)
+    if image is None:
+        return None
+    alt = _ALT.search(image[0])
+    return Thumbnail(image[1], alt[1] if alt else "", "ct-chart" in text[: image.start()])

@@ -6,36 +6,34 @@ indices that lie beside it, wherever they were written.
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
+
 from ctlib import __version__
 from ctlib.cli.staleness import reasons
-from ctlib.cli.reports.page import exporter, write
-from ctlib.cli.reports.executed import Executed, Thumbnail
-from ctlib.core import HOME, Places
+from ctlib.cli.reports.page import band, exporter, write
+from ctlib.cli.reports.executed import Executed
+from ctlib.core import HOME, Places, Workspace
 
 MAX_FINDINGS = 8
 """Sentences of a notebook on the index."""
-MAX_PICTURES = 3
-"""Pictures of a notebook on the index."""
 MAX_PICTURE_BYTES = 400_000
-"""Larger pictures are left out of the index."""
-MAX_PICTURES_BYTES = 1_500_000
-"""Of all pictures of an index, which stays below 2 MB; what comes later in a notebook is left out first."""
+"""A larger figure is left out of the index, which stays below 2 MB."""
 _SUMMARY = re.compile(r'<script type="application/json" id="summary">(.*?)</script>', re.DOTALL)
 
 
 def index(
     profile: str, executed: Mapping[str, Path], places: Places = HOME, folder: Path | None = None
 ) -> Path:
-    """Write `index.html` of a profile: what was asked, what was found, what did not run, what is stale.
+    """Write `index.html` of a profile: what it is about, what came out, and which pages hold.
 
     Args:
         profile: its name.
@@ -51,56 +49,84 @@ def index(
     """
     folder = folder or places.reports / profile
     stories = {name: Executed.read(path) if path.is_file() else None for name, path in executed.items()}
-    pictures = _pictures(stories)
+    target = folder / "index.html"
     entries: list[dict[str, Any]] = []
     for name, story in stories.items():
         head = comment(places.params / profile / f"{name}.yaml")
         entries.append({
             "name": name, "story": story or Executed.read(places.notebooks / f"{name}.ipynb"),
-            "status": story.status if story else "not run", "pictures": pictures[name],
+            "status": story.status if story else "not run",
             "stale": reasons(name, story.book, profile, places) if story else [],
             "about": head.get("", ""), "expect": head.get("Expect", ""),
+            "pdf": target.with_name(f"{name}.pdf").is_file(),
         })  # fmt: skip
     ran = [story for story in stories.values() if story]
-    answer = next((e for e in reversed(entries) if e["status"] != "not run" and e["story"].findings), None)
+    copies = next(iter(executed.values())).parent
+    answer = next((e for e in reversed(entries) if e["story"].result.get("html") and e["story"].result.get("asked")), None)
+    answer = answer or next((e for e in reversed(entries) if e["status"] != "not run" and e["story"].findings), None)
     page = {
         "profile": profile, "entries": entries, "answer": answer, "version": __version__,
+        "band": band(copies, profile, places), "runs": _runs(copies), "tiles": _tiles(entries),
         "seconds": sum(story.timing.get("duration") or 0 for story in ran),
         "newest": max((story.started for story in ran if story.started), default=None),
         "facts": next((s.facts for s in reversed(ran) if "commit" in s.facts), {}),
         "others": [(n, _link(p, folder)) for n, p in present(places, folder).items() if p.parent != folder],
-        "everything": everything(places, folder), "max_findings": MAX_FINDINGS,
+        "everything": everything(places, folder),
+        "max_findings": MAX_FINDINGS, **_answered(answer or entries[-1]),
     }  # fmt: skip
-    target = folder / "index.html"
     text = _template("overview.html.j2").render(**page, summary=_json(_summary(page)))
     write(target, text)
     return target
 
 
-def _pictures(stories: Mapping[str, Executed | None]) -> dict[str, list[Thumbnail]]:
-    """What is shown of each notebook: first the first picture of each, then the second, ..."""
-    chosen: dict[str, list[Thumbnail]] = {name: [] for name in stories}
-    left = MAX_PICTURES_BYTES
-    for i in range(MAX_PICTURES):
-        for name, story in stories.items():
-            for picture in (story.pictures if story else [])[i : i + 1]:
-                if len(picture.address) <= min(left, MAX_PICTURE_BYTES):
-                    chosen[name].append(picture)
-                    left -= len(picture.address)
-    return chosen
+def _answered(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The question in large letters, the result with its figure, and the paper's claims in a line."""
+    story = entry["story"]
+    result, figure = story.result, story.figure("effect") or next(iter(story.pictures), None)
+    words = [claim["verdict"] for claim in result.get("claims", [])]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return {
+        "asked": result.get("asked") or story.leads.get("Question", story.title),
+        "result": result if "asked" in result else {},
+        "figure": figure if figure and len(figure.address) <= MAX_PICTURE_BYTES else None,
+        "claims": f"Claims of Ke et al. (MIDL 2023): {counts}",
+    }
+
+
+def _tiles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the notebooks left as tiles, the last notebook's first, and whether the pages hold."""
+    found = [
+        tile | {"page": f"{entry['name']}.html"}
+        for entry in reversed(entries)
+        for tile in entry["story"].result.get("tiles", [])
+    ]
+    n, done = len(entries), sum(entry["status"] == "done" for entry in entries)
+    old = sum(bool(entry["stale"]) for entry in entries)
+    words = [f"{n - done} of {n} not finished"] * (done < n) + [f"{old} of {n} outdated"] * bool(old)
+    pages = {"name": "Pages up to date", "word": ", ".join(words) or f"{n} of {n}", "good": not words}
+    return [*found, pages | {"page": "#pages"}]
+
+
+def _runs(copies: Path) -> str:
+    """How many runs of those asked for are finished, where there is a table of them."""
+    path = Workspace(copies.parent).table("runs")
+    if not path.is_file():
+        return ""
+    status = pd.read_parquet(path, columns=["status"])["status"]
+    return f"{(status == 'finished').sum():,} of {len(status):,} runs finished"
 
 
 def _summary(page: Mapping[str, Any]) -> dict[str, Any]:
     """What the page of all profiles says of this one."""
     answer, newest = page["answer"], page["newest"]
-    shown = answer["pictures"][:1] if answer else []
     return {
         "about": next((e["about"] for e in page["entries"] if e["about"]), ""),
         "commit": page["facts"].get("commit", ""),
         "newest": newest.isoformat() if newest else "",
+        "band": asdict(page["band"]),
+        "asked": page["asked"],
+        "html": page["result"].get("html", ""),
         "findings": answer["story"].findings[:MAX_FINDINGS] if answer else [],
-        "answer": answer["story"].title if answer else "",
-        "picture": [[p.address, html.unescape(p.alt), p.is_chart] for p in shown],
         "notebooks": [
             {"name": e["name"], "title": e["story"].title, "status": e["status"], "stale": e["stale"]}
             for e in page["entries"]

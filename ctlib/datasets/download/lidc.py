@@ -155,6 +155,15 @@ BATCH = 8
 """Series a call of idc-index, about 1 GB: a killed fetch loses no more, and s5cmd stays busy."""
 BRINGS = "idc-index, with the index of the Imaging Data Commons (80 MB) and s5cmd, which downloads"
 
+WHOLE = (
+    ("dataset", "LIDC-IDRI, from the public bucket of the Imaging Data Commons"),
+    ("in all", "1,018 CT series of 1,010 patients, 243,958 files"),
+    ("licence", "CC BY 3.0"),
+    ("cite", "https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX"),
+)
+WHOLE_BYTES = 128_400_000_000
+"""What is told without the index, and the size, of all patients; as idc-index-data 25.0.5 has it."""
+
 Fetcher = Callable[[Sequence[str], Path], None]
 """Fetches series, given by their UIDs, into `<folder>/<series uid>/`, with file names that end in
 .dcm. Raises FetchError where it knows the reason; what came is looked at in any case."""
@@ -275,6 +284,35 @@ def citation(collections: Path) -> str:
     return plain(text)
 
 
+def index_folder() -> Path:
+    """Folder of the index that idc-index-data carries.
+
+    Raises:
+        FetchRefused: it, or idc-index, is not installed.
+    """
+    require_package("idc_index", BRINGS)
+    return require_package("idc_index_data", BRINGS)
+
+
+def without_index(
+    dataset: str, to: Path, whole: tuple[tuple[str, str], ...], n_bytes: int, error: FetchRefused
+) -> Job:
+    """The job where the index is not installed: size and licence of all patients, and what to install.
+
+    Args:
+        dataset: its key.
+        to: target folder, absolute.
+        whole: what is known of it without the index.
+        n_bytes: its size.
+        error: says what to install.
+    """
+
+    def refuse() -> None:
+        raise error
+
+    return Job(dataset, to, whole, n_bytes, n_bytes, (str(error),), refuse)
+
+
 def plan(
     to: Path, patients: int | None = None, index: Path | None = None, fetcher: Fetcher | None = None
 ) -> Job:
@@ -286,12 +324,16 @@ def plan(
         index: folder of the index; by default the one that idc-index-data carries.
         fetcher: fetches a batch; by default idc-index.
 
+    Returns:
+        The job. Without idc-index it tells the size of all patients, and lacks the package.
+
     Raises:
-        FetchRefused: idc-index is not installed.
+        FetchRefused: the index is not as it should be.
     """
-    if index is None:
-        require_package("idc_index", BRINGS)
-        index = require_package("idc_index_data", BRINGS)
+    try:
+        index = index or index_folder()
+    except FetchRefused as error:
+        return without_index("lidc", to, WHOLE, WHOLE_BYTES, error)
     selection = select(index / "idc_index.parquet", annotated_series())
     series = selection.first(patients)
     missing = [s for s in series if not s.is_whole(s.place(to))]
@@ -308,7 +350,7 @@ def _facts(
     here = len(series) - len(missing)
     left_out = ", ".join(f"{n:,} {modality}" for modality, n in selection.left_out.items())
     return (
-        ("dataset", "LIDC-IDRI, from the public bucket of the Imaging Data Commons"),
+        WHOLE[0],
         ("index", f"has {len(selection.series):,} of the {selection.n_annotated:,} annotated CT series"),
         ("chosen", f"{len(series):,} series of {patients:,} of {total:,} patients"),
         ("in all", f"{sum(s.n_files for s in series):,} files, {size(sum(s.n_bytes for s in series))}"),

@@ -14,11 +14,28 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctlib.datasets.download import MB, FetchRefused, Job, require_package, size
-from ctlib.datasets.download.lidc import BRINGS, COLUMNS, Fetcher, Idc, Series, download, plain
+from ctlib.datasets.download import MB, FetchRefused, Job, size
+from ctlib.datasets.download.lidc import (
+    COLUMNS,
+    Fetcher,
+    Idc,
+    Series,
+    download,
+    index_folder,
+    plain,
+    without_index,
+)
 
 COLLECTION, RESULT = "nlst", "lidc_annot_nlst501"
 """Names in the index, columns collection_id and analysis_result_id."""
+WHOLE = (
+    ("dataset", "LIDC-annot-NLST501 and its CT of NLST, from the public bucket of the Imaging Data Commons"),
+    ("in all", "2,526 series (CT, and four segmentations each) of 501 patients, 88,069 files"),
+    ("licence", "CC BY 4.0"),
+    ("cite", "https://doi.org/10.7937/Y2DX-E334"),
+)
+WHOLE_BYTES = 56_000_000_000
+"""What is told without the index, and the size, of all patients; as idc-index-data 25.0.5 has it."""
 SEGMENTED = "SEG,"
 """How the SeriesDescription of a segmentation begins; the rest is that of its CT."""
 
@@ -80,11 +97,12 @@ def plan(
     """What would be fetched, from the index, without a network; see `download.lidc.plan`.
 
     Raises:
-        FetchRefused: idc-index is not installed, or its index does not have the result.
+        FetchRefused: the index does not have the result.
     """
-    if index is None:
-        require_package("idc_index", BRINGS)
-        index = require_package("idc_index_data", BRINGS)
+    try:
+        index = index or index_folder()
+    except FetchRefused as error:
+        return without_index("nlst501", to, WHOLE, WHOLE_BYTES, error)
     found = select(index / "idc_index.parquet")
     everybody = sorted({series.patient_id for series in found})
     chosen = set(everybody[:patients])
@@ -103,10 +121,7 @@ def _facts(
 ) -> tuple[tuple[str, str], ...]:
     n_bytes, left = sum(one.n_bytes for one in series), sum(one.n_bytes for one in missing)
     return (
-        (
-            "dataset",
-            "LIDC-annot-NLST501 and its CT of NLST, from the public bucket of the Imaging Data Commons",
-        ),
+        WHOLE[0],
         (
             "chosen",
             f"{len(series):,} series (CT, and four segmentations each) of {n_chosen:,} of {n_patients:,} patients",

@@ -9,3 +9,5 @@ from __future__ import annotations
 
 GENERATORS = {"videos": 3, "phantoms": 6}
 """Of `ctlib.datasets.synthetic.video` and `ctlib.datasets.synthetic.ct`: data of another version are written again."""
+PHANTOM_MAKERS = ("Phantom Alpha", "Phantom Beta", "Phantom Gamma")
+"""Makers of scanner that the files of phantoms name: by these a table `series` tells phantoms from patients."""

@@ -58,14 +58,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctlib.core import Map, in_order, read_json, write_json, write_text
-from ctlib.datasets.synthetic import GENERATORS, lesions, readers
+from ctlib.datasets.synthetic import GENERATORS, PHANTOM_MAKERS, lesions, readers
 from ctlib.datasets.synthetic.anatomy import Chest, chest
 from ctlib.datasets.synthetic.dicom import KERNELS, Scanner, acquire, scanner, write_series
 from ctlib.datasets.synthetic.lesions import FillingDefect, RoundObject
 
 STREAMS = {"lidc": 1, "rspect": 2}
 """Cohorts, and their stream of the seed."""
-MAKERS = ("Phantom Alpha", "Phantom Beta", "Phantom Gamma")
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def exam(cohort: str, seed: int, index: int, ill: bool | None = None) -> Exam:
     ill = is_ill(seed, index) if ill is None else ill
     body = chest(rng, contrast=cohort == "rspect")
     kernel = list(KERNELS)[rng.integers(len(KERNELS))]
-    made = scanner(rng, kernel, MAKERS if cohort == "lidc" else ("", *MAKERS))
+    made = scanner(rng, kernel, PHANTOM_MAKERS if cohort == "lidc" else ("", *PHANTOM_MAKERS))
     objects: list[RoundObject] = []
     defects: list[FillingDefect] = []
     if cohort == "lidc":

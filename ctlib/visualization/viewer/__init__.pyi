@@ -10,6 +10,7 @@ from .scene import SceneError as SceneError
 from .view import VIEWERS as VIEWERS
 from .view import View as View
 from .view import compare as compare
+from .view import grid as grid
 from .view import is_watched as is_watched
 from .view import show as show
 from .view import show_exam as show_exam

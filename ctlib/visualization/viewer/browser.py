@@ -12,7 +12,7 @@ import pandas as pd
 
 from ctlib.core import display_path, project_path, write_text
 from ctlib.visualization.viewer.scene import Scene
-from ctlib.visualization.viewer.view import is_watched, open_view
+from ctlib.visualization.viewer.view import is_watched
 
 NOTE_COLUMNS = ("note", "written")
 N_STATIC = 10
@@ -154,7 +154,7 @@ def browse(
 ) -> Browser | None:
     """Step through exams, sorted by any column, and write notes.
 
-    Where nobody sits at a page, the first rows are listed and the first exam is shown as a figure.
+    Where nobody sits at a page, the first rows are listed.
 
     Args:
         table: one row an exam.
@@ -184,8 +184,8 @@ def browse(
         from ctlib.visualization.html import table as show_table  # here: it brings matplotlib
 
         ordered = table.sort_values(sort_by, ascending=False, kind="stable")
-        show_table(ordered.head(N_STATIC), f"Exams by {sort_by}, the first {min(N_STATIC, len(table))}")
-        open_view(exams(str(ordered[key].iloc[0])), "static")
+        caption = f"Exams by {sort_by}, the first {min(N_STATIC, len(table))}"
+        show_table(ordered.head(N_STATIC), caption, folded=True)
         return None
     from IPython.display import display
 

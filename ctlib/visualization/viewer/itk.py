@@ -25,9 +25,9 @@ import numpy as np
 from IPython.display import IFrame, display
 
 from ctlib.core import HuWindow
-from ctlib.visualization.viewer.niivue import contours, nifti
+from ctlib.visualization.viewer.niivue import nifti
 from ctlib.visualization.viewer.panel import ASSETS
-from ctlib.visualization.viewer.scene import Scene
+from ctlib.visualization.viewer.scene import Scene, contours
 
 DIST = Path(sys.prefix) / "share" / "itk-vtk-viewer" / "dist"
 """Where `make itk-viewer` unpacks it."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -15,8 +16,13 @@ from numpy.typing import NDArray
 from ctlib.core import hu
 from ctlib.datasets import points_of
 from ctlib.io import Volume
-from ctlib.visualization.style import DISEASE
+from ctlib.visualization.style import DISEASE, READERS
 
+NAMES = ("axial", "coronal", "sagittal")
+SIDES = (("R", "L", "A", "P"), ("R", "L", "S", "I"), ("A", "P", "S", "I"))
+"""What is on the left, on the right, above and below each plane."""
+SEVERAL = len(READERS) + 1
+"""Value of a voxel on the contours of more than one reader; 1 to 4 are those of one."""
 UNKNOWN, NO_LABEL = "#d9d9d9", "#b5c4cf"
 """Parts without a label; parts with label 0."""
 LOW_SCORE, HIGH_SCORE = (233, 240, 246), (0, 82, 140)
@@ -202,6 +208,64 @@ class Scene:
             for start, step, i in zip(self.volume.origin_mm, self.volume.spacing_mm, place, strict=True)
         )
         return z, y, x
+
+
+def plane(voxels: NDArray[Any], index: int, at: int, n: int = 1) -> NDArray[Any]:
+    """A plane as it is drawn, first row on top: 0 axial, 1 coronal, 2 sagittal.
+
+    Args:
+        voxels: `[D, H, W]`.
+        index: which plane.
+        at: its slice, row or column.
+        n: the maximum over so many of them, in the middle of which it lies; at an end fewer.
+
+    >>> plane(np.arange(8).reshape(2, 2, 2), 1, 0).tolist()
+    [[4, 5], [0, 1]]
+    >>> plane(np.arange(8).reshape(2, 2, 2), 0, 0, 3).tolist()
+    [[4, 5], [6, 7]]
+    """
+    start = max(at - (n - 1) // 2, 0)
+    span = [slice(None)] * 3
+    span[index] = slice(start, at + n // 2 + 1)
+    block = voxels[tuple(span)]
+    flat = block.max(axis=index) if block.shape[index] > 1 else block.squeeze(axis=index)
+    return flat if index == 0 else flat[::-1]
+
+
+def contours(volume: Volume, marks: pd.DataFrame) -> NDArray[np.uint8]:
+    """The readers' contours, one voxel wide.
+
+    Args:
+        volume: the series as acquired.
+        marks: table `marks` of this series alone.
+
+    Returns:
+        uint8 `[D, H, W]`: 0 nothing, 1 + reader (the fifth reader is 1 again), `SEVERAL` where the
+        contours of several readers meet.
+    """
+    drawn = np.zeros(volume.shape, np.uint8)
+    for (place, reader), own in marks.groupby(["slice", "reader"]):
+        outline = np.zeros(volume.shape[1:], np.uint8)
+        loops = [np.round(points_of(text)[:, ::-1]).astype(np.int32) for text in own["contour"]]
+        cv2.polylines(outline, loops, isClosed=True, color=1)
+        flat, value = drawn[place], 1 + reader % len(READERS)
+        shared = (outline == 1) & (flat != 0) & (flat != value)
+        flat[outline == 1] = value
+        flat[shared] = SEVERAL
+    return drawn
+
+
+def heat(cam: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Grad-CAM in 256 steps: 0 stays 0, its highest value is 255.
+
+    Args:
+        cam: `[D, H, W]`, 0 or above; NaN counts as 0.
+    """
+    clean = np.nan_to_num(np.asarray(cam, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(clean.max())
+    if top <= 0:
+        return np.zeros(clean.shape, np.uint8)
+    return np.clip(np.round(clean * (255 / top)), 0, 255).astype(np.uint8)
 
 
 def _known(labels: Sequence[Any] | pd.Series) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 `show` opens one volume, `compare` two runs side by side, `browse` steps through exams. In a page of
 JupyterLab they are widgets that need no network; in a notebook that is executed (papermill,
-nbconvert) and in plain Python the same calls give a figure of three planes.
+nbconvert) and in plain Python the same calls give a figure of three planes. `grid` gives all slices on one sheet.
 
 >>> import numpy as np
 >>> from ctlib.io.volume import Volume
@@ -96,23 +96,23 @@ class View:
 
 def static(scene: Scene) -> View:
     """Three planes as a figure, displayed where IPython runs."""
-    from ctlib.visualization.html import (
-        show as show_figure,  # here: a page of widgets does not need matplotlib
-    )
     from ctlib.visualization.slices import planes
 
     cams = {name: run.cam for name, run in scene.runs.items() if run.cam is not None}
     figure = planes(scene.volume, scene.start, scene.hu_window, scene.marks, cams, scene.bands)
+    alt = f"Axial, coronal and sagittal plane of series {scene.volume.series_uid}"
+    alt += ", with bands along z" if scene.bands else ""
+    return _figure(scene, figure, "three planes", alt, "three planes through the cursor (red)")
+
+
+def _figure(scene: Scene, figure: Figure, what: str, alt: str, caption: str) -> View:
     shape, uid = " x ".join(str(n) for n in scene.volume.shape), scene.volume.series_uid
     if getipython.get_ipython() is None:
-        print(f"Series {uid}: three planes, in the attribute figure of what was returned.")
-        return View(scene, "static", figure=figure)
-    show_figure(
-        figure,
-        alt=f"Axial, coronal and sagittal plane of series {uid}"
-        + (", with bands along z" if scene.bands else ""),
-        caption=f"Series {uid}, {shape} voxels, three planes through the cursor (red).",
-    )
+        print(f"Series {uid}: {what}, in the attribute figure of what was returned.")
+    else:
+        from ctlib.visualization.html import show as show_figure  # here: widgets do not need matplotlib
+
+        show_figure(figure, alt=alt, caption=f"Series {uid}, {shape} voxels, {caption}.")
     return View(scene, "static", figure=figure)
 
 
@@ -177,7 +177,8 @@ def show(
         scores: by name of a run, the score of each clip in [0, 1]: a strip that moves the slice.
         cam: Grad-CAM on the volume's grid, float `[D, H, W]`, 0 or above.
         place: slice, row, column at which it opens; None for the middle of what is marked.
-        viewer: auto (niivue in a page, a figure elsewhere), niivue, itk, itkwidgets or static.
+        viewer: auto (niivue in a page, a figure elsewhere), niivue (planes, and a rendering by NiiVue),
+            itk, itkwidgets or static.
 
     Raises:
         SceneError: something does not belong to the volume.
@@ -188,6 +189,35 @@ def show(
     if cam is not None:
         runs["Grad-CAM"] = Run(cam=cam)
     return open_view(Scene(volume, hu_window, marks, labels, clips, runs, place), viewer)
+
+
+def grid(
+    volume: Volume,
+    hu_window: str = "lung",
+    *,
+    labels: Sequence[Any] | pd.Series = (),
+    columns: int = 0,
+) -> View:
+    """Show all slices of a volume as a contact sheet, from superior to inferior: a figure, in a page too.
+
+    Args:
+        volume: any volume.
+        hu_window: name of the HU window, a key of `hu.HU_WINDOWS`.
+        labels: label of each slice, `[D]`, empty where unknown; slices with disease are framed.
+        columns: slices a row; 0 for a sheet that fits a page.
+
+    Raises:
+        SceneError: labels are not one a slice.
+        ValueError: no such HU window, or columns is below 0.
+    """
+    from ctlib.visualization.slices import contact_sheet  # here: widgets do not need matplotlib
+
+    if columns < 0:
+        raise ValueError(f"columns is {columns}; give 1 or more, or 0 for a sheet that fits a page.")
+    scene = Scene(volume, hu_window, labels=labels)
+    figure = contact_sheet(volume, hu_window, labels, columns)
+    alt = f"All slices of series {volume.series_uid}"
+    return _figure(scene, figure, "all slices", alt, "all slices from superior to inferior")
 
 
 def show_exam(

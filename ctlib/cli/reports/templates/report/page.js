@@ -76,7 +76,7 @@ const made = (tag, more = {}, ...inside) => {
     }), said);
     const told = table.caption ? text(table.caption) : "table";
     tools.querySelectorAll("button").forEach(b => b.textContent.startsWith("Show") || b.setAttribute("aria-label", `${b.textContent === "CSV" ? "Download as CSV" : "Copy"}: ${told}`));
-    (table.closest(".box") || table).after(tools);
+    (table.closest("details") ? table : table.closest(".box") || table).after(tools);
     if (original.length < 2) continue;
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const press = made("button", { type: "button", class: "sort", onclick: () => {
@@ -147,6 +147,7 @@ const made = (tag, more = {}, ...inside) => {
   const boxes = document.querySelectorAll(".box, .stream, .highlight, .traceback, .prose pre, .sc-exams");
   const reach = () => boxes.forEach(box => {
     const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+    if (box.matches(".box")) box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1);
     if (scrolls) box.tabIndex = 0; else box.removeAttribute("tabindex");
   });
   new ResizeObserver(reach).observe(document.body);
@@ -155,7 +156,7 @@ const made = (tag, more = {}, ...inside) => {
   const sorts = [...document.querySelectorAll(".sort")].map(button => [button, button.parentElement]);
   addEventListener("beforeprint", () => {
     for (const [button, head] of sorts) head.replaceChildren(...button.childNodes);
-    opened = [...document.querySelectorAll("details.fold:not(.setup):not([open])")];
+    opened = [...document.querySelectorAll("details.fold:not(.setup, .glossary, .more):not([open])")];
     for (const fold of opened) fold.open = true;
   });
   addEventListener("afterprint", () => {
