@@ -192,7 +192,7 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
     pages = work_of(places).reports
     assert {path.name for path in pages.iterdir()} == {"01_step.html", "02_step.html", "index.html"}
     index = (pages / "index.html").read_text()
-    assert "Stale:" not in index  # what was just made is of what lies here
+    assert "Outdated:" not in index  # what was just made is of what lies here
     assert "It is done." in index and index.count(">not run<") == 1 and index.count(">failed<") == 1
     page = (pages / "02_step.html").read_text()
     assert "This notebook failed." in page and "before" in page
@@ -210,7 +210,7 @@ def test_what_was_made_with_set_is_current_and_its_advice_repeats_the_settings(t
     assert "<code>[7, 8]</code>" in page.read_text()
     assert called(places, "report", "small") == 0
     assert "02_step done, with --set 'seeds=[7, 8]': " in capsys.readouterr().out
-    assert "Stale:" not in page.read_text()
+    assert "Outdated:" not in page.read_text()
 
     for name in ("01", "02"):  # which share the parameter
         path = places.params / "small" / f"{name}_step.yaml"
@@ -218,7 +218,7 @@ def test_what_was_made_with_set_is_current_and_its_advice_repeats_the_settings(t
     assert called(places, "report", "small") == 0
     assert "outdated: rate differs from the parameter file: " in capsys.readouterr().out
     command = "ctlib run small --only 02 --set 'seeds=[7, 8]'"
-    assert "Stale: rate differs from the parameter file." in page.read_text() and command in page.read_text()
+    assert "Outdated: rate differs from the parameter file." in page.read_text() and command in page.read_text()
     assert called(places, "retry", "small", "0123", *setting) == 2  # it has no grid
     assert called(places, "predict", "0123", "nowhere", "--profile", "small", *setting) == 2
     assert "`ctlib runs small --set 'seeds=[7, 8]'` lists" in capsys.readouterr().err
