@@ -218,7 +218,9 @@ def test_what_was_made_with_set_is_current_and_its_advice_repeats_the_settings(t
     assert called(places, "report", "small") == 0
     assert "outdated: rate differs from the parameter file: " in capsys.readouterr().out
     command = "ctlib run small --only 02 --set 'seeds=[7, 8]'"
-    assert "Outdated: rate differs from the parameter file." in page.read_text() and command in page.read_text()
+    assert (
+        "Outdated: rate differs from the parameter file." in page.read_text() and command in page.read_text()
+    )
     assert called(places, "retry", "small", "0123", *setting) == 2  # it has no grid
     assert called(places, "predict", "0123", "nowhere", "--profile", "small", *setting) == 2
     assert "`ctlib runs small --set 'seeds=[7, 8]'` lists" in capsys.readouterr().err

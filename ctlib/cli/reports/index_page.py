@@ -112,7 +112,10 @@ def _runs(copies: Path) -> str:
     path = Workspace(copies.parent).table("runs")
     if not path.is_file():
         return ""
-    status = pd.read_parquet(path, columns=["status"])["status"]
+    try:
+        status = pd.read_parquet(path, columns=["status"])["status"]
+    except (OSError, ValueError):  # damaged: the page says it, and is written
+        return "table runs cannot be read"
     return f"{(status == 'finished').sum():,} of {len(status):,} runs finished"
 
 
