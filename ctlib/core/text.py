@@ -64,81 +64,22 @@ WORDS = {
 }
 """What people read for a value as it is stored: what a comparison comes to, how a run ended."""
 TITLES = {
-    "init": "starting weights",
-    "arm": "starting weights",
-    "backbone": "network",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "auroc_init": "AUROC, compared",
-    "auroc_baseline": "AUROC, baseline",
-    "auroc_first": "AUROC, first",
-    "auroc_second": "AUROC, second",
-    "auroc_plain": "AUROC without the control",
-    "p_holm": "p (Holm)",
-    "p_value": "p",
-    "kept": "share of the gain",
-    "key": "question",
-    "word": "conclusion",
-    "wanted": "expected",
-    "word_change": "conclusion, change",
-    "low_change": "change, low",
-    "high_change": "change, high",
-    "came_out": "result",
-    "by": "subgroup by",
-    "n_patients": "patients",
-    "n_positive": "with disease",
-    "n_exams": "exams",
-    "n_seeds": "seeds",
-    "n_networks": "networks",
-    "n_runs": "runs",
-    "n_reached": "runs that reach it",
-    "n_unlearned": "runs that did not learn",
-    "unlearned": "which did not",
-    "n_pairs": "pairs",
-    "n_left": "pairs left",
-    "effect_left": "effect of these",
-    "low_left": "low of these",
-    "high_left": "high of these",
-    "reason_left": "reason",
-    "reason_exams": "reason",
-    "reason_unchosen": "reason",
-    "equal_exams": "exams for the same AUROC",
-    "ratio": "times as many",
-    "low_ratio": "low, times",
-    "high_ratio": "high, times",
-    "by_luck": "by luck, an epoch",
-    "by_luck_ever": "by luck, a run",
-    "behind": "behind the best",
-    "low_behind": "behind, low",
-    "high_behind": "behind, high",
-    "multiply_adds_g": "multiply-adds, G",
-    "kept_mb": "activation memory, MB",
-    "kept, MB": "activation memory, MB",
-    "seconds": "seconds a run",
-    "n_parameters": "parameters",
-    "brier": "Brier score",
-    "ece": "calibration error",
-    "ece_floor": "error of right scores",
-    "value": "score",
-    "untrained": "random weights",
-    "gain_low": "gain, low",
-    "gain_high": "gain, high",
-    "low_interaction": "interaction, low",
-    "high_interaction": "interaction, high",
-    "n_half": "seeds a side",
-    "all_seeds": "seen with all seeds",
-    "pair, r=0.8": "one network, r = 0.8",
-    "pair, r=0.5": "one network, r = 0.5",
-    "mean, r=0.8": "average, r = 0.8",
-    "mean, r=0.5": "average, r = 0.5",
-    "air_hu": "air, HU",
-    "tissue_hu": "soft tissue, HU",
-    "body_hu": "body, HU",
-    "run_id": "run",
-    "series_uid": "series",
-    "series_a": "series A",
-    "series_b": "series B",
-}
+    "init": "starting weights", "arm": "starting weights", "backbone": "network", "key": "question",
+    "auroc": "AUROC", "auprc": "AUPRC", "auroc_init": "AUROC, compared", "auroc_baseline": "AUROC, baseline",
+    "auroc_first": "AUROC, first", "auroc_second": "AUROC, second", "auroc_plain": "AUROC without the control",
+    "p_holm": "p (Holm)", "p_value": "p", "kept": "share of the gain", "word": "conclusion", "wanted": "expected",
+    "word_change": "conclusion, change", "came_out": "result", "by": "subgroup by", "n_positive": "with disease",
+    "n_reached": "runs that reach it", "n_unlearned": "runs that did not learn", "unlearned": "which did not",
+    "n_left": "pairs left", "left": "effect of these", "effect_left": "effect of these",
+    "equal_exams": "exams for the same AUROC", "ratio": "times as many", "by_luck": "by luck, an epoch",
+    "by_luck_ever": "by luck, a run", "behind": "behind the best", "multiply_adds_g": "multiply-adds, G",
+    "kept_mb": "activation memory, MB", "kept, MB": "activation memory, MB", "seconds": "seconds a run",
+    "brier": "Brier score", "ece": "calibration error", "ece_floor": "error of right scores", "value": "score",
+    "untrained": "random weights", "n_half": "seeds a side", "all_seeds": "seen with all seeds",
+    "pair, r=0.8": "one network, r=0.8", "pair, r=0.5": "one network, r=0.5", "mean, r=0.8": "average, r=0.8",
+    "mean, r=0.5": "average, r=0.5", "air_hu": "air, HU", "tissue_hu": "soft tissue, HU", "body_hu": "body, HU",
+    "run_id": "run", "patient_id": "patient", "series_uid": "series", "series_a": "series A", "series_b": "series B",
+}  # fmt: skip
 """What people read above a column, by its name in stored tables."""
 
 
@@ -152,12 +93,18 @@ def word(value: object) -> str:
 
 
 def title_of(column: object) -> str:
-    """A column of a stored table as people read it; one that `TITLES` lacks is shown as it is.
+    """A column of a stored table as people read it: by `TITLES`, and n_, low_, high_ and reason_ of any other.
 
-    >>> title_of("init"), title_of("effect")
-    ('starting weights', 'effect')
+    >>> title_of("init"), title_of("effect"), title_of("n_seeds"), title_of("low_change")
+    ('starting weights', 'effect', 'seeds', 'change, low')
     """
-    return TITLES.get(str(column), str(column))
+    name = str(column)
+    first, _, rest = name.partition("_")
+    if name in TITLES or not rest:
+        return TITLES.get(name, name)
+    if first in ("low", "high"):
+        return f"{title_of(rest)}, {first}"
+    return {"n": rest.replace("_", " "), "reason": "reason", "gain": f"gain, {rest}"}.get(first, name)
 
 
 def counted(n: int, noun: str) -> str:

@@ -14,7 +14,22 @@ ANALYSIS = PROJECT / "reports" / "demo" / "04_analyze.html"
 
 
 def report():
-    return html.unescape(re.sub(r"</?(?:strong|abbr)\b[^>]*>", "", ANALYSIS.read_text(encoding="utf-8")))
+    return html.unescape(re.sub("<[^>]+>", "", ANALYSIS.read_text(encoding="utf-8")))
+
+
+def result(profile, page):
+    """The cells of the table that a committed page begins with."""
+    text = (PROJECT / "reports" / profile / f"{page}.html").read_text(encoding="utf-8")
+    table = text.split('class="result"')[1].split("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
+    return [[html.unescape(re.sub("<[^>]+>", "", cell)) for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("profile", "page"), [("demo", "04_analyze"), ("nodules", "04_analyze"), ("published", "00_published")]
+)
+def test_an_index_says_what_its_page_says(profile, page):
+    assert result(profile, "index") == result(profile, page) != []
 
 
 def test_the_table_of_the_demo_has_each_question_its_numbers_and_its_word():
@@ -24,7 +39,8 @@ def test_the_table_of_the_demo_has_each_question_its_numbers_and_its_word():
     assert [row[0] for row in rows] == [asked.text for asked in questions]
     for row, asked in zip(rows, questions, strict=True):
         assert float(row[3]) == asked.margin and row[5] == (asked.wanted or "reported only")
-        assert f"{row[0]} {row[4].capitalize()}: {row[1]} is {row[2]} in AUROC" in report()
+        place = f"{asked.task} at {100 * asked.fraction:g} %"
+        assert [row[0], row[1], place, row[2], row[4]] in result("demo", "index")
     [counts] = set(re.findall(r"\d+ networks, \d+ seeds, \d+ test patients(?=\.)", report()))
     assert counts in README
 

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
-
 from ctlib import __version__
 from ctlib.cli.staleness import reasons
-from ctlib.cli.reports.page import band, exporter, write
+from ctlib.cli.reports.page import band, columns_of, exporter, write
 from ctlib.cli.reports.executed import Executed
 from ctlib.core import HOME, Places, Workspace
 
@@ -109,14 +107,8 @@ def _tiles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _runs(copies: Path) -> str:
     """How many runs of those asked for are finished, where there is a table of them."""
-    path = Workspace(copies.parent).table("runs")
-    if not path.is_file():
-        return ""
-    try:
-        status = pd.read_parquet(path, columns=["status"])["status"]
-    except (OSError, ValueError):  # damaged: the page says it, and is written
-        return "table runs cannot be read"
-    return f"{(status == 'finished').sum():,} of {len(status):,} runs finished"
+    status = columns_of(Workspace(copies.parent).table("runs"), "status")["status"]
+    return f"{(status == 'finished').sum():,} of {len(status):,} runs finished" if len(status) else ""
 
 
 def _summary(page: Mapping[str, Any]) -> dict[str, Any]:

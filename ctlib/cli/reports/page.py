@@ -91,9 +91,9 @@ def band(folder: Path, profile: str, places: Places = HOME) -> Band:
     made, data = [], []
     for path in sorted((folder.parent / "tables").glob("*/series.parquet")):
         name = path.parent.name
-        if name not in given.get("cohorts", [name]):
+        series = columns_of(path, "manufacturer", "patient_id", "study_uid")
+        if series.empty or name not in COHORTS or name not in given.get("cohorts", [name]):
             continue
-        series = pd.read_parquet(path, columns=["manufacturer", "patient_id", "study_uid"])
         made += [name] if series["manufacturer"].isin(PHANTOM_MAKERS).any() else []
         exams, patients = (series[column].nunique() for column in ("study_uid", "patient_id"))
         source = given.get("folder_root", "") if name == FOLDER else COHORTS[name].terms
@@ -109,6 +109,14 @@ def band(folder: Path, profile: str, places: Places = HOME) -> Band:
         plan = preregistration.read(profile, places)
         about = plan.population if plan else about
     return Band("real", f"{about[:1].upper()}{about[1:]}.", f"Cohort {'; cohort '.join(data)}.")
+
+
+def columns_of(path: Path, *names: str) -> pd.DataFrame:
+    """Some columns of a table; without rows where it is not there or broken, as a page is written even then."""
+    try:
+        return pd.read_parquet(path, columns=list(names))
+    except (OSError, ValueError, KeyError):
+        return pd.DataFrame(columns=list(names))
 
 
 def _given(folder: Path) -> dict[str, Any]:
