@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ctlib.core import Identity, Workspace, command, display_path, write_text
+from ctlib.core import Identity, Workspace, write_text
 from ctlib.datasets import ClipDataset, StoreError, shrink, task, tile
 from ctlib.io import SeriesError, Volume, read_series
 from ctlib.models import InitError, spec
-from ctlib.training import RESULT, Run, choose, clip_settings, loop, read_run, trained
+from ctlib.training import Run, choose, clip_settings, loop, read_run, trained
 from ctlib.visualization import clip_scores, png
 
 DISCLAIMER = (
@@ -69,9 +69,9 @@ def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity)
         identity: gives the series the name that it has in tables.
 
     Raises:
-        PredictError: no such run, it is not finished, or the series cannot be read.
+        PredictError: the series or the weights of the run cannot be read.
     """
-    run = _run(workspace, run_id)
+    run = read_run(workspace, run_id)
     try:
         volume = read_series(series)
         table = _table(volume, run.clip_length)
@@ -85,17 +85,6 @@ def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity)
     temporary.write_bytes(png(figure))
     temporary.replace(picture)
     return Scored(table, (written, picture))
-
-
-def _run(workspace: Workspace, run_id: str) -> Run:
-    """The settings of a finished run."""
-    folder = workspace.runs / run_id
-    listed = f"`{command('runs', workspace.root.name)}` lists the runs"
-    if not run_id or not (folder / "run.json").is_file():
-        raise PredictError(f"{display_path(folder)} holds no run; {listed}.")
-    if not (folder / RESULT).is_file():
-        raise PredictError(f"run {run_id} is not finished; {listed}.")
-    return read_run(workspace, run_id)
 
 
 def _table(volume: Volume, length: int) -> pd.DataFrame:

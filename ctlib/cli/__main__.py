@@ -7,7 +7,7 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,21 +16,80 @@ import click
 from ctlib import __version__
 from ctlib.analysis import preregistration
 from ctlib.cli import grid, notebooks
-from ctlib.cli.data import COMMANDS, Refused, check_input, identity_at, load, set_option, show
+from ctlib.cli.data import (
+    COMMANDS,
+    LOADING,
+    Refused,
+    check_input,
+    identity_at,
+    load,
+    profile_argument,
+    profiles,
+    set_option,
+    show,
+)
 from ctlib.cli.notebooks import Limits
-from ctlib.core import DEFAULT_KEY, HOME, Places, Workspace, command, display_path, nearest_name, parameters
+from ctlib.core import (
+    DEFAULT_KEY,
+    HOME,
+    Places,
+    Workspace,
+    command,
+    display_path,
+    doing,
+    nearest_name,
+    parameters,
+)
 from ctlib.grid import maintenance
 
 STOPPED = "Stopped. What was finished is kept; the same command continues from there."
+
+
+_log = logging.getLogger("ctlib.cli")
+_log.addHandler(
+    logging.NullHandler()
+)  # what is logged is shown already; without a handler, errors would be twice
+
+
+def say(text: str, quietly: bool = False) -> None:
+    """Print a line, and log it; on stderr where stdout is for JSON."""
+    click.echo(text, err=quietly)
+    _log.info(text)
 
 
 def _workspace(profile: str, places: Places, overrides: Sequence[str] = ()) -> Workspace:
     return Workspace.at(next(iter(load(profile, overrides, places).values()))["work_dir"])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Logged(click.Group):
+    """Commands whose refusals and failures stand in the log, too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command, as click does."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            _log.error(error.format_message())
+            raise
+        except (click.Abort, KeyboardInterrupt):
+            _log.warning(STOPPED)
+            raise
+
+
+@click.group(cls=Logged, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ctlib")
-def cli() -> None:
+@click.option(
+    "--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Append a log to this file."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least level of what is logged.",
+)
+@click.pass_context
+def cli(context: click.Context, log_file: Path | None, log_level: str) -> None:
     """Does a 3D network pretrained on natural video need fewer labelled patients to learn a chest-CT task?
 
     Four notebooks give the answer. `run` executes them with the parameters of a profile (a folder of
@@ -42,8 +101,27 @@ def cli() -> None:
     Public CT       fetch, prepare, verify, run
     Many runs       plan, run or worker, runs, retry, prune
 
-    Each command has its own --help. More is in the README.
+    Each command has its own --help. More is in the README. Completion by the Tab key in bash (or zsh, fish):
+    eval "$(_CTLIB_COMPLETE=bash_source ctlib)".
     """
+    if log_file is None:
+        return
+    try:
+        handler = logging.FileHandler(log_file, encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"--log-file {display_path(log_file)} cannot be written: {error.strerror}.") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger, before = logging.getLogger("ctlib"), logging.getLogger("ctlib").level
+    logger.addHandler(handler)
+    logger.setLevel(log_level.upper())
+
+    def end() -> None:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
+
+    context.call_on_close(end)
+    _log.info("ctlib %s: %s", __version__, shlex.join(sys.argv[1:]))
 
 
 for one in (*COMMANDS, *grid.COMMANDS):
@@ -51,7 +129,7 @@ for one in (*COMMANDS, *grid.COMMANDS):
 
 
 @cli.command(short_help="Execute the notebooks of a profile and write its reports.")
-@click.argument("profile")
+@profile_argument
 @click.option(
     "--only",
     multiple=True,
@@ -109,19 +187,27 @@ def run(
     work = Workspace.at(values[names[0]]["work_dir"])
     _require_own(profile, work)
     if "01_explore_data" in names:
-        check_input(values["01_explore_data"])
-    from ctlib.cli import reports, staleness
-    from ctlib.core import Bar
+        with doing("Comparing labels with files"):
+            check_input(values["01_explore_data"])
+    with doing(LOADING):
+        from ctlib.cli import reports, staleness
+        from ctlib.core import Bar
 
-    if not only and not again and staleness.nothing_changed(profile, values, places):
-        click.echo("Nothing has changed since all notebooks were executed; --again executes them anyway.")
+    with doing("Looking for what has changed since the last run"):
+        unchanged = not only and not again and staleness.nothing_changed(profile, values, places)
+    if unchanged:
+        say("Nothing has changed since all notebooks were executed; --again executes them anyway.")
         for name in names:
-            _report(profile, name, values, places, work.reports)
-        click.echo(f"Read {display_path(_index(profile, values, places, work.reports))}")
+            with doing(f"Writing the report of {name}"):
+                _report(profile, name, values, places, work.reports)
+        say(f"Read {display_path(_index(profile, values, places, work.reports))}")
         return
+    if grid.GRID in names[1:]:  # as the first it says so itself
+        grid.check_names(values[grid.GRID])
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
         failed: notebooks.NotebookFailed | None = None
+        _log.info("%s begins", name)
         with bar.notebook(name, position, notebooks.progress_path(name, values[name])) as on_section:
             try:
                 limits = Limits(start_limit, silence_limit)
@@ -130,13 +216,13 @@ def run(
                 failed = error
         story, _, page = _report(profile, name, values, places, work.reports)
         told = f"{name} {story.status}, {reports.duration(story.timing.get('duration'))}"
-        click.echo(f"[{position} of {len(names)}] {told}: {display_path(page)}")
+        say(f"[{position} of {len(names)}] {told}: {display_path(page)}")
         if failed:
             _index(profile, values, places, work.reports)
             raise Refused(str(failed)) if failed.is_input else click.ClickException(str(failed))
     if not only and maintenance.listed(work, only_failed=True).empty:
         staleness.keep(profile, values, places)
-    click.echo(f"Read {display_path(_index(profile, values, places, work.reports))}")
+    say(f"Read {display_path(_index(profile, values, places, work.reports))}")
     if grid.GRID in names or "04_analyze" in names:
         _tell_failed(profile, work, allow_failed)
 
@@ -211,12 +297,15 @@ def _index(profile: str, values: dict[str, dict[str, Any]], places: Places, fold
 
 
 @cli.command(short_help="Write the reports again, without running anything.")
-@click.argument("profile")
+@profile_argument
 @set_option
 @click.option("--pdf", is_flag=True, help="Also print each report as a PDF. Needs Chromium.")
 @click.option("--publish", is_flag=True, help="Into reports/PROFILE, to be committed: for maintainers.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per notebook.")
 @click.pass_obj
-def report(places: Places, profile: str, overrides: tuple[str, ...], pdf: bool, publish: bool) -> None:
+def report(
+    places: Places, profile: str, overrides: tuple[str, ...], pdf: bool, publish: bool, as_json: bool
+) -> None:
     """Write the reports of PROFILE again, from the notebooks as they were last executed.
 
     \b
@@ -232,34 +321,45 @@ def report(places: Places, profile: str, overrides: tuple[str, ...], pdf: bool, 
     _require_own(profile, work)
     if not any(notebooks.executed_path(name, values[name]).is_file() for name in values):
         raise Refused(f"profile {profile} was not run here; run `{command('run', profile)}` first.")
+    rows: list[dict[str, Any]] = []
     for name in values:
+        rows.append({"notebook": name, "status": "not run", "set": [], "stale": [], "page": None})
         if notebooks.executed_path(name, values[name]).is_file():
-            story, stale, page = _report(profile, name, values, places, folder)
+            with doing(f"Writing the report of {name}"):
+                story, stale, page = _report(profile, name, values, places, folder)
             pages.append(page)
+            rows[-1] |= {
+                "status": story.status,
+                "set": story.settings,
+                "stale": stale,
+                "page": display_path(page),
+            }
             told = f", with --set {shlex.join(story.settings)}" if story.settings else ""
             told += f", outdated: {'; '.join(stale)}" if stale else ""
-            click.echo(f"{name} {story.status}{told}: {display_path(page)}")
+            say(f"{name} {story.status}{told}: {display_path(page)}", as_json)
         else:
-            click.echo(f"{name} was not run")
+            say(f"{name} was not run", as_json)
     pages.append(_index(profile, values, places, folder))
     if pdf:
-        _print(pages)
+        for printed in _print(pages):
+            say(display_path(printed), as_json)
         _index(profile, values, places, folder)  # which now has links to them
-    click.echo(f"Read {display_path(pages[-1])}")
+    say(f"Read {display_path(pages[-1])}", as_json)
+    if as_json:
+        click.echo(json.dumps(rows))
 
 
-def _print(pages: Sequence[Path]) -> None:
+def _print(pages: Sequence[Path]) -> Iterator[Path]:
     from ctlib.cli import reports
 
     try:
-        for page in pages:
-            click.echo(display_path(reports.print_pdf(page)))
+        yield from map(reports.print_pdf, pages)
     except reports.ReportError as error:
         raise click.ClickException(str(error)) from error
 
 
 @cli.command(short_help="List the runs of a profile.")
-@click.argument("profile")
+@profile_argument
 @set_option
 @click.option("--failed", is_flag=True, help="Only failed runs, with the reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per run.")
@@ -284,10 +384,22 @@ def runs(places: Places, profile: str, overrides: tuple[str, ...], failed: bool,
 @cli.command(short_help="Score the clips of one series with a finished run.")
 @click.argument("run_id")
 @click.argument("series", type=click.Path(path_type=Path))
-@click.option("--profile", default="demo", show_default=True, metavar="PROFILE", help="Profile of the run.")
+@click.option(
+    "--profile",
+    default="demo",
+    show_default=True,
+    metavar="PROFILE",
+    shell_complete=profiles,
+    help="Profile of the run.",
+)
 @set_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: the clips, and the files that were written."
+)
 @click.pass_obj
-def predict(places: Places, run_id: str, series: Path, profile: str, overrides: tuple[str, ...]) -> None:
+def predict(
+    places: Places, run_id: str, series: Path, profile: str, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Score the clips of SERIES with the finished run RUN_ID.
 
     SERIES is a folder of DICOM files, or a NIfTI, MetaImage or NRRD file.
@@ -295,14 +407,30 @@ def predict(places: Places, run_id: str, series: Path, profile: str, overrides: 
     Writes a table and a figure into work/PROFILE/predict/. `ctlib runs PROFILE` lists the
     runs. This shows that the software works. It is no diagnosis, and for research only.
     """
-    from ctlib.analysis import predict as predicting
-
+    key = load(profile, overrides, places).get("01_explore_data", {}).get("id_key", DEFAULT_KEY)
+    workspace = _workspace(profile, places, overrides)
     try:
-        key = load(profile, overrides, places).get("01_explore_data", {}).get("id_key", DEFAULT_KEY)
-        workspace = _workspace(profile, places, overrides)
-        scored = predicting.predict(workspace, run_id, series, identity_at(key, workspace.root))
+        maintenance.require_finished(workspace, run_id)
+    except maintenance.HousekeepingError as error:
+        raise Refused(f"{error} Of another profile than {profile}? Give --profile.") from error
+    if not series.exists():
+        raise Refused(
+            f"{display_path(series)} is missing; give a folder of DICOM files of one series, or a file."
+        )
+    with doing(LOADING):
+        from ctlib.analysis import predict as predicting
+    try:
+        with doing(f"Reading {display_path(series)} and scoring its clips"):
+            scored = predicting.predict(workspace, run_id, series, identity_at(key, workspace.root))
     except predicting.PredictError as error:
         raise Refused(str(error)) from error
+    if as_json:
+        files = [display_path(path) for path in scored.files]
+        clips = json.loads(scored.table.to_json(orient="records"))
+        click.echo(
+            json.dumps({"run_id": run_id, "clips": clips, "files": files, "note": predicting.DISCLAIMER})
+        )
+        return
     show(scored.table)
     for path in scored.files:
         click.echo(display_path(path))
@@ -334,8 +462,9 @@ def compare(
     seeds; the networks are fixed. As in 04_analyze, one test asks whether there is a difference, another
     whether it lies within the margin.
     """
-    from ctlib.analysis import compare as comparing
-    from ctlib.metrics import Bootstrap
+    with doing(LOADING):
+        from ctlib.analysis import compare as comparing
+        from ctlib.metrics import Bootstrap
 
     if not 0.5 <= level < 1 or not 0 <= margin < 1 or replicates < 100:
         raise Refused(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import time
@@ -17,12 +18,15 @@ import click
 from ctlib.core import (
     ASKED,
     DEFAULT_KEY,
+    HOME,
     PROJECT,
     Identity,
     IdentityError,
     Places,
+    Workspace,
     command,
     display_path,
+    doing,
     nearest_name,
     parameters,
 )
@@ -31,6 +35,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def profiles(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Profiles whose names begin so, for completion by the Tab key."""
+    folder = (context.find_object(Places) or HOME).params
+    return sorted({path.parent.name for path in folder.glob(f"{glob.escape(begun)}*/*.yaml")})
+
+
+profile_argument = click.argument("profile", shell_complete=profiles)
 set_option = click.option(
     "--set",
     "overrides",
@@ -38,6 +49,10 @@ set_option = click.option(
     metavar="NOTEBOOK.KEY=VALUE",
     help="Change a parameter, as in `run`. May be repeated.",
 )
+
+
+LOADING = "Loading libraries"
+"""What takes long before anything of a command begins."""
 
 
 class Refused(click.ClickException):
@@ -116,9 +131,10 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
         raise Refused(
             f"{display_path(root)} is no folder; give a folder of DICOM, NIfTI, MetaImage or NRRD files."
         )
-    from ctlib.io import scan_under_pseudonyms
+    with doing(f"Reading the headers of all files under {display_path(root)}"):
+        from ctlib.io import scan_under_pseudonyms
 
-    series, problems = scan_under_pseudonyms(root, identity_at(id_key), paths)
+        series, problems = scan_under_pseudonyms(root, identity_at(id_key), paths)
     if as_json:
         parts = {"series": series, "problems": problems}
         click.echo(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in parts.items()}))
@@ -130,7 +146,7 @@ def scan(root: Path, as_json: bool, paths: bool, id_key: str) -> None:
 
 
 @click.command(short_help="Store the volumes of a profile's cohorts and split its patients.")
-@click.argument("profile")
+@profile_argument
 @click.option("--cohort", "only", multiple=True, metavar="NAME", help="Only this cohort. May be repeated.")
 @set_option
 @click.pass_obj
@@ -147,10 +163,11 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
         near = nearest_name(unknown[0], values["cohorts"])
         raise Refused(f"--cohort {unknown[0]}: profile {profile!r} has no such cohort{near}.")
     check_input(values | {"cohorts": list(only) or values["cohorts"]})
-    from ctlib.core import Bar
-    from ctlib.datasets import prepare as preparing
-    from ctlib.grid import Engine
-    from ctlib.visualization import summary_tables
+    with doing(LOADING):
+        from ctlib.core import Bar
+        from ctlib.datasets import prepare as preparing
+        from ctlib.grid import Engine
+        from ctlib.visualization import summary_tables
 
     names = [name for name in values["cohorts"] if not only or name in only]
     bar = Bar(len(names))
@@ -167,29 +184,37 @@ def prepare(places: Places, profile: str, only: tuple[str, ...], overrides: tupl
 
 
 @click.command(short_help="Check the stored volumes of a profile against their checksums.")
-@click.argument("profile")
+@profile_argument
 @set_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the damaged series of each cohort.")
 @click.pass_obj
-def verify(places: Places, profile: str, overrides: tuple[str, ...]) -> None:
+def verify(places: Places, profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Find damage in the stored volumes of PROFILE: every byte is read. Exits 1 if there is any."""
     values = load(profile, overrides, places).get("01_explore_data")
     if values is None:
         raise Refused(f"profile {profile!r} has no 01_explore_data.yaml; take a profile that has one.")
-    from ctlib.datasets import Preparation
-    from ctlib.grid import Engine
+    for name in values["cohorts"]:
+        if not Workspace.at(values["work_dir"]).table("series", name).is_file():
+            raise Refused(f"cohort {name} is not stored; run `{command('prepare', profile)}` first.")
+    with doing(LOADING):
+        from ctlib.datasets import Preparation
+        from ctlib.grid import Engine
 
-    plan, n_damaged, folders = Preparation.of(values), 0, []
+        plan = Preparation.of(values)
+    found, folders = {}, []
     with Engine(**plan.readers) as engine:
         for name in values["cohorts"]:
-            if not plan.work.table("series", name).is_file():
-                raise Refused(f"cohort {name} is not stored; run `{command('prepare', profile)}` first.")
             store = plan.store(name)
-            damaged = store.verify(engine.map)
-            n_damaged += len(damaged)
+            with doing(f"{name}: reading every byte of {display_path(store.folder)}"):
+                damaged = store.verify(engine.map)
+            found[name] = json.loads(damaged.to_json(orient="records"))
             folders += [display_path(store.folder)] if len(damaged) else []
-            click.echo(f"{name}: {len(damaged)} damaged series")
-            show(damaged)
-    if n_damaged:
+            if not as_json:
+                click.echo(f"{name}: {len(damaged)} damaged series")
+                show(damaged)
+    if as_json:
+        click.echo(json.dumps(found))
+    if n_damaged := sum(map(len, found.values())):
         raise click.ClickException(
             f"{n_damaged} series are damaged: delete their files in {', '.join(folders)}, then run "
             f"`{command('prepare', profile)}`."
@@ -250,7 +275,8 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from ctlib.models import check
+    with doing(LOADING):
+        from ctlib.models import check
 
     try:
         rows = check.check_all(keys, ("full", "tiny") if size == "both" else (size,))  # type: ignore[arg-type]
@@ -399,7 +425,8 @@ def worker(
     """
     import asyncio
 
-    from ctlib.grid import Cluster, serve_worker, worker_options
+    with doing(LOADING):
+        from ctlib.grid import Cluster, serve_worker, worker_options
 
     if not Cluster.at(scheduler):
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
@@ -409,6 +436,9 @@ def worker(
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}
+    click.echo(
+        f"Waiting for the scheduler at {scheduler}, {patience:g} s at most; Ctrl-C ends the worker.", err=True
+    )
     one_each = [one | where for one in asked]
     why = asyncio.run(serve_worker(scheduler, one_each, patience, lifetime, security))
     click.echo(f"The worker ended: {why}.")

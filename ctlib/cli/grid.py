@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from ctlib.cli import proposal
-from ctlib.cli.data import Refused, load, set_option, show
-from ctlib.core import Places, Workspace, command, display_path, parameters
+from ctlib.cli.data import Refused, load, profile_argument, profiles, set_option, show
+from ctlib.core import PROJECT, Places, Workspace, command, display_path, doing, parameters
 from ctlib.datasets import size
 from ctlib.grid import maintenance
 
@@ -27,11 +29,39 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
     return both, Workspace.at(both["work_dir"])
 
 
+ARMS = """
+import json, sys
+from ctlib.grid.expand import arms
+from ctlib.models import spec
+tasks, networks, inits = json.loads(sys.argv[1])
+try:
+    for network in networks:
+        spec(network)
+    arms(tasks, networks, inits)
+except ValueError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Refuse tasks, networks and starting weights that notebook 03 would refuse, before the notebooks before it run.
+
+    In a process of its own: what the names are compared with needs torch, which stays in memory.
+    """
+    asked = json.dumps([values.get(name, []) for name in ("tasks", "backbones", "inits")])
+    with doing("Comparing tasks, networks and starting weights with those that there are"):
+        words = [sys.executable, "-c", ARMS, asked]
+        done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        raise Refused(f"{GRID}: {done.stdout.strip()}")
+
+
 # ---- plan ------------------------------------------------------------------------------
 
 
 @click.command("params", short_help="Show the parameters of a profile, and where each value comes from.")
-@click.argument("profile")
+@profile_argument
 @set_option
 @click.option("--changed", is_flag=True, help="Only parameters that differ from the default of the notebook.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: by notebook, name and value.")
@@ -63,7 +93,7 @@ def _given_by(found: parameters.Profile, notebook: str, key: str) -> str:
 
 
 @click.command(short_help="Show the choices of the method: published, released, corrected here.")
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=profiles)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per choice.")
 @click.pass_obj
 def protocols(places: Places, profile: str | None, as_json: bool) -> None:
@@ -100,7 +130,7 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
 
 
 @click.command(short_help="Estimate time, memory and disk of a profile before it runs.")
-@click.argument("profile")
+@profile_argument
 @set_option
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: the profile's]"
@@ -179,7 +209,7 @@ def plan(
 
 
 @click.command(short_help="Allow failed runs to be computed again.")
-@click.argument("profile")
+@profile_argument
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
 @set_option
 @click.option(
@@ -207,7 +237,7 @@ def retry(
 
 
 @click.command(short_help="Delete checkpoints and weights that no table needs.")
-@click.argument("profile")
+@profile_argument
 @click.option(
     "--keep-weights", is_flag=True, help="Keep the weights of finished runs, which `predict` needs."
 )

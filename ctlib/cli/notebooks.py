@@ -44,6 +44,9 @@ PACKAGES = ("ctlib", "torch", "lightning", "pydicom")
 """Packages whose versions a header states, after Python's."""
 
 
+_log = logging.getLogger(__name__)
+
+
 # ---- the header cell ---------------------------------------------------------------------
 
 
@@ -286,7 +289,7 @@ def execute(
     """
     import nbformat
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError
 
     source = places.notebooks / f"{notebook}.ipynb"
@@ -301,16 +304,13 @@ def execute(
     def on_cell_start(cell: Any, cell_index: int) -> None:
         begun[:] = [cell]
         if on_section is not None and headings.get(cell["id"]):
+            _log.debug("%s: cell %s of section %r", notebook, cell_index, headings[cell["id"]])
             on_section(headings[cell["id"]])
 
     def signs() -> Any:
         """Something that changes whenever a cell shows something or its progress moves; None before the first."""
         shown = [len(part.get("text", "")) for cell in begun for part in cell.get("outputs", [])]
         return (begun[0]["id"], shown, report.exists() and report.stat().st_mtime_ns) if begun else None
-
-    def left(error: str, reason: str) -> NotebookFailed:
-        _note(output, begun, error, reason)
-        return NotebookFailed(f"{notebook} failed {_failure_at(output)}.")
 
     with output.with_suffix(".log").open("wb") as log:
         manager = _kernel_manager({progress.VARIABLE: str(report)}, log, signs, limits.silence_s)
@@ -328,25 +328,36 @@ def execute(
                 kernel_manager_class=manager,
                 on_cell_start=on_cell_start,
             )
-        except PapermillExecutionError as error:
-            told = f"{notebook} failed {_failure_at(output)}."
-            raise NotebookFailed(told, error.ename in INPUT_ERRORS) from error
-        except (DeadKernelError, CellTimeoutError) as error:
-            late = f"its output did not end within {IOPUB_S} s after it"
-            why = manager.end if isinstance(error, DeadKernelError) else late
-            raise left(type(error).__name__, f"{why}: {display_path(Path(log.name))}") from error
-        except RuntimeError as error:
-            if begun:
-                raise
-            told = f"its kernel did not start within {limits.start_s} s (--start-limit): {error}"
-            raise NotebookFailed(f"{notebook} failed: {told}; see {display_path(Path(log.name))}.") from error
+        except (PapermillExecutionError, CellTimeoutError, RuntimeError) as error:
+            raise _failed(notebook, output, begun, error, manager.end, limits) from error
         except (KeyboardInterrupt, SystemExit):
-            left("KeyboardInterrupt", "stopped by hand")
+            _note(output, begun, "KeyboardInterrupt", "stopped by hand")
             raise
         finally:
             report.unlink(missing_ok=True)
             staleness.remember(output, inputs)
     return output
+
+
+def _failed(
+    notebook: str, output: Path, begun: Sequence[Any], error: Exception, end: str, limits: Limits
+) -> Exception:
+    """The sentence about what papermill raised, which the executed copy gets too where no cell raised it."""
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    log = display_path(output.with_suffix(".log"))
+    if isinstance(error, PapermillExecutionError):
+        return NotebookFailed(f"{notebook} failed {_failure_at(output)}.", error.ename in INPUT_ERRORS)
+    if not begun:
+        why = f"its kernel did not start within {limits.start_s} s (--start-limit): {error}"
+        return NotebookFailed(f"{notebook} failed: {why}; see {log}.")
+    if isinstance(error, CellTimeoutError):
+        end = f"its output did not end within {IOPUB_S} s after it"
+    elif not isinstance(error, DeadKernelError):
+        return error
+    _note(output, begun, type(error).__name__, f"{end}: {log}")
+    return NotebookFailed(f"{notebook} failed {_failure_at(output)}.")
 
 
 def _literal(path: Path) -> str:

@@ -24,6 +24,7 @@ from .parameters import parameter_problems as parameter_problems
 from .parameters import read_yaml as read_yaml
 from .progress import LINE_EVERY_S as LINE_EVERY_S
 from .progress import Bar as Bar
+from .progress import doing as doing
 from .progress import watched as watched
 from .pseudonyms import DEFAULT_KEY as DEFAULT_KEY
 from .pseudonyms import Identity as Identity

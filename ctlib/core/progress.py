@@ -28,6 +28,8 @@ POLL_S = 0.5
 """A bar looks this often, s."""
 LINE_EVERY_S = 30.0
 """Between two plain lines, s."""
+FIRST_LINE_S = 2.0
+"""The first comes so soon, s: nobody is left to guess for longer."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ def watched(
                 over.wait(POLL_S)
 
     def log() -> None:
-        while not over.wait(every_s):
+        wait_s = min(FIRST_LINE_S, every_s)
+        while not over.wait(wait_s):
             print(say()[0], file=stream, flush=True)
+            wait_s = every_s
 
     over = threading.Event()
     thread = threading.Thread(target=terminal if stream.isatty() else log, daemon=True)
@@ -123,6 +127,18 @@ def watched(
     finally:
         over.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Say what is done, on stderr, where that takes longer than `FIRST_LINE_S`."""
+    timer = threading.Timer(FIRST_LINE_S, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Bar:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,20 @@ def listed(workspace: Workspace, only_failed: bool = False) -> pd.DataFrame:
     return table.sort_values([*_SETTINGS[:5], "run_id"], ignore_index=True, na_position="last")
 
 
+def require_finished(workspace: Workspace, run_id: str) -> None:
+    """Refuse a run that is not there or not finished.
+
+    Raises:
+        HousekeepingError: so it is; the sentence names the command that lists the runs.
+    """
+    folder = workspace.runs / run_id
+    listed = f"`{command('runs', workspace.root.name)}` lists the runs"
+    if not run_id or not (folder / SETTINGS_FILE).is_file():
+        raise HousekeepingError(f"{display_path(folder)} holds no run; {listed}.")
+    if not (folder / RESULT).is_file():
+        raise HousekeepingError(f"run {run_id} is not finished; {listed}.")
+
+
 def _read(path: Path, keys: Sequence[str] | None = None) -> dict[str, Any]:
     """Some values of a JSON file, or all; of one that is gone or damaged, the reason under `error`."""
     try:
@@ -141,7 +156,7 @@ def _read(path: Path, keys: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def reason(path: Path) -> str:
-    """The whole message at the end of a traceback, as one line; "" of an empty file or one that is gone."""
+    """The whole message at the end of a traceback, as one line, without the module of its class; "" where none is."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
@@ -151,7 +166,7 @@ def reason(path: Path) -> str:
     )
     while last and last < len(lines) and lines[last].startswith("    "):  # the source of the last frame
         last += 1
-    return " ".join(" ".join(lines[last:]).split())
+    return re.sub(r"^(\w+\.)+(?=\w+:)", "", " ".join(" ".join(lines[last:]).split()))
 
 
 def differences(workspace: Workspace, table: pd.DataFrame) -> pd.DataFrame:

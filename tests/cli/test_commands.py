@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -105,6 +107,15 @@ def test_a_misspelt_parameter_is_refused_before_anything_heavy_is_imported():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # torch is imported, once
+def test_a_network_that_does_not_exist_is_refused_before_the_notebooks_that_come_first(tmp_path, capsys):
+    work = tmp_path / "work"
+    assert called(HOME, "run", "smoke", "--set", f"work_dir={work}", "--set", "backbones=['resnext5']") == 2
+    told = capsys.readouterr()
+    assert "backbone is 'resnext5'; the nearest name is 'resnext101'" in told.err and told.out == ""
+    assert not work.exists()
+
+
 def test_the_command_line_imports_nothing_heavy():
     heavy = "{'torch', 'pandas', 'numpy', 'papermill', 'nbconvert', 'nbformat', 'IPython'}"
     source = f"import sys, ctlib.cli.__main__; sys.exit(str({heavy} & set(sys.modules) or ''))"
@@ -157,7 +168,7 @@ def places(tmp_path):
 )
 def test_wrong_arguments_are_one_sentence(places, capsys, arguments, said):
     assert called(places, *arguments) == 2
-    assert said in capsys.readouterr().err
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_runs_that_were_not_made_name_the_notebook_that_makes_them(places, capsys):
@@ -181,7 +192,7 @@ def test_a_failure_is_reported_and_what_comes_after_does_not_run(tmp_path, capsy
     pages = work_of(places).reports
     assert {path.name for path in pages.iterdir()} == {"01_step.html", "02_step.html", "index.html"}
     index = (pages / "index.html").read_text()
-    assert "Stale:" not in index  # what was just made is of what lies here
+    assert "Outdated:" not in index  # what was just made is of what lies here
     assert "It is done." in index and index.count(">not run<") == 1 and index.count(">failed<") == 1
     page = (pages / "02_step.html").read_text()
     assert "This notebook failed." in page and "before" in page
@@ -207,7 +218,9 @@ def test_what_was_made_with_set_is_current_and_its_advice_repeats_the_settings(t
     assert called(places, "report", "small") == 0
     assert "outdated: rate differs from the parameter file: " in capsys.readouterr().out
     command = "ctlib run small --only 02 --set 'seeds=[7, 8]'"
-    assert "Outdated: rate differs from the parameter file." in page.read_text() and command in page.read_text()
+    assert (
+        "Outdated: rate differs from the parameter file." in page.read_text() and command in page.read_text()
+    )
     assert called(places, "retry", "small", "0123", *setting) == 2  # it has no grid
     assert called(places, "predict", "0123", "nowhere", "--profile", "small", *setting) == 2
     assert "`ctlib runs small --set 'seeds=[7, 8]'` lists" in capsys.readouterr().err
@@ -525,3 +538,65 @@ def test_predict_refuses_what_it_cannot_use(series, finished, places, capsys, tm
         and f"run {run.run_id} is not finished" in told
         and "Traceback" not in told
     )
+
+
+def test_predict_and_report_as_json(series, finished, places, capsys):
+    _, run, _ = finished
+    assert called(places, "predict", run.run_id, str(series), "--profile", "small", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["run_id"] == run.run_id and found["files"][1].endswith("scores.png")
+    assert all(0 <= clip["score"] <= 1 for clip in found["clips"]) and "no diagnosis" in found["note"]
+    assert called(places, "run", "small", "--only", "1", "--set", "seeds=[7]") == 0
+    capsys.readouterr()
+    assert called(places, "report", "small", "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)
+    page = str(work_of(places).reports / "01_step.html")
+    assert first == dict(notebook="01_step", status="done", set=["seeds=[7]"], stale=[], page=page)
+    assert second["status"] == "not run" and second["page"] is None
+
+
+def test_a_log_has_times_levels_and_what_failed(tmp_path, capsys):
+    places = project(tmp_path, [markdown("## Break"), code("1 / 0")])
+    log = tmp_path / "ctlib.log"
+    assert called(places, "--log-file", str(log), "run", "small") == 1
+    assert called(places, "--log-file", str(log), "--log-level", "error", "run", "smal") == 2
+    lines = log.read_text().splitlines()
+    assert all(
+        re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (INFO|ERROR) ctlib\.cli", line) for line in lines
+    )
+    assert "INFO ctlib.cli: 01_step begins" in log.read_text() and "DEBUG" not in log.read_text()
+    assert "ERROR ctlib.cli: 01_step failed in cell [" in lines[-2] and "no profile 'smal'" in lines[-1]
+    assert called(places, "--log-file", str(tmp_path), "run", "small") == 2
+    assert called(places, "--log-file", str(log / "no"), "runs", "small") == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert called(places, "--log-file", str(log), "--log-level", "debug", "run", "small") == 1
+    assert "DEBUG ctlib.cli.notebooks: 01_step: cell 5 of section 'Break'" in log.read_text()
+
+
+def test_the_tab_key_completes_commands_and_profiles():
+    words_said = {
+        "ctlib pre": "plain,predict\nplain,prepare",
+        "ctlib run nod": "plain,nodulemnist3d\nplain,nodules",
+    }
+    for words, said in words_said.items():
+        asked = {"_CTLIB_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run(
+            [sys.executable, "-m", "ctlib"],
+            cwd=PROJECT,
+            env=os.environ | asked,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.strip() == said
+    (told,) = re.findall(r"eval \"\$\(.*\)\"", cli.cli.help)
+    assert told == 'eval "$(_CTLIB_COMPLETE=bash_source ctlib)"'
+
+
+def test_what_takes_long_says_what_it_does(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.05)
+    with progress.doing("Reading"):
+        time.sleep(0.2)
+    with progress.doing("Nothing"):
+        pass
+    time.sleep(0.1)
+    assert capsys.readouterr().err == "Reading ...\n"
