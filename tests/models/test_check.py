@@ -160,7 +160,7 @@ def test_a_network_that_raises_is_a_row_that_fails():
 def test_all_networks_are_gone_through_unless_some_are_named():
     asked = check_all(["penet", "resnet18"], ["tiny"])
     assert [(seen.backbone, seen.size) for seen in asked] == [("penet", "tiny"), ("resnet18", "tiny")]
-    with pytest.raises(ValueError, match="'penett'; known are"):
+    with pytest.raises(ValueError, match="'penett'; the nearest name is 'penet'; known are"):
         check_all(["penett"], ["tiny"])
 
 

@@ -189,5 +189,5 @@ def test_other_structure_costs_other():
 
 
 def test_unknown_keys_are_refused():
-    with pytest.raises(ValueError, match="'slow_r5'; known are slow_r50"):
+    with pytest.raises(ValueError, match="'slow_r5'; the nearest name is 'slow_r50'; known are"):
         network_cost("slow_r5", "full", (8, 224, 224))

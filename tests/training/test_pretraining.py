@@ -168,7 +168,7 @@ def test_the_table_holds_every_network_and_a_failure_is_said(workspace):
     assert record["backbone"] == "slow_r50"
     bad = plan(workspace, lr=1e30)
     with pytest.raises(
-        RuntimeError, match=r"(?s)2 of 2 networks failed; the first:.*lower lr, which is 1e\+30"
+        RuntimeError, match=r"2 of 2 networks failed; video resnet18: .*lower lr, which is 1e\+30"
     ):
         pretrain_all(workspace, ["video"], both, bad, Engine(0), lines.append)
     assert lines[5].startswith("video resnet18: failed: ctlib.training.loop.FitError: ")
