@@ -69,7 +69,7 @@ def test_a_users_network_is_checked_too_and_one_that_fails_ends_in_1(tmp_path, m
 
 def test_an_unknown_network_is_refused_before_anything_is_computed():
     made = run("penet", "penett")
-    assert made.exit_code == 2 and "'penett'; known are slow_r50" in made.output
+    assert made.exit_code == 2 and "'penett'; the nearest name is 'penet'; known are slow_r50" in made.output
     assert "| backbone" not in made.output
 
 
