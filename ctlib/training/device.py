@@ -18,9 +18,11 @@ then, and may write beyond it. Two slices and a kernel of three are enough:
 Seen with a stride of 1 for 2 to k - 1 slices and odd kernels of k, and for 1 slice and kernels of 2; also
 for planes with fewer rows than half the kernel's (7 x 7 on 2 rows, 5 x 5 on 1). With a stride of 2, a
 kernel of 3 x 3 on a plane of one pixel ends the whole process ("double free", or no word at all). Never in
-fp32, in grouped convolutions, or in Conv2d. R3D-18, S3D and PENet meet it in clips of 16 slices.
-`Compute.prepare` lets each layer whose input is smaller than its kernel, along any axis, compute in fp32:
-they are the smallest of a network, so that costs next to nothing, and no list of what is safe is needed.
+fp32 or in grouped convolutions. In Conv2d only the last was seen (3 x 3 and 7 x 7 with a stride of 2 on one pixel: a
+gradient of NaN), of planes of 1 to 7 pixels. R3D-18, S3D and PENet meet it in clips of 16 slices, ResNet-18 in planes
+of 14 pixels. `Compute.prepare` lets each layer whose input is smaller than its kernel, along any axis, compute in fp32
+(Conv2d: whose plane has one row or column): they are the smallest of a network, so that costs next to nothing, and no
+list of what is safe is needed.
 """
 
 from __future__ import annotations
@@ -97,13 +99,13 @@ class Compute:
     def prepare(self, backbone: nn.Module) -> nn.Module:
         """Bring a backbone into its memory format, and make its gradients right; in place.
 
-        Its tensors keep their names and values. Where it computes in bf16 on a CPU, each 3D convolution
-        computes in fp32 when it sees a clip too small for its kernel (see above).
+        Its tensors keep their names and values. Where it computes in bf16 on a CPU, each convolution computes
+        in fp32 when it sees a clip too small for its kernel (see above).
         """
         if self.accelerator == "cpu" and self.precision == "bf16-mixed":
             for module in backbone.modules():
                 # a class with a forward of its own knows what it does
-                if isinstance(module, nn.Conv3d) and type(module).forward is nn.Conv3d.forward:
+                if type(module).forward in (nn.Conv2d.forward, nn.Conv3d.forward):
                     module.__class__ = _small_in_fp32(type(module))  # type: ignore[arg-type]
         return backbone.to(memory_format=self.memory_format)
 
@@ -113,13 +115,14 @@ class Compute:
 
 
 class _SmallInFp32:
-    """A 3D convolution that leaves autocast where a clip is too small for its kernel (see above)."""
+    """A convolution that leaves autocast where a clip is too small for its kernel (see above)."""
 
     kernel_size: tuple[int, ...]
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As `Conv3d.forward`; the result of a small clip is fp32."""
-        is_small = any(n < k for n, k in zip(input.shape[2:], self.kernel_size, strict=True))
+        """As that of the class; the result of a small clip is fp32."""
+        most = 1 if len(self.kernel_size) == 2 else max(self.kernel_size)
+        is_small = any(n < k and n <= most for n, k in zip(input.shape[2:], self.kernel_size, strict=True))
         if not is_small or input.device.type != "cpu":
             return super().forward(input)  # type: ignore[misc]
         with torch.autocast("cpu", enabled=False):
@@ -127,7 +130,7 @@ class _SmallInFp32:
 
 
 @cache
-def _small_in_fp32(kind: type[nn.Conv3d]) -> type[nn.Conv3d]:
+def _small_in_fp32(kind: type[nn.Module]) -> type[nn.Module]:
     """The class of convolutions that differs from `kind` in that alone."""
     return type(kind.__name__, (_SmallInFp32, kind), {})
 

@@ -114,7 +114,7 @@ def test_a_killed_prepare_goes_on_to_the_same_store(tmp_path, root, codec):
     here = project(tmp_path / "killed", root, store_codec=codec)
     moments = random.Random(0)
     n_killed = 0
-    for _ in range(10):  # on a busy machine one may be quicker than the first, and is not killed
+    for _ in range(10):
         if n_killed == (3 if codec == "none" else 2):
             break
         process = started(here, "prepare", "here")
@@ -122,6 +122,9 @@ def test_a_killed_prepare_goes_on_to_the_same_store(tmp_path, root, codec):
         if process.poll() is None:
             n_killed += 1
             os.killpg(process.pid, signal.SIGKILL)
+        elif not n_killed:  # quicker than the first, on a busy machine: begin again, and kill earlier
+            shutil.rmtree(here.work.root)
+            needed *= 0.7
         process.communicate()
     assert n_killed >= 1
     code, _, told = ended(started(here, "prepare", "here"))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,8 @@ def test_weights_of_ones_own_are_an_init(studied):
     assert "03_finetune_grid done" in said and re.search(told, said), said
 
     (project / place).write_text(text)
+    (again,) = re.findall(r"When the cause is gone: `ctlib (retry .*?)`", said)
+    run(project, shlex.split(again))
     typed(project, "Your own weights")
     work = Workspace(project / "work" / "folder")
     runs = finished(work)

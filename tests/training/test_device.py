@@ -147,6 +147,16 @@ def test_a_kernel_too_large_for_its_clip_gets_its_true_gradient(kernel, shape, k
     torch.testing.assert_close(gradient(copy.deepcopy(prepared), clip, BF16), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [3, 7])
+def test_a_strided_kernel_on_one_pixel_gets_its_true_gradient(side):
+    torch.manual_seed(0)
+    conv, clip = nn.Conv2d(16, 16, side, stride=2, padding=side // 2), torch.rand(32, 16, 1, 1)
+    expected = gradient(copy.deepcopy(conv), clip, Compute("cpu", "32-true"))
+    prepared = Compute("cpu", "bf16-mixed", torch.channels_last).prepare(nn.Sequential(conv))[0]
+    for _ in range(5):
+        torch.testing.assert_close(gradient(prepared, clip, BF16), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_strided_kernel_on_one_pixel_does_not_end_the_process():
     """In bf16 it does. In a process of its own, so that a failure does not end the tests."""
     code = (
