@@ -162,7 +162,7 @@ def test_weights_of_ones_own_are_an_init(studied):
 
     (project / place).write_text(text)
     (again,) = re.findall(r"When the cause is gone: `ctlib (retry .*?)`", said)
-    run(project, shlex.split(again))
+    run(project, ["-P", "-m", "ctlib", *shlex.split(again)])
     typed(project, "Your own weights")
     work = Workspace(project / "work" / "folder")
     runs = finished(work)
