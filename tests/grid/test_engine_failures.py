@@ -61,11 +61,11 @@ def errors(outcomes: list[Outcome]) -> list[str]:
 
 def test_each_failure_is_recorded_as_what_it_is_and_stops_no_other():
     items = ["well", "hangs", "fills memory", "raises", "well", "hangs with the lock", "dies", "well"]
-    with Engine(2, limit_s=10.0, memory_mb=600) as engine:
+    with Engine(2, limit_s=25.0, memory_mb=600) as engine:
         outcomes = engine.run(misbehaves, items)
     assert [outcome.value for outcome in outcomes] == [item if item == "well" else None for item in items]
     told = dict(zip(items, errors(outcomes), strict=True))
-    assert told["hangs"] == "TimeLimit: the run was ended: it reached the time limit of 10 s."
+    assert told["hangs"] == "TimeLimit: the run was ended: it reached the time limit of 25 s."
     assert told["hangs with the lock"] == told["hangs"]
     assert told["fills memory"].startswith("OutOfMemory: the worker process was ended, for it held ")
     assert "its limit is 600 MB, and again when it had the machine for itself." in told["fills memory"]
@@ -122,7 +122,7 @@ def test_workers_come_go_and_come_back(site, tmp_path):
 def test_a_worker_that_leaves_is_never_blamed_on_its_item(site, tmp_path):
     """Preempted three times while it has the same item, which is handed out a fourth time."""
     begun = workers(site, 1)
-    item = (str(tmp_path), "long", 2.0)
+    item = (str(tmp_path), "long", 6.0)
 
     def preempt() -> None:
         for i in range(3):

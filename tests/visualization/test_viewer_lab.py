@@ -177,7 +177,7 @@ view = viewer.show(Volume(stripes, (5.0, 0.7, 0.7), "1.2", (0.0, 0.0, 0.0)), pla
     )
     page.press("axial")
     page.tab.wait_for_selector(".ct-planes.single")
-    assert page.tab.locator(".ct-plane:visible").get_attribute("data-drawn") == "512 x 512"
+    page.tab.wait_for_selector('.ct-plane[data-drawn="512 x 512"]:visible')
     box = page.canvases.first.bounding_box()
     page.tab.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
     page.tab.keyboard.down("Control")
@@ -243,7 +243,7 @@ def test_a_click_on_the_score_strip_moves_the_slice(page):
     assert likeness(seen, expected) > 0.95 and likeness(seen, grey(0, (34, 38, 8))) < 0.9
     page.tab.keyboard.press("ArrowRight")
     page.tab.wait_for_function("() => document.querySelector('.ct-cursor').innerText.includes('slice 3,')")
-    assert page.tab.locator(".ct-strip").get_attribute("aria-valuenow") == "3"
+    page.tab.wait_for_selector('.ct-strip[aria-valuenow="3"]')
 
 
 def _click_slice_2(page):
@@ -320,10 +320,15 @@ def test_a_ruler_measures_in_mm_on_its_slice(page):
     bare = shown(page, grey(0, (10, 24, 32)))
     page.press("ruler")
     _drag(page, (0.25, 0.25), (0.5, 0.75))
-    said = page.tab.locator(".ct-status").inner_text()
-    assert float(re.search(r"ruler: ([\d.]+) mm", said)[1]) == pytest.approx(
-        np.hypot(48 * 2.0, 16 * 3.0), abs=1.5
+    expected, deadline, found = (
+        pytest.approx(np.hypot(48 * 2.0, 16 * 3.0), abs=1.5),
+        time.monotonic() + 60,
+        0.0,
     )
+    while found != expected and time.monotonic() < deadline:
+        said = re.search(r"ruler: ([\d.]+) mm", page.tab.locator(".ct-status").inner_text())
+        found = float(said[1]) if said else 0.0
+    assert found == expected
     yellow = lambda p: (p[:, :, 0].astype(int) - p[:, :, 2] > 80) & (p[:, :, 1] > 150)  # noqa: E731
     assert yellow(page.until(lambda p: yellow(p).sum() > 50)).sum() > 50
     page.tab.keyboard.press("ArrowDown")
@@ -342,7 +347,7 @@ def test_a_slab_shows_its_maximum(page):
     page.tab.locator(".widget-dropdown select").first.select_option("30 mm")
     expected = hu.to_unit(VOLUME.hu[14:20].max(axis=0), hu.HuWindow.named("lung")) * 255
     assert likeness(shown(page, expected), expected) > 0.95
-    assert "30 mm maximum" in page.tab.locator(".ct-plane:visible .ct-what").inner_text()
+    page.tab.locator(".ct-plane:visible .ct-what").filter(has_text="30 mm maximum").wait_for()
     page.tab.keyboard.press("Escape")
 
 
@@ -417,7 +422,7 @@ view.panels[0].load(viewer.Scene(large, marks=marks, place=(10, 128, 384)))""",
     expected = hu.to_unit(steps, hu.HuWindow.named("lung")) * 255
     pixels = page.until(lambda p: likeness(picture(p), expected) > 0.95 and _blue(p).sum() > 200)
     assert likeness(picture(pixels), expected) > 0.95 and _blue(pixels).sum() > 200
-    assert page.tab.locator(".ct-plane:visible").get_attribute("data-drawn") == "512 x 512"
+    page.tab.wait_for_selector('.ct-plane[data-drawn="512 x 512"]:visible')
     page.slider("contours", "Home")
     bare = page.until(lambda p: (p != pixels).any())
     frame = frame_of(bare)
