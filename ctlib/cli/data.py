@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,7 +318,7 @@ def _credentials(address: str, file: Path | None, unencrypted: bool, patience: f
         raise Refused(str(error)) from error
 
 
-CREDENTIALS = (
+_CREDENTIALS = (
     click.option(
         "--credentials",
         "--tls-ca-file",
@@ -334,13 +334,19 @@ CREDENTIALS = (
 )
 
 
+def credentials_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that speaks with a scheduler: `_CREDENTIALS`."""
+    for option in reversed(_CREDENTIALS):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Start a scheduler, for workers on several machines.")
 @click.option("--host", required=True, metavar="NAME", help="This machine, as the others reach it.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=8786, show_default=True, help="It listens here."
 )
-@CREDENTIALS[0]
-@CREDENTIALS[1]
+@credentials_options
 def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool) -> None:
     """Hand out the runs of a grid to the workers that come (`ctlib worker`), until Ctrl-C.
 
@@ -400,8 +406,7 @@ def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool)
     "--tls-cert", hidden=True, help="Set by queues, and not used: the file of credentials holds it."
 )
 @click.option("--tls-key", hidden=True, help="Set by queues, and not used: the file of credentials holds it.")
-@CREDENTIALS[0]
-@CREDENTIALS[1]
+@credentials_options
 def worker(
     scheduler: str,
     gpus: int | None,

@@ -58,7 +58,6 @@ def nearest_name(name: str, candidates: Iterable[str]) -> str:
 
 WORDS = {
     "not decided": "inconclusive",
-    "not decided here": "inconclusive",
     "told only": "reported only",
     "untrained": "random weights",
 }

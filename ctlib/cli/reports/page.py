@@ -53,8 +53,8 @@ _VERDICT = re.compile(r"^Claim \d.*?: [a-z ]+\.|^Method check.*?: (?:not )?passe
 def judged(line: str) -> str:
     """A finding as HTML, its verdict in bold: what a reader looks for among the numbers.
 
-    >>> judged("Claim 1, it helps: not decided here. +0.1 < 0.2")
-    '<strong>Claim 1, it helps: not decided here.</strong> +0.1 &lt; 0.2'
+    >>> judged("Claim 1, it helps: inconclusive. +0.1 < 0.2")
+    '<strong>Claim 1, it helps: inconclusive.</strong> +0.1 &lt; 0.2'
     >>> judged("Does it help? Not decided: video − random is")
     'Does it help? <strong>Not decided</strong>: video − random is'
     """
