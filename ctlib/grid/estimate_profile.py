@@ -43,7 +43,7 @@ from ctlib.grid.expand import (
 from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
-from ctlib.training import FitError, Run
+from ctlib.training import FINETUNED, FitError, Run
 
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables."""
@@ -233,9 +233,13 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     if lr is not None:
         runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds, folds)
         return Expected([*runs, *_controlled(runs, values)], [], unknown)
+    if FINETUNED not in values.get("modes", [FINETUNED]):
+        runs, unknown = _runs(workspace, values, {}, values["fractions"], seeds, folds)
+        return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
-    everywhere = {**values, "leave_out": at_all_fractions(values.get("leave_out", []))}
+    trained = {"modes": [FINETUNED], "finetune_best": 0}
+    everywhere = {**values, **trained, "leave_out": at_all_fractions(values.get("leave_out", []))}
     search, search_unknown = _runs(workspace, everywhere, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")

@@ -21,6 +21,8 @@ from .slicewise import Slices as Slices
 from .transformers import MViT as MViT
 from .transformers import MViT2 as MViT2
 from .weights.ablations import FROZEN as FROZEN
+from .weights.ablations import HEADS as HEADS
+from .weights.ablations import headed as headed
 from .weights.ablations import split as split
 from .weights.init_names import KNOWN as KNOWN
 from .weights.init_names import PART as PART

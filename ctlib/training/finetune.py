@@ -20,6 +20,7 @@ import resource
 import sys
 import time
 import traceback
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,26 @@ from ctlib.core import (
     write_text,
 )
 from ctlib.datasets import SAMPLERS, ClipDataset, Store, fraction_patients, intensity, task
-from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, spec, split
-from ctlib.training import loggers
+from ctlib.models import (
+    DRAWN,
+    NO_COHORT,
+    Init,
+    Network,
+    build_network,
+    find,
+    headed,
+    load_weights,
+    spec,
+    split,
+)
+from ctlib.training import heads, loggers
 from ctlib.training.device import choose
+from ctlib.training.features import Making, features
+from ctlib.training.heads import Sample
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.losses import LOSSES
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
@@ -97,7 +112,7 @@ def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, 
     try:
         result = _finetune(workspace, run, claim, loader_workers, logger)
         claim.require()
-    except ClaimLost:
+    except (Busy, ClaimLost):  # another computes it, or the features that it needs
         raise
     except torch.OutOfMemoryError as error:
         told = _too_large(run)
@@ -137,6 +152,9 @@ def _finetune(
     chosen_by = in_split["val"]
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
+    if headed(run.init)[0]:
+        making = partial(_network, workspace, run, rows)
+        return _on_features(workspace, run, (used, chosen_by, in_split), making, claim, loader_workers)
     model, ledger, seen_before = _network(workspace, run, rows)
     compute = choose(run.precision, spec(run.backbone))
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
@@ -176,6 +194,56 @@ def _finetune(
         "compute": str(compute),
         "torch": torch.__version__,
         "seen": seen_before,
+    }
+
+
+def _on_features(
+    workspace: Workspace,
+    run: Run,
+    clips: tuple[pd.DataFrame, pd.DataFrame, dict[str, pd.DataFrame]],
+    making: Making,
+    claim: Claim,
+    loader_workers: int,
+) -> dict[str, Any]:
+    """Fit a head to features of the frozen network, predict, write the tables; returns the figures of the run."""
+    (used, chosen_by, in_split), started, name = clips, time.perf_counter(), headed(run.init)[0]
+    found = features(workspace, run, in_split["train"], making, loader_workers)
+    learnt, judging = (Sample(rows, found.of(rows)) for rows in (used, chosen_by))
+    head = heads.fit(name, learnt, judging, run.seed)
+    losses, scored = [], []
+    for sample in (learnt, judging):
+        logits = torch.from_numpy(head.logits(sample))
+        labels = torch.tensor(heads.scored(name, sample.rows)["label"].to_numpy(np.float32))
+        losses.append(float(LOSSES["bce"](logits, labels)))
+    auroc = study_auroc(heads.scored(name, chosen_by))(head.logits(judging))
+    for part in ("val", "test"):
+        rows = in_split[part]
+        of_part = head.logits(Sample(rows, found.of(rows)))
+        scored.append(predictions(run.run_id, heads.scored(name, rows), of_part))
+    curve = {"run_id": run.run_id, "epoch": 1, "train_loss": losses[0], "val_loss": losses[1]}
+    claim.require()
+    for table, rows in (
+        ("curves", pd.DataFrame([curve | {"val_auroc": auroc}])),
+        ("predictions", pd.concat(scored)),
+        ("ledger", found.ledger.assign(init=run.init)),
+    ):
+        tables.write(rows, table, workspace.runs / run.run_id / f"{table}.parquet")
+    return {
+        "run_id": run.run_id,
+        "n_patients": int(used["patient_id"].nunique()),
+        "n_studies": int(used["study"].nunique()),
+        "n_clips": len(used),
+        "n_parameters": head.n_parameters,
+        "epochs": 1,
+        "best_epoch": 1,
+        "val_auroc": float(auroc),
+        "seconds": time.perf_counter() - started,
+        "peak_memory_mb": _peak_memory_mb(),
+        "compute": found.record["compute"],
+        "torch": found.record["torch"],
+        "seen": found.record["seen"],
+        "features": found.record["key"],
+        "chosen": head.chosen,
     }
 
 
@@ -235,6 +303,11 @@ def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
     Raises:
         FileNotFoundError: its weights were deleted; `ctlib retry` lets it be computed again.
     """
+    if head := headed(run.init)[0]:
+        raise FileNotFoundError(
+            f"run {run.run_id} is a head ({head}) on features of a frozen network and has no network of its own; "
+            "take a finetuned run."
+        )
     record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
     if not record_path.is_file():
         raise FileNotFoundError(
