@@ -35,6 +35,7 @@ from ctlib.grid.expand import (
     controlled,
     expand,
     folds_of,
+    networks_of,
     outline,
     settings_of,
     single,
@@ -227,7 +228,7 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     Raises:
         ValueError: see `grid.expand` and `rates.fixed`; or validation studies have one label.
     """
-    of, seeds = arms(values["tasks"], values["backbones"], values["inits"]), values["seeds"]
+    of, seeds = arms(values["tasks"], networks_of(values), values["inits"]), values["seeds"]
     folds = values.get("folds", [])
     lr = lr_search.fixed(str(values["lr"]), of)
     if lr is not None:
@@ -266,7 +267,7 @@ def _runs(
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
     settings = settings_of(values)
-    axes = values["tasks"], values["backbones"], values["inits"]
+    axes = values["tasks"], networks_of(values), values["inits"]
     try:
         return expand(workspace, *axes, fractions, seeds, lr, folds, **settings), ""
     except FitError as error:
@@ -291,7 +292,7 @@ def _will_have_folds(workspace: Workspace, values: Mapping[str, Any]) -> Callabl
 def _left_out(workspace: Workspace, values: Mapping[str, Any]) -> list[str]:
     """What the grid leaves out of its parameters' product, and why: sentences."""
     tasks, folds = values["tasks"], values.get("folds", [])
-    left = skipped(tasks, values["backbones"], values["inits"])
+    left = skipped(tasks, networks_of(values), values["inits"])
     return [*left, *single(tasks, folds, _will_have_folds(workspace, values))]
 
 

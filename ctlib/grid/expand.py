@@ -61,7 +61,11 @@ def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = {name: value for name, value in field_values(Run, values).items() if name not in AXES}
     settings |= {name: values.get(name, []) for name in ("exceptions", "leave_out")}
-    settings |= {name: values[name] for name in ("modes", "heads", "finetune_best") if name in values}
+    settings |= {
+        name: values[name]
+        for name in ("modes", "heads", "finetune_best", "frozen_backbones")
+        if name in values
+    }
     return settings | {"flaws": flaws_of(values["protocol"], values["protocol_overrides"])}
 
 
@@ -79,6 +83,7 @@ def expand(
     modes: Sequence[str] = (FINETUNED,),
     heads: Sequence[str] = HEADS[:1],
     finetune_best: int = 0,
+    frozen_backbones: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """All runs of an experiment, in an order in which the first ones cover all arms.
@@ -100,6 +105,7 @@ def expand(
         modes: of `ctlib.training.MODES`, see `in_modes`.
         heads: of frozen networks, see `in_modes`.
         finetune_best: of each task, so many networks are finetuned, see `best_frozen`; 0 is all.
+        frozen_backbones: those of the backbones that are not finetuned.
         settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
 
     Raises:
@@ -111,16 +117,16 @@ def expand(
     """
     turns_of = folds_of(tasks, folds, has_folds(workspace))
     label = settings.get("study_label", "exam")
-    asked = in_modes(arms(tasks, backbones, inits), modes, heads)
+    asked = in_modes(arms(tasks, backbones, inits), modes, heads, frozen_backbones)
     data = {}
     for name, turn in [(key, turn) for key in tasks for turn in turns_of[key]]:
         cohort = task(name).cohort
         data[name, turn] = fingerprint(workspace, cohort, fold=turn)
         rows = labelled_clips(workspace, cohort, label, turn)
         study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
-    pairs = dict.fromkeys((headed(init)[1], backbone) for _, backbone, init in asked)
-    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
     of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
+    pairs = dict.fromkeys((headed(init)[1], backbone) for (_, backbone, init), *_ in of)
+    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
     runs = _made(asked, of, lr, data, weights, exceptions, settings)
     return best_frozen(workspace, runs, finetune_best) if finetune_best else runs
 
@@ -138,6 +144,7 @@ def outline(
     modes: Sequence[str] = (FINETUNED,),
     heads: Sequence[str] = HEADS[:1],
     finetune_best: int = 0,
+    frozen_backbones: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """The runs of `expand` before there are data and weights: all that they cost, and no ids to go by.
@@ -155,12 +162,13 @@ def outline(
         modes: see `expand`.
         heads: see `expand`.
         finetune_best: the first so many of each task stand for those that will be chosen.
+        frozen_backbones: see `expand`.
         settings: see `expand`.
 
     Raises:
         ValueError: see `expand`.
     """
-    asked = in_modes(arms(tasks, backbones, inits), modes, heads)
+    asked = in_modes(arms(tasks, backbones, inits), modes, heads, frozen_backbones)
     nothing: defaultdict[Any, str] = defaultdict(str)
     of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
     runs = _made(asked, of, lr, nothing, nothing, exceptions, settings)
@@ -210,13 +218,21 @@ def _made(
     return list(dict.fromkeys(runs))
 
 
-def in_modes(asked: Sequence[Arm], modes: Sequence[str], heads: Sequence[str]) -> list[Arm]:
+def networks_of(values: Mapping[str, Any]) -> list[str]:
+    """All networks of parameters of `03_finetune_grid`, those that are only frozen behind the others."""
+    return [*values["backbones"], *values.get("frozen_backbones", [])]
+
+
+def in_modes(
+    asked: Sequence[Arm], modes: Sequence[str], heads: Sequence[str], only_frozen: Sequence[str] = ()
+) -> list[Arm]:
     """Arms in the modes that are asked for; the init of a frozen one begins with its head.
 
     Args:
         asked: task, network and init.
         modes: `finetuned`, `frozen` or both.
         heads: of frozen networks, of `ctlib.models.HEADS`.
+        only_frozen: networks that are in no other mode.
 
     Raises:
         ValueError: an unknown mode or head, or none.
@@ -234,7 +250,8 @@ def in_modes(asked: Sequence[Arm], modes: Sequence[str], heads: Sequence[str]) -
         for head in heads
         for name, backbone, init in asked
     ]
-    made = [*(asked if FINETUNED in modes else []), *(frozen if FROZEN_MODE in modes else [])]
+    trained = [arm for arm in asked if arm[1] not in only_frozen]
+    made = [*(trained if FINETUNED in modes else []), *(frozen if FROZEN_MODE in modes else [])]
     return list(dict.fromkeys(made))
 
 

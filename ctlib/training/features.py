@@ -65,14 +65,14 @@ class Features:
         return self.values[self.clips.get_indexer(pd.MultiIndex.from_frame(rows[["series_uid", "start"]]))]
 
 
-def key_of(workspace: Workspace, run: Run, clips: pd.DataFrame, train: pd.DataFrame) -> str:
+def key_of(workspace: Workspace, run: Run, clips: pd.DataFrame, rows: pd.DataFrame) -> str:
     """SHA-256 of all that changes the features of a run: network, weights, clips, volumes, precision asked for.
 
     Args:
         workspace: where the volumes lie.
         run: a run with a head.
         clips: all clips of its cohort.
-        train: those of the training split, which give random weights their mean and standard deviation.
+        rows: those of the run; of the training split, they give random weights mean and standard deviation.
     """
     _, bare = headed(run.init)
     controls, base = split(bare)
@@ -89,21 +89,24 @@ def key_of(workspace: Workspace, run: Run, clips: pd.DataFrame, train: pd.DataFr
             "seed": run.seed if is_drawn else None,
             "cut": dataclasses.asdict(clip_settings(run)),
         }
-        | {"one_mean": ONE_MEAN in run.flaws, "mean": train[named].to_csv(index=False) if needs_mean else ""}
+        | {
+            "one_mean": ONE_MEAN in run.flaws,
+            "mean": rows.loc[rows["split"] == "train", named].to_csv(index=False) if needs_mean else "",
+        }
         | {"clips": clips[named].to_csv(index=False)}
         | {"volumes": {uid: store.checksum(uid) for uid in clips["series_uid"].unique()}}
     )
 
 
 def features(
-    workspace: Workspace, run: Run, train: pd.DataFrame, making: Making, loader_workers: int = 0
+    workspace: Workspace, run: Run, rows: pd.DataFrame, making: Making, loader_workers: int = 0
 ) -> Features:
     """The features of a run's network, computed where they are not there.
 
     Args:
         workspace: where everything lies.
         run: a run with a head.
-        train: all clips of the training split.
+        rows: its clips, of all splits.
         making: makes the network; called only where features are computed.
         loader_workers: processes that read clips ahead; worth it on a GPU.
 
@@ -113,7 +116,7 @@ def features(
         InitError: see `making`.
     """
     clips = clips_of(workspace, task(run.task).cohort)
-    key = key_of(workspace, run, clips, train)
+    key = key_of(workspace, run, clips, rows)
     folder = workspace.root / FOLDER / key[:16]
     with claimed(folder, (folder / RECORD).is_file) as claim:
         if claim is not None:

@@ -56,7 +56,7 @@ from ctlib.models import (
 )
 from ctlib.training import heads, loggers
 from ctlib.training.device import choose
-from ctlib.training.features import Making, features
+from ctlib.training.features import features
 from ctlib.training.heads import Sample
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
@@ -147,17 +147,15 @@ def _finetune(
     folder, store = workspace.runs / run.run_id, store_of(workspace, run)
     rows, cut = clips_of_run(workspace, run), clip_settings(run)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    used = _learnt(workspace, run, in_split["train"])
-    n_batches = batches_an_epoch(run, len(used))
-    chosen_by = in_split["val"]
+    used, chosen_by = _learnt(workspace, run, in_split["train"]), in_split["val"]
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
     if headed(run.init)[0]:
-        making = partial(_network, workspace, run, rows)
-        return _on_features(workspace, run, (used, chosen_by, in_split), making, claim, loader_workers)
+        return _on_features(workspace, run, (rows, used, chosen_by), claim, loader_workers)
     model, ledger, seen_before = _network(workspace, run, rows)
     compute = choose(run.precision, spec(run.backbone))
-    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
+    n_drawn = batches_an_epoch(run, len(used)) * run.batch_size
+    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_drawn, run.seed)
     fitted = fit(
         model,
         ClipDataset(store, used, cut, train=True, seed=run.seed),
@@ -200,14 +198,16 @@ def _finetune(
 def _on_features(
     workspace: Workspace,
     run: Run,
-    clips: tuple[pd.DataFrame, pd.DataFrame, dict[str, pd.DataFrame]],
-    making: Making,
+    clips: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
     claim: Claim,
     loader_workers: int,
 ) -> dict[str, Any]:
-    """Fit a head to features of the frozen network, predict, write the tables; returns the figures of the run."""
-    (used, chosen_by, in_split), started, name = clips, time.perf_counter(), headed(run.init)[0]
-    found = features(workspace, run, in_split["train"], making, loader_workers)
+    """Fit a head to features of the frozen network, predict, write the tables; returns the figures of the run.
+
+    Clips are all, those whose labels are used, and those that choose.
+    """
+    (every, used, chosen_by), started, name = clips, time.perf_counter(), headed(run.init)[0]
+    found = features(workspace, run, every, partial(_network, workspace, run, every), loader_workers)
     learnt, judging = (Sample(rows, found.of(rows)) for rows in (used, chosen_by))
     head = heads.fit(name, learnt, judging, run.seed)
     losses, scored = [], []
@@ -217,7 +217,7 @@ def _on_features(
         losses.append(float(LOSSES["bce"](logits, labels)))
     auroc = study_auroc(heads.scored(name, chosen_by))(head.logits(judging))
     for part in ("val", "test"):
-        rows = in_split[part]
+        rows = every[every["split"] == part]
         of_part = head.logits(Sample(rows, found.of(rows)))
         scored.append(predictions(run.run_id, heads.scored(name, rows), of_part))
     curve = {"run_id": run.run_id, "epoch": 1, "train_loss": losses[0], "val_loss": losses[1]}
