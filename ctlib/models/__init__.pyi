@@ -39,6 +39,7 @@ from .weights.load import forward_checks as forward_checks
 from .weights.load import load_weights as load_weights
 from .weights.load import loaded_ledger as loaded_ledger
 from .weights.load import save_weights as save_weights
+from .weights.overlaps import overlap as overlap
 from .weights.read import VIDEO as VIDEO
 from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN
