@@ -17,7 +17,7 @@ from typing import Any
 
 from ctlib.core import Workspace, field_values
 from ctlib.datasets import same_patients, task
-from ctlib.models import NO_COHORT, InitError, code_of, find, lacking, origin, split
+from ctlib.models import NO_COHORT, InitError, asked_of_clips, code_of, find, lacking, origin, split
 from ctlib.training import (
     NONE,
     Run,
@@ -27,6 +27,7 @@ from ctlib.training import (
     flaws_of,
     labelled_clips,
     own_settings,
+    refuse_unmet,
     study_auroc,
 )
 
@@ -105,9 +106,13 @@ def expand(
         rows = labelled_clips(workspace, cohort, label, turn)
         study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
     pairs = dict.fromkeys((init, backbone) for _, backbone, init in asked)
-    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
+    found = {pair: find(*pair, workspace, NO_COHORT) for pair in pairs}
+    weights = {pair: init.checksum for pair, init in found.items()}
+    by_contract = {pair: init.contract for pair, init in found.items()}
     of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
-    return _made(asked, of, lr, data, weights, exceptions, settings)
+    runs = _made(asked, of, lr, data, weights, exceptions, settings, by_contract)
+    refuse_unmet(workspace, runs)
+    return runs
 
 
 def outline(
@@ -153,6 +158,7 @@ def _made(
     weights: Mapping[tuple[str, str], str],
     exceptions: Sequence[str],
     settings: Mapping[str, Any],
+    by_contract: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Run]:
     """Runs of what `cells` gives; twice is once."""
     tasks, backbones = ([*dict.fromkeys(arm[axis] for arm in asked)] for axis in (0, 1))
@@ -169,6 +175,7 @@ def _made(
             weights=weights[arm[2], arm[1]],
             code=code[arm[1]],
             fold=turn,
+            contract=(by_contract or {}).get((arm[2], arm[1]), ""),
             **own[arm],
         )
         for arm, turn, fraction, seed in of
@@ -211,7 +218,18 @@ def left_out(
     folds: Sequence[int] = (),
 ) -> list[str]:
     """What `expand` leaves out of a grid, and why: sentences."""
-    return [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
+    lines = [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
+    return [*lines, *contracts(workspace, backbones, inits)]
+
+
+def contracts(workspace: Workspace, backbones: Sequence[str], inits: Sequence[str]) -> list[str]:
+    """What weights ask of the clips that they are shown, by their input contracts: a sentence each."""
+    pairs = itertools.product(inits, backbones)
+    found = {pair: asked for pair in pairs if (asked := asked_of_clips(*pair, workspace))}
+    return [
+        f"Init {init} of {backbone} sees clips cut by its input contract: {asked}."
+        for (init, backbone), asked in found.items()
+    ]
 
 
 # ---- tasks, networks and inits that go together, in which turns of a cross-validation -----

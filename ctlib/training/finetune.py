@@ -41,7 +41,17 @@ from ctlib.core import (
     write_text,
 )
 from ctlib.datasets import SAMPLERS, ClipDataset, Store, fraction_patients, intensity, task
-from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, spec, split
+from ctlib.models import (
+    DRAWN,
+    NO_COHORT,
+    Init,
+    Network,
+    build_network,
+    find,
+    load_weights,
+    needs_cohort,
+    spec,
+)
 from ctlib.training import loggers
 from ctlib.training.device import choose
 from ctlib.training.loaders import EpochSampler
@@ -195,9 +205,13 @@ def _network(
     """The network with its starting weights, their ledger, and what they were trained on before, in order."""
     store, cut, train = store_of(workspace, run), clip_settings(run), rows[rows["split"] == "train"]
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
-    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
+    is_needed = ONE_MEAN in run.flaws or needs_cohort(run.init, run.backbone, workspace)
     mean, std = _intensity(workspace, run, store, train.reset_index(drop=True)) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
+    if init.contract != run.contract:
+        raise FitError(
+            f"the input contract of init {run.init} has changed since this run was planned; run 03_finetune_grid again."
+        )
     model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
     model.dropout = run.dropout
     if ONE_MEAN in run.flaws:
