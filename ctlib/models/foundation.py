@@ -103,7 +103,7 @@ class VideoMAE(Cells):
         super().__init__(net, cell, made_for)
         table = net.embeddings.position_embeddings.detach()
         self.register_buffer("places", table.transpose(1, 2).unflatten(2, made_for), persistent=False)
-        self.fc_norm = nn.LayerNorm(self.n_features, eps=net.config.layer_norm_eps)
+        self.fc_norm = nn.LayerNorm(self.n_features)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, C, D, H, W]` to features `[N, F]`."""
@@ -236,7 +236,7 @@ def _video(family: str, full: Mapping[str, Any], size: str, in_channels: int) ->
     known = FAMILIES[family]
     asked = {**full, **(known.tiny if size == "tiny" else {})}
     channels = "in_chans" if family == "vjepa2" else "num_channels"
-    config = getattr(_transformers(), known.config)(**asked, **{channels: in_channels})
+    config = getattr(_transformers(), known.config)(**{**asked, channels: in_channels})
     return known.made(config)
 
 

@@ -353,7 +353,5 @@ def _from_hub(weights: Weights, here: Path) -> Path:
         ) from error
     blob = path.resolve().name  # the hub's own checksum, where the file is a large one
     if re.fullmatch("[0-9a-f]{64}", blob) and sha256(path) != blob:
-        raise InitError(
-            f"{weights.file} of {weights.hub} is damaged in the cache: delete {path.resolve()} and run again."
-        )
+        raise InitError(f"{weights.file} of {weights.hub} is damaged: delete {path.resolve()} and run again.")
     return path

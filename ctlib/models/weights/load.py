@@ -116,9 +116,9 @@ def build_network(
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
     loaded, changed, has_head = _given(init, wanted)
     wanted, fresh = _without_fresh(made, wanted, loaded)
-    about |= dict.fromkeys(fresh, ("random", f"{DRAWN}; the file's network sees single slices"))
     if has_head:
         about = dict.fromkeys(head, ("head", f"{DRAWN}; the file's own head is not used"))
+    about |= dict.fromkeys(fresh, ("random", f"{DRAWN}; the file's network sees single slices"))
     ledger.compare(wanted, loaded, where)
     _check_features(made, loaded, init, where)
     adapted = adapt_all(controls, loaded, torch.Generator().manual_seed(_stream(seed, _CONTROL_STREAM)))
