@@ -45,4 +45,7 @@ from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN
 from .weights.record import NO_COHORT as NO_COHORT
 from .weights.record import MeanStd as MeanStd
+from .weights.record import asked_of_clips as asked_of_clips
 from .weights.record import chain_by_name as chain_by_name
+from .weights.record import needs_cohort as needs_cohort
+from .weights.record import refuse_contract as refuse_contract

@@ -37,7 +37,9 @@ from ctlib.models import (
     code_of,
     file_name,
     find,
+    needs_cohort,
     origin,
+    refuse_contract,
     save_weights,
     spec,
 )
@@ -311,6 +313,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
         MissingInput: the weights that it begins from were not made yet.
     """
     made = made_here(init_name)
+    refuse_contract(made.start, backbone, workspace)
     start = find(made.start, backbone, workspace, NO_COHORT)
     changes = {
         "init": init_name,
@@ -349,7 +352,8 @@ def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> d
     folder = path.parent / f".{path.stem}-{todo.made_from[:12]}"
     made = made_here(todo.init)
     how, pretrain_task = plan.settings_of(made, todo.backbone), plan.pretrain_task(workspace, made)
-    measured = pretrain_task.intensity() if made.start == "random" else NO_COHORT
+    is_needed = needs_cohort(made.start, todo.backbone, workspace)
+    measured = pretrain_task.intensity() if is_needed else NO_COHORT
     start = find(made.start, todo.backbone, workspace, measured, pretrain_task.n_channels)
     fitted, about = _fit(todo, pretrain_task, start, how, folder, loader_workers)
     settings = {"settings": dataclasses.asdict(how), "made_from": todo.made_from}
