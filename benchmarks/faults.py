@@ -237,10 +237,18 @@ TRAINING = (
     Fault(
         "other batches for another init",
         "ctlib/training/finetune.py",
-        "n_batches * run.batch_size, run.seed)",
-        "n_batches * run.batch_size, run.seed + len(run.init))",
+        "n_drawn, run.seed)",
+        "n_drawn, run.seed + len(run.init))",
         "two arms of a seed differ by luck and not by their weights alone",
         (ARMS_OF_A_SEED,),
+    ),
+    Fault(
+        "features of other weights are taken",
+        "ctlib/training/features.py",
+        '"size", "weights", "matrix_px"',
+        '"size", "matrix_px"',
+        "a head learns from the features of the weights that were there before",
+        ("tests/training/test_frozen.py",),
     ),
     Fault(
         "another head for another init",

@@ -130,6 +130,10 @@ def test_a_run_whose_features_another_process_computes_is_asked_for_again(worksp
         execute(str(workspace.root), run)
     assert not (workspace.runs / run.run_id / "error.txt").exists()
     assert execute(str(workspace.root), run)["features"] == key
+    other, _ = build_network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=10)
+    save_weights(other, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})
+    (again,) = runs_of(workspace)  # of other weights
+    assert features.key_of(workspace, again, clips, clips) != key
 
 
 def test_features_that_are_not_finite_end_the_run_in_a_sentence(workspace, monkeypatch):
