@@ -285,8 +285,8 @@ TRAINING = (
     Fault(
         "the epoch chosen on test patients",
         "ctlib/training/finetune.py",
-        'chosen_by = in_split["val"]',
-        'chosen_by = in_split["test"]',
+        """in_split["train"]), in_split["val"]""",
+        """in_split["train"]), in_split["test"]""",
         "the test flatters every arm",
         ("tests/grid/test_execute.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
     ),
