@@ -118,7 +118,9 @@ def features(
     clips = clips_of(workspace, task(run.task).cohort)
     key = key_of(workspace, run, clips, rows)
     folder = workspace.root / FOLDER / key[:16]
-    with claimed(folder, (folder / RECORD).is_file) as claim:
+    with claimed(
+        folder, lambda: all((folder / name).is_file() for name in (VALUES, LEDGER, RECORD))
+    ) as claim:
         if claim is not None:
             started = time.perf_counter()
             network, ledger, seen = making()

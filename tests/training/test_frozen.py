@@ -278,5 +278,8 @@ def test_a_frozen_run_is_a_run_for_tables_retry_and_controls(workspace, monkeypa
     run_grid(workspace, [run], Engine(0), echo=lambda line: None)
     found = collect(workspace, [run])
     assert found["runs"]["status"].tolist() == ["finished"]
+    wasted = [kind for needed in (None, {run.run_id, "another"}, {run.run_id}) for kind in
+              maintenance.waste(workspace, needed=needed) if "features" in kind.what]  # fmt: skip
+    assert len(wasted) == 1 and len(wasted[0].paths) == 3  # none while a run of the grid is not finished
     for name in ("runs", "curves", "predictions", "ledger"):
         tables.check(found[name], name)
