@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -82,6 +82,8 @@ class Plan:
         work_s: of all runs that are to be computed, one after the other, s.
         wall_s: the same on the workers, s.
         notes: what was assumed and what to look at, sentences.
+        gpus: of full-size networks, one row for each GPU of `ctlib.grid.roofline.GPUS`, network and batch_size: step_ms
+            (a training step), hours (of all runs that are to be computed); not measured.
     """
 
     profile: str
@@ -94,6 +96,7 @@ class Plan:
     work_s: float
     wall_s: float
     notes: tuple[str, ...] = ()
+    gpus: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def count(self, *states: str) -> int:
         """Runs in any of these states."""
@@ -119,6 +122,7 @@ class Setting:
         memory_mb: of this machine, for runs that compute on its CPU.
         notes: sentences that the plan is to carry on.
         of_seeds: what runs of this profile say of the spread between seeds; None assumes one by size.
+        on_gpus: `timings` as each GPU would have them, by its name (`ctlib.grid.step_timing.on_gpus`).
     """
 
     profile: str
@@ -130,6 +134,7 @@ class Setting:
     memory_mb: float = math.inf
     notes: Sequence[str] = ()
     of_seeds: power.Seeds | None = None
+    on_gpus: Mapping[str, Mapping[tuple[Any, ...], Timing]] = field(default_factory=dict)
 
 
 def batches(run: Run, size: CohortSize) -> int:
@@ -225,6 +230,9 @@ def make(
         sum(todo),
         schedule(todo, setting.workers),
         tuple(_notes(setting, all_runs, costs)),
+        gpus=_gpus(
+            setting, [r for r, state in zip(all_runs, all_states, strict=True) if state in (BEGUN, MISSING)]
+        ),
     )
 
 
@@ -253,6 +261,19 @@ def _costs(setting: Setting, runs: Sequence[Run], table: pd.DataFrame) -> pd.Dat
     costs["peak_mb"] = [timing.peak_mb for timing in timings]
     costs["is_measured"] = [timing.is_measured for timing in timings]
     return costs.assign(device=[timing.device for timing in timings])
+
+
+def _gpus(setting: Setting, todo: Sequence[Run]) -> pd.DataFrame:
+    """Plan.gpus."""
+    rows = []
+    for name, timings in setting.on_gpus.items():
+        taken = run_seconds(replace(setting, timings=timings), todo)
+        rows += [
+            (name, run.backbone, run.batch_size, 1e3 * timings[kind(run)].train_s, seconds / 3600)
+            for run, seconds in zip(todo, taken, strict=True)
+        ]
+    table = pd.DataFrame(rows, columns=["gpu", "backbone", "batch_size", "step_ms", "hours"])
+    return table.groupby(["gpu", "backbone", "batch_size", "step_ms"], sort=False, as_index=False).sum()
 
 
 def _disk(setting: Setting, runs: Sequence[Run], states: Sequence[str]) -> pd.DataFrame:

