@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ctlib.core import Busy, GpuError, pin_threads, pinned_threads, progress
@@ -87,7 +86,7 @@ class EngineError(RuntimeError):
     """An item of `Engine.map` failed, or the scheduler is away; the message ends with the reason."""
 
 
-class Engine:
+class Engine(contextlib.AbstractContextManager["Engine"]):
     """Runs a function over items; a context manager that ends its workers.
 
     Args:
@@ -204,12 +203,7 @@ class Engine:
             where += ", a GPU each" if self.runs_a_gpu == 1 else f", {self.runs_a_gpu} on a GPU"
         return f"Engine({where}, {self.threads} thread each)"
 
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
