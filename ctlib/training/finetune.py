@@ -22,10 +22,8 @@ import time
 import traceback
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ctlib.core import (
     Busy,
@@ -46,7 +44,7 @@ from ctlib.training import loggers
 from ctlib.training.device import choose
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
-from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict, while_mine
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
@@ -145,7 +143,7 @@ def _finetune(
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
-        _while_mine(study_auroc(chosen_by), claim),
+        while_mine(study_auroc(chosen_by), claim),
         FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
@@ -256,16 +254,6 @@ def trained(workspace: Workspace, run: Run) -> Network:
     made = drawn(workspace, run)
     load_weights(made, workspace.runs / run.run_id / WEIGHTS)
     return made
-
-
-def _while_mine(metric: Metric, claim: Claim) -> Metric:
-    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
-
-    def asked(logits: NDArray[np.float32]) -> float:
-        claim.require()
-        return metric(logits)
-
-    return asked
 
 
 def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:

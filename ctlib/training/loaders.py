@@ -19,7 +19,7 @@ work is the scarcer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -86,7 +86,11 @@ def _start_worker(worker: int) -> None:
 
 
 def loader(
-    clips: Clips, batch_size: int, compute: Compute, workers: int = 0, sampler: EpochSampler | None = None
+    clips: Clips,
+    batch_size: int,
+    compute: Compute,
+    workers: int = 0,
+    sampler: EpochSampler | Sequence[int] | None = None,
 ) -> DataLoader[Any]:
     """Batches: `clip` float32 `[N, C, D, H, W]`, `label` `[N]`, and what else the items hold.
 
