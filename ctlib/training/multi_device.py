@@ -193,7 +193,7 @@ class _Summed(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(_ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(_ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return _Summed.forward(None, gradient)
 
 
