@@ -67,6 +67,10 @@ CPU_MULTIPLY_ADDS = 15e9
 """Of one core, a second: only to tell, before the first step, whether it would be too long."""
 
 
+CYCLES_A_S = 2e9
+"""Of a GPU's clock, about: an H100 has 1.98e9 at most (its data sheet). A slower one sleeps longer than it need."""
+
+
 class CalibrationError(RuntimeError):
     """A network does not compute a step of this profile: one sentence that says which, and why."""
 
@@ -85,6 +89,7 @@ class Timing:
         multiply_adds: of the forward pass of a clip.
         is_measured: False where time and memory are assumptions.
         device: what it holds for.
+        busy: share of a training step in which a GPU computes; 1 on a CPU, or where it was not measured.
     """
 
     train_s: float
@@ -96,6 +101,7 @@ class Timing:
     multiply_adds: int
     is_measured: bool
     device: str
+    busy: float = 1.0
 
 
 def calibrate(
@@ -164,7 +170,7 @@ class _Book:
         self.counted: dict[tuple[Any, ...], Any] = {}  # batch and optimizer do not change what a clip costs
 
     def _counted(self, what: str, run: Run, count: Callable[[Run], Any]) -> Any:
-        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, _clip(run))
+        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, clip_shape(run))
         if key not in self.known[what]:
             if shape not in self.counted:
                 self.counted[shape] = count(run)
@@ -204,19 +210,19 @@ def _settings(run: Run) -> dict[str, Any]:
     return dict(zip(SETTINGS, kind(run), strict=True)) | {"torch": torch.__version__}
 
 
-def _clip(run: Run) -> tuple[int, int, int, int]:
+def clip_shape(run: Run) -> tuple[int, int, int, int]:
     """Shape of a clip, C first."""
     return clip_settings(run).n_channels, run.clip_length, run.crop_px, run.crop_px
 
 
 def _cost_of(run: Run) -> Cost:
-    channels, *clip = _clip(run)
+    channels, *clip = clip_shape(run)
     with _named(run):
         return network_cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
 
 def _saved_mb_of(run: Run) -> float:
-    channels, *clip = _clip(run)
+    channels, *clip = clip_shape(run)
     with _named(run):
         return saved_mb_in_bf16(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
@@ -227,7 +233,7 @@ def _named(run: Run) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        clips = f"{run.batch_size} clips {list(_clip(run))}"
+        clips = f"{run.batch_size} clips {list(clip_shape(run))}"
         raise CalibrationError(
             f"{run.backbone} ({run.size}) does not compute {clips}: {str(error).splitlines()[0]}; change "
             "crop_px, clip_length or batch_size, or leave the network out."
@@ -266,7 +272,7 @@ def assume(run: Run, costs: Cost, throughput: float = GPU_MULTIPLY_ADDS) -> Timi
         throughput: multiply-adds a second.
     """
     forward = costs.multiply_adds * run.batch_size / throughput
-    cutting = CUT_S_A_VOXEL * float(np.prod(_clip(run)))
+    cutting = CUT_S_A_VOXEL * float(np.prod(clip_shape(run)))
     memory = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
     device = f"GPU, assumed: {throughput / 1e12:g}e12 multiply-adds a second"
     network = (costs.parameters, costs.multiply_adds)
@@ -286,18 +292,18 @@ def measure(run: Run, costs: Cost) -> Timing:
     compute = choose(run.precision, spec(run.backbone))
     with _named(run), pinned_threads(1), torch.random.fork_rng(devices=[]):
         _reset_peak(compute)
-        taken = _steps(run, compute)
+        train_s, predict_s, busy = _steps(run, compute)
         peak_mb = _peak_mb(compute)
         cutting = _cutting(run)
     if peak_mb is None:  # the system does not tell the peak of a part of a process's life
         peak_mb = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
     network = (costs.parameters, costs.multiply_adds)
-    return Timing(*taken, *cutting, peak_mb, *network, True, device_name(compute))
+    return Timing(train_s, predict_s, *cutting, peak_mb, *network, True, device_name(compute), busy)
 
 
-def _steps(run: Run, compute: Compute) -> tuple[float, float]:
-    """Seconds of a training step, and of a forward pass, of one batch."""
-    shape = (run.batch_size, *_clip(run))
+def _steps(run: Run, compute: Compute) -> tuple[float, float, float]:
+    """Seconds of a training step and of a forward pass of one batch; and the share of the first that a GPU computes."""
+    shape = (run.batch_size, *clip_shape(run))
     made = Network(build(run.backbone, run.size, shape[1]), 1, (0.45,), (0.225,))  # type: ignore[arg-type]
     network = made.to(compute.device)
     compute.prepare(network.backbone)
@@ -321,7 +327,19 @@ def _steps(run: Run, compute: Compute) -> tuple[float, float]:
         with torch.inference_mode(), compute.autocast():
             network(clips).float().cpu()
 
-    return _seconds(train, compute), _seconds(predict, compute)
+    train_s = _seconds(train, compute)
+    return train_s, _seconds(predict, compute), _busy(train, train_s) if compute.accelerator == "gpu" else 1.0
+
+
+def _busy(train: Callable[[], Any], train_s: float) -> float:
+    """Share of a step in which the GPU computes: it sleeps until all of another step is launched, which is timed."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(int(2 * train_s * CYCLES_A_S))
+    begin.record()
+    train()
+    end.record()
+    torch.cuda.synchronize()
+    return min(1.0, begin.elapsed_time(end) / 1e3 / train_s)
 
 
 def _seconds(function: Callable[[], Any], compute: Compute) -> float:

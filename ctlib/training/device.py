@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from ctlib.core import GPU_SHARE, GpuError, listed_gpus
 from ctlib.models import Backbone
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Compute:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.allow_tf32 = False
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # docs.nvidia.com/cuda/cublas, reproducibility
+            if share := float(os.environ.get(GPU_SHARE) or 0):  # others compute on this GPU, too
+                torch.cuda.set_per_process_memory_fraction(share)
         # else a SLURM job's environment would be asked how many processes there are
         plugins: list[Any] = [_plugin(self.precision, self.device.type), LightningEnvironment()]
         with _quiet():
@@ -152,9 +155,15 @@ def choose(asked: str, backbone: Backbone) -> Compute:
 
     Raises:
         ValueError: unknown precision.
+        GpuError: CUDA_VISIBLE_DEVICES names a GPU that torch cannot use: it would compute on the CPU, unnoticed.
     """
     if asked not in PRECISIONS:
         raise ValueError(f"precision is {asked!r}; known are {', '.join(PRECISIONS)}.")
+    if (names := listed_gpus()) and not torch.cuda.is_available():
+        raise GpuError(
+            f"CUDA_VISIBLE_DEVICES is {','.join(names)}, and torch can use no such GPU. `nvidia-smi -L` lists the GPUs "
+            "and `ctlib gpu-check` looks at them; CUDA_VISIBLE_DEVICES='' computes without."
+        )
     if torch.cuda.is_available():
         if asked == "fp32":
             return Compute("gpu", "32-true")
@@ -164,6 +173,28 @@ def choose(asked: str, backbone: Backbone) -> Compute:
     faster = backbone.cpu_precision == "bf16" and cpu_has_bf16()
     bf16 = asked == "bf16" or (asked == "auto" and faster)
     return Compute("cpu", "bf16-mixed" if bf16 else "32-true", layout)
+
+
+@contextlib.contextmanager
+def watching_gpu() -> Iterator[None]:
+    """Say so where something failed because the GPU of this process does not answer any more.
+
+    Raises:
+        GpuError: in place of what was raised, which says little then: the GPU was lost, or CUDA refuses everything in
+            this process after an error of a kernel.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not torch.cuda.is_initialized():
+            raise
+        try:
+            torch.cuda.synchronize()
+        except Exception as told:
+            name = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+            lines = str(told).strip().splitlines() or [type(told).__name__]
+            raise GpuError(f"GPU {name} does not answer any more: {lines[0].rstrip('.')}.") from error
+        raise
 
 
 def cpu_has_bf16() -> bool:
