@@ -60,11 +60,13 @@ class Compute:
         accelerator: `gpu` or `cpu`.
         precision: in Lightning's words: `32-true`, `bf16-mixed` or `16-mixed`.
         memory_format: of the network's convolutions.
+        devices: of one fit, a process each (`ctlib.training.multi_device.together`).
     """
 
     accelerator: Literal["gpu", "cpu"]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     memory_format: torch.memory_format = torch.contiguous_format
+    devices: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -90,11 +92,15 @@ class Compute:
     def fabric(self) -> Fabric:
         """Lightning Fabric for this device and precision, after `set_up`."""
         from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
+        from lightning.fabric.plugins.environments import LightningEnvironment
 
         self.set_up()
-        plugin = _plugin(self.precision, self.device.type)
+        # else a SLURM job's environment would be asked how many processes there are
+        plugins: list[Any] = [_plugin(self.precision, self.device.type), LightningEnvironment()]
         with _quiet():
-            fabric = Fabric(accelerator=self.accelerator, devices=1, plugins=plugin)
+            fabric = Fabric(
+                accelerator=self.accelerator, devices=self.devices, plugins=plugins, **_shared(self.devices)
+            )
             fabric.launch()
         return fabric
 
@@ -119,7 +125,8 @@ class Compute:
 
     def __str__(self) -> str:
         layout = "" if self.memory_format is torch.contiguous_format else ", channels last"
-        return f"{self.accelerator}, {self.precision}{layout}"
+        many = "" if self.devices == 1 else f", {self.devices} devices"
+        return f"{self.accelerator}, {self.precision}{layout}{many}"
 
 
 class _SmallInFp32:
@@ -215,6 +222,17 @@ def _plugin(precision: str, device: str) -> Precision:
             return torch.autocast(device, dtype=_DTYPES[precision], cache_enabled=False)
 
     return Autocast(precision, device) if precision in _DTYPES else Precision()  # type: ignore[arg-type]
+
+
+def _shared(devices: int) -> dict[str, Any]:
+    """What Fabric needs to know where several processes were started for one fit.
+
+    Some networks have parameters that a clip does not use, and batch norm's statistics are the same in all.
+    """
+    from lightning.fabric.strategies import DDPStrategy
+
+    ddp = DDPStrategy(find_unused_parameters=True)
+    return {"strategy": ddp} if devices > 1 else {}
 
 
 @contextlib.contextmanager

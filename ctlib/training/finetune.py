@@ -21,10 +21,8 @@ import time
 import traceback
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ctlib.core import (
     GPU_SHARE,
@@ -47,7 +45,7 @@ from ctlib.training import loggers
 from ctlib.training.device import watching_gpu
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
-from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict, while_mine
 from ctlib.training.memory import PeakMemory
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
@@ -153,7 +151,7 @@ def _finetune(
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
-        memory.watched(_while_mine(study_auroc(chosen_by), claim)),
+        memory.watched(while_mine(study_auroc(chosen_by), claim)),
         FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
@@ -264,16 +262,6 @@ def trained(workspace: Workspace, run: Run) -> Network:
     made = drawn(workspace, run)
     load_weights(made, workspace.runs / run.run_id / WEIGHTS)
     return made
-
-
-def _while_mine(metric: Metric, claim: Claim) -> Metric:
-    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
-
-    def asked(logits: NDArray[np.float32]) -> float:
-        claim.require()
-        return metric(logits)
-
-    return asked
 
 
 def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:

@@ -24,7 +24,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,7 +106,11 @@ def _start_worker(parent: int, worker: int) -> None:
 
 
 def loader(
-    clips: Clips, batch_size: int, compute: Compute, workers: int = 0, sampler: EpochSampler | None = None
+    clips: Clips,
+    batch_size: int,
+    compute: Compute,
+    workers: int = 0,
+    sampler: EpochSampler | Sequence[int] | None = None,
 ) -> DataLoader[Any]:
     """Batches: `clip` float32 `[N, C, D, H, W]`, `label` `[N]`, and what else the items hold.
 
