@@ -28,7 +28,8 @@ from ctlib.datasets import (
     tile,
 )
 from ctlib.grid import lr_search, maintenance, step_timing
-from ctlib.grid.estimate import CohortSize, Plan, Setting, make
+from ctlib.grid.engine import Engine
+from ctlib.grid.estimate import CohortSize, Plan, Setting, loads, make
 from ctlib.grid.expand import (
     arms,
     at_all_fractions,
@@ -75,6 +76,7 @@ def plan_of(
     notes: Sequence[str] = (),
     measuring: bool = True,
     tell: Callable[[str], Any] = lambda line: None,
+    engine: Engine | None = None,
 ) -> Plan:
     """What runs will take, and what became of them.
 
@@ -87,17 +89,45 @@ def plan_of(
         measuring: False measures nothing: what was not measured before is assumed, as where the runs
             compute on other machines.
         tell: takes one line a network that is measured.
+        engine: where they compute, if they do: it says how many at once, and shares its GPUs for them.
 
     Raises:
         MissingInput: a cohort was not prepared.
         CalibrationError: a network does not compute these clips.
+        GpuError: a GPU of the engine cannot be used, or they do not fit on it.
     """
+    setting = _setting(workspace, runs, workers, loader_workers, notes, measuring, tell)
+    states = maintenance.states(workspace.runs, [run.run_id for run in runs])
+    return make(_shared(setting, runs, engine), runs, states)
+
+
+def share_gpus(workspace: Workspace, runs: Sequence[Run], engine: Engine, loader_workers: int = 0) -> str:
+    """Choose or check how many runs share a GPU of an engine: what was found, a sentence; "" where it uses none here.
+
+    Raises:
+        GpuError: a GPU cannot be used, or they do not fit on it.
+    """
+    if not (engine.gpus and runs):
+        return ""
+    setting = _setting(workspace, runs, engine.workers, loader_workers)
+    return engine.share(loads(setting, runs), loader_workers)
+
+
+def _setting(
+    workspace: Workspace,
+    runs: Sequence[Run],
+    workers: int,
+    loader_workers: int,
+    notes: Sequence[str] = (),
+    measuring: bool = True,
+    tell: Callable[[str], Any] = lambda line: None,
+) -> Setting:
+    """Of runs whose cohorts are prepared; arguments of `plan_of`."""
     names = dict.fromkeys(task(run.task).cohort for run in runs)
     sizes = {name: counted(workspace, name) for name in names}
     path = workspace.root / CALIBRATION
     timings = step_timing.calibrate(runs, path, measuring, tell=tell)
-    states = maintenance.states(workspace.runs, [run.run_id for run in runs])
-    setting = Setting(
+    return Setting(
         workspace.root.name,
         sizes,
         timings,
@@ -107,7 +137,15 @@ def plan_of(
         notes=notes,
         of_seeds=of_seeds(workspace),
     )
-    return make(setting, runs, states)
+
+
+def _shared(setting: Setting, runs: Sequence[Run], engine: Engine | None) -> Setting:
+    """A setting with as many runs at once as an engine has, which shares its GPUs for them."""
+    if engine is None or not runs:
+        return setting
+    told = engine.share(loads(setting, runs) if engine.gpus else (), setting.loader_workers)
+    notes, workers = [*setting.notes, *filter(None, [told])], max(1, engine.workers)
+    return replace(setting, workers=workers, runs_a_gpu=engine.runs_a_gpu, notes=notes)
 
 
 def plan_of_profile(
@@ -183,12 +221,15 @@ def planned(
         timings,
         workers or max(1, values["workers"]),
         values.get("loader_workers", 0),
-        values.get("store_codec", "none"),
-        step_timing.memory_mb(),
-        [*ids, *_left_out(workspace, values)],
-        of_seeds(workspace),
+        store_codec=values.get("store_codec", "none"),
+        memory_mb=step_timing.memory_mb(),
+        notes=[*ids, *_left_out(workspace, values)],
+        of_seeds=of_seeds(workspace),
     )
-    return found, setting
+    named = ("cluster", "cluster_options", "runs_a_gpu", "unencrypted")
+    where = {name: values[name] for name in named if name in values}
+    engine = Engine(setting.workers, gpu=True, credentials=workspace.credentials, **where)
+    return found, _shared(setting, both, engine)
 
 
 def of_seeds(workspace: Workspace) -> power.Seeds | None:

@@ -25,6 +25,7 @@ def as_object(made: Plan) -> dict[str, Any]:
     return {
         "profile": made.profile,
         "workers": made.workers,
+        "runs_a_gpu": made.runs_a_gpu,
         "n_runs": made.count("runs"),
         **{f"n_{state}": made.count(state) for state in ("finished", "failed", "begun", "missing")},
         "n_todo": made.n_todo,
@@ -157,6 +158,7 @@ def total(made: Plan) -> str:
     failed = made.count("failed")
     retried = f" (`{command('retry', made.profile)}` tries them again)" if failed else ""
     workers = "1 worker" if made.workers == 1 else f"{made.workers} workers"
+    workers += f" ({made.runs_a_gpu} on a GPU)" if made.runs_a_gpu > 1 else ""
     memory, disk = 1e6 * made.costs["peak_mb"].max(), int(made.disk["n_bytes"].sum())
     elsewhere = f" By the peaks of GPUs they take at most {gpu_hours(made)}." if len(made.gpus) else ""
     return (

@@ -84,6 +84,7 @@ class Timing:
         multiply_adds: of the forward pass of a clip.
         is_measured: False where time and memory are assumptions.
         device: what it holds for.
+        busy: share of a training step in which a GPU computes; 1 on a CPU, or where it was not measured.
     """
 
     train_s: float
@@ -95,6 +96,7 @@ class Timing:
     multiply_adds: int
     is_measured: bool
     device: str
+    busy: float = 1.0
 
 
 def calibrate(
@@ -182,7 +184,7 @@ class _Book:
         self.counted: dict[tuple[Any, ...], Any] = {}  # batch and optimizer do not change what a clip costs
 
     def _counted(self, what: str, run: Run, count: Callable[[Run], Any]) -> Any:
-        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, _clip(run))
+        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, clip_shape(run))
         if key not in self.known[what]:
             if shape not in self.counted:
                 self.counted[shape] = count(run)
@@ -227,19 +229,19 @@ def _settings(run: Run) -> dict[str, Any]:
     return dict(zip(SETTINGS, kind(run), strict=True)) | {"torch": torch.__version__}
 
 
-def _clip(run: Run) -> tuple[int, int, int, int]:
+def clip_shape(run: Run) -> tuple[int, int, int, int]:
     """Shape of a clip, C first."""
     return clip_settings(run).n_channels, run.clip_length, run.crop_px, run.crop_px
 
 
 def _cost_of(run: Run) -> Cost:
-    channels, *clip = _clip(run)
+    channels, *clip = clip_shape(run)
     with _named(run):
         return network_cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
 
 def _work_of(run: Run) -> GpuWork:
-    channels, *clip = _clip(run)
+    channels, *clip = clip_shape(run)
     with _named(run):
         return gpu_work(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
@@ -250,7 +252,7 @@ def _named(run: Run) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        clips = f"{run.batch_size} clips {list(_clip(run))}"
+        clips = f"{run.batch_size} clips {list(clip_shape(run))}"
         raise CalibrationError(
             f"{run.backbone} ({run.size}) does not compute {clips}: {str(error).splitlines()[0]}; change "
             "crop_px, clip_length or batch_size, or leave the network out."
@@ -289,7 +291,7 @@ def assume(run: Run, costs: Cost, work: GpuWork, gpu: Gpu = ASSUMED) -> Timing:
         work: of a forward pass.
         gpu: the GPU.
     """
-    cutting = CUT_S_A_VOXEL * float(np.prod(_clip(run)))
+    cutting = CUT_S_A_VOXEL * float(np.prod(clip_shape(run)))
     memory = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
     network = (costs.parameters, costs.multiply_adds)
     taken = gpu.step_s(work, run.batch_size)
@@ -309,13 +311,13 @@ def measure(run: Run, costs: Cost, compute: Compute) -> Timing:
     """
     with _named(run), pinned_threads(1):
         _reset_peak(compute)
-        taken = step_seconds(Step.of(run), compute)
+        train_s, predict_s, busy = step_seconds(Step.of(run), compute)
         peak_mb = _peak_mb(compute)
         cutting = _cutting(run)
     if peak_mb is None:  # the system does not tell the peak of a part of a process's life
         peak_mb = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
     network = (costs.parameters, costs.multiply_adds)
-    return Timing(*taken, *cutting, peak_mb, *network, True, device_name(compute))
+    return Timing(train_s, predict_s, *cutting, peak_mb, *network, True, device_name(compute), busy)
 
 
 def _cutting(run: Run) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from .device import choose as choose
 from .finetune import drawn as drawn
 from .finetune import execute as execute
 from .finetune import trained as trained
+from .loaders import require_shared_memory as require_shared_memory
 from .loggers import CSV as CSV
 from .loggers import require as require
 from .loop import WEIGHTS as WEIGHTS

@@ -121,6 +121,18 @@ def test_a_plan_adds_up():
     assert len(made.costs) == 4  # two networks, two fractions
 
 
+def test_runs_that_share_a_gpu_take_as_long_as_it_computes():
+    runs = grid()
+    light, full = (dataclasses.replace(TIMING, busy=busy) for busy in (0.2, 1.0))
+    (alone, shared, crowded) = (
+        make(setting(runs, timing, workers=4, runs_a_gpu=n), runs, [MISSING] * 24)
+        for timing, n in ((light, 1), (light, 4), (full, 4))
+    )
+    assert shared.wall_s == alone.wall_s and shared.work_s == alone.work_s == crowded.work_s
+    assert crowded.wall_s == pytest.approx(4 * 0.2 / (0.2 + 4 * 0.004) * alone.wall_s)  # it waits for clips
+    assert "4 workers (4 on a GPU)" in words.total(shared) and words.as_object(shared)["runs_a_gpu"] == 4
+
+
 def test_runs_that_search_a_learning_rate_are_counted_apart():
     runs = grid()
     search = [(run_of(lr=lr), MISSING) for lr in (1e-2, 1e-3)] + [(run_of(lr=1e-4), FINISHED)]
