@@ -41,7 +41,7 @@ from ctlib.models import (
     save_weights,
     spec,
 )
-from ctlib.training.device import choose
+from ctlib.training.device import choose, watching_gpu
 from ctlib.training.loaders import Clips
 from ctlib.training.loop import Metric, fit
 from ctlib.training.optimizer import FitSettings
@@ -325,6 +325,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
     return Job(init_name, backbone, digest(changes))
 
 
+@watching_gpu()
 def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> dict[str, Any]:
     """Pretrain one network, or what is left of it. This is what a worker does.
 
@@ -341,6 +342,7 @@ def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> d
         FitError: it diverged, or there is nothing to learn from.
         VideoError: there are no classes, or a class has no video.
         ValueError: an unknown name, or a setting out of range.
+        GpuError: the GPU of this process cannot be used any more; the network goes on elsewhere.
     """
     workspace = Workspace.at(work_dir)
     path = workspace.weights(todo.init, file_name(todo.backbone))
