@@ -532,11 +532,7 @@ class _Dispatch:
             return
         self.moved = time.monotonic()
         if not self.present:
-            queued = (
-                "; what jobs say is in the queue's logs (log_directory)"
-                if self.engine.cluster.options
-                else ""
-            )
+            queued = "; logs of its jobs may say why (log_directory)" if self.engine.cluster.options else ""
             self.tell(next(iter(self.lost.values()), f"no worker has come yet{queued}"))
         elif self.put_off and not self.held:
             self.tell(f"{len(self.put_off)} are computed by other processes; {self.put_off[0][2]}")

@@ -275,14 +275,20 @@ def test_readers_have_one_thread_each_and_outlive_an_epoch():
 
 
 KILLED = """
-import sys
+import sys, time
 import torch
 from test_loop import CPU, Cubes
 from ctlib.training.loaders import loader
 
+class Stalls(Cubes):
+    def __getitem__(self, index):
+        if index > 3:
+            time.sleep(600)
+        return super().__getitem__(index)
+
 if __name__ == "__main__":
     torch.multiprocessing.set_start_method(sys.argv[1])
-    batches = iter(loader(Cubes(64, train=False, side=64), 2, CPU, 2))
+    batches = iter(loader(Stalls(64, train=False), 2, CPU, 2))
     next(batches)
     print(*(reader.pid for reader in batches._workers), flush=True)
     sys.stdin.read()
