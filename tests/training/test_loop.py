@@ -308,7 +308,7 @@ def test_readers_end_with_a_process_that_is_killed(tmp_path, method):
     readers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
     assert len(readers) == 2 and all(reader.ppid() == process.pid for reader in readers)
     process.kill()
-    process.communicate()
+    process.wait()
     psutil.wait_procs(readers, timeout=30)
     zombies = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # in a container nobody may wait for them
     assert not [one for one in readers if one.is_running() and one.status() not in zombies]
