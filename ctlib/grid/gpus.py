@@ -266,14 +266,20 @@ def runs_a_gpu(asked: int, found: Sequence[Gpu], loads: Sequence[Load], most: in
     return max(1, min(fit, most, MOST, math.ceil(FULL / max(busy, 1e-3))))
 
 
-def shares(found: Sequence[Gpu], runs: int) -> list[tuple[str, float]]:
+def shares(found: Sequence[Gpu], runs: int, devices: int = 1) -> list[tuple[str, float]]:
     """For each worker its GPU, and the part of its memory that tensors may fill; 0 is no limit.
 
-    The first of every GPU come before the second of any.
+    The first of every GPU come before the second of any. A worker that takes several has their names with commas
+    between them, and all of their memory.
 
     >>> shares([Gpu("a", "", 8_000, 8_000), Gpu("b", "", 8_000, 8_000)], 2)
     [('a', 0.35), ('b', 0.35), ('a', 0.35), ('b', 0.35)]
+    >>> shares([Gpu(name, "", 8_000, 8_000) for name in "abcde"], 1, devices=2)
+    [('a,b', 0.0), ('c,d', 0.0)]
     """
+    if devices > 1:
+        names = [gpu.name for gpu in found]
+        return [(",".join(names[i : i + devices]), 0.0) for i in range(0, len(names) - devices + 1, devices)]
     one = [
         (gpu.name, round(max(0.01, 1 / runs - CONTEXT_MB / gpu.total_mb), 4) if runs > 1 else 0.0)
         for gpu in found
