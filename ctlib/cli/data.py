@@ -378,6 +378,14 @@ def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool)
     help="Workers that share a GPU.",
 )
 @click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="GPUs that each worker takes.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
@@ -419,6 +427,7 @@ def worker(
     scheduler: str,
     gpus: int | None,
     runs_a_gpu: int,
+    devices: int,
     workers: int,
     threads: int,
     memory: str | None,
@@ -446,7 +455,7 @@ def worker(
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
     security = _credentials(scheduler, credentials, unencrypted, patience)
     try:
-        asked = worker_options(gpus, workers, threads, memory, name, runs_a_gpu)
+        asked = worker_options(gpus, workers, threads, memory, name, runs_a_gpu, devices)
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}

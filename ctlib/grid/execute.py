@@ -42,6 +42,7 @@ from ctlib.training import (
     made_here,
     pretrain,
     require,
+    require_devices,
     require_shared_memory,
 )
 
@@ -226,6 +227,7 @@ def pretrain_all(
     engine: Engine,
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
+    devices: int = 1,
 ) -> pd.DataFrame:
     """Pretrain networks and write table `pretraining`; a network that fails stops no other.
 
@@ -237,6 +239,7 @@ def pretrain_all(
         engine: where they execute.
         echo: takes one line a network.
         loader_workers: see `pretrain`.
+        devices: see `pretrain`.
 
     Returns:
         Table `pretraining`.
@@ -244,9 +247,10 @@ def pretrain_all(
     Raises:
         RuntimeError: a network failed; the message has its traceback. The others are finished.
         ValueError: an init is not made here, or begins from one that comes after it; or an exception is of
-            no network.
+            no network; or a batch cannot be divided over the devices.
     """
     plan.require(backbones)
+    require_devices(devices, plan.settings.batch_size)
     data = {}
     for name in inits:
         made = made_here(name)
@@ -256,7 +260,7 @@ def pretrain_all(
             )  # frames are decoded once, by all workers
         data[name] = plan.fingerprint(workspace, made)
     records: dict[tuple[str, str], dict[str, Any]] = {}
-    work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers)
+    work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers, devices=devices)
     for wave in waves(inits):
         jobs = [
             job(workspace, name, key, plan, data[name])

@@ -10,6 +10,7 @@ from .loggers import CSV as CSV
 from .loggers import require as require
 from .loop import WEIGHTS as WEIGHTS
 from .loop import FitError as FitError
+from .multi_device import require_devices as require_devices
 from .negative_controls import CONTROLS as CONTROLS
 from .negative_controls import NONE as NONE
 from .negative_controls import PERMUTED_LABELS as PERMUTED_LABELS

@@ -38,30 +38,34 @@ def section():
     return (PROJECT / "docs" / "cluster.md").read_text().split("## On a cluster")[1].split("\n## ")[0]
 
 
-def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, section, tmp_path):  # noqa: F811
+def in_queue(section, tmp_path, notebook: str, **given) -> None:
+    """Run a notebook of a profile with what the section says; only values of this machine differ."""
     asked = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])
     assert set(asked["cluster_options"]) >= HERE.keys() and "interface=ib0" in section
     asked["cluster_options"] = [HERE.get(one, one) for one in asked["cluster_options"]] + ["interface=lo"]
     asked["workers"] = 2
-    command = re.search(r"`(ctlib run PROFILE --only 03)`", section)[1]
-
-    work = Workspace(tmp_path / "work")
-    write_cohort(work, "lidc")
-    for name in ("slices", "problems", "marks"):  # which a notebook reads with the others
-        tables.write(tables.empty(name), name, work.table(name, "lidc"))
-    given = {**SMALL, **asked, "profile": "queued", "work_dir": str(work.root)}
+    command = re.search(r"`(ctlib run PROFILE --only 03)`", section)[1].replace("03", notebook[:2])
+    given = {**given, **asked, "profile": "queued"}
     folder = tmp_path / "params" / "queued"
     folder.mkdir(parents=True)
-    declared = parameters.declared_parameters(PROJECT / "notebooks" / "03_finetune_grid.ipynb")
+    declared = parameters.declared_parameters(PROJECT / "notebooks" / f"{notebook}.ipynb")
     values = {name: given.get(name, parameter.default) for name, parameter in declared.items()}
     assert given.keys() <= values.keys()
-    (folder / "03_finetune_grid.yaml").write_text(yaml.safe_dump(values))
+    (folder / f"{notebook}.yaml").write_text(yaml.safe_dump(values))
 
     _, *words = shlex.split(command.replace("PROFILE", "queued"))
     ran = subprocess.run(
         [sys.executable, "-c", RUN, str(tmp_path), *words], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, section, tmp_path):  # noqa: F811
+    work = Workspace(tmp_path / "work")
+    write_cohort(work, "lidc")
+    for name in ("slices", "problems", "marks"):  # which a notebook reads with the others
+        tables.write(tables.empty(name), name, work.table(name, "lidc"))
+    in_queue(section, tmp_path, "03_finetune_grid", **SMALL, work_dir=str(work.root))
     scripts = [path.read_text() for path in queue.glob("script-*")]
     assert len(scripts) == 2 and all("#SBATCH --gres=gpu:1" in one and "-p main" in one for one in scripts)
     assert all(re.search(r"-m ctlib worker tls://127\.0\.0\.1:\d+ ", one) for one in scripts)
@@ -69,3 +73,13 @@ def test_the_section_of_a_queue_starts_workers_that_compute_the_grid(queue, sect
     runs = tables.read("runs", work.table("runs"))
     assert runs["status"].tolist() == ["finished"] * 3
     assert (queue / "cancelled").read_text().split()  # the jobs end with the notebook
+
+
+def test_networks_are_pretrained_in_the_same_jobs(queue, section, tmp_path):  # noqa: F811
+    work = Workspace(tmp_path / "work")
+    small = {"pretrained": ["video"], "backbones": ["resnet18", "r3d_18"], "work_dir": str(work.root)}
+    small |= {"videos_root": str(work.videos), "generated_per_class": 4, "heldout_share": 0.25}
+    small |= {"pretrain_epochs": 1, "pretrain_steps_per_epoch": 2, "pretrain_exceptions": []}
+    in_queue(section, tmp_path, "02_pretrain", **small)
+    assert len(list(queue.glob("script-*"))) >= 2 and (queue / "cancelled").read_text().split()
+    assert tables.read("pretraining", work.table("pretraining"))["backbone"].tolist() == small["backbones"]
