@@ -19,8 +19,6 @@ import gc
 import os
 import platform
 import re
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -31,12 +29,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from ctlib.core import pinned_threads, read_json, write_json
 from ctlib.datasets import cut
-from ctlib.models import Cost, Network, build, network_cost, saved_mb_in_bf16, spec
-from ctlib.training import Compute, FitSettings, Run, choose, clip_settings, digest, optimizer_of
+from ctlib.models import Cost, network_cost, saved_mb_in_bf16, spec
+from ctlib.training import (
+    Compute,
+    Run,
+    Step,
+    choose,
+    clip_settings,
+    compute_of,
+    digest,
+    median_seconds,
+    step_seconds,
+)
 
 SETTINGS = (
     *("backbone", "code", "size", "matrix_px", "clip_length", "crop_px", "rotation_deg", "channels"),
@@ -57,8 +64,6 @@ CUT_S_A_VOXEL = 0.12e-3 / (16 * 48 * 48)
 BYTES_A_PARAMETER = 16
 """Weight, gradient and Adam's two moments, fp32."""
 
-N_STEPS = 3
-"""Steps that are timed, after one that warms up; their median counts."""
 MOST_S = 1.0
 """A step that would take longer than this on a CPU is not measured, s."""
 MOST_MEMORY = 0.5
@@ -185,12 +190,14 @@ class _Book:
         on_gpu = compute.accelerator == "gpu"
         apart: Apart = self.apart if on_gpu else lambda function, *arguments: function(*arguments)
         device = apart(device_name, compute)
-        here = digest(_settings(run) | {"device": device})
-        if here not in self.known["timings"] and tell is not None:
-            costs = self.on_gpu(run) if on_gpu and compute.precision != "32-true" else self.cost(run)
-            if apart(is_measurable, costs, run.batch_size, compute):
-                tell(f"{run.backbone}: measured on {device}")
-                self.known["timings"][here] = asdict(apart(measure, run, costs))
+        costs = self.on_gpu(run) if on_gpu and compute.precision != "32-true" else self.cost(run)
+        measuring = tell is not None and apart(is_measurable, costs, run.batch_size, compute)
+        with _named(run):
+            compute = apart(compute_of, self.path.parent, Step.of(run), measuring)
+        here = digest(_settings(run) | {"device": device} | ({"compute": str(compute)} if on_gpu else {}))
+        if here not in self.known["timings"] and tell is not None and measuring:
+            tell(f"{run.backbone}: measured on {device}")
+            self.known["timings"][here] = asdict(apart(measure, run, costs, compute))
         timing = self.known["timings"].get(here)
         return Timing(**timing) if timing else None
 
@@ -273,20 +280,20 @@ def assume(run: Run, costs: Cost, throughput: float = GPU_MULTIPLY_ADDS) -> Timi
     return Timing(PASSES * forward, forward, cutting, cutting, memory, *network, False, device)
 
 
-def measure(run: Run, costs: Cost) -> Timing:
+def measure(run: Run, costs: Cost, compute: Compute) -> Timing:
     """What a step takes on this device.
 
     Args:
         run: of the kind.
         costs: of its network.
+        compute: how runs of the kind compute.
 
     Raises:
         CalibrationError: it does not compute.
     """
-    compute = choose(run.precision, spec(run.backbone))
-    with _named(run), pinned_threads(1), torch.random.fork_rng(devices=[]):
+    with _named(run), pinned_threads(1):
         _reset_peak(compute)
-        taken = _steps(run, compute)
+        taken = step_seconds(Step.of(run), compute)
         peak_mb = _peak_mb(compute)
         cutting = _cutting(run)
     if peak_mb is None:  # the system does not tell the peak of a part of a process's life
@@ -295,55 +302,13 @@ def measure(run: Run, costs: Cost) -> Timing:
     return Timing(*taken, *cutting, peak_mb, *network, True, device_name(compute))
 
 
-def _steps(run: Run, compute: Compute) -> tuple[float, float]:
-    """Seconds of a training step, and of a forward pass, of one batch."""
-    shape = (run.batch_size, *_clip(run))
-    made = Network(build(run.backbone, run.size, shape[1]), 1, (0.45,), (0.225,))  # type: ignore[arg-type]
-    network = made.to(compute.device)
-    compute.prepare(network.backbone)
-    # the rate has no part in what a step takes; it may still be to be searched
-    settings = FitSettings(1, run.batch_size, 1e-6, 0.0, run.optimizer)
-    optimizer = optimizer_of(network.parameters(), settings)
-    clips = torch.rand(shape, device=compute.device)
-    labels = torch.zeros(run.batch_size, device=compute.device)
-
-    def train() -> None:
-        network.train()
-        with compute.autocast():
-            logits = network(clips).float().squeeze(1)
-            loss = functional.binary_cross_entropy_with_logits(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    def predict() -> None:
-        network.eval()
-        with torch.inference_mode(), compute.autocast():
-            network(clips).float().cpu()
-
-    return _seconds(train, compute), _seconds(predict, compute)
-
-
-def _seconds(function: Callable[[], Any], compute: Compute) -> float:
-    """Median seconds of a call, after one that warms up."""
-    on_gpu = compute.accelerator == "gpu"
-    clock, taken = (time.perf_counter if on_gpu else time.process_time), []
-    for _ in range(N_STEPS + 1):
-        started = clock()
-        function()
-        if on_gpu:
-            torch.cuda.synchronize()
-        taken.append(clock() - started)
-    return statistics.median(taken[1:])
-
-
 def _cutting(run: Run) -> tuple[float, float]:
     """Seconds of CPU time to cut a clip out of a volume: for training, for evaluation."""
     rng, settings = np.random.default_rng(0), clip_settings(run)
     hu = rng.integers(-1000, 400, (run.clip_length, run.matrix_px, run.matrix_px)).astype(np.int16)
     here = Compute("cpu", "32-true")
-    train_s = _seconds(lambda: cut(hu, 0, run.clip_length, settings, rng), here)
-    return train_s, _seconds(lambda: cut(hu, 0, run.clip_length, settings), here)
+    train_s = median_seconds(lambda: cut(hu, 0, run.clip_length, settings, rng), here)
+    return train_s, median_seconds(lambda: cut(hu, 0, run.clip_length, settings), here)
 
 
 def _reset_peak(compute: Compute) -> None:

@@ -50,3 +50,7 @@ from .run import read_run as read_run
 from .run import read_table as read_table
 from .run import splits_of as splits_of
 from .run import store_of as store_of
+from .step import Step as Step
+from .step import compute_of as compute_of
+from .step import median_seconds as median_seconds
+from .step import step_seconds as step_seconds

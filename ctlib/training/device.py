@@ -1,7 +1,8 @@
 """Where and how exactly a network computes: device, precision, memory format. The one place.
 
-On a GPU: bf16 autocast, or fp16 where the GPU has no bf16. On a CPU: what is recorded as faster
-for the network in `ctlib.models.registry`, and bf16 only where the CPU has instructions for it.
+On a GPU: bf16 autocast, or fp16 where the GPU has no bf16, unless another way was measured to be faster
+(`ctlib.training.step`). On a CPU: what is recorded as faster for the network in `ctlib.models.registry`, and bf16
+only where the CPU has instructions for it.
 Results are the same, bit for bit, on the same machine with the same number of threads. On a
 GPU some kernels have no deterministic form (the gradients of adaptive and 3D pooling, for
 instance); torch then warns and the last bits may differ from run to run.
@@ -69,21 +70,25 @@ class Compute:
         """The device of tensors."""
         return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
 
-    def fabric(self) -> Fabric:
-        """Lightning Fabric for this device and precision.
+    def set_up(self) -> None:
+        """Choose kernels.
 
         On a GPU all kernels of this process are from now on those that are deterministic, where there are such, and
         fp32 is fp32 (by default cuDNN convolves in TF32); on a CPU all that are used here are so as they are.
         """
-        from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
-
         if self.accelerator == "gpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
             # else each fresh tensor is filled with NaN first, up to hundreds of kernels a step
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # docs.nvidia.com/cuda/cublas, reproducibility
+
+    def fabric(self) -> Fabric:
+        """Lightning Fabric for this device and precision, after `set_up`."""
+        from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
+
+        self.set_up()
         plugin = _plugin(self.precision, self.device.type)
         with _quiet():
             fabric = Fabric(accelerator=self.accelerator, devices=1, plugins=plugin)
@@ -136,7 +141,7 @@ def _small_in_fp32(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def choose(asked: str, backbone: Backbone) -> Compute:
-    """Where and how the network of a key computes on this machine.
+    """Where and how the network of a key usually computes on this machine; `ctlib.training.step` times other ways.
 
     Args:
         asked: `auto`, the fastest of sufficient precision; `fp32`; or `bf16` (autocast), even

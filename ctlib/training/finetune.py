@@ -16,8 +16,6 @@ comes out is the same, to the last bit, whatever the number of workers (on a CPU
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 import time
 import traceback
 from typing import Any
@@ -41,12 +39,12 @@ from ctlib.core import (
     write_text,
 )
 from ctlib.datasets import SAMPLERS, ClipDataset, Store, fraction_patients, intensity, task
-from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, spec, split
+from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, split
 from ctlib.training import loggers
-from ctlib.training.device import choose
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.memory import PeakMemory
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
@@ -62,6 +60,7 @@ from ctlib.training.run import (
     splits_of,
     store_of,
 )
+from ctlib.training.step import Step, compute_of
 
 
 def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV) -> dict[str, Any]:
@@ -143,14 +142,15 @@ def _finetune(
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
     model, ledger, seen_before = _network(workspace, run, rows)
-    compute = choose(run.precision, spec(run.backbone))
+    compute = compute_of(workspace.root, Step.of(run))
+    memory = PeakMemory(compute)
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
     fitted = fit(
         model,
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
-        _while_mine(study_auroc(chosen_by), claim),
+        memory.watched(_while_mine(study_auroc(chosen_by), claim)),
         FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
@@ -177,7 +177,7 @@ def _finetune(
         "best_epoch": fitted.best_epoch,
         "val_auroc": float(curves["val_auroc"][fitted.best_epoch - 1]),
         "seconds": fitted.seconds + time.perf_counter() - started,
-        "peak_memory_mb": _peak_memory_mb(),
+        **memory.peaks(),
         "compute": str(compute),
         "torch": torch.__version__,
         "seen": seen_before,
@@ -280,9 +280,3 @@ def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
         sampler.set_epoch(epoch)
         seen.update(map(int, sampler))
     return sorted(seen)
-
-
-def _peak_memory_mb() -> float:
-    """Most memory this process has had so far, MB: in a worker, over all of its runs."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

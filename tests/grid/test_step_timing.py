@@ -16,6 +16,7 @@ from ctlib.grid.step_timing import CalibrationError, assume, calibrate, is_measu
 from ctlib.models.cost import Cost
 from ctlib.training.device import Compute
 from ctlib.training.run import Run
+from ctlib.training.step import Step
 
 pytestmark = pytest.mark.slow  # processes and seconds: not among the tests of two minutes
 
@@ -36,7 +37,7 @@ def counted(monkeypatch):
     seen = []
     measure = step_timing.measure
     monkeypatch.setattr(
-        step_timing, "measure", lambda run, costs: seen.append(run.backbone) or measure(run, costs)
+        step_timing, "measure", lambda run, *how: seen.append(run.backbone) or measure(run, *how)
     )
     return seen
 
@@ -127,39 +128,23 @@ def test_what_is_too_large_is_not_tried(change):
     assert is_measurable(SMALL, 1, CPU) and not is_measurable(dataclasses.replace(SMALL, **change), 1, CPU)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "gb"),
-    [
-        ("slow_r50", 11.9),
-        ("mvit_b", 26.5),
-        ("swin3d_t", 21.4),
-        ("penet_kinetics", 15.5),
-        ("lrcn_resnext101", 34.2),
-    ],
-)
-def test_the_memory_of_a_gpu_is_that_of_its_autocast(path, backbone, gb):
-    """Against peaks of whole steps that were emulated apart from this code: batches of eight, Adam."""
-    full = dataclasses.replace(RUN, backbone=backbone, size="full", clip_length=32, crop_px=224, batch_size=8)
-    found = calibrate([full], path, measuring=False)[kind(full)]
-    assert found.peak_mb == pytest.approx(1e3 * gb, rel=0.05)
-
-
 def test_a_gpu_is_asked_and_measured_in_a_process_of_its_own(path, monkeypatch):
     with step_timing._apart(True) as apart:
         assert apart(os.getpid) != os.getpid()
-    asked = []
+    asked, fast = [], Compute("gpu", "bf16-mixed", torch.channels_last)
     timing = step_timing.Timing(1.0, 0.3, 0.1, 0.1, 500.0, 1, 1, True, "NVIDIA H200")
-    answers = {"device_name": "NVIDIA H200", "is_measurable": True, "measure": timing}
+    answers = {"device_name": "NVIDIA H200", "is_measurable": True, "compute_of": fast, "measure": timing}
 
     @contextlib.contextmanager
     def elsewhere(is_needed):
         assert is_needed
-        yield lambda function, *_: asked.append(function.__name__) or answers[function.__name__]
+        yield lambda function, *given: asked.append((function.__name__, given)) or answers[function.__name__]
 
     monkeypatch.setattr(step_timing, "_apart", elsewhere)
     monkeypatch.setattr(step_timing, "choose", lambda *_: Compute("gpu", "bf16-mixed"))
     assert calibrate([RUN], path)[kind(RUN)] == timing
-    assert asked == ["device_name", "is_measurable", "measure"] and not torch.cuda.is_initialized()
+    assert [name for name, _ in asked] == list(answers) and not torch.cuda.is_initialized()
+    assert asked[2][1] == (path.parent, Step.of(RUN), True) and asked[3][1][2] == fast  # as runs will compute
 
 
 def test_a_network_too_large_for_this_machine_is_assumed(path, counted):
@@ -175,7 +160,7 @@ def test_a_network_that_does_not_compute_is_named(path, monkeypatch):
     def refuse(*_):
         raise RuntimeError("Kernel size can't be greater than actual input size\nand more")
 
-    monkeypatch.setattr(step_timing, "build", refuse)
+    monkeypatch.setattr("ctlib.training.step.build", refuse)
     told = (
         r"^resnet18 \(tiny\) does not compute 4 clips \[1, 8, 16, 16\]: Kernel size .* size; change crop_px"
     )
