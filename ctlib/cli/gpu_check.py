@@ -102,7 +102,7 @@ CHECKS = (
     Check("bf16", f"{ROUTINES}:low_precision", 15),
     Check("it learns", f"{ROUTINES}:learns", 15),
     Check("it goes on", f"{ROUTINES}:goes_on", 10),
-    Check("full size, a step", f"{ROUTINES}:full_size", 90, needs_gpu=True),
+    Check("full size, a step", f"{ROUTINES}:full_size", 90, needs_gpu=True, is_apart=True),
     Check("loader", f"{ROUTINES}:waiting", 20, needs_gpu=True),
     Check("the whole path", f"{ROUTINES}:whole_path", 25, is_apart=True),
     Check("processes on one GPU", f"{ROUTINES}:sharing", 25, needs_gpu=True, is_apart=True),
@@ -170,7 +170,7 @@ class Runner:
         Args:
             check: the check.
             outcome: gets what is seen, as it is seen, and the verdict.
-            end_s: of all checks, s.
+            end_s: when others must begin, or all end; then it is not reached.
         """
         began, until = time.monotonic(), min(time.monotonic() + outcome.limit_s, end_s)
         self.begin(check.is_apart)
@@ -184,8 +184,9 @@ class Runner:
             else:
                 self.end(is_stuck=True)
                 if until < end_s:
-                    outcome.verdict = NO
                     outcome.seen.append(Seen("time", f"not done in {outcome.limit_s:.0f} s", "done", False))
+                if any(one.good is False for one in outcome.seen):
+                    outcome.verdict = NO
         except (EOFError, ConnectionError):
             self.process.join(5)
             code = self.process.exitcode
@@ -227,12 +228,14 @@ def checked(site: Site, seconds: float = SECONDS) -> Iterator[Outcome]:
     try:
         for number, check in enumerate(CHECKS, 1):
             limit_s = max(PATIENCE * check.seconds, LEAST_S) * seconds / SECONDS
+            later_s = sum(one.seconds for one in CHECKS[number:] if on_gpu or not one.needs_gpu)
+            last_s = max(end_s - later_s * seconds / SECONDS, time.monotonic() + check.seconds)
             outcome = Outcome(number, check.title, limit_s=limit_s)
             if check.needs_gpu and not on_gpu:
                 outcome.verdict = NOT_HERE
             elif time.monotonic() < end_s:
                 with doing(f"{number} of {len(CHECKS)}: {check.title}"):
-                    runner.run(check, outcome, end_s)
+                    runner.run(check, outcome, min(last_s, end_s))
             if number == 1:
                 on_gpu = any((one.what, one.value) == ("accelerator", "gpu") for one in outcome.seen)
             yield outcome

@@ -7,17 +7,24 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
+from fake_gpu import Kept, Watch
 
 from ctlib.cli import gpu_check, gpu_checks
 from ctlib.cli.__main__ import cli
 from ctlib.cli.gpu_check import Check, Seen, Site, checked, without_names
 from ctlib.core.parameters import load_profile
 from ctlib.core.workspace import PROJECT
+from ctlib.models import cost
+from ctlib.models.cost import without_values
+from ctlib.models.network import Network
+from ctlib.training.device import Compute
 
 LACKING = (
     "papermill",
@@ -174,29 +181,60 @@ def test_batches_and_readers_are_those_of_the_profiles():
     assert (values["clip_length"], values["crop_px"]) == Site(None, None).clip
 
 
-def test_a_step_is_held_against_the_plan_and_the_other_layout(site, monkeypatch):
+def test_a_step_is_held_against_the_plan_and_the_fastest_way(site, monkeypatch):
     monkeypatch.setattr(gpu_checks, "FULL", ("slow_r50", "slowfast_r50", "r3d_18"))
-    runs = {key: gpu_checks.full_run(site, key) for key in gpu_checks.FULL}
-    plan = gpu_checks.calibrate(runs.values(), site.folder / "plan.json", measuring=False)
+    runs = [gpu_checks.full_run(site, key) for key in gpu_checks.FULL]
+    plan = gpu_checks.calibrate(runs, site.folder / "plan.json", measuring=False)
     slow, fast, _ = (timing.peak_mb for timing in plan.values())
-    held = iter([1.1e6 * slow, 1.2e6 * fast, torch.OutOfMemoryError()])
-    took = iter([2.0, 1.0, 3.0] * 3)
+    held, filled = iter([1.1e6 * slow, 1.2e6 * fast]), []
 
-    def peak():
-        if isinstance(value := next(held), Exception):
-            raise value
-        return value
+    def seconds(step, compute):
+        compute.set_up()
+        filled.append(torch.utils.deterministic.fill_uninitialized_memory)
+        if step.backbone == "r3d_18":
+            raise torch.OutOfMemoryError
+        return 2.0 + filled[-1], 1.0
 
     for name, value in {
-        "reset_peak_memory_stats": lambda: None, "max_memory_allocated": peak, "get_device_name": lambda: "NVIDIA H200",
-        "mem_get_info": lambda: (1e12, 1e12),
+        "reset_peak_memory_stats": lambda: None, "max_memory_allocated": lambda: next(held),
+        "get_device_name": lambda: "NVIDIA H200", "mem_get_info": lambda: (1e12, 1e12),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(gpu_checks, "seconds_a_step", lambda one, run: next(took))
-    slow, slowfast, large = gpu_checks.full_size(site)
-    assert slow.good and slow.details["ms_filled"] == 3000 and "8 clips/s" in slow.value
-    assert not slowfast.good and not large.good and "does not fit" in large.value
-    assert not torch.utils.deterministic.fill_uninitialized_memory
+    for place, name, value in (
+        (torch, "use_deterministic_algorithms", lambda *_, **__: None),
+        (torch.utils.deterministic, "fill_uninitialized_memory", True),
+        (torch.backends.cudnn, "allow_tf32", True),
+        (gpu_checks, "step_seconds", seconds),
+    ):
+        monkeypatch.setattr(place, name, value)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.setattr(gpu_checks, "compute_of", lambda *_: Compute("gpu", "bf16-mixed"))
+    one, two, large = gpu_checks.full_size(site)
+    assert (
+        one.good and one.details["ms_filled"] == 3000 and "gpu, bf16-mixed: 2000 ms, 4 clips/s" in one.value
+    )
+    assert not two.good and not large.good and "does not fit" in large.value
+    assert (
+        filled == [False, True, False, True, False]
+        and not torch.utils.deterministic.fill_uninitialized_memory
+    )
+
+
+@pytest.mark.parametrize("key", gpu_checks.BACKBONES)
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_a_pass_of_checks_2_and_3_stays_on_a_gpu_that_is_not_there(key):
+    one, watch, kept = gpu_checks.Trained.__new__(gpu_checks.Trained), Watch(), Kept()
+    one.network = Network(without_values(key, "tiny"), 1, (0.45,), (0.225,)).eval()
+    to_gpu = partial(map, lambda tensor: tensor.to("cuda:0"))
+    one.fabric = SimpleNamespace(to_device=to_gpu, autocast=nullcontext, backward=kept.backward)
+    with cost.fake_gpu(one.network):
+        clips, labels = torch.empty(2, 1, 16, 48, 48), torch.empty(2)
+        with watch, kept.hooks:
+            logits, loss = one.pass_through(clips, labels)
+    assert (logits.dtype, loss.dtype, loss.device.type) == (torch.float32, torch.float32, "cuda")
+    assert not watch.on_cpu and not watch.synchronisations
+    gradients = [p.grad for p in one.network.parameters() if p.grad is not None]  # of a GRU not all are faked
+    assert gradients and all(gradient.device.type == "cuda" for gradient in gradients)
 
 
 @pytest.mark.slow
