@@ -227,7 +227,7 @@ def checked(site: Site, seconds: float = SECONDS) -> Iterator[Outcome]:
     runner, end_s, on_gpu = Runner(site), time.monotonic() + seconds, True
     try:
         for number, check in enumerate(CHECKS, 1):
-            limit_s = max(PATIENCE * check.seconds, LEAST_S) * seconds / SECONDS
+            limit_s = max(PATIENCE * check.seconds, LEAST_S) * max(1.0, seconds / SECONDS)
             later_s = sum(one.seconds for one in CHECKS[number:] if on_gpu or not one.needs_gpu)
             last_s = max(end_s - later_s * seconds / SECONDS, time.monotonic() + check.seconds)
             outcome = Outcome(number, check.title, limit_s=limit_s)
