@@ -5,6 +5,7 @@ from . import estimate_text as estimate_text
 from . import execute as execute
 from . import maintenance as maintenance
 from .clusters import Cluster as Cluster
+from .gpus import visible_gpus as visible_gpus
 from .engine import Engine as Engine
 from .estimate_profile import expected as expected
 from .estimate_profile import plan_of as plan_of
@@ -13,6 +14,7 @@ from .execute import pretrain_all as pretrain_all
 from .roofline import ASSUMED as ASSUMED
 from .roofline import GPUS as GPUS
 from .step_timing import CalibrationError as CalibrationError
+from .step_timing import calibrate as calibrate
 from .worker import serve_scheduler as serve_scheduler
 from .worker import serve_worker as serve_worker
 from .worker import worker_options as worker_options

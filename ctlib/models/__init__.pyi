@@ -10,6 +10,7 @@ from .cost import network_cost as network_cost
 from .network import Network as Network
 from .penet import PENet as PENet
 from .pytorchvideo import Trunk as Trunk
+from .registry import BACKBONES as BACKBONES
 from .registry import Backbone as Backbone
 from .registry import Size as Size
 from .registry import build as build

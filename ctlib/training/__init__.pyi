@@ -5,7 +5,10 @@ from .device import choose as choose
 from .finetune import drawn as drawn
 from .finetune import execute as execute
 from .finetune import trained as trained
+from .loaders import ending as ending
+from .loaders import loader as loader
 from .loaders import require_shared_memory as require_shared_memory
+from .loaders import set_epoch as set_epoch
 from .loggers import CSV as CSV
 from .loggers import require as require
 from .loop import WEIGHTS as WEIGHTS

@@ -102,29 +102,34 @@ def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, 
         claim.require()
     except (ClaimLost, GpuError):  # another computes it, or will
         raise
-    except torch.OutOfMemoryError as error:
-        told = _too_large(run)
+    except Exception as error:
+        # of a CPU's memory torch has no error of its own
+        on_gpu, on_cpu = isinstance(error, torch.OutOfMemoryError), "DefaultCPUAllocator: " in str(error)
+        if not on_gpu and not on_cpu:
+            write_text(folder / ERROR, traceback.format_exc())
+            raise
+        told = _too_large(run, on_gpu)
         told.__cause__ = error
         write_text(folder / ERROR, "".join(traceback.format_exception(told)))
         raise told from error
-    except Exception:
-        write_text(folder / ERROR, traceback.format_exc())
-        raise
     (folder / ERROR).unlink(missing_ok=True)
     write_json(folder / RESULT, result)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _too_large(run: Run) -> FitError:
-    """A run that does not fit on its GPU, in a sentence with what to do."""
-    free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
-    share = float(os.environ.get(GPU_SHARE) or 0)
-    where = f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)" if share else ""
+def _too_large(run: Run, on_gpu: bool) -> FitError:
+    """A run that does not fit on its GPU, or into the memory of this machine, in a sentence with what to do."""
+    where = "in the memory of this machine"
+    if on_gpu:
+        free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+        where = f"on {torch.cuda.get_device_name()}: {free:.1f} of {held:.1f} GB are free"
+        if share := float(os.environ.get(GPU_SHARE) or 0):
+            where += f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)"
     half, parts = max(1, run.batch_size // 2), run.accumulate * 2
     lines = f'"{run.backbone}.batch_size={half}", "{run.backbone}.accumulate={parts}"'
     return FitError(
-        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} on {torch.cuda.get_device_name()}: "
-        f"{free:.1f} of {held:.1f} GB are free{where}; the same batch in parts: put {lines} into exceptions."
+        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} {where}; "
+        f"the same batch in parts: put {lines} into exceptions."
     )
 
 

@@ -158,6 +158,8 @@ def loader(
         pin_memory=compute.accelerator == "gpu",
         persistent_workers=workers > 0,
         prefetch_factor=AHEAD if workers else None,
+        # where this process was spawned, as a worker of Dask is, its children would be, too
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator().manual_seed(0),  # not torch's own, which the network draws from
     )
