@@ -20,6 +20,7 @@ from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
 from ctlib.analysis.questions.beyond_metadata import ALL, BEYOND_METADATA, seen, strongest
 from ctlib.analysis.questions.calibration import CALIBRATION
 from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED, say_pure_video
+from ctlib.analysis.questions.families import FROZEN, VIDEO_CT_IMAGES
 from ctlib.analysis.questions.localization import LOCALIZATION, show_exams, show_sights
 from ctlib.analysis.questions.method_check import INJECTED_EFFECTS, method, passes, say_method, show_method
 from ctlib.analysis.questions.negative_controls import NEGATIVE_CONTROLS
@@ -40,6 +41,8 @@ QUESTIONS = {
         TWO_D,
         VIDEO_OR_CT,
         AFTER_VIDEO,
+        VIDEO_CT_IMAGES,
+        FROZEN,
         WEIGHT_ABLATIONS,
         WHY_VIDEO,
         SPEED,

@@ -36,6 +36,7 @@ from ctlib.grid.expand import (
     controlled,
     expand,
     folds_of,
+    networks_of,
     outline,
     settings_of,
     single,
@@ -44,7 +45,7 @@ from ctlib.grid.expand import (
 from ctlib.grid.roofline import ASSUMED, Gpu
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
-from ctlib.training import FitError, Run
+from ctlib.training import FINETUNED, FitError, Run
 
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables."""
@@ -273,15 +274,19 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     Raises:
         ValueError: see `grid.expand` and `rates.fixed`; or validation studies have one label.
     """
-    of, seeds = arms(values["tasks"], values["backbones"], values["inits"]), values["seeds"]
+    of, seeds = arms(values["tasks"], networks_of(values), values["inits"]), values["seeds"]
     folds = values.get("folds", [])
     lr = lr_search.fixed(str(values["lr"]), of)
     if lr is not None:
         runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds, folds)
         return Expected([*runs, *_controlled(runs, values)], [], unknown)
+    if FINETUNED not in values.get("modes", [FINETUNED]):
+        runs, unknown = _runs(workspace, values, {}, values["fractions"], seeds, folds)
+        return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
-    everywhere = {**values, "leave_out": at_all_fractions(values.get("leave_out", []))}
+    trained = {"modes": [FINETUNED], "finetune_best": 0}
+    everywhere = {**values, **trained, "leave_out": at_all_fractions(values.get("leave_out", []))}
     search, search_unknown = _runs(workspace, everywhere, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")
@@ -308,7 +313,7 @@ def _runs(
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
     settings = settings_of(values)
-    axes = values["tasks"], values["backbones"], values["inits"]
+    axes = values["tasks"], networks_of(values), values["inits"]
     try:
         return expand(workspace, *axes, fractions, seeds, lr, folds, **settings), ""
     except FitError as error:
@@ -333,7 +338,7 @@ def _will_have_folds(workspace: Workspace, values: Mapping[str, Any]) -> Callabl
 def _left_out(workspace: Workspace, values: Mapping[str, Any]) -> list[str]:
     """What the grid leaves out of its parameters' product, and why: sentences."""
     tasks, folds = values["tasks"], values.get("folds", [])
-    left = skipped(tasks, values["backbones"], values["inits"])
+    left = skipped(tasks, networks_of(values), values["inits"])
     return [*left, *single(tasks, folds, _will_have_folds(workspace, values))]
 
 

@@ -23,6 +23,8 @@ from .slicewise import Slices as Slices
 from .transformers import MViT as MViT
 from .transformers import MViT2 as MViT2
 from .weights.ablations import FROZEN as FROZEN
+from .weights.ablations import HEADS as HEADS
+from .weights.ablations import headed as headed
 from .weights.ablations import split as split
 from .weights.init_names import KNOWN as KNOWN
 from .weights.init_names import PART as PART
@@ -39,6 +41,7 @@ from .weights.load import forward_checks as forward_checks
 from .weights.load import load_weights as load_weights
 from .weights.load import loaded_ledger as loaded_ledger
 from .weights.load import save_weights as save_weights
+from .weights.overlaps import overlap as overlap
 from .weights.read import VIDEO as VIDEO
 from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN

@@ -38,6 +38,10 @@ from .results import ERROR as ERROR
 from .results import RESULT as RESULT
 from .results import collect as collect
 from .results import study_auroc as study_auroc
+from .run import FINETUNED as FINETUNED
+from .run import FROZEN_MODE as FROZEN_MODE
+from .run import MODES as MODES
+from .run import OF_TRAINING as OF_TRAINING
 from .run import WRITER as WRITER
 from .run import Run as Run
 from .run import batches_an_epoch as batches_an_epoch

@@ -317,6 +317,18 @@ def store_of(workspace: Workspace, run: Run) -> Store:
     return Store(workspace.store(task(run.task).cohort), run.matrix_px)
 
 
+FINETUNED, FROZEN_MODE = "finetuned", "frozen"
+MODES = (FINETUNED, FROZEN_MODE)
+"""The network is trained, or its features are computed once and a head is fitted to them."""
+OF_TRAINING: dict[str, Any] = {
+    **{"lr": 0.0, "epochs": 1, "steps_per_epoch": 0, "weight_decay": 0.0, "optimizer": "adam"},
+    **{"schedule": "constant", "patience": 0, "keep": "last", "accumulate": 1, "loss": "bce"},
+    **{"sampling": "balanced", "dropout": 0.0},
+    **{field.name: field.default for field in dataclasses.fields(Augmented)},
+}
+"""Settings that change nothing where a head is fitted to features: their values there, whatever is asked for."""
+
+
 Exceptions = list[tuple[str, str, str, Any]]
 """Task ("" for all), backbone, setting and its value there."""
 

@@ -44,7 +44,7 @@ from ctlib.core import Workspace, display_path
 from ctlib.models.network import Network
 from ctlib.models.registry import Size, build
 from ctlib.models.weights import catalog, forward_check, ledger
-from ctlib.models.weights.ablations import FROZEN, adapt_all, split
+from ctlib.models.weights.ablations import UNTOUCHED, adapt_all, split
 from ctlib.models.weights.catalog import InitError as InitError
 from ctlib.models.weights.catalog import tensors as _tensors
 from ctlib.models.weights.init_names import Origin as Origin
@@ -104,7 +104,7 @@ def build_network(
     """
     made = _draw(backbone_key, size, init, seed, n_outputs)
     controls, _ = split(init.name)
-    made.is_frozen = FROZEN in controls
+    made.is_frozen = any(control in UNTOUCHED for control in controls)
     columns = {"backbone": backbone_key, "init": init.name}
     head = {f"head.{name}" for name in made.head.state_dict()}
     about = dict.fromkeys(head, ("head", DRAWN))
@@ -123,7 +123,7 @@ def build_network(
     made.load_state_dict(adapted, strict=False)
     # a user's folder may tell more than a report should
     why = f"{init.path.name if init.weights else display_path(init.path)}, SHA-256 {init.checksum[:16]}"
-    controlled = [control for control in controls if control != FROZEN]
+    controlled = [control for control in controls if control not in UNTOUCHED]
     for name, tensor in loaded.items():
         steps = [changed[name]] if name in changed else []
         steps += controlled if adapted.get(name) is not tensor else []

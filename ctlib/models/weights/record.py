@@ -19,7 +19,7 @@ from ctlib.core import Workspace, display_path, read_json, replacing, write_json
 from ctlib.models.network import Network
 from ctlib.models.registry import file_name
 from ctlib.models.weights import catalog, forward_check, ledger
-from ctlib.models.weights.ablations import FROZEN, ControlError, split
+from ctlib.models.weights.ablations import UNTOUCHED, ControlError, split
 from ctlib.models.weights.catalog import InitError
 from ctlib.models.weights.init_names import KNOWN, WRITER, Origin, origin
 from ctlib.models.weights.read import NOT_STATED, TrainedOn
@@ -146,7 +146,7 @@ def find(
     controls, base = split(init_name)
     if controls and base != "random":
         return replace(find(base, backbone, workspace, cohort_mean_std, channels), name=init_name)
-    if changing := [control for control in controls if control != FROZEN]:
+    if changing := [control for control in controls if control not in UNTOUCHED]:
         raise ControlError(f"init is {init_name!r}; random weights have nothing for {changing[0]} to take.")
     if base == "random":
         mean, std = (tuple(map(float, values)) for values in cohort_mean_std)
