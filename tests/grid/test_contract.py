@@ -1,6 +1,7 @@
 """What weights ask of a clip: axes, spacing and HU become as asked, or a sentence says why they cannot."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,12 @@ from monai.transforms import Orientation
 from noise_cohort import SETTINGS, write_cohort
 from safetensors.torch import save_file
 
-from ctlib.core import Contract, Workspace
+from ctlib.core import PROJECT, Contract, Workspace, read_contract
 from ctlib.datasets.clips import ClipDataset, unmet
 from ctlib.datasets.transforms import ClipSettings
 from ctlib.grid.execute import expand, left_out
 from ctlib.models.weights.load import Init, InitError, build_network
+from ctlib.models.weights.read import TrainedOn
 from ctlib.training.finetune import execute
 from ctlib.training.loop import FitError
 from ctlib.training.pretraining import job
@@ -161,13 +163,15 @@ def test_a_run_sees_the_clips_that_its_starting_weights_ask_for(workspace):
     execute(str(workspace.root), run)
     own(workspace)
     with pytest.raises(
-        ValueError, match="input contract of init hospital has changed since this run was planned"
+        FitError, match="input contract of init hospital has changed since this run was planned"
     ):
         execute(str(workspace.root), replace(run, seed=1))
 
 
 def test_what_the_data_cannot_give_is_refused_before_anything_is_computed(workspace):
-    with pytest.raises(ValueError, match=r"init hospital for r3d_18, cohort lidc: at 0\.1 mm a clip of series"):
+    with pytest.raises(
+        ValueError, match=r"init hospital for r3d_18, cohort lidc: at 0\.1 mm a clip of series"
+    ):
         planned(workspace, contract={"spacing_mm": [0.1, 0.1, 0.1]})
     with pytest.raises(InitError, match=r"r3d_18\.yaml: contract: axes is 'RPX'; give a letter of S or I"):
         planned(workspace, contract={"axes": "RPX"})
@@ -176,3 +180,26 @@ def test_what_the_data_cannot_give_is_refused_before_anything_is_computed(worksp
         InitError, match=r"init hospital asks for other clips \(axes RAS\) than 02_pretrain cuts"
     ):
         job(workspace, "hospital+ct_lidc", "r3d_18", None, "")
+
+
+def test_the_ten_lines_for_a_new_papers_weights_are_a_run(workspace, monkeypatch):
+    text = (PROJECT / "docs" / "weights.md").read_text()
+    record = re.search(r"```yaml\n# \S+/(\w+)/(\w+)\.yaml\n(.+?)```", text, re.DOTALL)
+    init, key, lines = record.groups()
+    asked = yaml.safe_load(lines)
+    assert len(lines.splitlines()) == 10 and f"CTLIB_LICENCES={init}" in text
+    folder = workspace.root.parent / "public" / init
+    folder.mkdir(parents=True)
+    (folder / f"{key}.yaml").write_text(lines + "size: tiny\n")  # whose file a test can write
+    made, _ = build_network(key, "tiny", Init("random", "", "", (0.0,), (1.0,)), seed=9)
+    (theirs, ours), head = *asked["names"].items(), asked["head"][0]
+    state = {theirs + name.removeprefix(ours): tensor for name, tensor in made.backbone.state_dict().items()}
+    torch.save(state | {f"{head}weight": torch.zeros(1)}, folder / asked["file"])
+    monkeypatch.setenv("CTLIB_LICENCES", init)
+    grid = {"tasks": ["lidc_nodule"], "backbones": [key], "inits": [init], "fractions": [1.0], "seeds": [0]}
+    (run,) = expand(workspace, **grid, lr=1e-3, **SETTINGS)
+    result = execute(str(workspace.root), run)
+    assert [TrainedOn(**each) for each in result["seen"]] == [TrainedOn(**each) for each in asked["seen"]]
+    assert read_contract(run.contract) == Contract.of(asked["contract"])
+    ledger = pd.read_parquet(workspace.runs / run.run_id / "ledger.parquet").set_index("tensor")
+    assert set(ledger["status"].drop(["head.weight", "head.bias"])) == {"loaded"}
