@@ -17,7 +17,17 @@ from typing import Any
 
 from ctlib.core import Workspace, field_values
 from ctlib.datasets import same_patients, task
-from ctlib.models import NO_COHORT, InitError, asked_of_clips, code_of, find, lacking, origin, split
+from ctlib.models import (
+    NO_COHORT,
+    InitError,
+    asked_of_clips,
+    code_of,
+    find,
+    lacking,
+    origin,
+    require_extra,
+    split,
+)
 from ctlib.training import (
     NONE,
     Run,
@@ -165,6 +175,8 @@ def _made(
     alone = exceptions_of(exceptions, tasks, backbones, (settings.keys() | {"lr"}) - STORED)
     rates = {arm: lr for arm in asked} if isinstance(lr, float) else lr
     own = {arm: {"lr": rates[arm], **settings, **own_settings(alone, arm)} for arm in asked if arm in rates}
+    for backbone in backbones:
+        require_extra(backbone)
     code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(

@@ -14,6 +14,7 @@ from .registry import Size as Size
 from .registry import build as build
 from .registry import code_of as code_of
 from .registry import file_name as file_name
+from .registry import require_extra as require_extra
 from .registry import spec as spec
 from .slicewise import SliceEfficientNet as SliceEfficientNet
 from .slicewise import SliceResNet as SliceResNet

@@ -15,10 +15,11 @@ from monai.networks.nets.vista3d import vista3d132
 from safetensors.torch import save_file
 
 from ctlib.core.workspace import Workspace
-from ctlib.models import foundation
+from ctlib.models import check, foundation
 from ctlib.models.lrcn import NAMED
 from ctlib.models.registry import build, file_name, spec
 from ctlib.models.weights import catalog
+from ctlib.models.weights.ablations import ControlError
 from ctlib.models.weights.load import InitError, build_network, find
 from ctlib.models.weights.read import _renamed
 
@@ -264,5 +265,16 @@ def test_a_model_of_the_hub_is_a_network_by_its_name(workspace, tmp_path):
 
 def test_the_extra_is_asked_for_by_name(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[foundation\]'"):
-        build("videomae_s")
+    for key in ("videomae_s", "hf:facebook/vjepa2-vith-fpc64-256"):
+        with pytest.raises(
+            ValueError, match=f"{key} needs the package transformers: pip install -e '.\\[foundation"
+        ):
+            build(key)
+    assert spec("medicalnet_r18").extra == "" and "videomae_s" in check.uninstalled()
+
+
+def test_controls_along_the_slices_need_them_first(workspace):
+    with pytest.raises(
+        ControlError, match=r"the slices are not the first axis .*axes RAS.*along which flat works"
+    ):
+        find("flat:ct_vista3d", "segresnet_vista3d", workspace, COHORT)
