@@ -17,7 +17,19 @@ from typing import Any
 
 from ctlib.core import Workspace, field_values, read_json
 from ctlib.datasets import same_patients, task
-from ctlib.models import HEADS, NO_COHORT, InitError, code_of, find, headed, lacking, origin, split
+from ctlib.models import (
+    HEADS,
+    NO_COHORT,
+    InitError,
+    asked_of_clips,
+    code_of,
+    find,
+    headed,
+    lacking,
+    origin,
+    require_extra,
+    split,
+)
 from ctlib.training import (
     FINETUNED,
     FROZEN_MODE,
@@ -32,6 +44,7 @@ from ctlib.training import (
     flaws_of,
     labelled_clips,
     own_settings,
+    refuse_unmet,
     study_auroc,
 )
 
@@ -126,8 +139,11 @@ def expand(
         study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
     of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
     pairs = dict.fromkeys((headed(init)[1], backbone) for (_, backbone, init), *_ in of)
-    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
-    runs = _made(asked, of, lr, data, weights, exceptions, settings)
+    found = {pair: find(*pair, workspace, NO_COHORT) for pair in pairs}
+    weights = {pair: init.checksum for pair, init in found.items()}
+    by_contract = {pair: init.contract for pair, init in found.items()}
+    runs = _made(asked, of, lr, data, weights, exceptions, settings, by_contract)
+    refuse_unmet(workspace, runs)
     return best_frozen(workspace, runs, finetune_best) if finetune_best else runs
 
 
@@ -188,6 +204,7 @@ def _made(
     weights: Mapping[tuple[str, str], str],
     exceptions: Sequence[str],
     settings: Mapping[str, Any],
+    by_contract: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Run]:
     """Runs of what `cells` gives; twice is once."""
     tasks, backbones = ([*dict.fromkeys(arm[axis] for arm in asked)] for axis in (0, 1))
@@ -200,6 +217,8 @@ def _made(
         for arm in asked
         if arm in rates
     }
+    for backbone in backbones:
+        require_extra(backbone)
     code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(
@@ -210,6 +229,7 @@ def _made(
             weights=weights[headed(arm[2])[1], arm[1]],
             code=code[arm[1]],
             fold=turn,
+            contract=(by_contract or {}).get((headed(arm[2])[1], arm[1]), ""),
             **own[arm],
         )
         for arm, turn, fraction, seed in of
@@ -332,7 +352,18 @@ def left_out(
     folds: Sequence[int] = (),
 ) -> list[str]:
     """What `expand` leaves out of a grid, and why: sentences."""
-    return [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
+    lines = [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
+    return [*lines, *contracts(workspace, backbones, inits)]
+
+
+def contracts(workspace: Workspace, backbones: Sequence[str], inits: Sequence[str]) -> list[str]:
+    """What weights ask of the clips that they are shown, by their input contracts: a sentence each."""
+    pairs = itertools.product(inits, backbones)
+    found = {pair: asked for pair in pairs if (asked := asked_of_clips(*pair, workspace))}
+    return [
+        f"Init {init} of {backbone} sees clips cut by its input contract: {asked}."
+        for (init, backbone), asked in found.items()
+    ]
 
 
 # ---- tasks, networks and inits that go together, in which turns of a cross-validation -----

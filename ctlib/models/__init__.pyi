@@ -16,6 +16,7 @@ from .registry import Size as Size
 from .registry import build as build
 from .registry import code_of as code_of
 from .registry import file_name as file_name
+from .registry import require_extra as require_extra
 from .registry import spec as spec
 from .slicewise import SliceEfficientNet as SliceEfficientNet
 from .slicewise import SliceResNet as SliceResNet
@@ -47,4 +48,7 @@ from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN
 from .weights.record import NO_COHORT as NO_COHORT
 from .weights.record import MeanStd as MeanStd
+from .weights.record import asked_of_clips as asked_of_clips
 from .weights.record import chain_by_name as chain_by_name
+from .weights.record import needs_cohort as needs_cohort
+from .weights.record import refuse_contract as refuse_contract

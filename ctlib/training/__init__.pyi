@@ -54,6 +54,7 @@ from .run import labelled_clips as labelled_clips
 from .run import own_settings as own_settings
 from .run import read_run as read_run
 from .run import read_table as read_table
+from .run import refuse_unmet as refuse_unmet
 from .run import splits_of as splits_of
 from .run import store_of as store_of
 from .step import Step as Step

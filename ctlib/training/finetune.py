@@ -51,8 +51,8 @@ from ctlib.models import (
     find,
     headed,
     load_weights,
+    needs_cohort,
     spec,
-    split,
 )
 from ctlib.training import heads, loggers
 from ctlib.training.device import choose, watching_gpu
@@ -276,9 +276,13 @@ def _network(
     """The network with its starting weights, their ledger, and what they were trained on before, in order."""
     store, cut, train = store_of(workspace, run), clip_settings(run), rows[rows["split"] == "train"]
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
-    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
+    is_needed = ONE_MEAN in run.flaws or needs_cohort(run.init, run.backbone, workspace)
     mean, std = _intensity(workspace, run, store, train.reset_index(drop=True)) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
+    if init.contract != run.contract:
+        raise FitError(
+            f"the input contract of init {run.init} has changed since this run was planned; run 03_finetune_grid again."
+        )
     model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
     model.dropout = run.dropout
     if ONE_MEAN in run.flaws:

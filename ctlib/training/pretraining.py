@@ -37,7 +37,9 @@ from ctlib.models import (
     code_of,
     file_name,
     find,
+    needs_cohort,
     origin,
+    refuse_contract,
     save_weights,
     spec,
 )
@@ -312,6 +314,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
         MissingInput: the weights that it begins from were not made yet.
     """
     made = made_here(init_name)
+    refuse_contract(made.start, backbone, workspace)
     start = find(made.start, backbone, workspace, NO_COHORT)
     changes = {
         "init": init_name,
@@ -360,7 +363,8 @@ def pretrain(
         with claimed(folder, lambda: known(workspace, todo) is not None) as claim:
             if claim is not None:
                 task = plan.pretrain_task(workspace, made)
-                measured = task.intensity() if made.start == "random" else NO_COHORT
+                is_needed = needs_cohort(made.start, todo.backbone, workspace)
+                measured = task.intensity() if is_needed else NO_COHORT
                 start = find(made.start, todo.backbone, workspace, measured, task.n_channels)
                 work = _Work(todo, plan, start, claim, folder, loader_workers, devices)
                 if devices == 1:

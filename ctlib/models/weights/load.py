@@ -115,8 +115,10 @@ def build_network(
         raise InitError(f"{where}: the weights are of the {init.weights.size} network; choose that size.")
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
     loaded, changed, has_head = _given(init, wanted)
+    wanted, fresh = _without_fresh(made, wanted, loaded)
     if has_head:
         about = dict.fromkeys(head, ("head", f"{DRAWN}; the file's own head is not used"))
+    about |= dict.fromkeys(fresh, ("random", f"{DRAWN}; the file's network sees single slices"))
     ledger.compare(wanted, loaded, where)
     _check_features(made, loaded, init, where)
     adapted = adapt_all(controls, loaded, torch.Generator().manual_seed(_stream(seed, _CONTROL_STREAM)))
@@ -131,6 +133,17 @@ def build_network(
             how = ", then ".join(steps)
             about[name] = ("adapted", f"{how}: {why}") if name in adapted else ("random", f"{how}: {DRAWN}")
     return made, ledger.rows(made, about, "loaded", why, **columns)
+
+
+def _without_fresh(
+    made: Network, wanted: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """What a file must give, and what it need not: the layers over slices, of which a 2D network's file has none."""
+    begin = f"backbone.{getattr(made.backbone, 'over_slices', '') or '-'}"
+    fresh = [name for name in wanted if name.startswith(begin)]
+    if any(name.startswith(begin) for name in loaded):
+        fresh = []
+    return {name: tensor for name, tensor in wanted.items() if name not in fresh}, fresh
 
 
 def _given(
