@@ -15,7 +15,7 @@ import click
 
 from ctlib import __version__
 from ctlib.analysis import preregistration
-from ctlib.cli import grid, notebooks
+from ctlib.cli import gpu_check, grid, notebooks
 from ctlib.cli.data import (
     COMMANDS,
     LOADING,
@@ -124,7 +124,7 @@ def cli(context: click.Context, log_file: Path | None, log_level: str) -> None:
     _log.info("ctlib %s: %s", __version__, shlex.join(sys.argv[1:]))
 
 
-for one in (*COMMANDS, *grid.COMMANDS):
+for one in (*COMMANDS, *grid.COMMANDS, gpu_check.gpu_check):
     cli.add_command(one)
 
 

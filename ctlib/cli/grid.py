@@ -49,7 +49,8 @@ def check_names(values: Mapping[str, Any]) -> None:
 
     In a process of its own: what the names are compared with needs torch, which stays in memory.
     """
-    asked = json.dumps([values.get(name, []) for name in ("tasks", "backbones", "inits")])
+    networks = [*values.get("backbones", []), *values.get("frozen_backbones", [])]
+    asked = json.dumps([values.get("tasks", []), networks, values.get("inits", [])])
     with doing("Comparing tasks, networks and starting weights with those that there are"):
         words = [sys.executable, "-c", ARMS, asked]
         done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=False)

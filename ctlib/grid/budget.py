@@ -37,7 +37,7 @@ from ctlib.grid.lr_search import SEARCH
 from ctlib.grid.roofline import ASSUMED, Gpu
 from ctlib.grid.step_timing import kind
 from ctlib.metrics import power
-from ctlib.models import origin, spec, split
+from ctlib.models import headed, origin, spec, split
 from ctlib.training import CONTROLS, NONE, PretrainSettings, Run, made_here
 from ctlib.training import Plan as Pretraining
 
@@ -348,9 +348,12 @@ class _Grid:
             return np.concatenate([np.zeros(len(found.runs), bool), self.rates == value])
         name = "control" if axis == "controls" else axis.removesuffix("s")
         of_search = axis in ("inits", "backbones")
+
+        def own(run: Run) -> Any:
+            return headed(run.init)[1] if name == "init" else getattr(run, name)
+
         grid = [
-            getattr(run, name) == value and (axis != "folds" or len(self.turns[run.task]) > 1)
-            for run in found.runs
+            own(run) == value and (axis != "folds" or len(self.turns[run.task]) > 1) for run in found.runs
         ]
         return np.array([*grid, *(of_search and getattr(run, name) == value for run in found.search)], bool)
 

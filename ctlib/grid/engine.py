@@ -102,6 +102,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         memory_mb: an item whose worker holds more, MB, is ended and recorded; 0 is nine tenths of this
             machine's memory, and what the queue was asked for. A scheduler's workers have the limit
             they were started with.
+        devices: GPUs that an item takes, of one machine; of more than one, none is shared.
         runs_a_gpu: items that share a GPU; 0 is one, until `share` chooses. As a scheduler's workers were started.
         limit_s: an item that takes longer, s, is ended and recorded; 0 is no limit.
         reconnect_s: how long a scheduler may be away, s, before `run` gives up.
@@ -109,7 +110,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         unencrypted: do without, for a scheduler at tcp:// or a queue: whoever reaches it can run code as you.
 
     Raises:
-        ValueError: fewer than 0 workers, fewer than 1 thread, a negative limit, a cluster and no
+        ValueError: fewer than 0 workers, 1 thread or GPUs of an item, a negative limit, a cluster and no
             workers, or limits and no worker that could be ended.
         ClusterError: a `ValueError` too: an unknown cluster or option, or a scheduler without credentials.
     """
@@ -125,6 +126,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         gpu: bool = False,
         memory_mb: float = 0.0,
         runs_a_gpu: int = 1,
+        devices: int = 1,
         limit_s: float = 0.0,
         reconnect_s: float = 600.0,
         credentials: Path | None = None,
@@ -139,7 +141,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
             raise ValueError("Engine: a memory or a time is negative; give 0 for no limit.")
         if runs_a_gpu < 0:
             raise ValueError(f"Engine: runs_a_gpu is {runs_a_gpu}; give 0 to have it chosen, or 1 or more.")
-        self.cluster = Cluster.of(cluster, cluster_options, unencrypted)
+        self.cluster = Cluster.of(cluster, cluster_options, unencrypted, devices)
         self.here = self.cluster.kind == "local"
         if not self.here and not workers:
             raise ValueError(f"Engine: cluster is {cluster!r}, workers is 0; give at least 1 worker.")
@@ -153,7 +155,10 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         self.credentials = None if unencrypted else credentials
         self.gpus = gpus.visible_gpus() if gpu and self.here and workers else ()
         self.on_gpus = bool(self.gpus) if self.here else gpu and self.cluster.gpus
-        self.asked, self.found = (workers, runs_a_gpu), list[gpus.Gpu]()
+        if self.gpus and len(self.gpus) < devices:
+            raise ValueError(f"devices is {devices}, and GPUs here are {len(self.gpus)}; give at most that.")
+        self.asked, self.devices, self.found = (workers, runs_a_gpu), devices, list[gpus.Gpu]()
+        self.largest: gpus.Load | None = None  # what must fit on the GPUs of workers elsewhere
         self._share(runs_a_gpu or 1)
         self.threads, self.dashboard = threads, dashboard
         self.memory_mb, self.limit_s, self.reconnect_s = memory_mb, limit_s, reconnect_s
@@ -164,22 +169,23 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
     def _share(self, runs: int) -> None:
         """So many items share a GPU; where workers have begun otherwise, they end."""
         workers, self.runs_a_gpu = self.asked[0], runs
-        many = workers * runs if self.on_gpus else workers
-        self.workers = min(workers, len(self.gpus) * runs) if self.gpus else many
+        here, elsewhere = len(self.gpus) // self.devices * runs, workers * (runs if self.on_gpus else 1)
+        self.workers = min(workers, here) if self.gpus else elsewhere
 
     def share(self, loads: Sequence[gpus.Load], loader_workers: int = 0) -> str:
-        """Choose how many items share a GPU of this machine, or check the number that was asked for.
+        """Choose how many items share a GPU here, or check what was asked for; elsewhere, who has too little gets none.
 
         Args:
-            loads: what the items ask of a GPU.
+            loads: what the items ask of a GPU, one kind at least.
             loader_workers: processes beside each worker.
 
         Returns:
-            A sentence; "" where no GPU of this machine is used.
+            A sentence; "" where no GPU here is used.
 
         Raises:
             GpuError: a GPU cannot be used, or the items do not fit on it.
         """
+        self.largest = None if self.here else max(loads, key=lambda load: load.peak_mb)
         if not self.gpus:
             return ""
         from dask.system import cpu_count
@@ -187,9 +193,8 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         workers, asked = self.asked
         of_cores = cpu_count() // (len(self.gpus) * (1 + loader_workers))
         most = max(1, min(of_cores, math.ceil(workers / len(self.gpus))))
-        self.found = self.found or gpus.probe(
-            self.gpus, asked or most
-        )  # once: later, workers hold some of it
+        # once: later, workers hold some of it
+        self.found = self.found or gpus.probe(self.gpus, asked or most)
         runs = gpus.runs_a_gpu(asked, self.found, loads, most)
         if runs != self.runs_a_gpu:
             self.close()
@@ -239,12 +244,13 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
                 self._client = clusters.connected(self.address, timeout_s, security)
             elif self.here:
                 self.found = self.found or gpus.probe(self.gpus, self.runs_a_gpu)
-                shares = gpus.shares(self.found, self.runs_a_gpu)
+                shares = gpus.shares(self.found, self.runs_a_gpu, self.devices)
                 asked = (self.workers, self.threads, shares, self.memory_mb, self.dashboard)
                 self._client = clusters.connected(clusters.local(*asked))
             else:
                 runs = self.workers // self.asked[0]
-                jobs = clusters.queue(self.cluster, self.threads, self.dashboard, security, runs)
+                one_job = (self.threads, self.dashboard, security, runs, self.devices)
+                jobs = clusters.queue(self.cluster, *one_job)
                 self._client = clusters.connected(jobs)
                 self.restore(0)
         return self._client
@@ -334,8 +340,8 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
             for index in left:
                 with pinned_threads(self.threads):
                     outcome = _call(function, index, items[index])
-                if isinstance(outcome, _Lost):
-                    raise EngineError(f"{outcome.why} {KEPT}")
+                if isinstance(outcome, GpuError):
+                    raise EngineError(f"{outcome} {KEPT}")
                 if isinstance(outcome, str):
                     put_off[index] = outcome
                 else:
@@ -347,13 +353,6 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
 
 
 # ---- in workers ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Lost:
-    """The GPU of a worker cannot be used any more."""
-
-    why: str
 
 
 @dataclass
@@ -415,9 +414,12 @@ class _Dispatch:
 
     def _look(self) -> Iterator[Outcome]:
         """See who is there and who is gone."""
-        if self.engine.on_gpus:
+        if self.engine.on_gpus or self.engine.largest:
             told = self.client.scheduler_info(n_workers=-1)["workers"]
-            self.present = {address for address, worker in told.items() if worker["resources"].get(gpus.GPU)}
+            parts = {address: one["resources"].get(gpus.GPU_MB, 0.0) for address, one in told.items()}
+            self.present = {address for address, mb in parts.items() if mb or not self.engine.on_gpus}
+            whys = {one: gpus.too_small(told[one]["name"], parts[one], self.engine.largest) for one in parts}
+            self.lost |= {address: why for address, why in whys.items() if why}
         else:
             self.present = set(self.client.nthreads())
         self.looked, self.known, self.lost_at = time.monotonic(), True, 0.0
@@ -463,7 +465,7 @@ class _Dispatch:
 
     def _settle(self, held: _Held) -> Iterator[Outcome]:
         """The outcome of an item that has ended, if it has one yet."""
-        outcome: Outcome | _Lost | str | None = None
+        outcome: Outcome | GpuError | str | None = None
         if (
             held.future.status == "error"
         ):  # the function or the item cannot be read in the worker, for instance
@@ -474,11 +476,11 @@ class _Dispatch:
                 outcome = pickle.loads(held.future.result(timeout=RESULT_S))
         self.held.remove(held)
         held.future.release()
-        if isinstance(outcome, _Lost):
-            self.lost[held.worker] = outcome.why
+        if isinstance(outcome, GpuError):
+            self.lost[held.worker] = str(outcome)
             self.present.discard(held.worker)
-            _log.warning("a worker gets no more items: %s", outcome.why)
-        if outcome is None or isinstance(outcome, _Lost):
+            _log.warning("a worker gets no more items: %s", str(outcome))
+        if outcome is None or isinstance(outcome, GpuError):
             self.waiting.appendleft(held.index)
         elif isinstance(outcome, str):
             self.put_off.append((time.monotonic() + AGAIN_S, held.index, outcome))
@@ -534,12 +536,13 @@ class _Dispatch:
             return
         self.moved = time.monotonic()
         if not self.present:
-            self.tell(next(iter(self.lost.values()), "no worker has come yet"))
+            queued = "; logs of its jobs may say why (log_directory)" if self.engine.cluster.options else ""
+            self.tell(next(iter(self.lost.values()), f"no worker has come yet{queued}"))
         elif self.put_off and not self.held:
             self.tell(f"{len(self.put_off)} are computed by other processes; {self.put_off[0][2]}")
 
 
-def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | _Lost | str:
+def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | GpuError | str:
     """The function on one item, its exception caught; or who else computes it, or that it has no GPU."""
     started = time.perf_counter()
     try:
@@ -547,7 +550,7 @@ def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | _L
     except Busy as busy:
         return str(busy)
     except GpuError as lost:
-        return _Lost(str(lost))
+        return lost
     except (Exception, SystemExit):
         value, error = None, traceback.format_exc()
     return Outcome(index, value, error, time.perf_counter() - started)
@@ -569,8 +572,8 @@ def _call_in_worker(
         outcome = _call(function, index, item)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if isinstance(outcome, _Lost) and gpus.answers(os.environ.get("CUDA_VISIBLE_DEVICES", "")):
-        _note("why", f"GpuError: {outcome.why}")  # of this process alone: its nanny starts another
+    if isinstance(outcome, GpuError) and gpus.answers(os.environ.get("CUDA_VISIBLE_DEVICES", "")):
+        _note("why", f"GpuError: {outcome}")  # of this process alone: its nanny starts another
         os._exit(1)
     try:
         return pickle.dumps(outcome)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.core import MissingInput, Workspace, project_path, tables
+from ctlib.core import GpuError, MissingInput, Workspace, project_path, tables
 from ctlib.datasets import (
     NO_FOLD,
     SPLITS,
@@ -36,6 +36,7 @@ from ctlib.grid.expand import (
     controlled,
     expand,
     folds_of,
+    networks_of,
     outline,
     settings_of,
     single,
@@ -44,7 +45,7 @@ from ctlib.grid.expand import (
 from ctlib.grid.roofline import ASSUMED, Gpu
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
-from ctlib.training import FitError, Run
+from ctlib.training import FINETUNED, FitError, Run
 
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables."""
@@ -94,7 +95,6 @@ def plan_of(
     Raises:
         MissingInput: a cohort was not prepared.
         CalibrationError: a network does not compute these clips.
-        GpuError: a GPU of the engine cannot be used, or they do not fit on it.
     """
     setting = _setting(workspace, runs, workers, loader_workers, notes, measuring, tell)
     states = maintenance.states(workspace.runs, [run.run_id for run in runs])
@@ -107,9 +107,9 @@ def share_gpus(workspace: Workspace, runs: Sequence[Run], engine: Engine, loader
     Raises:
         GpuError: a GPU cannot be used, or they do not fit on it.
     """
-    if not (engine.gpus and runs):
+    if not runs or (engine.here and not engine.gpus):
         return ""
-    setting = _setting(workspace, runs, engine.workers, loader_workers)
+    setting = _setting(workspace, runs, engine.workers, loader_workers, measuring=engine.here)
     return engine.share(loads(setting, runs), loader_workers)
 
 
@@ -143,7 +143,10 @@ def _shared(setting: Setting, runs: Sequence[Run], engine: Engine | None) -> Set
     """A setting with as many runs at once as an engine has, which shares its GPUs for them."""
     if engine is None or not runs:
         return setting
-    told = engine.share(loads(setting, runs) if engine.gpus else (), setting.loader_workers)
+    try:
+        told = engine.share(loads(setting, runs), setting.loader_workers)
+    except GpuError as error:  # a plan says it, a run refuses
+        told = str(error)
     notes, workers = [*setting.notes, *filter(None, [told])], max(1, engine.workers)
     return replace(setting, workers=workers, runs_a_gpu=engine.runs_a_gpu, notes=notes)
 
@@ -271,15 +274,19 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     Raises:
         ValueError: see `grid.expand` and `rates.fixed`; or validation studies have one label.
     """
-    of, seeds = arms(values["tasks"], values["backbones"], values["inits"]), values["seeds"]
+    of, seeds = arms(values["tasks"], networks_of(values), values["inits"]), values["seeds"]
     folds = values.get("folds", [])
     lr = lr_search.fixed(str(values["lr"]), of)
     if lr is not None:
         runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds, folds)
         return Expected([*runs, *_controlled(runs, values)], [], unknown)
+    if FINETUNED not in values.get("modes", [FINETUNED]):
+        runs, unknown = _runs(workspace, values, {}, values["fractions"], seeds, folds)
+        return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
-    everywhere = {**values, "leave_out": at_all_fractions(values.get("leave_out", []))}
+    trained = {"modes": [FINETUNED], "finetune_best": 0}
+    everywhere = {**values, **trained, "leave_out": at_all_fractions(values.get("leave_out", []))}
     search, search_unknown = _runs(workspace, everywhere, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")
@@ -306,7 +313,7 @@ def _runs(
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
     settings = settings_of(values)
-    axes = values["tasks"], values["backbones"], values["inits"]
+    axes = values["tasks"], networks_of(values), values["inits"]
     try:
         return expand(workspace, *axes, fractions, seeds, lr, folds, **settings), ""
     except FitError as error:
@@ -331,7 +338,7 @@ def _will_have_folds(workspace: Workspace, values: Mapping[str, Any]) -> Callabl
 def _left_out(workspace: Workspace, values: Mapping[str, Any]) -> list[str]:
     """What the grid leaves out of its parameters' product, and why: sentences."""
     tasks, folds = values["tasks"], values.get("folds", [])
-    left = skipped(tasks, values["backbones"], values["inits"])
+    left = skipped(tasks, networks_of(values), values["inits"])
     return [*left, *single(tasks, folds, _will_have_folds(workspace, values))]
 
 

@@ -10,11 +10,13 @@ from .cost import network_cost as network_cost
 from .network import Network as Network
 from .penet import PENet as PENet
 from .pytorchvideo import Trunk as Trunk
+from .registry import BACKBONES as BACKBONES
 from .registry import Backbone as Backbone
 from .registry import Size as Size
 from .registry import build as build
 from .registry import code_of as code_of
 from .registry import file_name as file_name
+from .registry import require_extra as require_extra
 from .registry import spec as spec
 from .slicewise import SliceEfficientNet as SliceEfficientNet
 from .slicewise import SliceResNet as SliceResNet
@@ -22,6 +24,8 @@ from .slicewise import Slices as Slices
 from .transformers import MViT as MViT
 from .transformers import MViT2 as MViT2
 from .weights.ablations import FROZEN as FROZEN
+from .weights.ablations import HEADS as HEADS
+from .weights.ablations import headed as headed
 from .weights.ablations import split as split
 from .weights.init_names import KNOWN as KNOWN
 from .weights.init_names import PART as PART
@@ -38,9 +42,13 @@ from .weights.load import forward_checks as forward_checks
 from .weights.load import load_weights as load_weights
 from .weights.load import loaded_ledger as loaded_ledger
 from .weights.load import save_weights as save_weights
+from .weights.overlaps import overlap as overlap
 from .weights.read import VIDEO as VIDEO
 from .weights.read import TrainedOn as TrainedOn
 from .weights.record import DRAWN as DRAWN
 from .weights.record import NO_COHORT as NO_COHORT
 from .weights.record import MeanStd as MeanStd
+from .weights.record import asked_of_clips as asked_of_clips
 from .weights.record import chain_by_name as chain_by_name
+from .weights.record import needs_cohort as needs_cohort
+from .weights.record import refuse_contract as refuse_contract

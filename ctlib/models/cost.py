@@ -217,6 +217,22 @@ def cost_of(network: nn.Module, clip: tuple[int, ...]) -> Cost:
     return Cost(parameters, counter.get_total_flops() // 2, saved_mb)
 
 
+class _Attention(torch.autograd.Function):
+    """Attention that keeps what the fused kernels of CPUs and GPUs keep: not the attention of each two cells, which
+    torch's `meta` device, without such kernels, would."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        found = (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        found = torch.empty_like(q).copy_(found)  # it lies in memory as q does, as the kernels leave it
+        ctx.save_for_backward(q, k, v, found, q.new_empty(q.shape[:-1], dtype=torch.float32))
+        return found
+
+
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return _Attention.apply(q, k, v)
+
+
 def _saved(network: nn.Module, clip: torch.Tensor) -> float:
     """Million bytes that autograd keeps of a clip `[1, C, D, H, W]`; no weight of the network counts."""
     own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
@@ -227,8 +243,13 @@ def _saved(network: nn.Module, clip: torch.Tensor) -> float:
             kept[_storage(tensor)] = tensor  # held, so that no other storage gets its place
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(clip)
+    plain = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _attention  # type: ignore[assignment]
+    try:
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(clip)
+    finally:
+        functional.scaled_dot_product_attention = plain
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1e6
 
 

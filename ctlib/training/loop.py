@@ -12,7 +12,7 @@ import contextlib
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from ctlib.core import Claim, display_path
 from ctlib.models import Network, load_weights, save_weights
 from ctlib.training.device import Compute
-from ctlib.training.loaders import Clips, EpochSampler, ending, loader, set_epoch
+from ctlib.training.loaders import Clips, EpochSampler, ending, held_out, loader, set_epoch
 from ctlib.training.losses import LOSSES
 from ctlib.training.multi_device import Share, share_statistics, whole
 from ctlib.training.optimizer import SCHEDULES, FitSettings, optimizer_of
@@ -147,8 +147,8 @@ def fit(
     if fabric.world_size > 1:
         sampler = Share(sampler, settings.batch_size, fabric.global_rank, fabric.world_size)
         model = fabric.setup_module(share_statistics(network, compute.accelerator))
-    batches = loader(train, own_size, compute, loader_workers, sampler)
-    val_batches = loader(val, own_size, compute, loader_workers, range(*rows.indices(len(val))))
+    held = (val, range(*rows.indices(len(val))))
+    batches = loader(train, own_size, compute, loader_workers, sampler, held)
     plain = optimizer_of(network.parameters(), settings)
     n_steps = math.ceil(len(batches) / settings.accumulate) * settings.epochs
     schedule = SCHEDULES[settings.schedule].make(plain, settings, n_steps)
@@ -156,20 +156,13 @@ def fit(
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     parts |= {"precision": fabric.strategy.precision, "history": history}  # of fp16, the scale of the loss
     _restore(fabric, folder / CHECKPOINT, parts)
-    with _logging(loggers, history), ending(batches), ending(val_batches):
+    with _logging(loggers, history), ending(batches):
         while not history.ended:
             epoch = len(history.rows)
             set_epoch(batches, epoch)
             torch.manual_seed(_epoch_seed(seed, epoch, fabric.global_rank))
             train_loss = _learn(fabric, model, batches, optimizer, schedule, settings)
-            modes = {module: module.training for module in network.modules()}
-            logits, labels = _outputs(fabric, network, val_batches)
-            if fabric.world_size > 1:
-                logits, labels = (
-                    whole(part.to(fabric.device), rows, len(val)).cpu() for part in (logits, labels)
-                )
-            for module, mode in modes.items():  # a network of the user's own may train some parts only
-                module.training = mode
+            logits, labels = _validate(fabric, network, batches, rows, len(val))
             row = {"epoch": epoch + 1, "train_loss": train_loss}
             row["val_loss"] = float(LOSSES[settings.loss](logits, labels))
             _require_finite(row, settings)
@@ -180,12 +173,12 @@ def fit(
             _log(loggers, row)
             if history.best_epoch == row["epoch"]:
                 history.best_logits = logits
-            if history.best_epoch == row["epoch"] and fabric.is_global_zero:
-                about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
-                save_weights(network, folder / WEIGHTS, about)
+                if fabric.is_global_zero:  # of several processes, the first writes
+                    about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
+                    save_weights(network, folder / WEIGHTS, about)
             now = time.perf_counter()
             history.seconds, started = history.seconds + now - started, now
-            fabric.save(folder / f".{CHECKPOINT}", parts)  # of several processes, the first writes
+            fabric.save(folder / f".{CHECKPOINT}", parts)  # it waits for all processes
             if fabric.is_global_zero:
                 (folder / f".{CHECKPOINT}").replace(folder / CHECKPOINT)
     load_weights(network.cpu(), folder / WEIGHTS)
@@ -230,7 +223,21 @@ def _learn(
     return float(torch.stack(losses).sum() / n_clips)
 
 
-def _outputs(fabric: Fabric, network: Network, batches: DataLoader[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def _validate(
+    fabric: Fabric, network: Network, batches: DataLoader[Any], rows: slice, n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_outputs` of the held-out clips, of which this process has some rows; the network is then as it was."""
+    modes = {module: module.training for module in network.modules()}
+    found = _outputs(fabric, network, held_out(batches))
+    for module, mode in modes.items():  # a network of the user's own may train some parts only
+        module.training = mode
+    if fabric.world_size == 1:
+        return found
+    logits, labels = (whole(part.to(fabric.device), rows, n).cpu() for part in found)
+    return logits, labels
+
+
+def _outputs(fabric: Fabric, network: Network, batches: Iterable[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits `[n, outputs]` and labels `[n]` of all clips, on the CPU; the network is then in evaluation mode."""
     network.eval()
     logits, labels = [], []

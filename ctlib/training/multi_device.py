@@ -41,7 +41,7 @@ class DevicesError(RuntimeError):
     """A process of a fit on several devices failed: one sentence that says which, why and what to do."""
 
 
-def require(devices: int, batch_size: int) -> None:
+def require_devices(devices: int, batch_size: int) -> None:
     """Refuse a number of devices that cannot be.
 
     Args:
@@ -246,7 +246,7 @@ class _Synchronized(_BatchNorm):
         variance = _Summed.apply(away.square().sum(axes)) / n
         if self.running_mean is not None and self.running_var is not None:
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            momentum = self.momentum or 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
             self.running_mean.lerp_(mean.detach(), momentum)
             self.running_var.lerp_(variance.detach() * n / max(n - 1, 1), momentum)
         scaled = away * (variance + self.eps).rsqrt().view(shape)

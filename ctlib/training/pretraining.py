@@ -37,11 +37,13 @@ from ctlib.models import (
     code_of,
     file_name,
     find,
+    needs_cohort,
     origin,
+    refuse_contract,
     save_weights,
     spec,
 )
-from ctlib.training.device import choose
+from ctlib.training.device import choose, watching_gpu
 from ctlib.training.loaders import Clips
 from ctlib.training.loop import Metric, fit, while_mine
 from ctlib.training.multi_device import together
@@ -312,6 +314,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
         MissingInput: the weights that it begins from were not made yet.
     """
     made = made_here(init_name)
+    refuse_contract(made.start, backbone, workspace)
     start = find(made.start, backbone, workspace, NO_COHORT)
     changes = {
         "init": init_name,
@@ -326,6 +329,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
     return Job(init_name, backbone, digest(changes))
 
 
+@watching_gpu()
 def pretrain(
     work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0, devices: int = 1
 ) -> dict[str, Any]:
@@ -347,6 +351,7 @@ def pretrain(
         VideoError: there are no classes, or a class has no video.
         ValueError: an unknown name, a setting out of range, or more devices than there are.
         Busy: another process pretrains it.
+        GpuError: the GPU of this process cannot be used any more; the network goes on elsewhere.
     """
     workspace = Workspace.at(work_dir)
     path = workspace.weights(todo.init, file_name(todo.backbone))
@@ -358,7 +363,8 @@ def pretrain(
         with claimed(folder, lambda: known(workspace, todo) is not None) as claim:
             if claim is not None:
                 task = plan.pretrain_task(workspace, made)
-                measured = task.intensity() if made.start == "random" else NO_COHORT
+                is_needed = needs_cohort(made.start, todo.backbone, workspace)
+                measured = task.intensity() if is_needed else NO_COHORT
                 start = find(made.start, todo.backbone, workspace, measured, task.n_channels)
                 work = _Work(todo, plan, start, claim, folder, loader_workers, devices)
                 if devices == 1:

@@ -101,11 +101,11 @@ def test_one_that_fails_ends_all_with_its_own_reason():
 
 def test_what_cannot_be_shared_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="devices is 0; give at least 1"):
-        multi_device.require(0, 8)
+        multi_device.require_devices(0, 8)
     with pytest.raises(
         ValueError, match=r"devices is 3 and pretrain_batch_size 8, which .* give a multiple of 3"
     ):
-        multi_device.require(3, 8)
+        multi_device.require_devices(3, 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(
         ValueError, match="devices is 2, and GPUs in sight of this process are 1; give at most 1"
