@@ -374,6 +374,14 @@ def test_questions_that_lose_their_inits_leave_the_plan(elsewhere, capsys):
     )
 
 
+def test_a_fixed_exception_goes_with_its_network():
+    text = "pretrain_exceptions=[csn_r101.lr=0.006, penet.lr=0.002]"
+    for left in (["csn_r101.lr=0.006", "penet.lr=0.002"], ["penet.lr=0.002"], []):
+        told = proposal._still(text, {"02_pretrain": {"pretrain_exceptions": left}, "03": {"exceptions": []}})
+        assert preregistration.fixed(told) == ("pretrain_exceptions", left)
+    assert proposal._still("epochs=4", {}) == "epochs=4"
+
+
 def test_what_is_set_is_in_the_profile_that_is_written(elsewhere, capsys):
     sets = ("--set", "03.seeds=[7, 8]", "--set", "epochs=40")
     call(elsewhere, "plan", "paper", "--no-calibration", "--budget", "300", "--write", "mine", *sets)
