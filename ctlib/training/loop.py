@@ -215,7 +215,7 @@ def _outputs(fabric: Fabric, network: Network, batches: DataLoader[Any]) -> tupl
     logits, labels = [], []
     with torch.inference_mode(), fabric.autocast():
         for batch in batches:
-            logits.append(network(fabric.to_device(batch["clip"])).float())
+            logits.append(network(fabric.to_device(batch["clip"])))
             labels.append(batch["label"])
     return torch.cat(logits).cpu(), torch.cat(labels)
 
