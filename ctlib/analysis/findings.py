@@ -17,9 +17,10 @@ from ctlib.analysis.claims import Claim, claims, overview, show_claims
 from ctlib.analysis.deviations import deviations, say_deviations, show_checks
 from ctlib.analysis.question import ABSENT, Answer, Question
 from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
-from ctlib.analysis.questions.beyond_metadata import ALL, BEYOND_METADATA, seen, strongest
+from ctlib.analysis.questions.beyond_metadata import ALL, BEYOND_METADATA, strongest, vision
 from ctlib.analysis.questions.calibration import CALIBRATION
 from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED, say_pure_video
+from ctlib.analysis.questions.families import FROZEN, VIDEO_CT_IMAGES
 from ctlib.analysis.questions.localization import LOCALIZATION, show_exams, show_sights
 from ctlib.analysis.questions.method_check import INJECTED_EFFECTS, method, passes, say_method, show_method
 from ctlib.analysis.questions.negative_controls import NEGATIVE_CONTROLS
@@ -40,6 +41,8 @@ QUESTIONS = {
         TWO_D,
         VIDEO_OR_CT,
         AFTER_VIDEO,
+        VIDEO_CT_IMAGES,
+        FROZEN,
         WEIGHT_ABLATIONS,
         WHY_VIDEO,
         SPEED,
@@ -144,7 +147,7 @@ def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim], bey
     if len(beyond.table):
         best = strongest(beyond.table)
         best = best[(best["init"] == study.compared) & (best["exams"] == ALL)]
-        rows += [_result(_BEYOND, row["label"], row, seen(row)) for row in best.to_dict("records")]
+        rows += [_result(_BEYOND, row["label"], row, vision(row)) for row in best.to_dict("records")]
     if not len(first.comparisons):
         why = f"not asked: {first.missing.removeprefix(ABSENT)}"
         rows.insert(0, {"question": helps, "compared": first.short, "answer": why})

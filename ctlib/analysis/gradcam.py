@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from ctlib.core import Workspace
+from ctlib.core import OURS, Workspace
 from ctlib.datasets import MIN_READERS, ClipDataset, Store, centre, mask, task
 from ctlib.models import (
     R3D,
@@ -404,6 +404,9 @@ def why_unseen(workspace: Workspace, row: Any) -> str:
         return f"run {row.run_id} is {row.status}"
     if not (workspace.runs / row.run_id / WEIGHTS).is_file():
         return f"run {row.run_id} has no weights any more"
-    if read_run(workspace, row.run_id).control != NONE:
+    run = read_run(workspace, row.run_id)
+    if run.control != NONE:
         return f"run {row.run_id} is a negative control"
+    if (asked := clip_settings(run).asked) and (asked.axes != OURS or asked.spacing_mm):
+        return f"run {row.run_id} sees clips that are turned or resampled for its starting weights ({asked})"
     return ""

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ctlib.core import Identity, Workspace, write_text
-from ctlib.datasets import ClipDataset, StoreError, shrink, task, tile
+from ctlib.datasets import ClipDataset, StoreError, shrink, task, tile, unmet
 from ctlib.io import SeriesError, Volume, read_series
-from ctlib.models import InitError, spec
-from ctlib.training import Run, choose, clip_settings, loop, read_run, trained
+from ctlib.models import InitError
+from ctlib.training import Run, Step, clip_settings, compute_of, loop, read_run, trained
 from ctlib.visualization import clip_scores, png
 
 DISCLAIMER = (
@@ -46,17 +46,18 @@ class Scored:
 
 @dataclass(frozen=True)
 class _One:
-    """One volume in the place of a store: int16 `[D, M, M]`, HU."""
+    """One volume in the place of a store: int16 `[D, M, M]`, HU, and its spacing (z, y, x), mm."""
 
     hu: NDArray[np.int16]
+    spacing_mm: tuple[float, float, float]
 
     def read(self, series_uid: str, start: int = 0, stop: int | None = None) -> NDArray[np.int16]:
         """Slices of the volume."""
         return self.hu[start:stop]
 
-    def record(self, series_uid: str) -> dict[str, list[int]]:
-        """Its shape."""
-        return {"shape": list(self.hu.shape)}
+    def record(self, series_uid: str) -> dict[str, list[float]]:
+        """Its shape, and the spacing of its voxels."""
+        return {"shape": list(self.hu.shape), "spacing_mm": list(self.spacing_mm)}
 
 
 def predict(workspace: Workspace, run_id: str, series: Path, identity: Identity) -> Scored:
@@ -99,6 +100,14 @@ def _scores(workspace: Workspace, run: Run, volume: Volume, table: pd.DataFrame)
     """Scores of the clips `[n_clips]`, float64 in [0, 1], from the weights of the run's best epoch."""
     model, cut = trained(workspace, run), clip_settings(run)
     rows = table.assign(series_uid=volume.series_uid, label=np.nan)
-    clips = ClipDataset(_One(shrink(volume.hu, run.matrix_px)), rows, cut, train=False)
-    logits = loop.predict(model, clips, run.batch_size, choose(run.precision, spec(run.backbone)))
+    z, y, x = volume.spacing_mm
+    scale = max(volume.hu.shape[1:]) / run.matrix_px
+    one = _One(shrink(volume.hu, run.matrix_px), (z, y * scale, x * scale))
+    if why := unmet(one, rows, cut):
+        raise PredictError(
+            f"series {volume.series_uid} cannot be as the starting weights of run {run.run_id} ask: {why}."
+        )
+    clips = ClipDataset(one, rows, cut, train=False)
+    compute = compute_of(workspace.root, Step.of(run), measuring=False)
+    logits = loop.predict(model, clips, run.batch_size, compute)
     return expit(logits[:, 0].astype(np.float64))

@@ -271,6 +271,7 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
     Parameters are counted without the head. Multiply-adds and memory for training are those of one clip,
     at full size the published one. A small clip checks that features and gradients are finite, and
     whether slices in reverse order change the features, as they must if a network sees order.
+    Below it stand the published weights: what they were trained on, what they ask of a clip, their licence.
     Exits 1 if a row fails.
     """
     from dataclasses import asdict
@@ -290,7 +291,13 @@ def networks(keys: tuple[str, ...], size: str, as_json: bool) -> None:
         if not as_json:
             click.echo(check.row(row))
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in seen]))
+        of = {row.backbone: check.weights([row.backbone]) for row in seen}
+        click.echo(json.dumps([{**asdict(row), "weights": of[row.backbone]} for row in seen]))
+    elif published := check.weights_table([row.backbone for row in seen]):
+        click.echo(f"\nPublished weights\n\n{published}")
+    if not keys and (lacking := check.uninstalled()):
+        extra = ", ".join(sorted(set(lacking.values())))
+        click.echo(f"Not shown: {', '.join(lacking)}; they need pip install -e '.[{extra}]'.", err=True)
     if failed := [row for row in seen if row.problem]:
         told = "\n".join(f"  {row.backbone}, {row.size}: {row.problem}" for row in failed)
         raise click.ClickException(f"{len(failed)} of {len(seen)} networks fail:\n{told}")
@@ -378,6 +385,14 @@ def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool)
     help="Workers that share a GPU.",
 )
 @click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="GPUs that each worker takes.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
@@ -419,6 +434,7 @@ def worker(
     scheduler: str,
     gpus: int | None,
     runs_a_gpu: int,
+    devices: int,
     workers: int,
     threads: int,
     memory: str | None,
@@ -446,7 +462,7 @@ def worker(
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
     security = _credentials(scheduler, credentials, unencrypted, patience)
     try:
-        asked = worker_options(gpus, workers, threads, memory, name, runs_a_gpu)
+        asked = worker_options(gpus, workers, threads, memory, name, runs_a_gpu, devices)
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}

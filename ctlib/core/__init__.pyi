@@ -2,6 +2,10 @@ from . import hu as hu
 from . import parameters as parameters
 from . import progress as progress
 from . import tables as tables
+from .contract import CHANNELS as CHANNELS
+from .contract import OURS as OURS
+from .contract import Contract as Contract
+from .contract import read_contract as read_contract
 from .hu import HU_MAX as HU_MAX
 from .hu import HU_MIN as HU_MIN
 from .hu import HU_WINDOWS as HU_WINDOWS

@@ -10,6 +10,7 @@ from .clips import Draw as Draw
 from .clips import clip_table as clip_table
 from .clips import intensity as intensity
 from .clips import tile as tile
+from .clips import unmet as unmet
 from .cohort import COHORTS as COHORTS
 from .cohort import FOLDER as FOLDER
 from .cohort import TASKS as TASKS

@@ -12,6 +12,7 @@ Samplers say which clips an epoch draws, and in which order: a function of (seed
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from ctlib.core import tables
-from ctlib.datasets.transforms import ClipSettings, cut
+from ctlib.datasets.transforms import ClipSettings, cut, resampled
 
 _AUGMENT, _SHUFFLE = 0, 4  # streams of the seed; samplers and negative controls draw from others
 
@@ -35,7 +36,8 @@ class Slices(Protocol):
         """HU `[stop - start, M, M]` of slices of a series; without, of all."""
 
     def record(self, series_uid: str) -> Mapping[str, Any]:
-        """What is known of a series: `shape` is [D, M, M]. Asked for by `neighbours` only."""
+        """What is known of a series: `shape` is [D, M, M], `spacing_mm` (z, y, x). Asked for by `neighbours`
+        and by a contract with a spacing only."""
 
 
 def tile(n_slices: int, length: int) -> list[tuple[int, int]]:
@@ -153,20 +155,69 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if self.train:
             position = getattr(index, "position", index)
             rng = np.random.default_rng([self.seed, _AUGMENT, int(self._epoch), position])
-        first, last = start, stop
-        if beside := self.settings.beside:
-            first, last = max(start - beside, 0), min(stop + beside, self._length(series_uid))
-        run = self.store.read(series_uid, first, last)
-        clip = cut(run, start - first, stop - first, self.settings, rng)
+        clip = cut(*self._run(series_uid, start, stop), self.settings, rng)
         if (seed := self.settings.shuffle_seed) is not None:
             clip = clip[:, slice_order(seed, series_uid, start, self.settings.length)]
+        if asked := self.settings.asked:
+            clip = np.ascontiguousarray(asked.oriented(clip))
         return {"clip": torch.from_numpy(clip), "label": self._labels[index], "index": int(index)}
+
+    def _run(self, series_uid: str, start: int, stop: int) -> tuple[NDArray[np.int16], int, int]:
+        """The slices that a clip is cut from, and where it begins and ends in them."""
+        beside, first, last = self.settings.beside, start, stop
+        if (asked := self.settings.asked) and asked.zyx_mm:
+            return self._resampled(series_uid, start, stop, asked.zyx_mm)
+        if beside:
+            first, last = max(start - beside, 0), min(stop + beside, self._length(series_uid))
+        return self.store.read(series_uid, first, last), start - first, stop - first
+
+    def _resampled(
+        self, series_uid: str, start: int, stop: int, wanted_mm: tuple[float, ...]
+    ) -> tuple[NDArray[np.int16], int, int]:
+        """Slices of the wanted spacing about the middle of a clip, as many as clips have: what the clip has
+        too few of, its neighbours in the volume give."""
+        length, beside = self.settings.length, self.settings.beside
+        spacing_mm = self.store.record(series_uid)["spacing_mm"]
+        n, step = length + 2 * beside, wanted_mm[0] / spacing_mm[0]
+        begin = (start + stop - 1 - (n - 1) * step) / 2
+        reach = max(step, 1.0)
+        first = max(0, math.floor(begin - reach))
+        last = min(self._length(series_uid), math.ceil(begin + (n - 1) * step + reach) + 1)
+        run = resampled(self.store.read(series_uid, first, last), begin - first, n, spacing_mm, wanted_mm)
+        return run, beside, beside + length
 
     def _length(self, series_uid: str) -> int:
         """Slices of a series."""
         if series_uid not in self._n_slices:
             self._n_slices[series_uid] = self.store.record(series_uid)["shape"][0]
         return self._n_slices[series_uid]
+
+
+def unmet(store: Slices, clips: pd.DataFrame, settings: ClipSettings) -> str:
+    """Why clips of a cohort cannot be as the contract of the settings asks; "" where they can.
+
+    Args:
+        store: where volumes are read from.
+        clips: rows of table `clips`.
+        settings: how a clip is cut.
+    """
+    asked = settings.asked
+    if asked is None or not asked.zyx_mm:
+        return ""
+    for uid, own in clips.groupby("series_uid", sort=False):
+        spacing_mm = store.record(str(uid)).get("spacing_mm") or [math.nan]
+        if not all(0 < step < math.inf for step in spacing_mm):
+            return f"its spacing is asked to be {asked}, and that of series {uid} is unknown"
+        slices = int((own["stop"] - own["start"]).max())
+        needed = math.ceil(slices * spacing_mm[0] / asked.zyx_mm[0] - 0.5)
+        if needed > settings.length:
+            most = max(1, int((settings.length + 0.5) * asked.zyx_mm[0] / spacing_mm[0]))
+            return (
+                f"at {asked.zyx_mm[0]:g} mm a clip of series {uid}, {slices} slices of {spacing_mm[0]:.3g} mm, has "
+                f"{needed} slices, and clips have {settings.length}; tile with clip_length {most} in 01_explore_data "
+                "or leave such series out"
+            )
+    return ""
 
 
 def intensity(

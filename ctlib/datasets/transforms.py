@@ -19,7 +19,7 @@ offer it: settings, ids of runs, checks and clips take it from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
@@ -28,10 +28,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ctlib.core import hu
+from ctlib.core import CHANNELS, Contract, HuWindow, hu, read_contract
 
-CHANNELS = ("repeat", "hu_windows", "neighbours")
-"""What the channels of a clip are: one, which the network repeats; three HU windows; three slices."""
 CHANNEL_HU_WINDOWS = ("lung", "pe", "mediastinum")
 """Of `hu_windows`: those of the 2D baselines of Ke et al. 2023, released code (docs/protocol.md)."""
 
@@ -236,6 +234,7 @@ class ClipSettings(Augmented):
             as everywhere else. Another value repeats a fault (`ctlib.training.protocol`).
         shuffle_seed: where given, `ctlib.datasets.clips` shows the slices of each clip in a random order, drawn from
             it and the clip (`ctlib.training.negative_controls`); not with `neighbours`.
+        contract: what the starting weights ask of a clip, as `ctlib.core.Contract.text` writes it; empty: nothing.
 
     >>> ClipSettings(16, 48, "pe").n_channels, ClipSettings(16, 48, "pe", channels="neighbours").n_channels
     (1, 3)
@@ -247,14 +246,26 @@ class ClipSettings(Augmented):
     channels: str = "repeat"
     fill: float | None = None
     shuffle_seed: int | None = None
+    contract: str = ""
 
     def __post_init__(self) -> None:
-        hu.HuWindow.named(self.hu_window)
+        HuWindow.named(self.hu_window)
         if self.length < 1 or self.crop_px < 1:
             raise ValueError(f"clips of {self.length} slices and {self.crop_px} px: both must be at least 1.")
         if self.channels not in CHANNELS:
             raise ValueError(f"channels is {self.channels!r}; known are {', '.join(CHANNELS)}.")
         super().__post_init__()
+        if asked := self.asked:
+            told = f"channels is {self.channels!r}, but the input contract of the starting weights asks for"
+            if asked.channels and self.channels not in asked.channels:
+                raise ValueError(f"{told} {' or '.join(asked.channels)}; set channels.")
+            if asked.hu and self.channels == "hu_windows":
+                raise ValueError(f"{told} one range of HU ({asked}); set channels to repeat or neighbours.")
+
+    @property
+    def asked(self) -> Contract | None:
+        """The contract, or None."""
+        return read_contract(self.contract)
 
     @property
     def n_channels(self) -> int:
@@ -262,8 +273,15 @@ class ClipSettings(Augmented):
         return 1 if self.channels == "repeat" else 3
 
     @property
+    def ranges(self) -> tuple[HuWindow, ...]:
+        """The HU windows that are applied: the contract's range, or those of the names."""
+        if (asked := self.asked) and asked.hu:
+            return (HuWindow(sum(asked.hu) / 2, asked.hu[1] - asked.hu[0]),)
+        return tuple(map(HuWindow.named, self.hu_windows))
+
+    @property
     def hu_windows(self) -> tuple[str, ...]:
-        """Names of the HU windows that are applied.
+        """Names of the HU windows that are applied where no contract gives a range.
 
         >>> [ClipSettings(16, 48, "pe", channels=name).hu_windows for name in ("repeat", "hu_windows")]
         [('pe',), ('lung', 'pe', 'mediastinum')]
@@ -282,7 +300,8 @@ class ClipSettings(Augmented):
         >>> ClipSettings(16, 48, "pe").air, round(ClipSettings(16, 48, "lung").air, 4)
         (0.0, 0.2173)
         """
-        return float(hu.to_unit(np.array([hu.HU_MIN]), hu.HuWindow.named(self.hu_window))[0])
+        window = HuWindow.named(self.hu_window) if self.channels == "hu_windows" else self.ranges[0]
+        return float(hu.to_unit(np.array([hu.HU_MIN]), window)[0])
 
 
 def change_of(matrix_px: int, settings: ClipSettings, rng: np.random.Generator) -> Change:
@@ -312,11 +331,11 @@ def mirrored(matrix: NDArray[np.float64], crop_px: int) -> NDArray[np.float64]:
     return np.column_stack([-column, others[0], others[1] + (crop_px - 1) * column])
 
 
-def levels(hu_window: str, offset_hu: float = 0.0, scale: float = 1.0) -> NDArray[np.float32]:
+def levels(hu_window: str | HuWindow, offset_hu: float = 0.0, scale: float = 1.0) -> NDArray[np.float32]:
     """What each value of int16 maps to in [0, 1].
 
     Args:
-        hu_window: name of the HU window.
+        hu_window: the HU window, or its name.
         offset_hu: added to each value after `scale`, HU.
         scale: of each value, about 0 HU.
 
@@ -327,18 +346,19 @@ def levels(hu_window: str, offset_hu: float = 0.0, scale: float = 1.0) -> NDArra
     >>> [float(levels("pe")[hu]) for hu in (-1024, 400)], float(levels("pe", 10.0, 1.1)[400])
     ([0.0, 0.5], 0.550000011920929)
     """
-    return _plain_levels(hu_window) if (offset_hu, scale) == (0, 1) else _levels(hu_window, offset_hu, scale)
+    window = HuWindow.named(hu_window) if isinstance(hu_window, str) else hu_window
+    return _plain_levels(window) if (offset_hu, scale) == (0, 1) else _levels(window, offset_hu, scale)
 
 
-def _levels(hu_window: str, offset_hu: float, scale: float) -> NDArray[np.float32]:
+def _levels(hu_window: HuWindow, offset_hu: float, scale: float) -> NDArray[np.float32]:
     values = np.arange(_N_LEVELS, dtype=np.uint16).view(np.int16)
     if (offset_hu, scale) != (0, 1):
         values = values * np.float32(scale) + np.float32(offset_hu)  # type: ignore[assignment]
-    return hu.to_unit(values, hu.HuWindow.named(hu_window))
+    return hu.to_unit(values, hu_window)
 
 
 @cache
-def _plain_levels(hu_window: str) -> NDArray[np.float32]:
+def _plain_levels(hu_window: HuWindow) -> NDArray[np.float32]:
     """Kept, 256 kB a HU window: a clip of the demo takes no longer than making it."""
     plain = _levels(hu_window, 0.0, 1.0)
     plain.flags.writeable = False
@@ -384,7 +404,7 @@ def cut(
     last = min(stop + beside, len(volume)) if stop - start == settings.length else stop
     change = None if rng is None else change_of(matrix_px, settings, rng)
     jitter = (change.offset_hu, change.scale) if change else ()
-    maps = [levels(name, *jitter) for name in settings.hu_windows]
+    maps = [levels(window, *jitter) for window in settings.ranges]
     clip = np.empty((len(maps), settings.length + 2 * beside, size, size), np.float32)
     begin = first - start + beside
     end = begin + last - first
@@ -398,6 +418,51 @@ def cut(
         for alter in change.on_clip:
             alter(clip[:, begin:end])
     return _neighbours(clip[0], settings.length) if beside else clip
+
+
+def resampled(
+    run: NDArray[np.int16],
+    first: float,
+    n_slices: int,
+    spacing_mm: Sequence[float],
+    wanted_mm: Sequence[float],
+) -> NDArray[np.int16]:
+    """Slices of another spacing: each voxel the mean of what it covers, or between its neighbours where it is finer.
+
+    Args:
+        run: HU `[n, M, M]`.
+        first: where the first wanted slice lies, in slices of the run.
+        n_slices: wanted slices.
+        spacing_mm: of the run (z, y, x), mm.
+        wanted_mm: of the result.
+
+    Returns:
+        HU `[n_slices, M', M']`; beyond the run it is air, and so is what a shorter side lacks of M'.
+
+    >>> run = np.array([0, 100, 200, 300], np.int16).reshape(4, 1, 1)
+    >>> resampled(run, 0.5, 2, (1, 1, 1), (2, 1, 1)).ravel().tolist()
+    [50, 250]
+    >>> resampled(run, 0.0, 3, (1, 1, 1), (0.5, 1, 1)).ravel().tolist()
+    [0, 50, 100]
+    """
+    step = wanted_mm[0] / spacing_mm[0]
+    half, at = max(step, 1.0) / 2, first + step * np.arange(n_slices)[:, None]
+    cells = np.arange(len(run))
+    low, high = np.maximum(at - half, cells - 0.5), np.minimum(at + half, cells + 0.5)
+    weights = (np.clip(high - low, 0, None) / (2 * half)).astype(np.float32)
+    mixed = weights @ (run.reshape(len(run), -1).astype(np.float32) - hu.HU_MIN) + hu.HU_MIN
+    px = [
+        max(1, round(n * s / w)) for n, s, w in zip(run.shape[1:], spacing_mm[1:], wanted_mm[1:], strict=True)
+    ]
+    how = cv2.INTER_AREA if px[0] <= run.shape[1] else cv2.INTER_LINEAR
+    planes = mixed.reshape(n_slices, *run.shape[1:])
+    made = np.full((n_slices, max(px), max(px)), hu.HU_MIN, np.int16)
+    top, left = ((max(px) - n) // 2 for n in px)
+    for plane, target in zip(planes, made, strict=True):
+        target[top : top + px[0], left : left + px[1]] = np.rint(
+            cv2.resize(plane, px[::-1], interpolation=how)
+        )
+    return made
 
 
 def _neighbours(planes: NDArray[np.float32], length: int) -> NDArray[np.float32]:

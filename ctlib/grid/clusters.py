@@ -71,8 +71,10 @@ class Cluster:
         return re.fullmatch(r"t(ls|cp)://\S+:\d+", cluster) is not None
 
     @classmethod
-    def of(cls, cluster: str = "local", options: Sequence[str] = (), unencrypted: bool = False) -> Cluster:
-        """The cluster of the parameters `cluster`, `cluster_options` and `unencrypted`.
+    def of(
+        cls, cluster: str = "local", options: Sequence[str] = (), unencrypted: bool = False, devices: int = 1
+    ) -> Cluster:
+        """The cluster of the parameters `cluster`, `cluster_options`, `unencrypted` and `devices`.
 
         Raises:
             ClusterError: a value is unknown or missing, or the address has no credentials and none are waived.
@@ -91,8 +93,9 @@ class Cluster:
         check_encrypted(cluster, unencrypted)
         asked = _parsed(options)
         gpus = asked.pop("gpus", 0)
-        if gpus not in (0, 1):
-            raise ClusterError(f"cluster_options: gpus is {gpus}; give 1, a worker has one GPU, or 0.")
+        if gpus not in (0, devices):
+            has = "one GPU" if devices == 1 else "as many GPUs as devices says"
+            raise ClusterError(f"cluster_options: gpus is {gpus}; give {devices}, a worker has {has}, or 0.")
         if kind in QUEUES:
             missing = [name for name in _NEEDED if name not in asked]
             if missing:
@@ -199,7 +202,9 @@ def local(workers: int, threads: int, shares: Sequence[Share], memory_mb: float,
         )
 
 
-def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None, runs: int = 1) -> Any:
+def queue(
+    cluster: Cluster, threads: int, dashboard: bool, security: Any = None, runs: int = 1, devices: int = 1
+) -> Any:
     """A scheduler in this process and a way to submit jobs: a cluster of dask-jobqueue, without jobs yet.
 
     Each job runs `ctlib worker`: one worker, or those that share its GPU. Dask's dashboard is on the loopback
@@ -211,6 +216,7 @@ def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None,
         dashboard: whether to serve Dask's dashboard.
         security: credentials from a file that the jobs see (`credentials.read`); None for none.
         runs: workers of a job, which share its GPU and its memory.
+        devices: GPUs of a worker, where it has any.
 
     Raises:
         ClusterError: dask-jobqueue is missing, or refuses an option.
@@ -231,8 +237,9 @@ def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None,
         if f"scheduler_{name}" in asked:
             serving[name] = asked.pop(f"scheduler_{name}")
     limit_s = seconds(asked["walltime"])
-    extra = ["--threads", threads, "--gpus", int(cluster.gpus), "--runs-a-gpu", runs, "--lifetime"]
+    extra = ["--threads", threads, "--gpus", devices * cluster.gpus, "--runs-a-gpu", runs, "--lifetime"]
     extra.append(math.ceil(max(limit_s - MARGIN_S, limit_s / 2)))
+    extra += ["--devices", devices] if devices > 1 else []
     extra += [] if security else ["--unencrypted"]
     with dask.config.set(worker.DASK_CONFIG):
         try:

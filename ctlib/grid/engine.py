@@ -102,6 +102,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         memory_mb: an item whose worker holds more, MB, is ended and recorded; 0 is nine tenths of this
             machine's memory, and what the queue was asked for. A scheduler's workers have the limit
             they were started with.
+        devices: GPUs that an item takes, of one machine; of more than one, none is shared.
         runs_a_gpu: items that share a GPU; 0 is one, until `share` chooses. As a scheduler's workers were started.
         limit_s: an item that takes longer, s, is ended and recorded; 0 is no limit.
         reconnect_s: how long a scheduler may be away, s, before `run` gives up.
@@ -109,7 +110,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         unencrypted: do without, for a scheduler at tcp:// or a queue: whoever reaches it can run code as you.
 
     Raises:
-        ValueError: fewer than 0 workers, fewer than 1 thread, a negative limit, a cluster and no
+        ValueError: fewer than 0 workers, 1 thread or GPUs of an item, a negative limit, a cluster and no
             workers, or limits and no worker that could be ended.
         ClusterError: a `ValueError` too: an unknown cluster or option, or a scheduler without credentials.
     """
@@ -125,6 +126,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         gpu: bool = False,
         memory_mb: float = 0.0,
         runs_a_gpu: int = 1,
+        devices: int = 1,
         limit_s: float = 0.0,
         reconnect_s: float = 600.0,
         credentials: Path | None = None,
@@ -139,7 +141,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
             raise ValueError("Engine: a memory or a time is negative; give 0 for no limit.")
         if runs_a_gpu < 0:
             raise ValueError(f"Engine: runs_a_gpu is {runs_a_gpu}; give 0 to have it chosen, or 1 or more.")
-        self.cluster = Cluster.of(cluster, cluster_options, unencrypted)
+        self.cluster = Cluster.of(cluster, cluster_options, unencrypted, devices)
         self.here = self.cluster.kind == "local"
         if not self.here and not workers:
             raise ValueError(f"Engine: cluster is {cluster!r}, workers is 0; give at least 1 worker.")
@@ -153,7 +155,9 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         self.credentials = None if unencrypted else credentials
         self.gpus = gpus.visible_gpus() if gpu and self.here and workers else ()
         self.on_gpus = bool(self.gpus) if self.here else gpu and self.cluster.gpus
-        self.asked, self.found = (workers, runs_a_gpu), list[gpus.Gpu]()
+        if self.gpus and len(self.gpus) < devices:
+            raise ValueError(f"devices is {devices}, and GPUs here are {len(self.gpus)}; give at most that.")
+        self.asked, self.devices, self.found = (workers, runs_a_gpu), devices, list[gpus.Gpu]()
         self.largest: gpus.Load | None = None  # what must fit on the GPUs of workers elsewhere
         self._share(runs_a_gpu or 1)
         self.threads, self.dashboard = threads, dashboard
@@ -165,8 +169,8 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
     def _share(self, runs: int) -> None:
         """So many items share a GPU; where workers have begun otherwise, they end."""
         workers, self.runs_a_gpu = self.asked[0], runs
-        most = len(self.gpus) * runs if self.gpus else workers * (runs if self.on_gpus else 1)
-        self.workers = min(workers, most) if self.here else most
+        here, elsewhere = len(self.gpus) // self.devices * runs, workers * (runs if self.on_gpus else 1)
+        self.workers = min(workers, here) if self.gpus else elsewhere
 
     def share(self, loads: Sequence[gpus.Load], loader_workers: int = 0) -> str:
         """Choose how many items share a GPU here, or check what was asked for; elsewhere, who has too little gets none.
@@ -189,9 +193,8 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         workers, asked = self.asked
         of_cores = cpu_count() // (len(self.gpus) * (1 + loader_workers))
         most = max(1, min(of_cores, math.ceil(workers / len(self.gpus))))
-        self.found = self.found or gpus.probe(
-            self.gpus, asked or most
-        )  # once: later, workers hold some of it
+        # once: later, workers hold some of it
+        self.found = self.found or gpus.probe(self.gpus, asked or most)
         runs = gpus.runs_a_gpu(asked, self.found, loads, most)
         if runs != self.runs_a_gpu:
             self.close()
@@ -241,12 +244,13 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
                 self._client = clusters.connected(self.address, timeout_s, security)
             elif self.here:
                 self.found = self.found or gpus.probe(self.gpus, self.runs_a_gpu)
-                shares = gpus.shares(self.found, self.runs_a_gpu)
+                shares = gpus.shares(self.found, self.runs_a_gpu, self.devices)
                 asked = (self.workers, self.threads, shares, self.memory_mb, self.dashboard)
                 self._client = clusters.connected(clusters.local(*asked))
             else:
                 runs = self.workers // self.asked[0]
-                jobs = clusters.queue(self.cluster, self.threads, self.dashboard, security, runs)
+                one_job = (self.threads, self.dashboard, security, runs, self.devices)
+                jobs = clusters.queue(self.cluster, *one_job)
                 self._client = clusters.connected(jobs)
                 self.restore(0)
         return self._client

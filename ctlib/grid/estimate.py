@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -28,9 +28,11 @@ from ctlib.grid.gpus import Load
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
 from ctlib.grid.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.metrics import power
-from ctlib.models import FROZEN, spec, split
+from ctlib.models import FROZEN, headed, spec, split
 from ctlib.training import FRESH_FRACTION, Run, batches_an_epoch
 
+HEAD_S = 1.0
+"""To fit a head to features, s, of some hundred exams on one thread of a CPU."""
 RUN_S, EPOCH_S = 0.5, 0.15
 """What a run and an epoch take beside their steps, s (tiny networks of the demo, CPU time)."""
 WRITE_BYTES_A_S = 500e6
@@ -43,6 +45,13 @@ CODEC_SHARES = {"none": 1.0, "blosc2": 64.4 / 131.1}
 STATES = (FINISHED, FAILED, BEGUN, MISSING)
 # all that decides what a run takes; a hundred thousand runs have a few hundred of these
 _cost_key = attrgetter("task", "init", "fraction", "epochs", "steps_per_epoch", "flaws", *SETTINGS)
+
+
+def _features_key(run: Run) -> tuple[Any, ...]:
+    """What runs that share features have in common; without seed and fold for weights of a file. () where finetuned."""
+    head, bare = headed(run.init)
+    own = (run.seed, run.fold) if split(bare)[0] or bare == "random" else ()
+    return (task(run.task).cohort, run.backbone, bare, *own) if head else ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Plan:
         work_s: of all runs that are to be computed, one after the other, s.
         wall_s: the same on the workers, s.
         notes: what was assumed and what to look at, sentences.
+        gpus: of full-size networks, one row for each GPU of `ctlib.grid.roofline.GPUS`, network and batch_size: step_ms
+            (a training step), hours (of all runs that are to be computed); not measured.
     """
 
     profile: str
@@ -97,6 +108,7 @@ class Plan:
     wall_s: float
     notes: tuple[str, ...] = ()
     runs_a_gpu: int = 1
+    gpus: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def count(self, *states: str) -> int:
         """Runs in any of these states."""
@@ -123,6 +135,7 @@ class Setting:
         memory_mb: of this machine, for runs that compute on its CPU.
         notes: sentences that the plan is to carry on.
         of_seeds: what runs of this profile say of the spread between seeds; None assumes one by size.
+        on_gpus: `timings` as each GPU would have them, by its name (`ctlib.grid.step_timing.on_gpus`).
     """
 
     profile: str
@@ -135,6 +148,7 @@ class Setting:
     memory_mb: float = math.inf
     notes: Sequence[str] = ()
     of_seeds: power.Seeds | None = None
+    on_gpus: Mapping[str, Mapping[tuple[Any, ...], Timing]] = field(default_factory=dict)
 
 
 def batches(run: Run, size: CohortSize) -> int:
@@ -143,7 +157,9 @@ def batches(run: Run, size: CohortSize) -> int:
     return batches_an_epoch(run, n_clips if FRESH_FRACTION in run.flaws else round(run.fraction * n_clips))
 
 
-def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0) -> float:
+def seconds(
+    run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0, computes_features: bool = True
+) -> float:
     """The most that a run takes, s.
 
     Args:
@@ -151,6 +167,7 @@ def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0)
         size: of its cohort.
         timing: of its `kind`.
         loader_workers: processes that read clips ahead.
+        computes_features: False where another run with a head computes the features of its frozen network.
     """
 
     def batch(step_s: float, cut_s: float) -> float:
@@ -158,6 +175,9 @@ def seconds(run: Run, size: CohortSize, timing: Timing, loader_workers: int = 0)
         return max(step_s, cutting / loader_workers) if loader_workers else step_s + cutting
 
     forward = batch(timing.predict_s, timing.cut_s)
+    if headed(run.init)[0]:
+        n_clips, parts = sum(size.clips.values()), HEAD_S
+        return RUN_S + parts + (math.ceil(n_clips / run.batch_size) * forward if computes_features else 0.0)
     is_frozen = FROZEN in split(run.init)[0]  # nothing but the head learns: no backward pass through the rest
     train = forward if is_frozen else batch(timing.train_s, timing.cut_train_s)
     n_val, n_test = (math.ceil(size.clips[name] / run.batch_size) for name in ("val", "test"))
@@ -177,12 +197,16 @@ def run_seconds(setting: Setting, runs: Sequence[Run]) -> list[float]:
         KeyError: a run's cohort or kind is not in the setting.
     """
     known: dict[tuple[Any, ...], float] = {}
+    computed: set[tuple[Any, ...]] = set()
     taken = []
     for run in runs:
-        key = _cost_key(run)
+        features = _features_key(run)
+        first = not features or features not in computed
+        computed.add(features)
+        key = (first, *_cost_key(run))
         if key not in known:
             size = setting.sizes[task(run.task).cohort]
-            known[key] = seconds(run, size, setting.timings[kind(run)], setting.loader_workers)
+            known[key] = seconds(run, size, setting.timings[kind(run)], setting.loader_workers, first)
         taken.append(known[key])
     return taken
 
@@ -262,6 +286,7 @@ def make(
         schedule(shared, setting.workers),
         tuple(_notes(setting, all_runs, costs)),
         setting.runs_a_gpu,
+        _gpus(setting, [run for run, _ in todo]),
     )
 
 
@@ -297,6 +322,19 @@ def _costs(setting: Setting, runs: Sequence[Run], table: pd.DataFrame) -> pd.Dat
     costs["peak_mb"] = [timing.peak_mb for timing in timings]
     costs["is_measured"] = [timing.is_measured for timing in timings]
     return costs.assign(device=[timing.device for timing in timings])
+
+
+def _gpus(setting: Setting, todo: Sequence[Run]) -> pd.DataFrame:
+    """Plan.gpus."""
+    rows = []
+    for name, timings in setting.on_gpus.items():
+        taken = run_seconds(replace(setting, timings=timings), todo)
+        rows += [
+            (name, run.backbone, run.batch_size, 1e3 * timings[kind(run)].train_s, seconds / 3600)
+            for run, seconds in zip(todo, taken, strict=True)
+        ]
+    table = pd.DataFrame(rows, columns=["gpu", "backbone", "batch_size", "step_ms", "hours"])
+    return table.groupby(["gpu", "backbone", "batch_size", "step_ms"], sort=False, as_index=False).sum()
 
 
 def _disk(setting: Setting, runs: Sequence[Run], states: Sequence[str]) -> pd.DataFrame:

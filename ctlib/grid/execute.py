@@ -27,10 +27,13 @@ from ctlib.grid.expand import (
 )
 from ctlib.grid.lr_search import accuracies_of, chosen, fixed, of_table, require_lr_by, tried
 from ctlib.grid.step_timing import clip_shape
-from ctlib.models import lacking
+from ctlib.models import headed, lacking
 from ctlib.training import (
     CSV,
     ERROR,
+    FINETUNED,
+    FROZEN_MODE,
+    MODES,
     Job,
     Plan,
     Run,
@@ -42,6 +45,7 @@ from ctlib.training import (
     made_here,
     pretrain,
     require,
+    require_devices,
     require_shared_memory,
 )
 
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "controlled",
     "expand",
+    "frozen_first",
     "learning_rates",
     "left_out",
     "outline",
@@ -102,6 +107,7 @@ def search(
     """
     require_lr_by(by)
     settings["leave_out"] = at_all_fractions(settings.get("leave_out", []))
+    settings |= {"modes": [FINETUNED], "finetune_best": 0}  # heads on features have no rate
     runs = [
         run
         for lr in rates
@@ -146,7 +152,64 @@ def learning_rates(
     known = fixed(lr, arms(tasks, backbones, inits))
     if known is not None:
         return known
+    if FINETUNED not in settings.get("modes", [FINETUNED]):
+        return {}
     return of_table(search(workspace, tasks, backbones, inits, *search_with, **settings))
+
+
+def frozen_first(
+    workspace: Workspace,
+    tasks: Sequence[str],
+    backbones: Sequence[str],
+    inits: Sequence[str],
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    engine: Engine | None,
+    loader_workers: int = 0,
+    logger: str = CSV,
+    **settings: Any,
+) -> list[str]:
+    """Compute the frozen runs that say which networks are finetuned, where parameter `finetune_best` asks for that.
+
+    Args:
+        workspace: where data and weights lie.
+        tasks: see `expand`.
+        backbones: see `expand`.
+        inits: see `expand`.
+        fractions: see `expand`.
+        seeds: see `expand`.
+        folds: see `expand`.
+        engine: where they execute; None computes nothing.
+        loader_workers: see `execute`.
+        logger: see `execute`.
+        settings: see `expand`.
+
+    Returns:
+        A sentence a task: which are finetuned, or that a frozen run is missing; none where all are.
+
+    Raises:
+        ValueError: see `expand`.
+    """
+    if not settings.get("finetune_best") or {*settings["modes"]} != {*MODES}:
+        return []
+    axes = (workspace, tasks, backbones, inits, fractions, seeds, 1.0, folds)
+    run_grid(
+        workspace,
+        expand(*axes, **{**settings, "modes": [FROZEN_MODE]}),
+        engine,
+        print,
+        loader_workers,
+        logger,
+    )
+    chosen = [run for run in expand(*axes, **settings) if not headed(run.init)[0]]
+    names = dict.fromkeys((run.task, f"{run.backbone} from {run.init}") for run in chosen)
+    return [
+        f"{name}: finetuned are {', '.join(arm for of, arm in names if of == name)}, by validation of frozen runs."
+        if any(of == name for of, _ in names)
+        else f"{name}: what is finetuned is chosen when all frozen runs have a result."
+        for name in tasks
+    ]
 
 
 def run_grid(
@@ -226,6 +289,7 @@ def pretrain_all(
     engine: Engine,
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
+    devices: int = 1,
 ) -> pd.DataFrame:
     """Pretrain networks and write table `pretraining`; a network that fails stops no other.
 
@@ -237,6 +301,7 @@ def pretrain_all(
         engine: where they execute.
         echo: takes one line a network.
         loader_workers: see `pretrain`.
+        devices: see `pretrain`.
 
     Returns:
         Table `pretraining`.
@@ -244,9 +309,10 @@ def pretrain_all(
     Raises:
         RuntimeError: a network failed; the message has its traceback. The others are finished.
         ValueError: an init is not made here, or begins from one that comes after it; or an exception is of
-            no network.
+            no network; or a batch cannot be divided over the devices.
     """
     plan.require(backbones)
+    require_devices(devices, plan.settings.batch_size)
     data = {}
     for name in inits:
         made = made_here(name)
@@ -256,7 +322,7 @@ def pretrain_all(
             )  # frames are decoded once, by all workers
         data[name] = plan.fingerprint(workspace, made)
     records: dict[tuple[str, str], dict[str, Any]] = {}
-    work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers)
+    work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers, devices=devices)
     for wave in waves(inits):
         jobs = [
             job(workspace, name, key, plan, data[name])

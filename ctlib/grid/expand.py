@@ -15,11 +15,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ctlib.core import Workspace, field_values
+from ctlib.core import Workspace, field_values, read_json
 from ctlib.datasets import same_patients, task
-from ctlib.models import NO_COHORT, InitError, code_of, find, lacking, origin, split
+from ctlib.models import (
+    HEADS,
+    NO_COHORT,
+    InitError,
+    asked_of_clips,
+    code_of,
+    find,
+    headed,
+    lacking,
+    origin,
+    require_extra,
+    split,
+)
 from ctlib.training import (
+    FINETUNED,
+    FROZEN_MODE,
+    MODES,
     NONE,
+    OF_TRAINING,
+    RESULT,
     Run,
     control_of,
     exceptions_of,
@@ -27,6 +44,7 @@ from ctlib.training import (
     flaws_of,
     labelled_clips,
     own_settings,
+    refuse_unmet,
     study_auroc,
 )
 
@@ -51,9 +69,16 @@ def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> given = {"epochs": 4, "tasks": ["rspect_pe"], "protocol": "corrected", "protocol_overrides": ["fill"]}
     >>> settings_of(given)
     {'epochs': 4, 'exceptions': [], 'leave_out': [], 'flaws': ('fill',)}
+    >>> settings_of({**given, "modes": ["frozen"], "heads": ["knn"], "finetune_best": 0})["modes"]
+    ['frozen']
     """
     settings = {name: value for name, value in field_values(Run, values).items() if name not in AXES}
     settings |= {name: values.get(name, []) for name in ("exceptions", "leave_out")}
+    settings |= {
+        name: values[name]
+        for name in ("modes", "heads", "finetune_best", "frozen_backbones")
+        if name in values
+    }
     return settings | {"flaws": flaws_of(values["protocol"], values["protocol_overrides"])}
 
 
@@ -68,6 +93,10 @@ def expand(
     folds: Sequence[int] = (),
     exceptions: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    modes: Sequence[str] = (FINETUNED,),
+    heads: Sequence[str] = HEADS[:1],
+    finetune_best: int = 0,
+    frozen_backbones: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """All runs of an experiment, in an order in which the first ones cover all arms.
@@ -86,6 +115,10 @@ def expand(
         folds: turns of the cross-validation, for cohorts that have folds; none is the single split.
         exceptions: settings of some networks alone, see `ctlib.training.exceptions_of`.
         leave_out: what not to run together, see `unwanted`.
+        modes: of `ctlib.training.MODES`, see `in_modes`.
+        heads: of frozen networks, see `in_modes`.
+        finetune_best: of each task, so many networks are finetuned, see `best_frozen`; 0 is all.
+        frozen_backbones: those of the backbones that are not finetuned.
         settings: the other fields of `Run`, but for `data`, `weights` and `code`, which are looked up.
 
     Raises:
@@ -97,17 +130,21 @@ def expand(
     """
     turns_of = folds_of(tasks, folds, has_folds(workspace))
     label = settings.get("study_label", "exam")
-    asked = arms(tasks, backbones, inits)
+    asked = in_modes(arms(tasks, backbones, inits), modes, heads, frozen_backbones)
     data = {}
     for name, turn in [(key, turn) for key in tasks for turn in turns_of[key]]:
         cohort = task(name).cohort
         data[name, turn] = fingerprint(workspace, cohort, fold=turn)
         rows = labelled_clips(workspace, cohort, label, turn)
         study_auroc(rows[rows["split"] == "val"])  # here, so that nothing starts in vain
-    pairs = dict.fromkeys((init, backbone) for _, backbone, init in asked)
-    weights = {pair: find(*pair, workspace, NO_COHORT).checksum for pair in pairs}
     of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
-    return _made(asked, of, lr, data, weights, exceptions, settings)
+    pairs = dict.fromkeys((headed(init)[1], backbone) for (_, backbone, init), *_ in of)
+    found = {pair: find(*pair, workspace, NO_COHORT) for pair in pairs}
+    weights = {pair: init.checksum for pair, init in found.items()}
+    by_contract = {pair: init.contract for pair, init in found.items()}
+    runs = _made(asked, of, lr, data, weights, exceptions, settings, by_contract)
+    refuse_unmet(workspace, runs)
+    return best_frozen(workspace, runs, finetune_best) if finetune_best else runs
 
 
 def outline(
@@ -120,6 +157,10 @@ def outline(
     turns_of: Mapping[str, Sequence[int]],
     exceptions: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    modes: Sequence[str] = (FINETUNED,),
+    heads: Sequence[str] = HEADS[:1],
+    finetune_best: int = 0,
+    frozen_backbones: Sequence[str] = (),
     **settings: Any,
 ) -> list[Run]:
     """The runs of `expand` before there are data and weights: all that they cost, and no ids to go by.
@@ -134,15 +175,25 @@ def outline(
         turns_of: turns of the cross-validation of each task.
         exceptions: see `expand`.
         leave_out: see `expand`.
+        modes: see `expand`.
+        heads: see `expand`.
+        finetune_best: the first so many of each task stand for those that will be chosen.
+        frozen_backbones: see `expand`.
         settings: see `expand`.
 
     Raises:
         ValueError: see `expand`.
     """
-    asked = arms(tasks, backbones, inits)
+    asked = in_modes(arms(tasks, backbones, inits), modes, heads, frozen_backbones)
     nothing: defaultdict[Any, str] = defaultdict(str)
     of = unwanted(cells(asked, turns_of, fractions, seeds), leave_out)
-    return _made(asked, of, lr, nothing, nothing, exceptions, settings)
+    runs = _made(asked, of, lr, nothing, nothing, exceptions, settings)
+    if not finetune_best:
+        return runs
+    first = [
+        arm for name in tasks for arm in [arm for arm in _rivals(runs) if arm[0] == name][:finetune_best]
+    ]
+    return [run for run in runs if headed(run.init)[0] or arm_of(run) in first]
 
 
 def _made(
@@ -153,12 +204,21 @@ def _made(
     weights: Mapping[tuple[str, str], str],
     exceptions: Sequence[str],
     settings: Mapping[str, Any],
+    by_contract: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Run]:
     """Runs of what `cells` gives; twice is once."""
     tasks, backbones = ([*dict.fromkeys(arm[axis] for arm in asked)] for axis in (0, 1))
     alone = exceptions_of(exceptions, tasks, backbones, (settings.keys() | {"lr"}) - STORED)
     rates = {arm: lr for arm in asked} if isinstance(lr, float) else lr
-    own = {arm: {"lr": rates[arm], **settings, **own_settings(alone, arm)} for arm in asked if arm in rates}
+    on_features = {arm: OF_TRAINING if headed(arm[2])[0] else {} for arm in asked}
+    rates = {**rates, **{arm: 0.0 for arm in asked if on_features[arm]}}  # nothing of them is trained
+    own = {
+        arm: {"lr": rates[arm], **settings, **own_settings(alone, arm), **on_features[arm]}
+        for arm in asked
+        if arm in rates
+    }
+    for backbone in backbones:
+        require_extra(backbone)
     code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(
@@ -166,15 +226,96 @@ def _made(
             fraction=fraction,
             seed=seed,
             data=data[arm[0], turn],
-            weights=weights[arm[2], arm[1]],
+            weights=weights[headed(arm[2])[1], arm[1]],
             code=code[arm[1]],
             fold=turn,
+            contract=(by_contract or {}).get((headed(arm[2])[1], arm[1]), ""),
             **own[arm],
         )
         for arm, turn, fraction, seed in of
         if arm in own
     ]
     return list(dict.fromkeys(runs))
+
+
+def networks_of(values: Mapping[str, Any]) -> list[str]:
+    """All networks of parameters of `03_finetune_grid`, those that are only frozen behind the others."""
+    return [*values["backbones"], *values.get("frozen_backbones", [])]
+
+
+def in_modes(
+    asked: Sequence[Arm], modes: Sequence[str], heads: Sequence[str], only_frozen: Sequence[str] = ()
+) -> list[Arm]:
+    """Arms in the modes that are asked for; the init of a frozen one begins with its head.
+
+    Args:
+        asked: task, network and init.
+        modes: `finetuned`, `frozen` or both.
+        heads: of frozen networks, of `ctlib.models.HEADS`.
+        only_frozen: networks that are in no other mode.
+
+    Raises:
+        ValueError: an unknown mode or head, or none.
+
+    >>> in_modes([("lidc_nodule", "slow_r50", "video")], ["finetuned", "frozen"], ["linear"])
+    [('lidc_nodule', 'slow_r50', 'video'), ('lidc_nodule', 'slow_r50', 'linear:video')]
+    """
+    for name, given, known in (("modes", modes, MODES), ("heads", heads, HEADS)):
+        if unknown := [value for value in given if value not in known]:
+            raise ValueError(f"{name} has {unknown[0]!r}; known are {', '.join(known)}.")
+        if not given:
+            raise ValueError(f"{name} is empty; give some of {', '.join(known)}.")
+    frozen = [
+        (name, backbone, init if headed(init)[0] else f"{head}:{init}")
+        for head in heads
+        for name, backbone, init in asked
+    ]
+    trained = [arm for arm in asked if arm[1] not in only_frozen]
+    made = [*(trained if FINETUNED in modes else []), *(frozen if FROZEN_MODE in modes else [])]
+    return list(dict.fromkeys(made))
+
+
+def arm_of(run: Run) -> Arm:
+    """Task, network and init of a run."""
+    return run.task, run.backbone, run.init
+
+
+def _rivals(runs: Sequence[Run]) -> list[Arm]:
+    """The finetuned arms of an experiment that begin from weights: those of which some are chosen."""
+    return [*dict.fromkeys(arm_of(run) for run in runs if not headed(run.init)[0] and run.init != "random")]
+
+
+def best_frozen(workspace: Workspace, runs: Sequence[Run], number: int) -> list[Run]:
+    """The frozen runs of an experiment, and of the finetuned ones those that did best when frozen.
+
+    Arms are ranked in each task by the mean validation AUROC of their frozen runs over fractions, seeds and folds, of
+    their best head; no test score is read. Random weights are no rival: they are finetuned for each network that
+    is chosen.
+
+    Args:
+        workspace: where results lie.
+        runs: of the experiment, in both modes.
+        number: of arms that are finetuned, in each task.
+
+    Returns:
+        While a frozen run has no result, the frozen runs alone.
+    """
+    frozen = [run for run in runs if headed(run.init)[0]]
+    paths = [workspace.runs / run.run_id / RESULT for run in frozen]
+    if not all(path.is_file() for path in paths):
+        return frozen
+    reached: dict[tuple[Arm, str], list[float]] = defaultdict(list)
+    for run, path in zip(frozen, paths, strict=True):
+        head, bare = headed(run.init)
+        reached[(run.task, run.backbone, bare), head].append(read_json(path)["val_auroc"])
+    best: dict[Arm, float] = {}
+    for (arm, _), values in reached.items():
+        best[arm] = max(best.get(arm, 0.0), sum(values) / len(values))
+    ranked = sorted((arm for arm in _rivals(runs) if arm in best), key=best.__getitem__, reverse=True)
+    chosen = [arm for name in dict.fromkeys(arm[0] for arm in ranked) for arm in
+              [arm for arm in ranked if arm[0] == name][:number]]  # fmt: skip
+    chosen += [(name, backbone, "random") for name, backbone, _ in chosen]
+    return [run for run in runs if headed(run.init)[0] or arm_of(run) in chosen]
 
 
 def controlled(runs: Sequence[Run], controls: Sequence[str], backbones: Sequence[str]) -> list[Run]:
@@ -211,7 +352,18 @@ def left_out(
     folds: Sequence[int] = (),
 ) -> list[str]:
     """What `expand` leaves out of a grid, and why: sentences."""
-    return [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
+    lines = [*skipped(tasks, backbones, inits), *single(tasks, folds, has_folds(workspace))]
+    return [*lines, *contracts(workspace, backbones, inits)]
+
+
+def contracts(workspace: Workspace, backbones: Sequence[str], inits: Sequence[str]) -> list[str]:
+    """What weights ask of the clips that they are shown, by their input contracts: a sentence each."""
+    pairs = itertools.product(inits, backbones)
+    found = {pair: asked for pair in pairs if (asked := asked_of_clips(*pair, workspace))}
+    return [
+        f"Init {init} of {backbone} sees clips cut by its input contract: {asked}."
+        for (init, backbone), asked in found.items()
+    ]
 
 
 # ---- tasks, networks and inits that go together, in which turns of a cross-validation -----
@@ -298,7 +450,7 @@ def unwanted(
 
     Args:
         of: arm, turn, fraction and seed of each run.
-        leave_out: each entry names a task, a network, an init and a fraction, or some of them, with blanks
+        leave_out: each entry names a task, a network, an init, a fraction and a mode, or some of them, with blanks
             between; a run of all that it names is left out.
 
     Raises:
@@ -311,7 +463,7 @@ def unwanted(
     asked = list(of)
     if not leave_out:
         return asked
-    named = [{*arm, f"{100 * fraction:.6g}%"} for arm, _, fraction, _ in asked]
+    named = [{*arm, *_mode_of(arm[2]), f"{100 * fraction:.6g}%"} for arm, _, fraction, _ in asked]
     known = set().union(*named)
     entries = [(entry, set(entry.split())) for entry in leave_out]
     for entry, words in entries:
@@ -321,6 +473,12 @@ def unwanted(
                 "such as 1%."
             )
     return [cell for cell, own in zip(asked, named, strict=True) if not any(w <= own for _, w in entries)]
+
+
+def _mode_of(init: str) -> tuple[str, ...]:
+    """Words by which `leave_out` may name the mode of a run: of a frozen one also its head, and its init without."""
+    head, bare = headed(init)
+    return (FROZEN_MODE, head, bare) if head else (FINETUNED,)
 
 
 def at_all_fractions(leave_out: Sequence[str]) -> list[str]:

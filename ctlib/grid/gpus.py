@@ -291,16 +291,23 @@ def runs_a_gpu(asked: int, found: Sequence[Gpu], loads: Sequence[Load], most: in
     return max(1, min(fit, most, MOST, math.ceil(FULL / max(busy, 1e-3))))
 
 
-def shares(found: Sequence[Gpu], runs: int) -> list[Share]:
+def shares(found: Sequence[Gpu], runs: int, devices: int = 1) -> list[Share]:
     """For each worker its GPU, and its part of it; the first of every GPU come before the second of any.
+
+    A worker that takes several has their names with commas between them, and all of their memory.
 
     >>> shares([Gpu("a", "", 8_000, 7_000), Gpu("b", "", 8_000, 7_000)], 1)[1]
     Share(gpu='b', part=0.0, mb=7000)
     >>> [(share.gpu, share.part) for share in shares([Gpu("a", "", 8_000, 7_000)], 2)]
     [('a', 0.35), ('a', 0.35)]
+    >>> [share.gpu for share in shares([Gpu(name, "", 8_000, 7_000) for name in "abcde"], 1, devices=2)]
+    ['a,b', 'c,d']
     """
     if runs == 1:
-        return [Share(gpu.name, 0.0, gpu.free_mb) for gpu in found]
+        groups = [found[i : i + devices] for i in range(0, len(found) - devices + 1, devices)]
+        return [
+            Share(",".join(g.name for g in group), 0.0, min(g.free_mb for g in group)) for group in groups
+        ]
     parts = [(gpu, round(max(0.01, 1 / runs - CONTEXT_MB / gpu.total_mb), 4)) for gpu in found]
     return [Share(gpu.name, part, part * gpu.total_mb / SPARE) for gpu, part in parts] * runs
 

@@ -79,7 +79,13 @@ def options(threads: int, on: devices.Share, memory_mb: float = 0.0) -> dict[str
 
 
 def worker_options(
-    gpus: int | None, workers: int, threads: int, memory: str | None, name: str | None, runs: int = 1
+    gpus: int | None,
+    workers: int,
+    threads: int,
+    memory: str | None,
+    name: str | None,
+    runs: int = 1,
+    each: int = 1,
 ) -> list[dict[str, Any]]:
     """What the nannies of a machine are asked for: so many a GPU, or so many where no GPU is used.
 
@@ -90,6 +96,7 @@ def worker_options(
         memory: of each, with a unit, as a queue has it: a worker may hold 95 % of it.
         name: of the workers; None names them by host and process.
         runs: workers that share a GPU.
+        each: GPUs that a worker takes.
 
     Raises:
         ValueError: there are fewer GPUs, one cannot be used or shared, or the memory is not a size.
@@ -103,8 +110,10 @@ def worker_options(
         raise ValueError(f"--memory is {memory!r}; give a size, as 16GB.") from error
     pinned = [devices.Share(None if gpus is None else "")] * workers
     if used := visible[:gpus]:
+        if len(used) < each:
+            raise ValueError(f"--devices is {each}, and GPUs to use here are {len(used)}.")
         found = devices.probe(used, runs)
-        pinned = devices.shares(found, devices.runs_a_gpu(runs, found, ()))
+        pinned = devices.shares(found, devices.runs_a_gpu(runs, found, ()), each)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     names = [name] if len(pinned) == 1 else [f"{name}-{i}" for i in range(len(pinned))]
     return [options(threads, on, limit_mb) | {"name": one} for on, one in zip(pinned, names, strict=True)]

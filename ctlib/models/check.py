@@ -11,6 +11,7 @@ clip it was published with (`ctlib.models.cost`), what a tiny one costs for the 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from torch import nn
 
 from ctlib.models.cost import Cost, cost_of
 from ctlib.models.registry import BACKBONES, SIZES, Backbone, Size, spec
+from ctlib.models.weights.published import PUBLIC
 
 SEEN_ON: dict[Size, tuple[int, int, int]] = {"full": (8, 112, 112), "tiny": (16, 48, 48)}
 """(D, H, W) of the clip that is computed: half the published side, so that all take about a minute."""
@@ -65,8 +67,60 @@ def check_all(keys: Sequence[str] = (), sizes: Sequence[Size] = SIZES[::-1]) -> 
     Raises:
         ValueError: unknown key; before anything is computed.
     """
-    records = [spec(key) for key in keys or BACKBONES]
+    records = [spec(key) for key in keys or BACKBONES if keys or key not in uninstalled()]
     return (check(record, size) for record in records for size in sizes)
+
+
+def uninstalled() -> dict[str, str]:
+    """Networks that need an extra of this project which is not installed, and that extra, by key."""
+    is_there = importlib.util.find_spec("transformers") is not None
+    return {} if is_there else {key: entry.extra for key, entry in BACKBONES.items() if entry.extra}
+
+
+def weights(keys: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The published weights of networks: what each was trained on and asks of a clip, and its licence.
+
+    Args:
+        keys: keys of networks; none for all.
+
+    Returns:
+        A row each, in the order of `published.yaml`: init, backbone, seen, clip, contract, licence;
+        without `kinetics`, which is a name for others.
+    """
+    rows = []
+    for init, records in PUBLIC.items():
+        for key in (each for each in records if init != "kinetics" and (not keys or each in keys)):
+            known = records[key]
+            asked = [str(known.contract)] if known.contract else []
+            asked += [f"{known.channels} channels, one is repeated"] if known.channels > 1 else []
+            rows.append(
+                {
+                    "init": init,
+                    "backbone": key,
+                    "seen": ", then ".join(map(str, known.seen)),
+                    "clip": " x ".join(map(str, known.clip)),
+                    "contract": "; ".join(asked),
+                    "licence": f"{known.licence}{', ' * bool(known.terms)}{known.terms}",
+                }
+            )
+    return rows
+
+
+def weights_table(keys: Sequence[str] = ()) -> str:
+    """`weights` in Markdown; empty where there are none.
+
+    >>> weights_table(["csn_r101"]).splitlines()[-1].split(" | ")[1:5]
+    ['`csn_r101`', 'Kinetics-400 (video)', '-', '-']
+    """
+    rows = weights(keys)
+    lines = [
+        "| init | backbone | trained on | clip | asks of a clip | licence |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        row["backbone"] = f"`{row['backbone']}`"
+        lines.append(f"| {' | '.join(cell or '-' for cell in row.values())} |")
+    return "\n".join(lines) if rows else ""
 
 
 def check(backbone: Backbone, size: Size) -> Checked:

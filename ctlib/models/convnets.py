@@ -1,4 +1,4 @@
-"""More 3D convolutional networks, without their heads: SlowFast and CSN, R3D-18 and S3D.
+"""More 3D convolutional networks, without their heads: SlowFast and CSN, R3D-18, MC3-18, R(2+1)D-18 and S3D.
 
 Full size: pytorchvideo's builders with the settings of its model zoo (0.1.5) and torchvision's layers,
 the input channels aside. All tensors keep the publishers' names, so that public weights fit; features
@@ -9,8 +9,8 @@ too, the last batch norm of a residual block begins at 1. S3D keeps all its bloc
 follow the clips a hundred times faster (momentum 0.1): in some hundred steps they would not arrive.
 
 Random weights. SlowFast and CSN: pytorchvideo's `init_net_weights`, as in `ctlib.models.pytorchvideo`.
-R3D-18: convolutions He-normal by fan-out, batch norm 1 and 0. S3D: torch's own, convolutions uniform
-within 1 / sqrt(fan-in), batch norm 1 and 0.
+R3D-18, MC3-18, R(2+1)D-18: convolutions He-normal by fan-out, batch norm 1 and 0. S3D: torch's own, convolutions
+uniform within 1 / sqrt(fan-in), batch norm 1 and 0.
 
 Their late layers see fewer slices than a kernel has; there torch's bf16 on a CPU is wrong, and
 `ctlib.training.device` keeps fp32.
@@ -21,12 +21,19 @@ Any clip of at least one voxel will do, but S3D needs 5 slices of 17 x 17.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.video.resnet import BasicBlock, Conv3DSimple
+from torchvision.models.video.resnet import (
+    BasicBlock,
+    Conv2Plus1D,
+    Conv3DNoTemporal,
+    Conv3DSimple,
+    R2Plus1dStem,
+)
 from torchvision.models.video.s3d import SepInceptionBlock3D, TemporalSeparableConv
 from torchvision.ops.misc import Conv3dNormActivation
 
@@ -105,16 +112,27 @@ class R3D(nn.Module):
         in_channels: C of the clips.
         width: channels of the stem and the first stage; each stage doubles them.
         depths: blocks of the four stages.
+        kernels: torchvision's convolution of each stage; 3 x 3 x 3 where none is given.
+        stem: torchvision's, of 3 channels in and 64 out at full size; none is 3 x 7 x 7.
     """
 
-    def __init__(self, in_channels: int, width: int, depths: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        depths: tuple[int, ...],
+        kernels: Sequence[Any] = (Conv3DSimple,) * 4,
+        stem: nn.Sequential | None = None,
+    ) -> None:
         super().__init__()
-        stem = nn.Conv3d(in_channels, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
-        self.stem = nn.Sequential(stem, nn.BatchNorm3d(width), nn.ReLU(inplace=True))
+        if stem is None:
+            conv = nn.Conv3d(in_channels, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+            stem = nn.Sequential(conv, nn.BatchNorm3d(width), nn.ReLU(inplace=True))
+        self.stem = stem
         n_in = width
         for i, depth in enumerate(depths):
             n_out = width * 2**i
-            self.add_module(f"layer{i + 1}", _stage(n_in, n_out, depth, stride=1 if i == 0 else 2))
+            self.add_module(f"layer{i + 1}", _stage(n_in, n_out, depth, 1 if i == 0 else 2, kernels[i]))
             n_in = n_out
         self.n_stages = len(depths)
         self.n_features = n_in
@@ -130,13 +148,14 @@ class R3D(nn.Module):
         return clip.mean(dim=(2, 3, 4))
 
 
-def _stage(n_in: int, n_out: int, depth: int, stride: int) -> nn.Sequential:
+def _stage(n_in: int, n_out: int, depth: int, stride: int, kernel: Any) -> nn.Sequential:
     """Basic blocks, the first with the stride and, where the shape changes, a shortcut of its own."""
     shortcut = None
     if stride != 1 or n_in != n_out:
-        shortcut = nn.Sequential(nn.Conv3d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm3d(n_out))
-    first = BasicBlock(n_in, n_out, Conv3DSimple, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(n_out, n_out, Conv3DSimple) for _ in range(depth - 1)))
+        steps = kernel.get_downsample_stride(stride)
+        shortcut = nn.Sequential(nn.Conv3d(n_in, n_out, 1, steps, bias=False), nn.BatchNorm3d(n_out))
+    first = BasicBlock(n_in, n_out, kernel, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(n_out, n_out, kernel) for _ in range(depth - 1)))
 
 
 def r3d_18(size: str, in_channels: int) -> nn.Module:
@@ -144,6 +163,24 @@ def r3d_18(size: str, in_channels: int) -> nn.Module:
     if size == "full":
         return R3D(in_channels, width=64, depths=(2, 2, 2, 2))
     return R3D(in_channels, width=8, depths=(1, 1, 1, 1))
+
+
+def mc3_18(size: str, in_channels: int) -> nn.Module:
+    """MC3-18: R3D-18 with 3 x 3 x 3 kernels in the stem and the first stage alone; no temporal stride."""
+    kernels = (Conv3DSimple, Conv3DNoTemporal, Conv3DNoTemporal, Conv3DNoTemporal)
+    width, depth = (64, 2) if size == "full" else (8, 1)
+    return R3D(in_channels, width, (depth,) * 4, kernels)
+
+
+def r2plus1d_18(size: str, in_channels: int) -> nn.Module:
+    """R(2+1)D-18: each 3 x 3 x 3 kernel of R3D-18 split in plane and along the slices."""
+    width, depth, between = (64, 2, 45) if size == "full" else (8, 1, 6)
+    stem = R2Plus1dStem()
+    stem[0] = nn.Conv3d(in_channels, between, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
+    if size != "full":
+        stem[1], stem[4] = nn.BatchNorm3d(between), nn.BatchNorm3d(width)
+        stem[3] = nn.Conv3d(between, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    return R3D(in_channels, width, (depth,) * 4, (Conv2Plus1D,) * 4, stem)
 
 
 S3D_BLOCKS = (
@@ -247,6 +284,23 @@ ENTRIES = (
         clip=(16, 112, 112),
         cpu_precision="bf16",
         cpu_channels_last=True,
+    ),
+    *(
+        Backbone(
+            key=key,
+            title=title,
+            dims=3,
+            build=build,
+            licence="BSD-3-Clause (torchvision)",
+            citation="Tran et al., A closer look at spatiotemporal convolutions, CVPR 2018",
+            clip=(16, 112, 112),
+            cpu_precision="bf16",
+            cpu_channels_last=True,
+        )
+        for key, title, build in (
+            ("mc3_18", "MC3-18", mc3_18),
+            ("r2plus1d_18", "R(2+1)D-18", r2plus1d_18),
+        )
     ),
     Backbone(
         key="s3d",

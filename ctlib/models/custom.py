@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from ctlib.core import PROJECT, display_path
+from ctlib.models.foundation import HF
 from ctlib.models.record import Backbone, Size
 from ctlib.models.slicewise import TIMM
 
@@ -49,7 +50,7 @@ def is_own(key: str) -> bool:
     >>> is_own("my_nets:unet"), is_own("slow_r50"), is_own("timm:resnet18")
     (True, False, False)
     """
-    return ":" in key and not key.startswith(TIMM)
+    return ":" in key and not key.startswith((TIMM, HF))
 
 
 def record(key: str) -> Backbone:
@@ -103,7 +104,7 @@ def file_name(key: str) -> str:
     >>> file_name("slow_r50"), file_name("nets.mine:unet"), file_name("nets:UNet")
     ('slow_r50', 'nets-mine-unet', 'nets-unet-d84dac3d')
     """
-    name = re.sub("[:.]", "-", key)
+    name = re.sub("[:./]", "-", key)
     if name == name.lower():
         return name
     return f"{name.lower()}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

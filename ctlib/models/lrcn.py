@@ -1,4 +1,4 @@
-"""LRCN: a 2D network on each slice, then a recurrent network along them.
+"""A 2D network on each slice, then a recurrent network (LRCN) or a layer of attention along them.
 
 The features of each slice are joined by their difference to those of the previous and of the next
 slice (0 where there is none), read by a bidirectional GRU, and its outputs are averaged over the clip.
@@ -14,10 +14,15 @@ Tensors of the 2D network keep their names. The GRU is the stage behind its last
 torch's: uniform within 1 / sqrt(units).
 
 Any network of `ctlib.models.slicewise.Slices` can be read: one class of two bases, `Lrcn` and that network.
+
+`lrcn_efficientnetv2_s` is the 2.5D baseline of radiology challenges: with `channels: neighbours` each slice has the one
+before and the one after it as channels. `mst_*` see slices with a transformer or ConvNeXt, and attend between them.
+Published weights are of the 2D network alone; what is along the slices is then drawn (`over_slices`).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +30,15 @@ from torch import nn
 from torch.nn import functional
 
 from ctlib.models.record import Backbone
-from ctlib.models.slicewise import LITE0, RESNET18, RESNEXT101, SliceEfficientNet, SliceResNet, Slices
+from ctlib.models.slicewise import (
+    LITE0,
+    RESNET18,
+    RESNEXT101,
+    SliceEfficientNet,
+    SliceNamed,
+    SliceResNet,
+    Slices,
+)
 
 HIDDEN = {"full": 256, "tiny": 32}
 """Units of the GRU in each direction; 256 are published."""
@@ -61,6 +74,53 @@ class LrcnEfficientNet(Lrcn, SliceEfficientNet):
     """An EfficientNet-Lite on each slice and a GRU along them."""
 
 
+class LrcnNamed(Lrcn, SliceNamed):
+    """A network of timm on each slice and a GRU along them."""
+
+    @property
+    def over_slices(self) -> str:
+        """Beginning of the names of what weights of single slices do not have; it is then drawn."""
+        return f"{self.gru_name}."
+
+
+class SliceTransformer(SliceNamed):
+    """A network of timm on each slice, then one layer of attention between them, and their mean.
+
+    The idea of the Medical Slice Transformer (Mueller-Franzes et al. 2025). Places are sines and cosines of the
+    slice's number, added before the layer and taken off behind it: what is averaged is each slice's own features and
+    what the layer adds to them, less than they are at first. Its random weights are torch's.
+
+    Args:
+        in_channels: C of the clips.
+        heads: of the attention.
+        structure: as `SliceNamed` takes it.
+    """
+
+    def __init__(self, in_channels: int, heads: int, **structure: Any) -> None:
+        super().__init__(in_channels, pooling="mean", **structure)
+        n = self.n_features
+        layer = nn.TransformerEncoderLayer(n, heads, 4 * n, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.over_slices = f"layer{self.n_stages + 1}."
+        self.add_module(self.over_slices[:-1], layer)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips `[N, C, D, H, W]` to features `[N, F]`."""
+        features = self.slice_features(clip)
+        places = sines(features.shape[1], self.n_features).to(features)
+        return (self.get_submodule(self.over_slices[:-1])(features + places) - places).mean(dim=1)
+
+
+def sines(n_slices: int, n_features: int) -> torch.Tensor:
+    """Sines, then cosines, of the numbers of slices: `[n_slices, n_features]` (Vaswani et al. 2017).
+
+    >>> [[round(value, 2) for value in row] for row in sines(2, 2).tolist()]
+    [[0.0, 1.0], [0.84, 0.54]]
+    """
+    half = n_features // 2
+    turns = torch.arange(n_slices)[:, None] / 10_000 ** (torch.arange(half) / half)
+    return torch.cat([turns.sin(), turns.cos()], dim=1)
+
+
 def with_differences(features: torch.Tensor) -> torch.Tensor:
     """Features of each slice, and what they differ by from the previous and from the next slice.
 
@@ -94,6 +154,35 @@ def lrcn_efficientnet_lite0(size: str, in_channels: int) -> nn.Module:
     return LrcnEfficientNet(in_channels, HIDDEN[size], **LITE0[size])
 
 
+_VIT = {"embed_dim": 48, "depth": 2, "num_heads": 2}
+_ANY = {"dynamic_img_size": True, "init_values": 1.0}
+"""A vision transformer whose random blocks count: its publishers' begin at 1e-5 of their sums."""
+NAMED: dict[str, dict[str, Any]] = {
+    "lrcn_efficientnetv2_s": {
+        "name": "tf_efficientnetv2_s",
+        "tiny": {"channel_multiplier": 0.15, "depth_multiplier": 0.2},
+    },
+    "mst_dinov2_s": {"name": "vit_small_patch14_dinov2", "tiny": _VIT, "any": _ANY, "cell_px": 14},
+    "mst_dinov3_s": {"name": "vit_small_patch16_dinov3", "tiny": _VIT, "any": _ANY, "cell_px": 16},
+    "mst_convnext_t": {
+        "name": "convnext_tiny",
+        "tiny": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 48), "ls_init_value": 1.0},
+    },
+}
+"""Networks of timm on slices: their names in it, what makes them tiny, what lets them take slices of any size."""
+
+
+def _named(key: str, size: str, in_channels: int) -> nn.Module:
+    """A network of timm on each slice, with a GRU or with attention along them."""
+    known = NAMED[key]
+    structure = {**known.get("any", {}), **(known["tiny"] if size == "tiny" else {})}
+    made = {"name": known["name"], "structure": structure, "cell_px": known.get("cell_px", 1)}
+    if key.startswith("lrcn"):
+        return LrcnNamed(in_channels, HIDDEN[size], **made)
+    return SliceTransformer(in_channels, heads=6 if size == "full" else 2, **made)
+
+
+MST = "Mueller-Franzes et al., Medical slice transformer, Scientific Reports 2025"
 CITATION = "Donahue et al., Long-term recurrent convolutional networks, CVPR 2015"
 
 ENTRIES = (
@@ -129,5 +218,44 @@ ENTRIES = (
         clip=(150, 224, 224),
         cpu_precision="fp32",
         cpu_channels_last=True,
+    ),
+    *(
+        Backbone(
+            key=key,
+            title=title,
+            dims=2,
+            build=partial(_named, key),
+            licence="Apache-2.0 (timm)",
+            citation=citation,
+            clip=clip,
+            cpu_precision="fp32",
+            cpu_channels_last=key != "mst_dinov3_s",
+        )
+        for key, title, clip, citation in (
+            (
+                "lrcn_efficientnetv2_s",
+                "LRCN, EfficientNetV2-S on slices and a GRU (2.5D)",
+                (32, 512, 512),
+                "Tan and Le, EfficientNetV2, ICML 2021; with a GRU as in RSNA's challenges",
+            ),
+            (
+                "mst_dinov2_s",
+                "DINOv2-S on slices and attention",
+                (32, 224, 224),
+                f"Oquab et al., DINOv2, TMLR 2024; {MST}",
+            ),
+            (
+                "mst_dinov3_s",
+                "DINOv3-S on slices and attention",
+                (32, 224, 224),
+                f"Simeoni et al., DINOv3, 2025; {MST}",
+            ),
+            (
+                "mst_convnext_t",
+                "ConvNeXt-T on slices and attention",
+                (32, 224, 224),
+                f"Liu et al., A ConvNet for the 2020s, CVPR 2022; {MST}",
+            ),
+        )
     ),
 )

@@ -48,12 +48,16 @@ class Network(nn.Module):
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]` float32."""
-        mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
-        features = self.backbone((clip - mean) / std)
+        features = self.features(clip)
         if self.dropout:
             features = functional.dropout(features, self.dropout, self.training)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float())
+
+    def features(self, clip: torch.Tensor) -> torch.Tensor:
+        """Clips as `forward` takes them to what the head sees, `[N, n_features]`."""
+        mean, std = (values.view(-1, 1, 1, 1) for values in (self.mean, self.std))
+        return self.backbone((clip - mean) / std)
 
     def train(self, mode: bool = True) -> Network:
         """Training or evaluation mode; a frozen backbone stays in evaluation and takes no gradients."""

@@ -32,6 +32,8 @@ class Backbone:
         fp32_grouped: its grouped convolutions stay in fp32 under autocast on a CPU.
         sees_order: whether the order of slices can change its features; None where nobody knows,
             of a user's own network.
+        is_flat: its kernels are 2D though it sees clips as a whole.
+        extra: of this project's, that installs what builds it; empty: nothing more is needed.
     """
 
     key: str
@@ -45,6 +47,8 @@ class Backbone:
     cpu_channels_last: bool
     fp32_grouped: bool = False
     sees_order: bool | None = True
+    extra: str = ""
+    is_flat: bool = False
 
     @property
     def sees(self) -> str:
@@ -56,4 +60,4 @@ class Backbone:
     @property
     def channels_last(self) -> torch.memory_format:
         """The memory format with the channels last, for `network.to(memory_format=...)`."""
-        return torch.channels_last_3d if self.dims == 3 else torch.channels_last
+        return torch.channels_last_3d if self.dims == 3 and not self.is_flat else torch.channels_last

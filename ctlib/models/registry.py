@@ -3,7 +3,8 @@
 A backbone maps `[N, C, D, H, W]` to features `[N, F]`; how many, is its attribute
 `n_features`. Any clip size that the network's strides allow works: pooling is adaptive.
 A new network is one builder and one entry in the `ENTRIES` of its module; `timm:NAME` is any 2D network of timm
-(`ctlib.models.slicewise`), and a user's own is one string too (`ctlib.models.custom`).
+(`ctlib.models.slicewise`), `hf:MODEL` a video transformer of the Hugging Face hub (`ctlib.models.foundation`), and a
+user's own is one string too (`ctlib.models.custom`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ from __future__ import annotations
 from torch import nn
 
 from ctlib.core import nearest_name
-from ctlib.models import astra, convnets, lrcn, penet, pytorchvideo, slicewise, transformers
+from ctlib.models import (
+    astra,
+    convnets,
+    foundation,
+    lrcn,
+    penet,
+    pytorchvideo,
+    slicewise,
+    transformers,
+)
 from ctlib.models.custom import OwnNetworkError, code_of, file_name, is_own, record
+from ctlib.models.foundation import require_extra
 from ctlib.models.record import SIZES, Backbone, Size
 from ctlib.models.slicewise import TIMM, timm_backbone
 
@@ -25,12 +36,13 @@ __all__ = [
     "build",
     "code_of",
     "file_name",
+    "require_extra",
     "spec",
 ]
 
 BACKBONES: dict[str, Backbone] = {
     entry.key: entry
-    for module in (pytorchvideo, convnets, transformers, penet, astra, slicewise, lrcn)
+    for module in (pytorchvideo, convnets, transformers, penet, astra, slicewise, lrcn, foundation)
     for entry in module.ENTRIES
 }
 """All networks, by key."""
@@ -40,7 +52,7 @@ def spec(key: str) -> Backbone:
     """What is known about the network of a key.
 
     Args:
-        key: a key of `BACKBONES`, `timm:NAME`, or `module:function`, a user's own network.
+        key: a key of `BACKBONES`, `timm:NAME`, `hf:MODEL`, or `module:function`, a user's own network.
 
     Raises:
         ValueError: no network has that key; the message lists those that there are.
@@ -48,12 +60,15 @@ def spec(key: str) -> Backbone:
     """
     if key.startswith(TIMM):
         return timm_backbone(key)
+    if key.startswith(foundation.HF):
+        return foundation.hub_backbone(key)
     if is_own(key):
         return record(key)
+    require_extra(key)
     if key not in BACKBONES:
         raise ValueError(
-            f"backbone is {key!r}{nearest_name(key, BACKBONES)}; known are {', '.join(BACKBONES)}, timm:NAME, and "
-            "your own module:function."
+            f"backbone is {key!r}{nearest_name(key, BACKBONES)}; known are {', '.join(BACKBONES)}, timm:NAME, "
+            "hf:MODEL, and your own module:function."
         )
     return BACKBONES[key]
 
@@ -62,7 +77,7 @@ def build(key: str, size: Size = "tiny", in_channels: int = 1) -> nn.Module:
     """A network with random weights, drawn from torch's global generator.
 
     Args:
-        key: a key of `BACKBONES`, `timm:NAME`, or `module:function`, a user's own network.
+        key: a key of `BACKBONES`, `timm:NAME`, `hf:MODEL`, or `module:function`, a user's own network.
         size: `tiny` or `full`.
         in_channels: C of the clips.
 

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ctlib.core import nearest
@@ -176,6 +177,35 @@ class SliceTimm(Slices):
 
     def features_of(self, slices: torch.Tensor) -> torch.Tensor:
         """Slices `[N, C, H, W]` to their features `[N, F]`, pooled over the slice as the network does."""
+        return self.net(slices)
+
+
+class SliceNamed(SliceTimm):
+    """A network of timm by its name on each slice, then a maximum or mean over the clip.
+
+    Args:
+        in_channels: C of the clips.
+        pooling: over the slices of a clip, feature by feature.
+        name: of the network in timm.
+        structure: what it is asked for beside its name.
+        cell_px: sides of slices become a multiple of it (bilinear).
+    """
+
+    def __init__(
+        self, in_channels: int, pooling: Pooling, name: str, structure: dict[str, Any], cell_px: int = 1
+    ) -> None:
+        import timm
+
+        net = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0, **structure)
+        super().__init__(net, pooling)
+        self.cell_px = cell_px
+        self.n_stages = len(getattr(net, "stages", None) or net.get_submodule("blocks"))  # type: ignore[arg-type]
+
+    def features_of(self, slices: torch.Tensor) -> torch.Tensor:
+        """Slices `[N, C, H, W]` to their features `[N, F]`, pooled over the slice as the network does."""
+        size = [-(-n // self.cell_px) * self.cell_px for n in slices.shape[2:]]
+        if size != list(slices.shape[2:]):
+            slices = functional.interpolate(slices, size=size, mode="bilinear")
         return self.net(slices)
 
 

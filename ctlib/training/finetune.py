@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
-import sys
 import time
 import traceback
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ctlib.core import (
     GPU_SHARE,
@@ -44,12 +42,27 @@ from ctlib.core import (
     write_text,
 )
 from ctlib.datasets import SAMPLERS, ClipDataset, Store, fraction_patients, intensity, task
-from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, spec, split
-from ctlib.training import loggers
+from ctlib.models import (
+    DRAWN,
+    NO_COHORT,
+    Init,
+    Network,
+    build_network,
+    find,
+    headed,
+    load_weights,
+    needs_cohort,
+    spec,
+)
+from ctlib.training import heads, loggers
 from ctlib.training.device import choose, watching_gpu
+from ctlib.training.features import features
+from ctlib.training.heads import Sample
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
-from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict, while_mine
+from ctlib.training.losses import LOSSES
+from ctlib.training.memory import PeakMemory
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
@@ -65,6 +78,7 @@ from ctlib.training.run import (
     splits_of,
     store_of,
 )
+from ctlib.training.step import Step, compute_of
 
 
 def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV) -> dict[str, Any]:
@@ -102,31 +116,36 @@ def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, 
         with watching_gpu():
             result = _finetune(workspace, run, claim, loader_workers, logger)
         claim.require()
-    except (ClaimLost, GpuError):  # another computes it, or will
+    except (Busy, ClaimLost, GpuError):  # another computes it, or the features that it needs
         raise
-    except torch.OutOfMemoryError as error:
-        told = _too_large(run)
+    except Exception as error:
+        # of a CPU's memory torch has no error of its own
+        on_gpu, on_cpu = isinstance(error, torch.OutOfMemoryError), "DefaultCPUAllocator: " in str(error)
+        if not on_gpu and not on_cpu:
+            write_text(folder / ERROR, traceback.format_exc())
+            raise
+        told = _too_large(run, on_gpu)
         told.__cause__ = error
         write_text(folder / ERROR, "".join(traceback.format_exception(told)))
         raise told from error
-    except Exception:
-        write_text(folder / ERROR, traceback.format_exc())
-        raise
     (folder / ERROR).unlink(missing_ok=True)
     write_json(folder / RESULT, result)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _too_large(run: Run) -> FitError:
-    """A run that does not fit on its GPU, in a sentence with what to do."""
-    free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
-    share = float(os.environ.get(GPU_SHARE) or 0)
-    where = f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)" if share else ""
+def _too_large(run: Run, on_gpu: bool) -> FitError:
+    """A run that does not fit on its GPU, or into the memory of this machine, in a sentence with what to do."""
+    where = "in the memory of this machine"
+    if on_gpu:
+        free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+        where = f"on {torch.cuda.get_device_name()}: {free:.1f} of {held:.1f} GB are free"
+        if share := float(os.environ.get(GPU_SHARE) or 0):
+            where += f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)"
     half, parts = max(1, run.batch_size // 2), run.accumulate * 2
     lines = f'"{run.backbone}.batch_size={half}", "{run.backbone}.accumulate={parts}"'
     return FitError(
-        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} on {torch.cuda.get_device_name()}: "
-        f"{free:.1f} of {held:.1f} GB are free{where}; the same batch in parts: put {lines} into exceptions."
+        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} {where}; "
+        f"the same batch in parts: put {lines} into exceptions."
     )
 
 
@@ -139,20 +158,22 @@ def _finetune(
     folder, store = workspace.runs / run.run_id, store_of(workspace, run)
     rows, cut = clips_of_run(workspace, run), clip_settings(run)
     in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    used = _learnt(workspace, run, in_split["train"])
-    n_batches = batches_an_epoch(run, len(used))
-    chosen_by = in_split["val"]
+    used, chosen_by = _learnt(workspace, run, in_split["train"]), in_split["val"]
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
+    if headed(run.init)[0]:
+        return _on_features(workspace, run, (rows, used, chosen_by), claim, loader_workers)
     model, ledger, seen_before = _network(workspace, run, rows)
-    compute = choose(run.precision, spec(run.backbone))
-    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_batches * run.batch_size, run.seed)
+    compute = compute_of(workspace.root, Step.of(run))
+    memory = PeakMemory(compute)
+    n_drawn = batches_an_epoch(run, len(used)) * run.batch_size
+    sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_drawn, run.seed)
     fitted = fit(
         model,
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
-        _while_mine(study_auroc(chosen_by), claim),
+        memory.watched(while_mine(study_auroc(chosen_by), claim)),
         FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
@@ -179,10 +200,63 @@ def _finetune(
         "best_epoch": fitted.best_epoch,
         "val_auroc": float(curves["val_auroc"][fitted.best_epoch - 1]),
         "seconds": fitted.seconds + time.perf_counter() - started,
-        "peak_memory_mb": _peak_memory_mb(),
+        **memory.peaks(),
         "compute": str(compute),
         "torch": torch.__version__,
         "seen": seen_before,
+    }
+
+
+def _on_features(
+    workspace: Workspace,
+    run: Run,
+    clips: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    claim: Claim,
+    loader_workers: int,
+) -> dict[str, Any]:
+    """Fit a head to features of the frozen network, predict, write the tables; returns the figures of the run.
+
+    Clips are all, those whose labels are used, and those that choose.
+    """
+    (every, used, chosen_by), started, name = clips, time.perf_counter(), headed(run.init)[0]
+    memory = PeakMemory(choose(run.precision, spec(run.backbone)))
+    found = features(workspace, run, every, partial(_network, workspace, run, every), loader_workers)
+    learnt, judging = (Sample(rows, found.of(rows)) for rows in (used, chosen_by))
+    head = heads.fit(name, learnt, judging, run.seed)
+    losses, scored = [], []
+    for sample in (learnt, judging):
+        logits = torch.from_numpy(head.logits(sample))
+        labels = torch.tensor(heads.scored(name, sample.rows)["label"].to_numpy(np.float32))
+        losses.append(float(LOSSES["bce"](logits, labels)))
+    auroc = study_auroc(heads.scored(name, chosen_by))(head.logits(judging))
+    for part in ("val", "test"):
+        rows = every[every["split"] == part]
+        of_part = head.logits(Sample(rows, found.of(rows)))
+        scored.append(predictions(run.run_id, heads.scored(name, rows), of_part))
+    curve = {"run_id": run.run_id, "epoch": 1, "train_loss": losses[0], "val_loss": losses[1]}
+    claim.require()
+    for table, rows in (
+        ("curves", pd.DataFrame([curve | {"val_auroc": auroc}])),
+        ("predictions", pd.concat(scored)),
+        ("ledger", found.ledger.assign(init=run.init)),
+    ):
+        tables.write(rows, table, workspace.runs / run.run_id / f"{table}.parquet")
+    return {
+        "run_id": run.run_id,
+        "n_patients": int(used["patient_id"].nunique()),
+        "n_studies": int(used["study"].nunique()),
+        "n_clips": len(used),
+        "n_parameters": head.n_parameters,
+        "epochs": 1,
+        "best_epoch": 1,
+        "val_auroc": float(auroc),
+        "seconds": time.perf_counter() - started,
+        **memory.peaks(),
+        "compute": found.record["compute"],
+        "torch": found.record["torch"],
+        "seen": found.record["seen"],
+        "features": found.record["key"],
+        "chosen": head.chosen,
     }
 
 
@@ -202,9 +276,13 @@ def _network(
     """The network with its starting weights, their ledger, and what they were trained on before, in order."""
     store, cut, train = store_of(workspace, run), clip_settings(run), rows[rows["split"] == "train"]
     # of a cohort of hundreds of gigabytes it takes long, and other inits have their own
-    is_needed = split(run.init)[1] == "random" or ONE_MEAN in run.flaws
+    is_needed = ONE_MEAN in run.flaws or needs_cohort(run.init, run.backbone, workspace)
     mean, std = _intensity(workspace, run, store, train.reset_index(drop=True)) if is_needed else NO_COHORT
     init = find(run.init, run.backbone, workspace, (mean, std), cut.n_channels)
+    if init.contract != run.contract:
+        raise FitError(
+            f"the input contract of init {run.init} has changed since this run was planned; run 03_finetune_grid again."
+        )
     model, ledger = build_network(run.backbone, run.size, init, run.seed)  # type: ignore[arg-type]
     model.dropout = run.dropout
     if ONE_MEAN in run.flaws:
@@ -242,6 +320,11 @@ def drawn(workspace: Workspace, run: Run, seed: int | None = None) -> Network:
     Raises:
         FileNotFoundError: its weights were deleted; `ctlib retry` lets it be computed again.
     """
+    if head := headed(run.init)[0]:
+        raise FileNotFoundError(
+            f"run {run.run_id} is a head ({head}) on features of a frozen network and has no network of its own; "
+            "take a finetuned run."
+        )
     record_path = (workspace.runs / run.run_id / WEIGHTS).with_suffix(".json")
     if not record_path.is_file():
         raise FileNotFoundError(
@@ -265,16 +348,6 @@ def trained(workspace: Workspace, run: Run) -> Network:
     return made
 
 
-def _while_mine(metric: Metric, claim: Claim) -> Metric:
-    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
-
-    def asked(logits: NDArray[np.float32]) -> float:
-        claim.require()
-        return metric(logits)
-
-    return asked
-
-
 def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
     """Rows of the distinct training clips that the epochs saw."""
     seen: set[int] = set()
@@ -282,9 +355,3 @@ def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
         sampler.set_epoch(epoch)
         seen.update(map(int, sampler))
     return sorted(seen)
-
-
-def _peak_memory_mb() -> float:
-    """Most memory this process has had so far, MB: in a worker, over all of its runs."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

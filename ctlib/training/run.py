@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 
 from ctlib.core import Workspace, read_json, tables
-from ctlib.datasets import UNTOLD, Augmented, ClipSettings, Store, rotate_folds, task
+from ctlib.datasets import UNTOLD, Augmented, ClipSettings, Store, rotate_folds, task, unmet
 from ctlib.training.negative_controls import NONE, SHUFFLED_SLICES, control_of
 from ctlib.training.protocol import (
     CLIP_LABELS,
@@ -42,6 +42,7 @@ LATER: dict[str, Any] = {
     "loss": "bce",
     "sampling": "balanced",
     "dropout": 0.0,
+    "contract": "",
     **UNTOLD,
 }
 """Settings that came after the first results, with the value those had: their ids stay what they were."""
@@ -92,6 +93,7 @@ class Run(Augmented):
         sampling: `balanced` or `shuffled`, of `ctlib.datasets.clips.SAMPLERS`.
         fold: turn of the cross-validation (`ctlib.datasets.splits.rotate_folds`); 0 is table `splits` as it is.
         dropout: share of the features that training sets to 0 before the head, from 0 to below 1.
+        contract: what the starting weights ask of a clip (`ctlib.core.Contract.text`); empty: nothing.
     """
 
     task: str
@@ -125,6 +127,7 @@ class Run(Augmented):
     sampling: str = "balanced"
     fold: int = 0
     dropout: float = 0.0
+    contract: str = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -169,7 +172,21 @@ def clip_settings(run: Run) -> ClipSettings:
         **run.augmentations(),
         fill=FILL_VALUE if FILL in run.flaws else None,
         shuffle_seed=run.seed if run.control == SHUFFLED_SLICES else None,
+        contract=run.contract,
     )
+
+
+def refuse_unmet(workspace: Workspace, runs: Sequence[Run]) -> None:
+    """Refuse runs whose cohort cannot give the clips that their starting weights ask for.
+
+    Raises:
+        ValueError: the first of them, with a series and what to do.
+    """
+    asked = {(run.task, run.clip_length, run.channels, run.contract): run for run in runs if run.contract}
+    for run in asked.values():
+        cohort = task(run.task).cohort
+        if why := unmet(store_of(workspace, run), clips_of(workspace, cohort), clip_settings(run)):
+            raise ValueError(f"init {run.init} for {run.backbone}, cohort {cohort}: {why}.")
 
 
 def batches_an_epoch(run: Run, n_clips: int) -> int:
@@ -315,6 +332,18 @@ def fingerprint(workspace: Workspace, cohort: str, labelled: bool = True, fold: 
 def store_of(workspace: Workspace, run: Run) -> Store:
     """Where the volumes of a run's cohort lie."""
     return Store(workspace.store(task(run.task).cohort), run.matrix_px)
+
+
+FINETUNED, FROZEN_MODE = "finetuned", "frozen"
+MODES = (FINETUNED, FROZEN_MODE)
+"""The network is trained, or its features are computed once and a head is fitted to them."""
+OF_TRAINING: dict[str, Any] = {
+    **{"lr": 0.0, "epochs": 1, "steps_per_epoch": 0, "weight_decay": 0.0, "optimizer": "adam"},
+    **{"schedule": "constant", "patience": 0, "keep": "last", "accumulate": 1, "loss": "bce"},
+    **{"sampling": "balanced", "dropout": 0.0},
+    **{field.name: field.default for field in dataclasses.fields(Augmented)},
+}
+"""Settings that change nothing where a head is fitted to features: their values there, whatever is asked for."""
 
 
 Exceptions = list[tuple[str, str, str, Any]]

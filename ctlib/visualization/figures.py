@@ -27,7 +27,13 @@ from ctlib.visualization.effects import (
 from ctlib.visualization.gradcam import cam_scores, cam_slices
 from ctlib.visualization.html import figure_html, png, result, say, show, show_folded, svg, table, table_html
 from ctlib.visualization.published import published_cells, published_forest
-from ctlib.visualization.scores import auroc_by_cost, auroc_by_fraction, calibration, clip_scores
+from ctlib.visualization.scores import (
+    auroc_by_cost,
+    auroc_by_fraction,
+    calibration,
+    clip_scores,
+    frozen_plane,
+)
 from ctlib.visualization.scroller import disagreed_exams, samples, scroller
 from ctlib.visualization.slices import (
     contact_sheet,

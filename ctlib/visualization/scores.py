@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from ctlib.metrics import MEAN_OF
 from ctlib.visualization.curves import spread
 from ctlib.visualization.style import (
     DASHES,
@@ -263,4 +264,40 @@ def calibration(reliability: pd.DataFrame, decision: pd.DataFrame) -> Figure:
     for k, init in enumerate(reliability["init"].unique()):
         words = f"{'●' if init_look(init).filled else '○'} {init}"
         axes[0, 0].text(0.03, 0.93 - 0.1 * k, words, color=init_look(init).colour, fontsize=9.5)
+    return figure
+
+
+@styled
+def frozen_plane(table: pd.DataFrame) -> Figure:
+    """Test AUROC of finetuned networks by that of heads on their frozen features; a panel a task and fraction.
+
+    Args:
+        table: columns task, fraction, backbone (or 'mean of N networks', drawn large), init, head, auroc_first
+            (frozen), auroc_second (finetuned), effect, low and high, of the first less the second.
+    """
+    places = list(table.groupby(["task", "fraction"], sort=False))
+    n_rows, columns = -(-len(places) // 2), min(len(places), 2)
+    figure, axes = panels(n_rows, columns, 3.6 * n_rows, TWO_COLUMNS if columns > 1 else 0.6 * TWO_COLUMNS)
+    for ax in axes.flat[len(places) :]:
+        ax.set_axis_off()
+    limits = auroc_limits(pd.concat([table["auroc_first"], table["auroc_second"]]), table["auroc_second"])
+    for ax, ((task, fraction), part) in zip(axes.flat, places, strict=False):
+        for row in part[part["effect"].notna()].itertuples():
+            look, bold = init_look(f"{row.head}:{row.init}"), row.backbone.startswith(MEAN_OF)
+            ends = row.auroc_first - row.high, row.auroc_first - row.low  # of what finetuning may reach
+            ax.plot([row.auroc_first] * 2, ends, color=look.colour, linewidth=1.5 if bold else 0.7, alpha=0.7)
+            ax.plot(
+                [row.auroc_first], [row.auroc_second], look.marker, color=look.colour,
+                markerfacecolor=look.colour if bold else face(look), markersize=9 if bold else 5,
+            )  # fmt: skip
+        ax.axline((limits[0], limits[0]), slope=1, color=INK, linewidth=0.8)
+        ax.set(xlim=limits, ylim=limits, title=f"{task}, {percent(float(fraction))}")
+    figure.supxlabel("frozen, with a head", fontsize=10)
+    figure.supylabel("finetuned", fontsize=10)
+    for k, (init, head) in enumerate(table[["init", "head"]].drop_duplicates().itertuples(index=False)):
+        look = init_look(f"{head}:{init}")
+        axes[0, 0].text(
+            0.03, 0.97 - 0.07 * k, f"{init}, {head}", color=look.colour, fontsize=8.5, va="top",
+            transform=axes[0, 0].transAxes,
+        )  # fmt: skip
     return figure

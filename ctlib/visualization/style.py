@@ -72,6 +72,8 @@ CONTROLS = {
     "frozen": InitLook("#004e66", "d", filled=False),
 }
 """Fixed by control; those of another init than `video` are a little of that init's colour."""
+HEADS = {"linear": "d", "attention": "p", "knn": "h"}
+"""Markers of heads on frozen features, which have the colour of their init (`ctlib.models.weights.ablations`)."""
 _OTHERS = ("#000000", "#7d5a00", "#b3446c", "#4a6b00", "#5f4ba8", "#00747d", "#9c2f2f", "#4d4d80")
 _OTHER_MARKERS = ("v", "P", "X", "*", "<", ">", "p", "h")
 
@@ -86,6 +88,8 @@ def init_look(init: str) -> InitLook:
     ('#0072B2', '#85353f', 'X')
     """
     control, colon, base = init.partition(":")
+    if colon and control in HEADS:
+        return replace(init_look(base), marker=HEADS[control], filled=False)
     family = "first" if control.startswith("first_") else control
     if colon and family in CONTROLS:
         look = CONTROLS[family]

@@ -40,8 +40,24 @@ def with_unlabelled():
 
 
 @functools.cache
+def with_heads():
+    """A study of frozen and finetuned networks, from random weights, video and CT."""
+    gains = {
+        "video": 0.1,
+        "ct_lidc": 0.05,
+        "linear:random": -0.1,
+        "linear:video": 0.05,
+        "linear:ct_lidc": 0.0,
+    }
+    return study_of(made_up(plain(gains), ("random", *gains), fractions=[1.0]))
+
+
+STUDIES = {"unlabelled_ct": with_unlabelled, "families": with_heads, "frozen": with_heads}
+
+
+@functools.cache
 def answered(key):
-    return findings.answer(key, with_unlabelled() if key == "unlabelled_ct" else whole())
+    return findings.answer(key, STUDIES.get(key, whole)())
 
 
 ANSWERED = [key for key in findings.QUESTIONS if key not in ("localization", "subgroups", "beyond_metadata")]
@@ -85,6 +101,8 @@ SAID = {
     "two_d": {"effect", "low", "high", "fraction", "p_holm"},
     "video_or_ct": {"effect", "low", "high", "fraction"},
     "unlabelled_ct": {"effect", "low", "high", "fraction"},
+    "families": {"effect", "low", "high", "fraction"},
+    "frozen": {"effect", "low", "high", "fraction"},
     "weight_ablations": {"effect", "low", "high", "fraction", "kept"},
     "why": {"effect", "low", "high", "fraction"},
     "speed": {"epoch", "target", "n_reached", "n_runs"},
@@ -161,7 +179,8 @@ def test_controls_that_were_run_are_read_from_their_own_tables(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key", ["effect", "two_d", "video_or_ct", "unlabelled_ct", "weight_ablations", "why"]
+    "key",
+    ["effect", "two_d", "video_or_ct", "unlabelled_ct", "families", "frozen", "weight_ablations", "why"],
 )
 def test_every_difference_that_is_said_is_in_the_table(key):
     table = answered(key).table
@@ -177,6 +196,42 @@ def test_ct_without_labels_is_compared_with_video_and_with_labels_of_ct():
     assert effects["video+ct_lidc_ssl − video"] > effects["video+ct_lidc_ssl − video+ct_lidc"] > 0
     both = findings.answer("video_or_ct", with_unlabelled()).table
     assert set(both["label"]) == {"video+ct_lidc − video"}
+
+
+def test_kinds_of_weights_are_compared_on_the_same_networks_by_mode_and_the_best_by_validation():
+    study = with_heads()
+    table = answered("families").table.query("task == 'lidc_nodule'").set_index("label")
+    assert table.loc["video − CT, finetuned", ["kind", "paired", "k"]].tolist() == [
+        *("mean", "the same networks", "4 and 4"),
+    ]
+    assert table.loc["video − CT, linear", "effect"] == pytest.approx(0.05 * 3 / 4, abs=0.03)
+    assert table.loc["video − random, linear", "effect"] > table.loc["CT − random, linear", "effect"]
+    best = table.loc["video − CT, finetuned, best of 4 and 4"]
+    runs = study.runs[study.runs["task"] == "lidc_nodule"]
+    reached = runs.groupby(["init", "backbone"])["val_auroc"].mean()
+    assert best["chosen"] == f"{reached['video'].idxmax()} video − {reached['ct_lidc'].idxmax()} ct_lidc"
+    swapped = runs.assign(val_auroc=1 - runs["val_auroc"])  # another choice, whatever the test says
+    other = findings.answer("families", dataclasses.replace(study, runs=swapped)).table
+    assert best["chosen"] not in set(other["chosen"])
+
+
+def test_weights_that_have_seen_the_test_data_are_named_and_left_out_beside():
+    study = dataclasses.replace(with_heads(), data_from="luna16")
+    assert "Overlap: weights ct_lidc have seen scans of lidc" in findings.answer("families", study).sentence
+    gains = {"video": 0.1, "ct_lidc": 0.0, "ct_rspect": 0.1}
+    both = study_of(made_up(plain(gains), ("random", *gains), tasks=["lidc_nodule"], fractions=[1.0]))
+    table = findings.answer("families", both).table.set_index("label")
+    apart = table.loc["video − CT, finetuned, without overlap"]
+    assert apart["kind"] == "apart" and apart["effect"] < table.loc["video − CT, finetuned", "effect"] - 0.02
+    assert table.loc["video − random, finetuned", "effect"] > 0.05
+
+
+def test_a_head_on_frozen_features_is_paired_with_its_network_finetuned():
+    table = answered("frozen").table.query("task == 'lidc_nodule'").set_index("label")
+    assert {"slow_r50, video, linear", "mean of 3 networks, video, linear"} <= set(table.index)
+    assert table.loc["mean of 3 networks, video, linear", "effect"] == pytest.approx(-0.05, abs=0.03)
+    gains = table.loc[["video − random, linear", "video − random, finetuned"], "effect"]
+    assert gains.tolist() == pytest.approx([0.15, 0.1], abs=0.03)
 
 
 def test_a_comparison_has_no_row_where_the_grid_has_no_run_of_a_side():
@@ -303,6 +358,8 @@ def test_what_a_run_has_recorded_of_its_weights_counts_more_than_the_name_of_its
     ("key", "said"),
     [
         ("video_or_ct", "make ct_rspect for lidc_nodule"),
+        ("families", "holds weights of one kind, or of none; add weights from video"),
+        ("frozen", "no network both frozen and finetuned; set `modes` of 03_finetune_grid to both"),
         ("unlabelled_ct", "after video; make video+ct_lidc_ssl, say, with `pretrained` of 02_pretrain"),
         (
             "weight_ablations",

@@ -12,7 +12,7 @@ from ctlib.training.pretrain_video import VideoSource
 from ctlib.training.pretraining import Plan, PretrainSettings
 from ctlib.training.run import Run
 
-LOOKED_UP = {"data", "weights", "code", "control"}
+LOOKED_UP = {"data", "weights", "code", "contract", "control"}
 """Fields of a run that come from what lies in the workspace, or from its list of negative controls."""
 
 

@@ -37,6 +37,8 @@ PUBLISHERS = {
     "mvit_v2_s": torchvision.models.video.mvit_v2_s,
     "r3d_18": torchvision.models.video.r3d_18,
     "s3d": torchvision.models.video.s3d,
+    "mc3_18": torchvision.models.video.mc3_18,
+    "r2plus1d_18": torchvision.models.video.r2plus1d_18,
     "resnet18": torchvision.models.resnet18,
     "resnext101": torchvision.models.resnext101_32x8d,
 }
@@ -45,6 +47,8 @@ TORCHVISION = {
     ("kinetics400", "swin3d_t"): torchvision.models.video.Swin3D_T_Weights.KINETICS400_V1,
     ("kinetics400", "r3d_18"): torchvision.models.video.R3D_18_Weights.KINETICS400_V1,
     ("kinetics400", "s3d"): torchvision.models.video.S3D_Weights.KINETICS400_V1,
+    ("kinetics400", "mc3_18"): torchvision.models.video.MC3_18_Weights.KINETICS400_V1,
+    ("kinetics400", "r2plus1d_18"): torchvision.models.video.R2Plus1D_18_Weights.KINETICS400_V1,
     ("imagenet", "resnet18"): torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
     ("imagenet", "resnext101"): torchvision.models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1,
     ("inflated", "slow_r50"): torchvision.models.ResNet50_Weights.IMAGENET1K_V1,
@@ -244,6 +248,24 @@ CHAINS = {
         "Merlin's abdominal CT, their reports and diagnoses (CT)",
         "Astra's chest CT and their reports (CT)",
     ],
+    ("imagenet", "mst_convnext_t"): ["ImageNet-22K (photographs)", IMAGENET_1K],
+    ("imagenet", "lrcn_efficientnetv2_s"): ["ImageNet-21K (photographs)", IMAGENET_1K],
+    ("vjepa2", "vjepa2_l"): [
+        "VideoMix22M (SSv2, Kinetics, HowTo100M, YT-Temporal-1B), no labels (video)",
+        "VideoMix22M's ImageNet, as videos that stand still (photographs)",
+    ],
+    **{("videomae", key): [KINETICS_400] for key in ("videomae_s", "videomae_b")},
+    ("timesformer", "timesformer_b"): ["ImageNet-21K (photographs)", KINETICS_400],
+    ("dinov2", "mst_dinov2_s"): ["LVD-142M, no labels (photographs)"],
+    ("dinov3", "mst_dinov3_s"): ["LVD-1689M, no labels (photographs)"],
+    ("ct_fm", "segresnet_ct_fm"): [
+        "148,000 CT of the Imaging Data Commons, which has LIDC-IDRI and NLST, no labels (CT)"
+    ],
+    ("ct_vista3d", "segresnet_vista3d"): ["VISTA3D's 11,454 CT of many public sets with segmentations (CT)"],
+    **{
+        ("ct_medicalnet", key): ["MedicalNet's 23 datasets, CT and MR with segmentations (CT)"]
+        for key in ("medicalnet_r18", "medicalnet_r50")
+    },
 }
 
 
@@ -491,7 +513,7 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
         (OWN | {"parts": []}, r"slow_r50\.yaml: unknown field parts; known are"),
         (OWN | {"features": [0.0, 1.0]}, "every tensor fits, but the features of the stored clip differ"),
         (OWN | {"features": "one"}, "features is 'one'"),
-        (OWN | {"stdd": [1]}, r"slow_r50\.yaml: unknown field stdd; known are channels, entry"),
+        (OWN | {"stdd": [1]}, r"slow_r50\.yaml: unknown field stdd; known are channels, clip, contract"),
         ({"file": "epoch_3.pth", "mean": [0.4]}, r"slow_r50\.yaml lacks source, licence, std\."),
         (OWN | {"mean": 0.4}, r"slow_r50\.yaml: mean is 0\.4"),
         (OWN | {"names": ["module."]}, r"names is \['module\.'\]"),

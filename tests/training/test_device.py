@@ -46,10 +46,12 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, asked, bf16, expected):
     for place, name in (
         (torch.utils.deterministic, "fill_uninitialized_memory"),
         (torch.backends.cudnn, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_tf32"),
     ):
         monkeypatch.setattr(place, name, True)
     compute.fabric()
     assert not torch.utils.deterministic.fill_uninitialized_memory and not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
     plugin = requested.pop("plugins")
     assert requested == {"accelerator": "gpu", "devices": 1} and plugin.precision == expected
     assert flags == [((True,), {"warn_only": True})] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

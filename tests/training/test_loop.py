@@ -23,7 +23,7 @@ from ctlib.models.registry import spec
 from ctlib.models.weights.load import Init, build_network
 from ctlib.training import loaders
 from ctlib.training.device import Compute, choose
-from ctlib.training.loaders import loader, require_shared_memory, set_epoch
+from ctlib.training.loaders import held_out, loader, require_shared_memory, set_epoch
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict
 from ctlib.training.losses import LOSSES
 from ctlib.training.optimizer import FitSettings
@@ -259,13 +259,20 @@ class Readers(Cubes):
         return {"process": os.getpid(), "threads": threads, "seed": torch.initial_seed(), "epoch": self.epoch}
 
 
-def test_readers_have_one_thread_each_and_outlive_an_epoch():
-    batches = loader(Readers(8, train=True), 2, CPU, 2, BalancedSampler([0, 1] * 4, 8, seed=0))
+def test_readers_have_one_thread_each_and_outlive_an_epoch_and_read_what_is_held_out():
+    drawn, held = BalancedSampler([0, 1] * 4, 8, seed=0), Readers(5, train=False)
+    batches = loader(Readers(8, train=True), 2, CPU, 2, drawn, (held, range(0, 5, 2)))
     seen = []
     for epoch in (0, 4):
         set_epoch(batches, epoch)
         seen.append(list(batches))
         assert {int(e) for batch in seen[-1] for e in batch["epoch"]} == {epoch}
+        between = list(held_out(batches))
+        assert [len(batch["epoch"]) for batch in between] == [2, 1] and len(batches.sampler) == 8
+        assert {int(e) for batch in between for e in batch["epoch"]} == {held.epoch}
+        assert {int(p) for b in between for p in b["process"]} <= {
+            int(p) for b in seen[0] for p in b["process"]
+        }
     processes, seeds = ({int(v) for b in seen[0] for v in b[name]} for name in ("process", "seed"))
     assert len(processes) == 2 and os.getpid() not in processes and len(seeds) == 2
     assert processes == {int(p) for batch in seen[1] for p in batch["process"]}

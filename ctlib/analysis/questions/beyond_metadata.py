@@ -220,7 +220,7 @@ def say_beyond(table: pd.DataFrame) -> str:
             continue
         lines.append(
             f"{where}: networks from {row['init']} minus the best without an image, {row['told']} "
-            f"(AUROC {row['auroc_second']:.3f}): {interval(row)}: {seen(row)}."
+            f"(AUROC {row['auroc_second']:.3f}): {interval(row)}: {vision(row)}."
         )
     compared = table[table["init"] != ""]
     return "\n".join(
@@ -228,7 +228,7 @@ def say_beyond(table: pd.DataFrame) -> str:
     )
 
 
-def seen(row: dict[str, Any]) -> str:
+def vision(row: dict[str, Any]) -> str:
     """Whether networks are above what needs no image, in words; of a row of `compute_beyond`."""
     if np.isnan(row["low"]):
         return "no answer"

@@ -21,7 +21,10 @@ WHY = {"reversed": "turned round along the slices", "flat": "made the same along
 
 def controls_of(study: Study) -> list[str]:
     """The controls of the compared init that the grid holds, from the least that is left to the most."""
-    held = [init for init in study.inits if init.endswith(f":{study.compared}")]
+    from ctlib.models import headed  # here: it loads torch
+
+    named = f":{study.compared}"
+    held = [init for init in study.inits if init.endswith(named) and not headed(init)[0]]
     order = {rung: i for i, rung in enumerate(RUNGS)}
     known = [next((order[rung] for rung in RUNGS if init.startswith(rung)), len(RUNGS)) for init in held]
     return [init for _, init in sorted(zip(known, held, strict=True))]

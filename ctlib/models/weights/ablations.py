@@ -11,6 +11,7 @@ first. None touches the head, and each says in the ledger what became of every t
 | `reversed` | all, with kernels turned round along the slices | does the direction of time matter? |
 | `flat` | all, with each kernel its mean along the slices | does motion matter at all? |
 | `frozen` | all, and the backbone is not trained: a linear probe | are the features there already? |
+| `linear`, `attention`, `knn` | all, and features are computed once, for a head (`ctlib.training.heads`) | the same |
 
 Running statistics of batch norms are permuted where other tensors are drawn or permuted: a variance
 must stay positive. `meanvar` is the control of Raghu et al., Transfusion (NeurIPS 2019), "mean var init".
@@ -24,12 +25,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 FROZEN = "frozen"
+HEADS = ("linear", "attention", "knn")
+"""What is fitted to the features of a frozen backbone; such a prefix is the outermost."""
+UNTOUCHED = (FROZEN, *HEADS)
+"""Prefixes that leave all of the weights."""
 FIRST = re.compile(r"first_([1-9])")
 STAGE = re.compile(r"\b(?:blocks\.|layer|features\.)(\d+)\.")
 """Number of a stage in the names of pytorchvideo's and torchvision's tensors; the stem may have none."""
-TIMM_STAGE = re.compile(r"^backbone\.net\.(?:blocks|stages|layers)\.(\d+)\.")
-"""Number of a stage in timm's names, from 0 behind the stem."""
-LAST = re.compile(r"^backbone\.(norm|norm_embed|net\.(conv_head|bn2|norm|fc_norm|head))\.")
+TIMM_STAGE = re.compile(r"^backbone\.net\.(?:encoder\.)?(?:blocks|stages|layers?)\.(\d+)\.")
+"""Number of a stage in the names of timm, transformers and MONAI, from 0 behind the stem."""
+LAST = re.compile(r"^backbone\.(norm|norm_embed|fc_norm|net\.(conv_head|bn2|norm|fc_norm|head|layernorm))\.")
 """What is behind all blocks: EfficientNet's last convolution, the transformers' last norm."""
 BEHIND_ALL = 99
 """Stage of what is behind all numbered ones; no `first_K` reaches it."""
@@ -52,20 +57,33 @@ def split(init_name: str) -> tuple[list[str], str]:
     ((['shuffled', 'frozen'], 'video'), ([], 'random'))
     """
     *prefixes, base = init_name.split(":")
-    for prefix in prefixes:
-        if prefix not in (*ADAPTED, FROZEN) and not FIRST.fullmatch(prefix):
-            known = ", ".join((*ADAPTED, "first_1 to first_9", FROZEN))
+    for place, prefix in enumerate(prefixes):
+        is_known = prefix in (*ADAPTED, FROZEN) or (prefix in HEADS and place == 0)
+        if not is_known and not FIRST.fullmatch(prefix):
+            known = ", ".join(
+                (*ADAPTED, "first_1 to first_9", FROZEN, f"and before all others {', '.join(HEADS)}")
+            )
             raise ControlError(f"init is {init_name!r}, {prefix!r} is no control; known are {known}.")
     return prefixes[::-1], base
+
+
+def headed(init_name: str) -> tuple[str, str]:
+    """The head that is fitted to frozen features, "" where the network is trained, and the init without it.
+
+    >>> headed("linear:shuffled:video"), headed("frozen:video")
+    (('linear', 'shuffled:video'), ('', 'frozen:video'))
+    """
+    head, _, bare = init_name.partition(":")
+    return (head, bare) if bare and head in HEADS else ("", init_name)
 
 
 def adapt_all(
     controls: Sequence[str], tensors: Mapping[str, torch.Tensor], generator: torch.Generator
 ) -> Tensors:
-    """`adapt` by several controls, one after the other; `frozen` is passed over."""
+    """`adapt` by several controls, one after the other; those that leave all are passed over."""
     adapted = dict(tensors)
     for control in controls:
-        adapted = adapted if control == FROZEN else adapt(control, adapted, generator)
+        adapted = adapted if control in UNTOUCHED else adapt(control, adapted, generator)
     return adapted
 
 
@@ -106,8 +124,8 @@ def stage(name: str) -> int:
     (3, 2)
     >>> stage("backbone.conv1.weight"), stage("backbone.net.blocks.0.0.bn1.weight")
     (0, 1)
-    >>> stage("backbone.norm.weight")
-    99
+    >>> stage("backbone.net.encoder.layer.2.output.dense.bias"), stage("backbone.norm.weight")
+    (3, 99)
     """
     if block := TIMM_STAGE.match(name):
         return 1 + int(block[1])

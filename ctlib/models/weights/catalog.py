@@ -48,7 +48,8 @@ from pathlib import Path
 
 import torch
 
-from ctlib.core import Workspace, display_path, project_path
+from ctlib.core import Workspace, display_path, project_path, write_text
+from ctlib.models.foundation import FAMILIES, HF, opened
 from ctlib.models.registry import file_name
 from ctlib.models.slicewise import TIMM, timm_name
 from ctlib.models.weights.inflate import over_channels, over_depth
@@ -57,6 +58,7 @@ from ctlib.models.weights.published import ABSENT, PUBLIC
 from ctlib.models.weights.read import InitError, Weights, read, record_of, sha256, tensors, yaml_fields
 
 __all__ = [
+    "ON_HUB",
     "PUBLIC",
     "TIMM_INIT",
     "InitError",
@@ -64,6 +66,7 @@ __all__ = [
     "absent",
     "find",
     "folder",
+    "known",
     "over_channels",
     "over_depth",
     "read",
@@ -74,6 +77,13 @@ __all__ = [
 
 TIMM_INIT = "timm"
 """The init of what timm's authors publish."""
+
+HF_INIT = "hf"
+"""The init of what a repository of the Hugging Face hub has for a network `hf:MODEL`."""
+ON_HUB = {TIMM_INIT: TIMM, HF_INIT: HF}
+"""Inits of whatever a hub has for a network, with the beginning of the keys of those networks."""
+LICENCES_VARIABLE = "CTLIB_LICENCES"
+"""Environment variable: names of inits whose licence forbids something that you do not do."""
 
 FOLDER_VARIABLE = "CTLIB_WEIGHTS"
 """Environment variable: the folder of published and own weights, shared by all profiles."""
@@ -102,15 +112,33 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
             downloaded or is not the published one, or a user's record is wrong.
     """
     here = folder(workspace)
+    if init_name in ON_HUB:
+        refuse_shadow(init_name, backbone, workspace, "published")
+        return of_timm(backbone, here) if init_name == TIMM_INIT else _checked(of_hub(backbone), here)
+    if (weights := known(init_name, backbone, workspace)) is None:
+        return None
+    accept(init_name, weights, here)
+    return _checked(weights, here if init_name in PUBLIC else here / init_name)
+
+
+def known(init_name: str, backbone: str, workspace: Workspace) -> Weights | None:
+    """The record of an init for a network, published or a user's own; no weights are looked for.
+
+    Args:
+        init_name, backbone, workspace: as in `find`.
+
+    Returns:
+        None where no init has that name; also for those of `ON_HUB`, which have no record here.
+
+    Raises:
+        InitError: the init has no weights for this network, or a user's record is wrong.
+    """
     if published := PUBLIC.get(init_name):
         if why := absent(init_name, backbone):
             raise InitError(why)
         refuse_shadow(init_name, backbone, workspace, "published")
-        return _checked(published[backbone], here)
-    if init_name == TIMM_INIT:
-        refuse_shadow(init_name, backbone, workspace, "published")
-        return of_timm(backbone, here)
-    own = here / init_name
+        return published[backbone]
+    own = folder(workspace) / init_name
     if not re.fullmatch(r"\w[\w.-]*", init_name) or not own.is_dir():
         return None
     record = own / f"{file_name(backbone)}.yaml"
@@ -119,7 +147,52 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
             f"init {init_name} has no record for {backbone}: write {display_path(record)} "
             "(see ctlib.models.weights.catalog)."
         )
-    return _checked(record_of(yaml_fields(record), display_path(record)), own)
+    return record_of(yaml_fields(record), display_path(record))
+
+
+def accept(init_name: str, weights: Weights, here: Path) -> None:
+    """Refuse weights whose licence forbids something, until somebody said that the use is allowed.
+
+    Who sets CTLIB_LICENCES to their names says so; it is kept in the folder of the weights, for all workers.
+
+    Raises:
+        InitError: nobody did.
+    """
+    kept = here / "licences_accepted.txt"
+    accepted = kept.read_text(encoding="utf-8").split() if kept.is_file() else []
+    if not weights.terms or init_name in accepted:
+        return
+    if init_name not in re.split(r"[,\s]+", os.environ.get(LICENCES_VARIABLE, "")):
+        raise InitError(
+            f"init {init_name}: its licence is {weights.licence}, {weights.terms}. If your use is allowed, say so: "
+            f"set the environment variable {LICENCES_VARIABLE}={init_name} and run again."
+        )
+    write_text(kept, "\n".join((*accepted, init_name, "")))
+
+
+def of_hub(backbone: str) -> Weights:
+    """The record of what a repository of the hub has for a network `hf:MODEL`.
+
+    Raises:
+        InitError: it is no such network.
+        ValueError: see `ctlib.models.foundation.opened`.
+    """
+    if why := absent(HF_INIT, backbone):
+        raise InitError(why)
+    model = backbone.removeprefix(HF)
+    family = FAMILIES[opened(model).model_type]
+    local = Path(model).expanduser()
+    return Weights(
+        file=str(local.absolute() / "model.safetensors") if local.is_dir() else "model.safetensors",
+        source=f"{model} on the Hugging Face hub",
+        licence="as its model card states",
+        mean=family.mean,
+        std=family.std,
+        channels=3,
+        names=family.names,
+        head=family.heads,
+        hub="" if local.is_dir() else model,
+    )
 
 
 def of_timm(backbone: str, here: Path) -> tuple[Weights, Path, str]:
@@ -180,8 +253,9 @@ def absent(init_name: str, backbone: str) -> str:
     >>> absent("kinetics400", "slow_r50"), absent("video", "slow_r50")
     ('', '')
     """
-    if init_name == TIMM_INIT and not backbone.startswith(TIMM):
-        return f"init {init_name} has no weights for {backbone}; it has some for timm:NAME."
+    if init_name in ON_HUB and not backbone.startswith(ON_HUB[init_name]):
+        name = "NAME" if init_name == TIMM_INIT else "MODEL"
+        return f"init {init_name} has no weights for {backbone}; it has some for {ON_HUB[init_name]}{name}."
     published = PUBLIC.get(init_name)
     if published is None or backbone in published:
         return ""
@@ -223,7 +297,7 @@ def _checked(weights: Weights, here: Path) -> tuple[Weights, Path, str]:
 
 def _fetched(weights: Weights, here: Path) -> Path:
     """The file in the folder, or torch's own copy; a published one comes from its package, or its address."""
-    path = here / Path(weights.file).expanduser()
+    path = here / weights.hub / Path(weights.file).expanduser()
     if path.is_file():
         return path
     cached = Path(torch.hub.get_dir(), "checkpoints", path.name)  # of TORCH_HOME, else of XDG_CACHE_HOME
@@ -231,6 +305,8 @@ def _fetched(weights: Weights, here: Path) -> Path:
         return cached
     if weights.parts:
         return carried(weights, path)
+    if weights.hub:
+        return _from_hub(weights, here)
     if not weights.url:
         hint = weights.hint or "put the file there, or correct its record"
         raise InitError(f"{display_path(path)} is missing; {hint}.")
@@ -243,4 +319,39 @@ def _fetched(weights: Weights, here: Path) -> Path:
             f"{weights.url} elsewhere and put it there, or name another folder by the environment "
             f"variable {FOLDER_VARIABLE}."
         ) from error
+    return path
+
+
+def _from_hub(weights: Weights, here: Path) -> Path:
+    """The file in the cache of huggingface-hub, fetched where it is not; a large one is checked by its SHA-256."""
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    page = f"https://huggingface.co/{weights.hub}"
+    path = here / weights.hub / weights.file
+    by_hand = f"fetch {page}/resolve/main/{weights.file} elsewhere and put it there as {display_path(path)}"
+    try:
+        path = Path(huggingface_hub.hf_hub_download(weights.hub, weights.file))
+    except GatedRepoError as error:
+        raise InitError(
+            f"{weights.hub} is gated: accept its terms at {page} with your account, then log in once with hf auth "
+            f"login; or {by_hand}."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InitError(
+            f"{weights.hub} is no repository of the hub that you may see; correct its name."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InitError(
+            f"{weights.file} of {weights.hub} is not in the cache of huggingface-hub and was not downloaded "
+            f"({' '.join(str(error).split())[:200]}); {by_hand}."
+        ) from error
+    blob = path.resolve().name  # the hub's own checksum, where the file is a large one
+    if re.fullmatch("[0-9a-f]{64}", blob) and sha256(path) != blob:
+        raise InitError(f"{weights.file} of {weights.hub} is damaged: delete {path.resolve()} and run again.")
     return path

@@ -44,7 +44,7 @@ from ctlib.core import Workspace, display_path
 from ctlib.models.network import Network
 from ctlib.models.registry import Size, build
 from ctlib.models.weights import catalog, forward_check, ledger
-from ctlib.models.weights.ablations import FROZEN, adapt_all, split
+from ctlib.models.weights.ablations import UNTOUCHED, adapt_all, split
 from ctlib.models.weights.catalog import InitError as InitError
 from ctlib.models.weights.catalog import tensors as _tensors
 from ctlib.models.weights.init_names import Origin as Origin
@@ -104,7 +104,7 @@ def build_network(
     """
     made = _draw(backbone_key, size, init, seed, n_outputs)
     controls, _ = split(init.name)
-    made.is_frozen = FROZEN in controls
+    made.is_frozen = any(control in UNTOUCHED for control in controls)
     columns = {"backbone": backbone_key, "init": init.name}
     head = {f"head.{name}" for name in made.head.state_dict()}
     about = dict.fromkeys(head, ("head", DRAWN))
@@ -115,15 +115,17 @@ def build_network(
         raise InitError(f"{where}: the weights are of the {init.weights.size} network; choose that size.")
     wanted = {name: tensor for name, tensor in made.state_dict().items() if name not in head}
     loaded, changed, has_head = _given(init, wanted)
+    wanted, fresh = _without_fresh(made, wanted, loaded)
     if has_head:
         about = dict.fromkeys(head, ("head", f"{DRAWN}; the file's own head is not used"))
+    about |= dict.fromkeys(fresh, ("random", f"{DRAWN}; the file's network sees single slices"))
     ledger.compare(wanted, loaded, where)
     _check_features(made, loaded, init, where)
     adapted = adapt_all(controls, loaded, torch.Generator().manual_seed(_stream(seed, _CONTROL_STREAM)))
     made.load_state_dict(adapted, strict=False)
     # a user's folder may tell more than a report should
     why = f"{init.path.name if init.weights else display_path(init.path)}, SHA-256 {init.checksum[:16]}"
-    controlled = [control for control in controls if control != FROZEN]
+    controlled = [control for control in controls if control not in UNTOUCHED]
     for name, tensor in loaded.items():
         steps = [changed[name]] if name in changed else []
         steps += controlled if adapted.get(name) is not tensor else []
@@ -131,6 +133,17 @@ def build_network(
             how = ", then ".join(steps)
             about[name] = ("adapted", f"{how}: {why}") if name in adapted else ("random", f"{how}: {DRAWN}")
     return made, ledger.rows(made, about, "loaded", why, **columns)
+
+
+def _without_fresh(
+    made: Network, wanted: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """What a file must give, and what it need not: the layers over slices, of which a 2D network's file has none."""
+    begin = f"backbone.{getattr(made.backbone, 'over_slices', '') or '-'}"
+    fresh = [name for name in wanted if name.startswith(begin)]
+    if any(name.startswith(begin) for name in loaded):
+        fresh = []
+    return {name: tensor for name, tensor in wanted.items() if name not in fresh}, fresh
 
 
 def _given(

@@ -14,7 +14,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ctlib.core import display_path
+from ctlib.core import Contract, display_path
 
 COUNTER = "num_batches_tracked"
 """Batches that a batch norm has seen; read by torch only where a norm has no momentum (none here)."""
@@ -75,12 +75,17 @@ class Weights:
         extra: of this project's, that installs those packages.
         hint: where to get a file that has neither address nor package.
         seen: all that it was trained on, in order; empty: `source` alone, of a kind that is not stated.
+        contract: what a clip must be for them (`ctlib.core.Contract`); None: a clip as for any network.
+        clip: (D, H, W) of the clips that they were trained on, for tables; empty: not stated.
+        hub: repository of the Hugging Face hub that has the file; empty: none. A large file's name in its cache is
+            its SHA-256, which is compared with the file each time.
+        terms: what the licence forbids or asks for; they are used only where somebody said that it fits.
     """
 
     file: str
     source: str
     licence: str
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # empty, as std: those of the cohort's voxels, as for random weights
     std: tuple[float, ...]
     channels: int = 1
     url: str = ""
@@ -96,6 +101,10 @@ class Weights:
     extra: str = ""
     hint: str = ""
     seen: tuple[TrainedOn, ...] = ()
+    contract: Contract | None = None
+    clip: tuple[int, ...] = ()
+    hub: str = ""
+    terms: str = ""
 
     def __post_init__(self) -> None:
         if not self.seen:
@@ -146,6 +155,11 @@ def record_of(given: Any, where: str, published: bool = False) -> Weights:
     values = {name: _frozen(value) for name, value in given.items()}
     if "seen" in given:
         values["seen"] = tuple(TrainedOn(**each) for each in given["seen"])
+    if "contract" in given:
+        try:
+            values["contract"] = Contract.of(given["contract"])
+        except ValueError as error:
+            raise InitError(f"{where}: contract: {error}") from error
     return Weights(**values)
 
 
@@ -192,6 +206,10 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "inflated": lambda value: type(value) is bool,
     "parts": lambda value: isinstance(value, list) and all(_is_texts(p) and len(p) == 2 for p in value),
     "seen": _is_seen,
+    "contract": lambda value: isinstance(value, dict),
+    "clip": lambda value: (
+        isinstance(value, list) and len(value) == 3 and all(type(n) is int and n > 0 for n in value)
+    ),
 }
 """Which values the fields of a record may have; the others are text."""
 

@@ -15,11 +15,11 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from ctlib.core import Workspace, display_path, read_json, replacing, write_json
+from ctlib.core import Contract, Workspace, display_path, read_json, replacing, write_json
 from ctlib.models.network import Network
 from ctlib.models.registry import file_name
 from ctlib.models.weights import catalog, forward_check, ledger
-from ctlib.models.weights.ablations import FROZEN, ControlError, split
+from ctlib.models.weights.ablations import UNTOUCHED, ControlError, split
 from ctlib.models.weights.catalog import InitError
 from ctlib.models.weights.init_names import KNOWN, WRITER, Origin, origin
 from ctlib.models.weights.read import NOT_STATED, TrainedOn
@@ -53,6 +53,7 @@ class Init:
             a record says which tensors the stem is, the kernels of one channel are repeated, a third each.
         features: of the stored clip (`ctlib.models.weights.forward_check`), or the first few; empty: not stored.
         seen: all that they were trained on, in order; empty for random weights.
+        contract: what they ask of a clip, as `ctlib.core.Contract.text`; empty: nothing.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Init:
     file_channels: int = 1
     features: tuple[float, ...] = ()
     seen: tuple[TrainedOn, ...] = ()
+    contract: str = ""
 
     def __post_init__(self) -> None:
         for field, values in (("mean", self.mean), ("std", self.std)):
@@ -145,8 +147,12 @@ def find(
         raise ValueError(f"clips of {channels} channels; they have {' or '.join(map(str, CHANNELS))}.")
     controls, base = split(init_name)
     if controls and base != "random":
+        asked = asked_of_clips(base, backbone, workspace)
+        if asked and asked.axes[0] not in "SI" and (along := {"reversed", "flat"} & set(controls)):
+            told = f"the slices are not the first axis of what {base} asks for ({asked})"
+            raise ControlError(f"init is {init_name!r}; {told}, along which {along.pop()} works.")
         return replace(find(base, backbone, workspace, cohort_mean_std, channels), name=init_name)
-    if changing := [control for control in controls if control != FROZEN]:
+    if changing := [control for control in controls if control not in UNTOUCHED]:
         raise ControlError(f"init is {init_name!r}; random weights have nothing for {changing[0]} to take.")
     if base == "random":
         mean, std = (tuple(map(float, values)) for values in cohort_mean_std)
@@ -157,18 +163,22 @@ def find(
     if found := catalog.find(init_name, backbone, workspace):
         weights, path, sha256 = found
         taken = replace(weights, channels=max(weights.channels, channels))
-        about = (weights.source, weights.licence, weights.mean, weights.std, taken.channels)
-        read = (taken, weights.channels, weights.features, weights.seen)
-        return Init(init_name, *about, path, sha256, *read)
+        mean, std = (weights.mean, weights.std) if weights.mean else tuple(map(tuple, cohort_mean_std))
+        text = weights.contract.text if weights.contract else ""
+        read = (taken, weights.channels, weights.features, weights.seen, text)
+        return Init(
+            init_name, weights.source, weights.licence, mean, std, taken.channels, path, sha256, *read
+        )
     raise ValueError(
         f"init is {init_name!r}; known are random, {KNOWN}, and controls of them or of "
-        f"published weights ({', '.join((*catalog.PUBLIC, catalog.TIMM_INIT))}) or your own (a folder in "
+        f"published weights ({', '.join((*catalog.PUBLIC, *catalog.ON_HUB))}) or your own (a folder in "
         f"{display_path(catalog.folder(workspace))}, see ctlib.models.weights.catalog)."
     )
 
 
 def _made_here(made: Origin, init_name: str, backbone: str, workspace: Workspace, channels: int) -> Init:
     """The init of weights that 02_pretrain wrote, by their record."""
+    refuse_contract(made.start, backbone, workspace)
     path = workspace.require(workspace.weights(init_name, file_name(backbone)), WRITER)
     record_path = workspace.require(path.with_suffix(".json"), WRITER)
     record = read_json(record_path)
@@ -193,6 +203,45 @@ def _made_here(made: Origin, init_name: str, backbone: str, workspace: Workspace
         seen=tuple(TrainedOn(**each) for each in record.get("seen", ()))
         or (*chain_by_name(init_name, backbone)[:-1], TrainedOn(record["source"], made.kind)),
     )
+
+
+def needs_cohort(init_name: str, backbone: str, workspace: Workspace) -> bool:
+    """Whether an init takes mean and std of the cohort's voxels: random weights, and those that state none.
+
+    Args:
+        init_name, backbone, workspace: as in `find`.
+    """
+    _, base = split(init_name)
+    if base == "random" or origin(base):
+        return base == "random"
+    weights = catalog.known(base, backbone, workspace)
+    return weights is not None and not weights.mean
+
+
+def asked_of_clips(init_name: str, backbone: str, workspace: Workspace) -> Contract | None:
+    """The input contract of an init for a network, by its record alone; None where it has none.
+
+    Args:
+        init_name, backbone, workspace: as in `find`.
+    """
+    _, base = split(init_name)
+    if base == "random" or origin(base) or catalog.absent(base, backbone):
+        return None
+    weights = catalog.known(base, backbone, workspace)
+    return weights.contract if weights else None
+
+
+def refuse_contract(start: str, backbone: str, workspace: Workspace) -> None:
+    """Refuse to pretrain from weights with an input contract: 02_pretrain cuts the clips of all networks alike.
+
+    Raises:
+        InitError: they have one.
+    """
+    if asked := asked_of_clips(start, backbone, workspace):
+        raise InitError(
+            f"init {start} asks for other clips ({asked}) than {WRITER} cuts; finetune it as it is, or "
+            "pretrain from another init."
+        )
 
 
 def chain_by_name(init_name: str, backbone: str) -> tuple[TrainedOn, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ctlib.models.foundation import FAMILIES
+
 
 def _slow() -> dict[str, str]:
     """Names of torchvision's ResNet-50 to those of pytorchvideo's Slow: the same blocks, named otherwise."""
@@ -73,5 +75,6 @@ NAMES: dict[str, Callable[[], dict[str, str]]] = {
     "swin_t_to_swin3d": _swin,
     "penet": _penet,
     "efficientnet_lite0_to_timm": _lite,
+    "videomae": lambda: dict(FAMILIES["videomae"].names),
 }
 """Beginnings of their names to ours, by what `published.yaml` calls them."""
