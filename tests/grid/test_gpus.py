@@ -109,12 +109,23 @@ def test_gpus_without_nvidia_smi_are_counted_by_torch_elsewhere(monkeypatch, tmp
 
     def run(command, **_):
         asked.append(command)
-        return subprocess.CompletedProcess(command, 0, stdout="3\n")
+        return subprocess.CompletedProcess(command, 0, stdout=counted)
 
     monkeypatch.setattr(gpus.subprocess, "run", run)
     assert visible_gpus() == () and not asked  # no GPU, and no seconds for torch
     (tmp_path / "nvidia0").touch()
+    counted = "3\n"
     assert visible_gpus() == ("0", "1", "2") and asked[0][0] == sys.executable
+    counted = "0\n"  # the driver is broken: that must not look like a machine without a GPU
+    with pytest.raises(ValueError, match=r"has files of GPUs, and neither nvidia-smi nor torch can use one"):
+        visible_gpus()
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\necho 'Unable to determine the device handle for GPU0000:3B:00.0: Unknown Error'\nexit 15\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setattr(gpus, "_of_torch", lambda: ("0", "1"))
+    assert visible_gpus() == ("0", "1")  # those that are left
 
 
 @pytest.mark.parametrize(
