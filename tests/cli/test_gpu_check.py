@@ -36,9 +36,8 @@ LACKING = (
     "nibabel",
     "SimpleITK",
     "monai",
-    "psutil",
 )
-"""What the machine that is lent for a GPU does not have, and psutil."""
+"""What the machine that is lent for a GPU does not have."""
 
 
 @pytest.fixture
