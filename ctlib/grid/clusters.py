@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ctlib.grid.gpus import Share
+
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 """The queues, and their classes in dask-jobqueue."""
 
@@ -163,9 +165,7 @@ def seconds(walltime: str) -> float:
     return 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
 
 
-def local(
-    workers: int, threads: int, shares: Sequence[tuple[str, float]], memory_mb: float, dashboard: bool
-) -> Any:
+def local(workers: int, threads: int, shares: Sequence[Share], memory_mb: float, dashboard: bool) -> Any:
     """Worker processes on this machine and a scheduler for them, as one Dask cluster with credentials of its own.
 
     Args:
@@ -185,10 +185,9 @@ def local(
     limit_mb = memory_mb or 0.9 * MEMORY_LIMIT / 2**20
     secured = {"security": security, "protocol": "tls://"}
     here = {"host": "127.0.0.1", "silence_logs": logging.CRITICAL} | secured  # failures come back as outcomes
-    on: Sequence[tuple[str | None, float]] = shares or [(None, 0.0)] * workers
     asked = {
-        f"{i}: {gpu}" if gpu else str(i): worker.options(threads, gpu, limit_mb, share)
-        for i, (gpu, share) in enumerate(on[:workers])
+        f"{i}: {on.gpu}" if on.gpu else str(i): worker.options(threads, on, limit_mb)
+        for i, on in enumerate((shares or [Share()] * workers)[:workers])
     }
     # any free port: the usual one may be taken, and Dask warns
     serving = {"host": "127.0.0.1", "port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}

@@ -158,6 +158,7 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
         if self.gpus and len(self.gpus) < devices:
             raise ValueError(f"devices is {devices}, and GPUs here are {len(self.gpus)}; give at most that.")
         self.asked, self.devices, self.found = (workers, runs_a_gpu), devices, list[gpus.Gpu]()
+        self.largest: gpus.Load | None = None  # what must fit on the GPUs of workers elsewhere
         self._share(runs_a_gpu or 1)
         self.threads, self.dashboard = threads, dashboard
         self.memory_mb, self.limit_s, self.reconnect_s = memory_mb, limit_s, reconnect_s
@@ -168,22 +169,23 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
     def _share(self, runs: int) -> None:
         """So many items share a GPU; where workers have begun otherwise, they end."""
         workers, self.runs_a_gpu = self.asked[0], runs
-        many = workers * runs if self.on_gpus else workers
-        self.workers = min(workers, len(self.gpus) // self.devices * runs) if self.gpus else many
+        most = len(self.gpus) // self.devices * runs if self.gpus else workers * (runs if self.on_gpus else 1)
+        self.workers = min(workers, most) if self.here else most
 
     def share(self, loads: Sequence[gpus.Load], loader_workers: int = 0) -> str:
-        """Choose how many items share a GPU of this machine, or check the number that was asked for.
+        """Choose how many items share a GPU here, or check what was asked for; elsewhere, who has too little gets none.
 
         Args:
-            loads: what the items ask of a GPU.
+            loads: what the items ask of a GPU, one kind at least.
             loader_workers: processes beside each worker.
 
         Returns:
-            A sentence; "" where no GPU of this machine is used.
+            A sentence; "" where no GPU here is used.
 
         Raises:
             GpuError: a GPU cannot be used, or the items do not fit on it.
         """
+        self.largest = None if self.here else max(loads, key=lambda load: load.peak_mb)
         if not self.gpus:
             return ""
         from dask.system import cpu_count
@@ -338,8 +340,8 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
             for index in left:
                 with pinned_threads(self.threads):
                     outcome = _call(function, index, items[index])
-                if isinstance(outcome, _Lost):
-                    raise EngineError(f"{outcome.why} {KEPT}")
+                if isinstance(outcome, GpuError):
+                    raise EngineError(f"{outcome} {KEPT}")
                 if isinstance(outcome, str):
                     put_off[index] = outcome
                 else:
@@ -351,13 +353,6 @@ class Engine(contextlib.AbstractContextManager["Engine"]):
 
 
 # ---- in workers ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Lost:
-    """The GPU of a worker cannot be used any more."""
-
-    why: str
 
 
 @dataclass
@@ -419,9 +414,12 @@ class _Dispatch:
 
     def _look(self) -> Iterator[Outcome]:
         """See who is there and who is gone."""
-        if self.engine.on_gpus:
+        if self.engine.on_gpus or self.engine.largest:
             told = self.client.scheduler_info(n_workers=-1)["workers"]
-            self.present = {address for address, worker in told.items() if worker["resources"].get(gpus.GPU)}
+            parts = {address: one["resources"].get(gpus.GPU_MB, 0.0) for address, one in told.items()}
+            self.present = {address for address, mb in parts.items() if mb or not self.engine.on_gpus}
+            whys = {one: gpus.too_small(told[one]["name"], parts[one], self.engine.largest) for one in parts}
+            self.lost |= {address: why for address, why in whys.items() if why}
         else:
             self.present = set(self.client.nthreads())
         self.looked, self.known, self.lost_at = time.monotonic(), True, 0.0
@@ -467,7 +465,7 @@ class _Dispatch:
 
     def _settle(self, held: _Held) -> Iterator[Outcome]:
         """The outcome of an item that has ended, if it has one yet."""
-        outcome: Outcome | _Lost | str | None = None
+        outcome: Outcome | GpuError | str | None = None
         if (
             held.future.status == "error"
         ):  # the function or the item cannot be read in the worker, for instance
@@ -478,11 +476,11 @@ class _Dispatch:
                 outcome = pickle.loads(held.future.result(timeout=RESULT_S))
         self.held.remove(held)
         held.future.release()
-        if isinstance(outcome, _Lost):
-            self.lost[held.worker] = outcome.why
+        if isinstance(outcome, GpuError):
+            self.lost[held.worker] = str(outcome)
             self.present.discard(held.worker)
-            _log.warning("a worker gets no more items: %s", outcome.why)
-        if outcome is None or isinstance(outcome, _Lost):
+            _log.warning("a worker gets no more items: %s", str(outcome))
+        if outcome is None or isinstance(outcome, GpuError):
             self.waiting.appendleft(held.index)
         elif isinstance(outcome, str):
             self.put_off.append((time.monotonic() + AGAIN_S, held.index, outcome))
@@ -538,12 +536,13 @@ class _Dispatch:
             return
         self.moved = time.monotonic()
         if not self.present:
-            self.tell(next(iter(self.lost.values()), "no worker has come yet"))
+            queued = "; logs of its jobs may say why (log_directory)" if self.engine.cluster.options else ""
+            self.tell(next(iter(self.lost.values()), f"no worker has come yet{queued}"))
         elif self.put_off and not self.held:
             self.tell(f"{len(self.put_off)} are computed by other processes; {self.put_off[0][2]}")
 
 
-def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | _Lost | str:
+def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | GpuError | str:
     """The function on one item, its exception caught; or who else computes it, or that it has no GPU."""
     started = time.perf_counter()
     try:
@@ -551,7 +550,7 @@ def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | _L
     except Busy as busy:
         return str(busy)
     except GpuError as lost:
-        return _Lost(str(lost))
+        return lost
     except (Exception, SystemExit):
         value, error = None, traceback.format_exc()
     return Outcome(index, value, error, time.perf_counter() - started)
@@ -573,8 +572,8 @@ def _call_in_worker(
         outcome = _call(function, index, item)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if isinstance(outcome, _Lost) and gpus.answers(os.environ.get("CUDA_VISIBLE_DEVICES", "")):
-        _note("why", f"GpuError: {outcome.why}")  # of this process alone: its nanny starts another
+    if isinstance(outcome, GpuError) and gpus.answers(os.environ.get("CUDA_VISIBLE_DEVICES", "")):
+        _note("why", f"GpuError: {outcome}")  # of this process alone: its nanny starts another
         os._exit(1)
     try:
         return pickle.dumps(outcome)

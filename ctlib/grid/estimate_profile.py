@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.core import MissingInput, Workspace, project_path, tables
+from ctlib.core import GpuError, MissingInput, Workspace, project_path, tables
 from ctlib.datasets import (
     NO_FOLD,
     SPLITS,
@@ -94,7 +94,6 @@ def plan_of(
     Raises:
         MissingInput: a cohort was not prepared.
         CalibrationError: a network does not compute these clips.
-        GpuError: a GPU of the engine cannot be used, or they do not fit on it.
     """
     setting = _setting(workspace, runs, workers, loader_workers, notes, measuring, tell)
     states = maintenance.states(workspace.runs, [run.run_id for run in runs])
@@ -107,9 +106,9 @@ def share_gpus(workspace: Workspace, runs: Sequence[Run], engine: Engine, loader
     Raises:
         GpuError: a GPU cannot be used, or they do not fit on it.
     """
-    if not (engine.gpus and runs):
+    if not runs or (engine.here and not engine.gpus):
         return ""
-    setting = _setting(workspace, runs, engine.workers, loader_workers)
+    setting = _setting(workspace, runs, engine.workers, loader_workers, measuring=engine.here)
     return engine.share(loads(setting, runs), loader_workers)
 
 
@@ -143,7 +142,10 @@ def _shared(setting: Setting, runs: Sequence[Run], engine: Engine | None) -> Set
     """A setting with as many runs at once as an engine has, which shares its GPUs for them."""
     if engine is None or not runs:
         return setting
-    told = engine.share(loads(setting, runs) if engine.gpus else (), setting.loader_workers)
+    try:
+        told = engine.share(loads(setting, runs), setting.loader_workers)
+    except GpuError as error:  # a plan says it, a run refuses
+        told = str(error)
     notes, workers = [*setting.notes, *filter(None, [told])], max(1, engine.workers)
     return replace(setting, workers=workers, runs_a_gpu=engine.runs_a_gpu, notes=notes)
 

@@ -22,14 +22,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ctlib.core import GpuError, listed_gpus
 
 DEVICES = Path("/dev")
 """Where NVIDIA's driver puts a file a GPU."""
 
-GPU = "GPU"
-"""Name of the resource of workers that have a GPU: one each."""
+GPU, GPU_MB = "GPU", "GPU_MB"
+"""Resources of workers that have a GPU: one each, and the memory of it that a run's tensors may take."""
 
 CONTEXT_MB, SPARE = 1200.0, 1.07
 """What a process takes of a GPU beside its tensors, assumed: CUDA's context with kernels and workspaces of cuDNN and
@@ -58,6 +59,20 @@ class Gpu:
     total_mb: float
     free_mb: float
     shared: bool = True
+
+
+class Share(NamedTuple):
+    """A worker's part of a GPU.
+
+    Args:
+        gpu: its name; '' hides all, None leaves them as they are.
+        part: of the GPU's memory that its tensors may fill; 0 is no limit.
+        mb: what a run's tensors may take at most, million bytes.
+    """
+
+    gpu: str | None = None
+    part: float = 0.0
+    mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -266,22 +281,34 @@ def runs_a_gpu(asked: int, found: Sequence[Gpu], loads: Sequence[Load], most: in
     return max(1, min(fit, most, MOST, math.ceil(FULL / max(busy, 1e-3))))
 
 
-def shares(found: Sequence[Gpu], runs: int, devices: int = 1) -> list[tuple[str, float]]:
-    """For each worker its GPU, and the part of its memory that tensors may fill; 0 is no limit.
+def shares(found: Sequence[Gpu], runs: int, devices: int = 1) -> list[Share]:
+    """For each worker its GPU, and its part of it; the first of every GPU come before the second of any.
 
-    The first of every GPU come before the second of any. A worker that takes several has their names with commas
-    between them, and all of their memory.
+    A worker that takes several has their names with commas between them, and all of their memory.
 
-    >>> shares([Gpu("a", "", 8_000, 8_000), Gpu("b", "", 8_000, 8_000)], 2)
-    [('a', 0.35), ('b', 0.35), ('a', 0.35), ('b', 0.35)]
-    >>> shares([Gpu(name, "", 8_000, 8_000) for name in "abcde"], 1, devices=2)
-    [('a,b', 0.0), ('c,d', 0.0)]
+    >>> shares([Gpu("a", "", 8_000, 7_000), Gpu("b", "", 8_000, 7_000)], 1)[1]
+    Share(gpu='b', part=0.0, mb=7000)
+    >>> [(share.gpu, share.part) for share in shares([Gpu("a", "", 8_000, 7_000)], 2)]
+    [('a', 0.35), ('a', 0.35)]
+    >>> [share.gpu for share in shares([Gpu(name, "", 8_000, 7_000) for name in "abcde"], 1, devices=2)]
+    ['a,b', 'c,d']
     """
     if devices > 1:
-        names = [gpu.name for gpu in found]
-        return [(",".join(names[i : i + devices]), 0.0) for i in range(0, len(names) - devices + 1, devices)]
-    one = [
-        (gpu.name, round(max(0.01, 1 / runs - CONTEXT_MB / gpu.total_mb), 4) if runs > 1 else 0.0)
-        for gpu in found
-    ]
-    return one * runs
+        groups = [found[i : i + devices] for i in range(0, len(found) - devices + 1, devices)]
+        return [
+            Share(",".join(gpu.name for gpu in one), 0.0, min(gpu.free_mb for gpu in one)) for one in groups
+        ]
+    if runs == 1:
+        return [Share(gpu.name, 0.0, gpu.free_mb) for gpu in found]
+    parts = [(gpu, round(max(0.01, 1 / runs - CONTEXT_MB / gpu.total_mb), 4)) for gpu in found]
+    return [Share(gpu.name, part, part * gpu.total_mb / SPARE) for gpu, part in parts] * runs
+
+
+def too_small(worker: str, mb: float, load: Load | None) -> str:
+    """Why a worker gets no runs: what it has of a GPU is less than the largest needs; "" where it does, or has none."""
+    if load is None or not 0 < mb < load.peak_mb:
+        return ""
+    return (
+        f"{worker} gets no runs: {mb / 1e3:.1f} GB of a GPU are its part, and {load.name} needs "
+        f"{load.peak_mb / 1e3:.1f} GB. Start it with fewer runs_a_gpu, or on a larger GPU."
+    )

@@ -52,27 +52,24 @@ LOOK_S = 0.1
 _log = logging.getLogger(__name__)
 
 
-def options(
-    threads: int, gpu: str | None = None, memory_mb: float = 0.0, share: float = 0.0
-) -> dict[str, Any]:
+def options(threads: int, on: devices.Share, memory_mb: float = 0.0) -> dict[str, Any]:
     """What a nanny is asked for: one item at a time, threads pinned, one GPU or none in sight.
 
     Args:
         threads: of the numeric libraries.
-        gpu: the GPU of the worker, one of `visible_gpus`; '' hides all, None leaves them as they are.
+        on: the GPU of the worker, or its part of it.
         memory_mb: memory that a worker may hold, MB; 0 is no limit.
-        share: of the GPU's memory that its tensors may fill; 0 is no limit.
 
     Returns:
         Arguments of `WatchingNanny`. The environment is set before torch is loaded.
     """
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    if gpu is not None:
-        environment |= {"CUDA_VISIBLE_DEVICES": gpu, GPU_SHARE: str(share or "")}
+    if on.gpu is not None:
+        environment |= {"CUDA_VISIBLE_DEVICES": on.gpu, GPU_SHARE: str(on.part or "")}
     return {
         "nthreads": 1,
         "env": environment,
-        "resources": {devices.GPU: 1} if gpu else None,
+        "resources": {devices.GPU: 1, devices.GPU_MB: on.mb} if on.gpu else None,
         "memory_limit": None,  # Dask's own limit counts mapped files
         "limit_mb": memory_mb,
         "preload": ["ctlib.grid.worker"],
@@ -111,16 +108,15 @@ def worker_options(
         limit_mb = 0.95 * parse_bytes(memory) / 2**20 if memory else 0.0
     except ValueError as error:
         raise ValueError(f"--memory is {memory!r}; give a size, as 16GB.") from error
-    pinned: list[tuple[str | None, float]] = [(None if gpus is None else "", 0.0)] * workers
+    pinned = [devices.Share(None if gpus is None else "")] * workers
     if used := visible[:gpus]:
         if len(used) < each:
             raise ValueError(f"--devices is {each}, and GPUs to use here are {len(used)}.")
         found = devices.probe(used, runs)
-        pinned = [*devices.shares(found, devices.runs_a_gpu(runs, found, ()), each)]
+        pinned = devices.shares(found, devices.runs_a_gpu(runs, found, ()), each)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     names = [name] if len(pinned) == 1 else [f"{name}-{i}" for i in range(len(pinned))]
-    asked = [options(threads, gpu, limit_mb, share) for gpu, share in pinned]
-    return [one | {"name": name} for one, name in zip(asked, names, strict=True)]
+    return [options(threads, on, limit_mb) | {"name": one} for on, one in zip(pinned, names, strict=True)]
 
 
 class WatchingNanny(Nanny):

@@ -41,7 +41,7 @@ from ctlib.models import (
     save_weights,
     spec,
 )
-from ctlib.training.device import choose
+from ctlib.training.device import choose, watching_gpu
 from ctlib.training.loaders import Clips
 from ctlib.training.loop import Metric, fit, while_mine
 from ctlib.training.multi_device import together
@@ -326,6 +326,7 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
     return Job(init_name, backbone, digest(changes))
 
 
+@watching_gpu()
 def pretrain(
     work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0, devices: int = 1
 ) -> dict[str, Any]:
@@ -347,6 +348,7 @@ def pretrain(
         VideoError: there are no classes, or a class has no video.
         ValueError: an unknown name, a setting out of range, or more devices than there are.
         Busy: another process pretrains it.
+        GpuError: the GPU of this process cannot be used any more; the network goes on elsewhere.
     """
     workspace = Workspace.at(work_dir)
     path = workspace.weights(todo.init, file_name(todo.backbone))

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from dask_site import Site
 
 from ctlib.core import GPU_SHARE, GpuError
 from ctlib.grid import gpus
 from ctlib.grid import worker as worker_process
-from ctlib.grid.engine import Engine, EngineError
-from ctlib.grid.gpus import Gpu, Load, probe, runs_a_gpu, shares, visible_gpus
+from ctlib.grid.engine import Engine, EngineError, _Dispatch
+from ctlib.grid.gpus import Gpu, Load, probe, runs_a_gpu, visible_gpus
 
 TORCH = """
 import json, os
@@ -250,6 +251,20 @@ def test_three_runs_a_gpu_are_pinned_and_refused_where_they_cannot_fit(pretend):
     assert [len(of) for of in pids.values()] == [3, 3]
 
 
+def test_a_worker_takes_several_gpus(pretend):
+    pretend(**{f"GPU_{name}": {} for name in "abcde"})
+    engine = Engine(8, gpu=True, devices=2)
+    assert engine.workers == 2 and Engine(1, gpu=True, devices=2).workers == 1
+    asked = worker_process.worker_options(4, 1, 1, None, "here", 1, 2)
+    assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in asked] == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+    with engine:
+        assert {one[0] for one in engine.map(surroundings, range(4))} == {"GPU-a,GPU-b", "GPU-c,GPU-d"}
+    with pytest.raises(ValueError, match="devices is 6, and GPUs here are 5; give at most that"):
+        Engine(1, gpu=True, devices=6)
+    with pytest.raises(ValueError, match="--devices is 2, and GPUs to use here are 1"):
+        worker_process.worker_options(1, 1, 1, None, None, 1, 2)
+
+
 def test_a_number_that_is_chosen_is_that_of_the_workers(pretend):
     pretend(GPU_a={}, GPU_b={"free_gb": 30})
     engine = Engine(8, gpu=True, runs_a_gpu=0)
@@ -270,7 +285,7 @@ def test_the_workers_of_a_machine(pretend, monkeypatch):
         **{"CUDA_VISIBLE_DEVICES": "GPU-a", GPU_SHARE: ""},
     }
     assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
-    assert one["resources"] == {"GPU": 1}
+    assert one["resources"] == {"GPU": 1, "GPU_MB": 80_000}
     four = worker_process.worker_options(None, 1, 1, None, "here", 2)
     assert [each["name"] for each in four] == [f"here-{i}" for i in range(4)]
     used = [(each["env"]["CUDA_VISIBLE_DEVICES"], each["env"][GPU_SHARE]) for each in four]
@@ -343,6 +358,24 @@ def test_a_process_that_cuda_refuses_is_replaced(pretend, tmp_path):
     )
 
 
-def test_each_gets_its_part():
-    assert shares([H200], 1) == [("GPU-a", 0.0)]
-    assert shares([H200], 4) == [("GPU-a", 0.242)] * 4
+# ---- workers elsewhere -------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_workers_elsewhere_share_their_gpus_and_what_is_too_small_gets_no_runs(pretend, tmp_path):
+    pretend(GPU_a={}, GPU_b={})
+    with Site(tmp_path / "site") as site:
+        site.scheduler()
+        site.worker("node", "--runs-a-gpu", "2")
+        with Engine(8, **site.arguments, gpu=True) as engine:
+            engine.client().wait_for_workers(4, timeout=300)
+            engine.share([Load("slow_r50", 20_000)])
+            seen = engine.map(surroundings, range(16))
+            engine.share([Load("mvit_b", 50_000)])
+            dispatch = _Dispatch(engine, surroundings, [0], print)
+            dispatch.client = engine.client()
+            assert not list(dispatch._look()) and not dispatch.present and len(dispatch.lost) == 4
+        assert {one[:2] for one in seen} == {("GPU-a", "0.485"), ("GPU-b", "0.485")}
+        assert len({one[2] for one in seen}) == 4
+        why = next(iter(dispatch.lost.values()))
+        assert re.match(r"node-\d gets no runs: 36\.3 GB of a GPU are its part, and mvit_b needs 50\.0", why)

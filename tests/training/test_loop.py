@@ -282,14 +282,20 @@ def test_readers_have_one_thread_each_and_outlive_an_epoch_and_read_what_is_held
 
 
 KILLED = """
-import sys
+import sys, time
 import torch
 from test_loop import CPU, Cubes
 from ctlib.training.loaders import loader
 
+class Stalls(Cubes):
+    def __getitem__(self, index):
+        if index > 3:
+            time.sleep(600)
+        return super().__getitem__(index)
+
 if __name__ == "__main__":
     torch.multiprocessing.set_start_method(sys.argv[1])
-    batches = iter(loader(Cubes(64, train=False, side=64), 2, CPU, 2))
+    batches = iter(loader(Stalls(64, train=False), 2, CPU, 2))
     next(batches)
     print(*(reader.pid for reader in batches._workers), flush=True)
     sys.stdin.read()
@@ -309,7 +315,7 @@ def test_readers_end_with_a_process_that_is_killed(tmp_path, method):
     readers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
     assert len(readers) == 2 and all(reader.ppid() == process.pid for reader in readers)
     process.kill()
-    process.communicate()
+    process.wait()
     psutil.wait_procs(readers, timeout=30)
     zombies = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # in a container nobody may wait for them
     assert not [one for one in readers if one.is_running() and one.status() not in zombies]
