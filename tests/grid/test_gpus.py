@@ -262,6 +262,20 @@ def test_three_runs_a_gpu_are_pinned_and_refused_where_they_cannot_fit(pretend):
     assert [len(of) for of in pids.values()] == [3, 3]
 
 
+def test_a_worker_takes_several_gpus(pretend):
+    pretend(**{f"GPU_{name}": {} for name in "abcde"})
+    engine = Engine(8, gpu=True, devices=2)
+    assert engine.workers == 2 and Engine(1, gpu=True, devices=2).workers == 1
+    asked = worker_process.worker_options(4, 1, 1, None, "here", 1, 2)
+    assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in asked] == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+    with engine:
+        assert {one[0] for one in engine.map(surroundings, range(4))} == {"GPU-a,GPU-b", "GPU-c,GPU-d"}
+    with pytest.raises(ValueError, match="devices is 6, and GPUs here are 5; give at most that"):
+        Engine(1, gpu=True, devices=6)
+    with pytest.raises(ValueError, match="--devices is 2, and GPUs to use here are 1"):
+        worker_process.worker_options(1, 1, 1, None, None, 1, 2)
+
+
 def test_a_number_that_is_chosen_is_that_of_the_workers(pretend):
     pretend(GPU_a={}, GPU_b={"free_gb": 30})
     engine = Engine(8, gpu=True, runs_a_gpu=0)
