@@ -114,7 +114,7 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     here = folder(workspace)
     if init_name in ON_HUB:
         refuse_shadow(init_name, backbone, workspace, "published")
-        return of_timm(backbone, here) if init_name == TIMM_INIT else _checked(of_hub(backbone), here)
+        return of_timm(backbone, here) if init_name == TIMM_INIT else _checked(of_hub(backbone, here), here)
     if (weights := known(init_name, backbone, workspace)) is None:
         return None
     accept(init_name, weights, here)
@@ -170,8 +170,12 @@ def accept(init_name: str, weights: Weights, here: Path) -> None:
     write_text(kept, "\n".join((*accepted, init_name, "")))
 
 
-def of_hub(backbone: str) -> Weights:
+def of_hub(backbone: str, here: Path) -> Weights:
     """The record of what a repository of the hub has for a network `hf:MODEL`.
+
+    Args:
+        backbone: `hf:MODEL`.
+        here: folder of the files.
 
     Raises:
         InitError: it is no such network.
@@ -182,8 +186,9 @@ def of_hub(backbone: str) -> Weights:
     model = backbone.removeprefix(HF)
     family = FAMILIES[opened(model).model_type]
     local = Path(model).expanduser()
+    file = _file_of_model(model, local, here)
     return Weights(
-        file=str(local.absolute() / "model.safetensors") if local.is_dir() else "model.safetensors",
+        file=str(local.absolute() / file) if local.is_dir() else file,
         source=f"{model} on the Hugging Face hub",
         licence="as its model card states",
         mean=family.mean,
@@ -245,6 +250,29 @@ def of_timm(backbone: str, here: Path) -> tuple[Weights, Path, str]:
         else (),
     )
     return weights, path, sha256(path)
+
+
+def _file_of_model(model: str, local: Path, here: Path) -> str:
+    """The file with a model's tensors: safetensors, or the older `.bin` where there is nothing but that."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    new, old = "model.safetensors", "pytorch_model.bin"
+
+    def is_here(file: str) -> bool:
+        cached = "" if local.is_dir() else huggingface_hub.try_to_load_from_cache(model, file)
+        return (
+            (local / file).is_file()
+            or (here / model / file).is_file()
+            or (bool(cached) and isinstance(cached, str))
+        )
+
+    if is_here(new) or is_here(old):
+        return new if is_here(new) else old
+    try:
+        return old if not local.is_dir() and not huggingface_hub.file_exists(model, new) else new
+    except (OfflineModeIsEnabled, HfHubHTTPError, OSError):  # said where it is fetched
+        return new
 
 
 def absent(init_name: str, backbone: str) -> str:
