@@ -195,6 +195,11 @@ def gone(kind):
     ("kind", "message"),
     [
         (errors.GatedRepoError, "facebook/vjepa2-vitl-fpc64-256 is gated: accept its terms"),
+        (
+            errors.EntryNotFoundError,
+            r"vjepa2-vitl-fpc64-256 has no file pytorch_model\.bin; correct the record",
+        ),
+        (ConnectionError, r"was not downloaded .*elsewhere and put it there"),
         (errors.RepositoryNotFoundError, "is no repository of the hub that you may see"),
         (
             errors.LocalEntryNotFoundError,

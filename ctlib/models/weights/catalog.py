@@ -44,6 +44,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -78,6 +79,8 @@ __all__ = [
 TIMM_INIT = "timm"
 """The init of what timm's authors publish."""
 
+NEW, OLD = "model.safetensors", "pytorch_model.bin"
+"""Files of a model of the hub with its tensors."""
 HF_INIT = "hf"
 """The init of what a repository of the Hugging Face hub has for a network `hf:MODEL`."""
 ON_HUB = {TIMM_INIT: TIMM, HF_INIT: HF}
@@ -255,9 +258,6 @@ def of_timm(backbone: str, here: Path) -> tuple[Weights, Path, str]:
 def _file_of_model(model: str, local: Path, here: Path) -> str:
     """The file with a model's tensors: safetensors, or the older `.bin` where there is nothing but that."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    new, old = "model.safetensors", "pytorch_model.bin"
 
     def is_here(file: str) -> bool:
         cached = "" if local.is_dir() else huggingface_hub.try_to_load_from_cache(model, file)
@@ -267,12 +267,7 @@ def _file_of_model(model: str, local: Path, here: Path) -> str:
             or (bool(cached) and isinstance(cached, str))
         )
 
-    if is_here(new) or is_here(old):
-        return new if is_here(new) else old
-    try:
-        return old if not local.is_dir() and not huggingface_hub.file_exists(model, new) else new
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError):  # said where it is fetched
-        return new
+    return OLD if is_here(OLD) and not is_here(NEW) else NEW
 
 
 def absent(init_name: str, backbone: str) -> str:
@@ -354,8 +349,8 @@ def _from_hub(weights: Weights, here: Path) -> Path:
     """The file in the cache of huggingface-hub, fetched where it is not; a large one is checked by its SHA-256."""
     import huggingface_hub
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -374,7 +369,11 @@ def _from_hub(weights: Weights, here: Path) -> Path:
         raise InitError(
             f"{weights.hub} is no repository of the hub that you may see; correct its name."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of whichever client the library uses
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            if weights.file == NEW:
+                return _from_hub(replace(weights, file=OLD), here)
+            raise InitError(f"{weights.hub} has no file {weights.file}; correct the record.") from error
         raise InitError(
             f"{weights.file} of {weights.hub} is not in the cache of huggingface-hub and was not downloaded "
             f"({' '.join(str(error).split())[:200]}); {by_hand}."
