@@ -461,9 +461,9 @@ def _step_of(run: Run, planned_mb: float, multiply_adds: int, folder: Path) -> F
     kept = [read_json(path)["seconds"] for path in folder.glob("compute/*/choice.json")]
     ways = kept[0] if kept else {}
     torch.cuda.reset_peak_memory_stats()
-    seconds, _ = step_seconds(step, chosen)
+    seconds = step_seconds(step, chosen)[0]
     peak_mb = torch.cuda.max_memory_allocated() / 1e6
-    filled, _ = step_seconds(step, _Filling(chosen.accelerator, chosen.precision, chosen.memory_format))
+    filled = step_seconds(step, _Filling(chosen.accelerator, chosen.precision, chosen.memory_format))[0]
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     flops = 6 * multiply_adds * run.batch_size / seconds
     peak = next((value for name, value in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), 0.0)

@@ -5,6 +5,7 @@ Which runs there are says `ctlib.grid.expand`, what one of them is `ctlib.traini
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from ctlib.core import Workspace, command, tables, write_text
 from ctlib.grid import maintenance
+from ctlib.grid.estimate_profile import share_gpus
 from ctlib.grid.expand import (
     Arm,
     arms,
@@ -24,6 +26,7 @@ from ctlib.grid.expand import (
     settings_of,
 )
 from ctlib.grid.lr_search import accuracies_of, chosen, fixed, of_table, require_lr_by, tried
+from ctlib.grid.step_timing import clip_shape
 from ctlib.models import lacking
 from ctlib.training import (
     CSV,
@@ -39,6 +42,7 @@ from ctlib.training import (
     made_here,
     pretrain,
     require,
+    require_shared_memory,
 )
 
 if TYPE_CHECKING:
@@ -164,7 +168,7 @@ def run_grid(
         logger: see `execute`.
 
     Raises:
-        ValueError: the logger is unknown, or its package is missing.
+        ValueError: the logger is unknown, or its package is missing; a GPU cannot be used, or a run does not fit on it.
     """
     require(logger)
     found = maintenance.states(workspace.runs, [run.run_id for run in runs])
@@ -184,6 +188,11 @@ def run_grid(
             f"{n_failed} failed before and would again; `{command('retry', workspace.root.name)}` lets "
             "them be computed."
         )
+    if told := share_gpus(workspace, todo, engine, loader_workers):  # before workers start
+        echo(told)
+    if todo and engine.here:
+        batch_mb = max(4e-6 * run.batch_size * math.prod(clip_shape(run)) for run in todo)
+        require_shared_memory(batch_mb, loader_workers, max(1, engine.workers))
     if todo and engine.dashboard:
         echo(f"Dask's dashboard: {engine.client().dashboard_link}")
 

@@ -4,8 +4,9 @@ from .convnets import R3D as R3D
 from .convnets import S3D as S3D
 from .convnets import SlowFast as SlowFast
 from .cost import Cost as Cost
+from .cost import GpuWork as GpuWork
+from .cost import gpu_work as gpu_work
 from .cost import network_cost as network_cost
-from .cost import saved_mb_in_bf16 as saved_mb_in_bf16
 from .network import Network as Network
 from .penet import PENet as PENet
 from .pytorchvideo import Trunk as Trunk

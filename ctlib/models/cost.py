@@ -11,7 +11,7 @@ and little time.
   what operations store for themselves, each storage once. Weights, their gradients and the optimizer come on
   top, once and not for each clip (16 bytes a parameter with Adam), and so does what a pass needs for a
   moment. Mixed precision halves what convolutions keep; CUDA's autocast leaves LayerNorm, softmax and GroupNorm in
-  fp32 and casts around them, so that a transformer keeps as much, and PENet more (`saved_mb_in_bf16`).
+  fp32 and casts around them, so that a transformer keeps as much, and PENet more (`gpu_work`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ctlib.models.registry import Size, build
 
@@ -73,8 +76,30 @@ def without_values(key: str, size: Size, in_channels: int = 1) -> nn.Module:
             return build(key, size, in_channels)
 
 
-def saved_mb_in_bf16(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> float:
-    """Million bytes that autograd keeps of one clip on a GPU, under bf16 autocast.
+@dataclass(frozen=True)
+class GpuWork:
+    """What a GPU does in the forward pass of one clip, in training and under bf16 autocast.
+
+    Args:
+        saved_mb: million bytes that autograd keeps for the backward pass.
+        flops: of operations that arithmetic limits: those with more than `RIDGE` a byte.
+        n_bytes: that all other operations read and write.
+        kernels: operations, each of which a CPU launches, of a batch.
+    """
+
+    saved_mb: float
+    flops: float
+    n_bytes: float
+    kernels: int
+
+
+RIDGE = 175.0
+"""Floating point operations for each byte of memory, above which arithmetic limits an operation: between the A100's
+(312e12 a second in bf16 and 2.04e12 bytes, 153) and the H200's (989e12 and 4.8e12, 206), of their data sheets."""
+
+
+def gpu_work(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> GpuWork:
+    """What a GPU does in the forward pass of one clip.
 
     The network runs on fake tensors of device `cuda`: their operations, casts and shapes are those of a GPU, and no GPU
     is needed.
@@ -86,17 +111,49 @@ def saved_mb_in_bf16(key: str, size: Size, clip: tuple[int, int, int], in_channe
         ValueError: unknown key or size.
 
     >>> clip = (8, 64, 64)
-    >>> [round(saved_mb_in_bf16(key, "tiny", clip) / network_cost(key, "tiny", clip).saved_mb, 1)
+    >>> [round(gpu_work(key, "tiny", clip).saved_mb / network_cost(key, "tiny", clip).saved_mb, 1)
     ...  for key in ("slow_r50", "mvit_b")]
-    [0.6, 0.9]
+    [0.5, 0.8]
     """
     network = without_values(key, size, in_channels)
+    found = []
     with fake_gpu(network):
-        # the difference: copies of weights in bf16 are kept, too, and once for all clips
-        one, two = (
-            _saved(network.train(), torch.empty(n, in_channels, *clip, device="cuda")) for n in (1, 2)
-        )
-    return two - one
+        for n in (
+            1,
+            2,
+        ):  # what is there for any number of clips is kept and read once: copies of weights in bf16
+            clips, operations = torch.empty(n, in_channels, *clip, device="cuda"), _Operations()
+            torch.clear_autocast_cache()
+            with operations:
+                found.append((_saved(network.train(), clips), operations))
+    (one_mb, one), (two_mb, two) = found
+    return GpuWork(two_mb - one_mb, two.flops - one.flops, two.n_bytes - one.n_bytes, two.kernels)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what `GpuWork` has, of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops, self.n_bytes, self.kernels = 0.0, 0.0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        is_view = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
+        tensors = [t for t in tree_leaves((args, kwargs, made)) if isinstance(t, torch.Tensor)]
+        # what is in `prim` asks where a tensor lies
+        if func.namespace == "prim" or is_view or not any(t.device.type == "cuda" for t in tensors):
+            return made
+        n_bytes = sum(t.numel() * t.element_size() for t in tensors)
+        count = flop_registry.get(func.overloadpacket)
+        flops = count(*args, **kwargs, out_val=made) if count else 0
+        self.kernels += 1
+        if flops > RIDGE * n_bytes:
+            self.flops += flops
+        else:
+            self.n_bytes += n_bytes
+        return made
 
 
 @contextlib.contextmanager

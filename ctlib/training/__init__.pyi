@@ -7,6 +7,7 @@ from .finetune import execute as execute
 from .finetune import trained as trained
 from .loaders import ending as ending
 from .loaders import loader as loader
+from .loaders import require_shared_memory as require_shared_memory
 from .loaders import set_epoch as set_epoch
 from .loggers import CSV as CSV
 from .loggers import require as require

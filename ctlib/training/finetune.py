@@ -16,19 +16,20 @@ comes out is the same, to the last bit, whatever the number of workers (on a CPU
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 import traceback
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ctlib.core import (
+    GPU_SHARE,
     Busy,
     Claim,
     ClaimLost,
+    GpuError,
     Workspace,
     claimed,
     display_path,
@@ -41,9 +42,10 @@ from ctlib.core import (
 from ctlib.datasets import SAMPLERS, ClipDataset, Store, fraction_patients, intensity, task
 from ctlib.models import DRAWN, NO_COHORT, Init, Network, build_network, find, load_weights, split
 from ctlib.training import loggers
+from ctlib.training.device import watching_gpu
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
-from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict, while_mine
 from ctlib.training.memory import PeakMemory
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
@@ -76,7 +78,8 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV)
         The content of `result.json`.
 
     Raises:
-        Exception: whatever went wrong; `error.txt` has the traceback.
+        GpuError: the GPU of this process cannot be used any more; the run goes on elsewhere.
+        Exception: whatever else went wrong; `error.txt` has the traceback.
     """
     workspace = Workspace.at(work_dir)
     folder = workspace.runs / run.run_id
@@ -94,9 +97,10 @@ def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, 
     folder = workspace.runs / run.run_id
     write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
     try:
-        result = _finetune(workspace, run, claim, loader_workers, logger)
+        with watching_gpu():
+            result = _finetune(workspace, run, claim, loader_workers, logger)
         claim.require()
-    except ClaimLost:
+    except (ClaimLost, GpuError):  # another computes it, or will
         raise
     except Exception as error:
         # of a CPU's memory torch has no error of its own
@@ -118,7 +122,11 @@ def _too_large(run: Run, on_gpu: bool) -> FitError:
     where = "in the memory of this machine"
     if on_gpu:
         free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+        share = float(os.environ.get(GPU_SHARE) or 0)
         where = f"on {torch.cuda.get_device_name()}: {free:.1f} of {held:.1f} GB are free"
+        where += (
+            f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)" if share else ""
+        )
     half, parts = max(1, run.batch_size // 2), run.accumulate * 2
     lines = f'"{run.backbone}.batch_size={half}", "{run.backbone}.accumulate={parts}"'
     return FitError(
@@ -150,7 +158,7 @@ def _finetune(
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
-        memory.watched(_while_mine(study_auroc(chosen_by), claim)),
+        memory.watched(while_mine(study_auroc(chosen_by), claim)),
         FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
@@ -261,16 +269,6 @@ def trained(workspace: Workspace, run: Run) -> Network:
     made = drawn(workspace, run)
     load_weights(made, workspace.runs / run.run_id / WEIGHTS)
     return made
-
-
-def _while_mine(metric: Metric, claim: Claim) -> Metric:
-    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
-
-    def asked(logits: NDArray[np.float32]) -> float:
-        claim.require()
-        return metric(logits)
-
-    return asked
 
 
 def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:

@@ -19,8 +19,14 @@ work is the scarcer.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
+import shutil
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +37,13 @@ from ctlib.training.device import Compute
 
 AHEAD = 2
 """Batches that each process reads ahead; torch's default. More take memory and hide no longer wait."""
+
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux has it: batches travel in it from the processes that read."""
+
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h: the signal that a process gets when its parent ends (prctl(2)); children do not inherit it."""
 
 
 class Clips(Protocol):
@@ -78,16 +91,26 @@ class _InEpoch(Dataset[Mapping[str, Any]]):
         return self.clips[index]
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(parent: int, worker: int) -> None:
     """What each process that reads does first.
 
-    torch seeds it, from the loader's own generator and its number; clips draw from no such seed.
+    torch seeds it, from the loader's own generator and its number; clips draw from no such seed. Where the process
+    that asked for clips is killed, it would wait for ever to hand over its last ones, as its siblings hold the other
+    end of the pipe: so Linux ends it then.
     """
     pin_threads(1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was killed before
+            os._exit(1)
 
 
 def loader(
-    clips: Clips, batch_size: int, compute: Compute, workers: int = 0, sampler: EpochSampler | None = None
+    clips: Clips,
+    batch_size: int,
+    compute: Compute,
+    workers: int = 0,
+    sampler: EpochSampler | Sequence[int] | None = None,
 ) -> DataLoader[Any]:
     """Batches: `clip` float32 `[N, C, D, H, W]`, `label` `[N]`, and what else the items hold.
 
@@ -109,7 +132,7 @@ def loader(
         prefetch_factor=AHEAD if workers else None,
         # where this process was spawned, as a worker of Dask is, its children would be, too
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator().manual_seed(0),  # not torch's own, which the network draws from
     )
 
@@ -127,3 +150,28 @@ def ending(batches: DataLoader[Any]) -> Iterator[None]:
         yield
     finally:
         batches._iterator = None
+
+
+def require_shared_memory(batch_mb: float, workers: int, loaders: int) -> None:
+    """Refuse processes that read ahead where /dev/shm is too small for their batches: the system would end them.
+
+    Args:
+        batch_mb: memory of a batch, million bytes.
+        workers: processes of a loader.
+        loaders: how many read at once.
+
+    Raises:
+        ValueError: it is too small.
+    """
+    if not (workers and SHARED_MEMORY.is_dir()):
+        return
+    free_mb, needed_mb = (
+        shutil.disk_usage(SHARED_MEMORY).free / 1e6,
+        loaders * (AHEAD * workers + 1) * batch_mb,
+    )
+    if needed_mb > free_mb:
+        raise ValueError(
+            f"loader_workers is {workers}, for {loaders} runs at once: their batches need {needed_mb:,.0f} MB of "
+            f"{SHARED_MEMORY}, which has {free_mb:,.0f} MB free. Give a container more (docker run --shm-size=16g), or "
+            "take fewer loader_workers or workers."
+        )

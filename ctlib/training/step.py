@@ -30,6 +30,8 @@ N_STEPS = 3
 """Steps that are timed, after one that warms up; their median counts."""
 LEAST_GAIN = 0.05
 """Another way than the usual one is taken where it saves at least this share: less is noise."""
+CYCLES_A_S = 2e9
+"""Of a GPU's clock, about: an H100 has 1.98e9 at most (its data sheet). A slower one sleeps longer than it need."""
 WAIT_S = 0.5
 """Between two looks whether another process has measured, s."""
 
@@ -75,8 +77,10 @@ def ways(step: Step) -> list[Compute]:
     return [replace(usual, precision=p, memory_format=f) for p in precisions for f in formats]  # type: ignore[arg-type]
 
 
-def step_seconds(step: Step, compute: Compute) -> tuple[float, float]:
-    """Seconds of a training step, and of a forward pass, of one batch; CPU time on a CPU, else wall time.
+def step_seconds(step: Step, compute: Compute) -> tuple[float, float, float]:
+    """Seconds of a training step and of a forward pass of one batch; share of the first in which a GPU computes.
+
+    CPU time on a CPU, where the share is 1; else wall time.
 
     One thread, as in a worker. Torch's generator is left as it was.
 
@@ -107,8 +111,20 @@ def step_seconds(step: Step, compute: Compute) -> tuple[float, float]:
 
         network.train()
         taken = median_seconds(train, compute)
+        busy = _busy(train, taken) if compute.accelerator == "gpu" else 1.0
         network.eval()
-        return taken, median_seconds(predict, compute)
+        return taken, median_seconds(predict, compute), busy
+
+
+def _busy(train: Callable[[], Any], taken: float) -> float:
+    """Share of a step in which the GPU computes: it sleeps until all of another step is launched, which is timed."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(int(2 * taken * CYCLES_A_S))
+    begin.record()
+    train()
+    end.record()
+    torch.cuda.synchronize()
+    return min(1.0, begin.elapsed_time(end) / 1e3 / taken)
 
 
 def median_seconds(function: Callable[[], Any], compute: Compute) -> float:

@@ -3,13 +3,16 @@
 import math
 import multiprocessing
 import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -18,8 +21,9 @@ from ctlib.datasets.clips import BalancedSampler
 from ctlib.models.network import Network
 from ctlib.models.registry import spec
 from ctlib.models.weights.load import Init, build_network
+from ctlib.training import loaders
 from ctlib.training.device import Compute, choose
-from ctlib.training.loaders import loader, set_epoch
+from ctlib.training.loaders import loader, require_shared_memory, set_epoch
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict
 from ctlib.training.losses import LOSSES
 from ctlib.training.optimizer import FitSettings
@@ -268,6 +272,49 @@ def test_readers_have_one_thread_each_and_outlive_an_epoch():
     assert {int(n) for batch in seen[0] for kind in batch["threads"] for n in kind} == {1}
     again = [list(loader(Readers(8, train=True), 2, CPU, 2)) for _ in range(2)]
     assert [b["seed"].tolist() for b in again[0]] == [b["seed"].tolist() for b in again[1]]
+
+
+KILLED = """
+import sys
+import torch
+from test_loop import CPU, Cubes
+from ctlib.training.loaders import loader
+
+if __name__ == "__main__":
+    torch.multiprocessing.set_start_method(sys.argv[1])
+    batches = iter(loader(Cubes(64, train=False, side=64), 2, CPU, 2))
+    next(batches)
+    print(*(reader.pid for reader in batches._workers), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere readers share no pipes that keep them alive")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_readers_end_with_a_process_that_is_killed(tmp_path, method):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, str(script), method],
+        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": {**os.environ, "PYTHONPATH": paths}},
+    )
+    readers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+    assert len(readers) == 2 and all(reader.ppid() == process.pid for reader in readers)
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(readers, timeout=30)
+    zombies = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # in a container nobody may wait for them
+    assert not [one for one in readers if one.is_running() and one.status() not in zombies]
+
+
+def test_readers_without_shared_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda path: SimpleNamespace(free=64e6))
+    require_shared_memory(25.0, 0, 4)
+    require_shared_memory(12.0, 2, 1)
+    told = r"loader_workers is 2, for 4 runs at once: their batches need 240 MB of /dev/shm, which has 64 MB free"
+    with pytest.raises(ValueError, match=told):
+        require_shared_memory(12.0, 2, 4)
 
 
 def test_memory_is_pinned_for_a_gpu_only():

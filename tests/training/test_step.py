@@ -95,6 +95,6 @@ def test_a_cpu_computes_as_recorded_whatever_is_faster(tmp_path, monkeypatch):
 def test_a_step_is_timed_as_a_run_computes_it(monkeypatch):
     set_up, before = [], torch.random.get_rng_state()
     monkeypatch.setattr(Compute, "set_up", lambda self: set_up.append(self))
-    train_s, predict_s = steps.step_seconds(STEP, Compute("cpu", "bf16-mixed", LAST))
-    assert train_s > predict_s > 0 and set_up == [Compute("cpu", "bf16-mixed", LAST)]
+    train_s, predict_s, share = steps.step_seconds(STEP, Compute("cpu", "bf16-mixed", LAST))
+    assert train_s > predict_s > 0 and share == 1 and set_up == [Compute("cpu", "bf16-mixed", LAST)]
     assert torch.equal(torch.random.get_rng_state(), before)
