@@ -20,6 +20,7 @@ import os
 import time
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,8 +167,7 @@ def _finetune(
     if headed(run.init)[0]:
         return _on_features(workspace, run, (rows, used, chosen_by), claim, loader_workers)
     model, ledger, seen_before = _network(workspace, run, rows)
-    compute = compute_of(workspace.root, Step.of(run))
-    memory = PeakMemory(compute)
+    memory = PeakMemory(compute := compute_of(workspace.root, Step.of(run)))
     n_drawn = batches_an_epoch(run, len(used)) * run.batch_size
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_drawn, run.seed)
     fitted = fit(
@@ -190,8 +190,7 @@ def _finetune(
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
     claim.require()
     seen = _drawn(sampler, len(curves))
-    for name, table in (("curves", curves), ("predictions", scored), ("ledger", ledger)):
-        tables.write(table, name, folder / f"{name}.parquet")
+    _write(folder, curves=curves, predictions=scored, ledger=ledger)
     return {
         "run_id": run.run_id,
         "n_patients": int(used["patient_id"].nunique()),
@@ -207,6 +206,11 @@ def _finetune(
         "torch": torch.__version__,
         "seen": seen_before,
     }
+
+
+def _write(folder: Path, **made: pd.DataFrame) -> None:
+    for name, table in made.items():
+        tables.write(table, name, folder / f"{name}.parquet")
 
 
 def _on_features(
@@ -237,12 +241,12 @@ def _on_features(
         scored.append(predictions(run.run_id, heads.scored(name, rows), of_part))
     curve = {"run_id": run.run_id, "epoch": 1, "train_loss": losses[0], "val_loss": losses[1]}
     claim.require()
-    for table, rows in (
-        ("curves", pd.DataFrame([curve | {"val_auroc": auroc}])),
-        ("predictions", pd.concat(scored)),
-        ("ledger", found.ledger.assign(init=run.init)),
-    ):
-        tables.write(rows, table, workspace.runs / run.run_id / f"{table}.parquet")
+    _write(
+        workspace.runs / run.run_id,
+        curves=pd.DataFrame([curve | {"val_auroc": auroc}]),
+        predictions=pd.concat(scored),
+        ledger=found.ledger.assign(init=run.init),
+    )
     return {
         "run_id": run.run_id,
         "n_patients": int(used["patient_id"].nunique()),

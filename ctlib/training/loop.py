@@ -171,16 +171,9 @@ def fit(
                 schedule.step(row["val_loss"])  # type: ignore[arg-type]
             history.rows.append(row)
             _log(loggers, row)
-            if history.best_epoch == row["epoch"]:
-                history.best_logits = logits
-                if fabric.is_global_zero:  # of several processes, the first writes
-                    about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
-                    save_weights(network, folder / WEIGHTS, about)
             now = time.perf_counter()
             history.seconds, started = history.seconds + now - started, now
-            fabric.save(folder / f".{CHECKPOINT}", parts)  # it waits for all processes
-            if fabric.is_global_zero:
-                (folder / f".{CHECKPOINT}").replace(folder / CHECKPOINT)
+            _keep(fabric, parts, folder, logits)
     load_weights(network.cpu(), folder / WEIGHTS)
     return FitResult(
         curves=pd.DataFrame(history.rows).astype({"epoch": "int64"}),
@@ -188,6 +181,22 @@ def fit(
         val_logits=history.best_logits.numpy(),
         seconds=history.seconds,
     )
+
+
+def _keep(fabric: Fabric, parts: Mapping[str, Any], folder: Path, logits: torch.Tensor) -> None:
+    """Write what the last epoch left: its weights, if it is the best so far, and the checkpoint.
+
+    Of several processes the first writes, and all wait for it.
+    """
+    history, row = parts["history"], parts["history"].rows[-1]
+    if history.best_epoch == row["epoch"]:
+        history.best_logits = logits
+        if fabric.is_global_zero:
+            about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
+            save_weights(parts["network"], folder / WEIGHTS, about)
+    fabric.save(folder / f".{CHECKPOINT}", dict(parts))
+    if fabric.is_global_zero:
+        (folder / f".{CHECKPOINT}").replace(folder / CHECKPOINT)
 
 
 def _learn(
