@@ -1,7 +1,7 @@
 """Write what a grid takes into the head of its parameter file (`python tools/headers.py`).
 
 Runs, GPU hours and disk come from the plan, as if nothing were here yet: the sizes of the cohorts as they are
-published, and multiply-adds by a stated throughput. A test compares the files with what this writes.
+published, and a step by the peaks of a GPU. A test compares the files with what this writes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ctlib.cli.data import load
 from ctlib.core.workspace import Places, Workspace
 from ctlib.grid.estimate import Plan
 from ctlib.grid.estimate_profile import plan_of_profile, size_of
-from ctlib.grid.estimate_text import size
-from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS, PASSES
-from ctlib.models.cost import network_cost
+from ctlib.grid.estimate_text import gpu_hours, size
+from ctlib.grid.roofline import ASSUMED
+from ctlib.models.cost import gpu_work
 from ctlib.models.weights.init_names import lacking
 from ctlib.training.pretraining import made_here
 
@@ -34,32 +34,34 @@ def plan_without_anything(profile: str, places: Places | None = None) -> Plan:
 
 
 def pretraining_hours(profile: str, places: Places | None = None) -> float:
-    """GPU hours of the pretraining on CT of a profile, at most, by the same reckoning."""
+    """Hours of the pretraining on CT of a profile, at most, on the assumed GPU, by the same reckoning."""
     values = load(profile, (), places or Places())
     how, data = values[PRETRAINING], values[DATA]
     clip = (how["clip_length"], how["crop_px"], how["crop_px"])
-    cost = {key: network_cost(key, how["size"], clip).multiply_adds for key in how["backbones"]}
-    drawn = how["pretrain_steps_per_epoch"] * how["pretrain_batch_size"]
-    work = 0.0
+    n = how["pretrain_batch_size"]
+    taken = {key: ASSUMED.step_s(gpu_work(key, how["size"], clip), n) for key in how["backbones"]}
+    seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for init in how["pretrained"]:
             made = made_here(init)
             size_of_source = size_of(Workspace(Path(folder)), made.source.removeprefix("ct_"), data)
             # without labels each clip is seen in two views
-            passes = how["pretrain_epochs"] * (PASSES * drawn + size_of_source.clips["val"])
-            passes *= 1 + made.self_supervised
-            work += passes * sum(cost[key] for key in cost if not lacking(init, key))
-    return work / GPU_MULTIPLY_ADDS / 3600
+            epochs = how["pretrain_epochs"] * (1 + made.self_supervised)
+            for key, (train_s, forward_s) in taken.items():
+                if not lacking(init, key):
+                    heldout_s = size_of_source.clips["val"] / n * forward_s
+                    seconds += epochs * (how["pretrain_steps_per_epoch"] * train_s + heldout_s)
+    return seconds / 3600
 
 
 def lines(made: Plan) -> list[str]:
     """The lines of a grid's head that a plan decides."""
     purpose = made.runs.groupby("purpose")["runs"].sum()
     searching = f", and {purpose['search']:,} that look for a learning rate" if "search" in purpose else ""
-    hours, memory = made.work_s / 3600, 1e6 * made.costs["peak_mb"].max()
+    memory = 1e6 * made.costs["peak_mb"].max()
     return [
-        f"# Time: {purpose['grid']:,} runs{searching}: at most {hours:,.0f} GPU hours, at "
-        f"{GPU_MULTIPLY_ADDS / 1e12:g}e12 multiply-adds a second (assumed, see ctlib/grid/step_timing.py).",
+        f"# Time: {purpose['grid']:,} runs{searching}: at most {gpu_hours(made)}, by their peaks "
+        "(ctlib/grid/roofline.py), not measured.",
         f"# Hardware: GPUs with {size(memory)} free; {size(int(made.disk['n_bytes'].sum()))} of disk, the "
         "stored volumes and the weights of all runs included.",
     ]
@@ -77,7 +79,7 @@ def main() -> None:
     for profile in sys.argv[1:] or PROFILES:
         path = places.params / profile / f"{GRID}.yaml"
         path.write_text(written(path.read_text(), plan_without_anything(profile, places)))
-        print(f"{path}; pretraining: {pretraining_hours(profile, places):.0f} GPU hours")
+        print(f"{path}; pretraining: {pretraining_hours(profile, places):.0f} hours of an {ASSUMED.name}")
 
 
 if __name__ == "__main__":

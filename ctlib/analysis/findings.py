@@ -17,7 +17,7 @@ from ctlib.analysis.claims import Claim, claims, overview, show_claims
 from ctlib.analysis.deviations import deviations, say_deviations, show_checks
 from ctlib.analysis.question import ABSENT, Answer, Question
 from ctlib.analysis.questions.baselines import AFTER_VIDEO, TWO_D, VIDEO_OR_CT
-from ctlib.analysis.questions.beyond_metadata import BEYOND_METADATA
+from ctlib.analysis.questions.beyond_metadata import ALL, BEYOND_METADATA, strongest, vision
 from ctlib.analysis.questions.calibration import CALIBRATION
 from ctlib.analysis.questions.effect import EFFECT, FRACTIONS, NOT_LEARNED, say_pure_video
 from ctlib.analysis.questions.families import FROZEN, VIDEO_CT_IMAGES
@@ -124,22 +124,30 @@ def not_asked(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question", "needs"])
 
 
-def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim]) -> None:
+_BEYOND = "Do the networks see more than what is known without an image?"
+
+
+def show_result(study: Study, tested: pd.DataFrame, claims: Sequence[Claim], beyond: Answer) -> None:
     """Show what was asked and what came out, a row a comparison, and leave it for the index of the profile.
 
-    The rows are those from which the first claim is decided and those of the plan's questions: what index,
-    README and sections say of a comparison is the same row.
+    The rows are those from which the first claim is decided, those of the plan's questions, and the networks against
+    the best that needs no image: what index, README and sections say of a comparison is the same row.
 
     Args:
         study: its tables.
         tested: from `method`.
         claims: from `claims`.
+        beyond: answer to `beyond_metadata`.
     """
     first, helps = claims[0], f"Does {study.compared} pretraining help?"
     decided = zip(first.comparisons.to_dict("records"), first.conclusions, strict=True)
     rows = [_result(helps, first.short, row, kind) for row, kind in decided]
     asked = tested.to_dict("records")
     rows += [_result(row["text"], row["statistic"], row, row["word"]) for row in asked]
+    if len(beyond.table):
+        best = strongest(beyond.table)
+        best = best[(best["init"] == study.compared) & (best["exams"] == ALL)]
+        rows += [_result(_BEYOND, row["label"], row, vision(row)) for row in best.to_dict("records")]
     if not len(first.comparisons):
         why = f"not asked: {first.missing.removeprefix(ABSENT)}"
         rows.insert(0, {"question": helps, "compared": first.short, "answer": why})

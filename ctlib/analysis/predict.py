@@ -17,8 +17,8 @@ from scipy.special import expit
 from ctlib.core import Identity, Workspace, write_text
 from ctlib.datasets import ClipDataset, StoreError, shrink, task, tile, unmet
 from ctlib.io import SeriesError, Volume, read_series
-from ctlib.models import InitError, spec
-from ctlib.training import Run, choose, clip_settings, loop, read_run, trained
+from ctlib.models import InitError
+from ctlib.training import Run, Step, clip_settings, compute_of, loop, read_run, trained
 from ctlib.visualization import clip_scores, png
 
 DISCLAIMER = (
@@ -108,5 +108,6 @@ def _scores(workspace: Workspace, run: Run, volume: Volume, table: pd.DataFrame)
             f"series {volume.series_uid} cannot be as the starting weights of run {run.run_id} ask: {why}."
         )
     clips = ClipDataset(one, rows, cut, train=False)
-    logits = loop.predict(model, clips, run.batch_size, choose(run.precision, spec(run.backbone)))
+    compute = compute_of(workspace.root, Step.of(run), measuring=False)
+    logits = loop.predict(model, clips, run.batch_size, compute)
     return expit(logits[:, 0].astype(np.float64))

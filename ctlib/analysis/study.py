@@ -40,6 +40,7 @@ class Study:
         how: replicates, seed and level of the intervals.
         target: validation AUROC of which the speed of learning is measured.
         cam_backbones: networks whose Grad-CAM is looked at.
+        gradcam_exams: exams with disease of a task that are looked at so, at most, drawn by the seed of `how`; 0: all.
         part: test exams that are looked at alone, `40 <= area_mm2 <= 200`; "" for none.
         data_from: cohort whose patients the exams of a folder are, for the register of overlaps; "" for its own.
         work: where runs, volumes and tables of cohorts lie; None where there are only these tables.
@@ -57,6 +58,7 @@ class Study:
     how: metrics.Bootstrap = field(default_factory=metrics.Bootstrap)
     target: float = 0.7
     cam_backbones: list[str] = field(default_factory=list)
+    gradcam_exams: int = 0
     part: str = ""
     data_from: str = ""
     work: Workspace | None = None

@@ -15,7 +15,7 @@ import click
 
 from ctlib import __version__
 from ctlib.analysis import preregistration
-from ctlib.cli import grid, notebooks
+from ctlib.cli import gpu_check, grid, notebooks
 from ctlib.cli.data import (
     COMMANDS,
     LOADING,
@@ -124,7 +124,7 @@ def cli(context: click.Context, log_file: Path | None, log_level: str) -> None:
     _log.info("ctlib %s: %s", __version__, shlex.join(sys.argv[1:]))
 
 
-for one in (*COMMANDS, *grid.COMMANDS):
+for one in (*COMMANDS, *grid.COMMANDS, gpu_check.gpu_check):
     cli.add_command(one)
 
 
@@ -367,8 +367,8 @@ def _print(pages: Sequence[Path]) -> Iterator[Path]:
 def runs(places: Places, profile: str, overrides: tuple[str, ...], failed: bool, as_json: bool) -> None:
     """List all runs of PROFILE that were started, also while a grid computes.
 
-    One row per run: its id, settings, status, validation AUROC and seconds. Of runs that are otherwise
-    alike, also the settings in which they differ. With --failed, also the reason.
+    One row per run: its id, settings, status, validation AUROC, seconds and memory, of the machine and of the
+    GPU. Of runs that are otherwise alike, also the settings in which they differ. With --failed, also the reason.
     """
     workspace = _workspace(profile, places, overrides)
     frame = maintenance.listed(workspace, failed)
@@ -378,7 +378,8 @@ def runs(places: Places, profile: str, overrides: tuple[str, ...], failed: bool,
     elif frame.empty:
         click.echo("No run has failed." if failed else "No run was started; notebook 03_finetune_grid does.")
     else:
-        show(telling.drop(columns=[] if failed else ["error"]))
+        empty = [name for name in maintenance.MEMORY if telling[name].isna().all()]
+        show(telling.drop(columns=[*empty, *([] if failed else ["error"])]))
 
 
 @cli.command(short_help="Score the clips of one series with a finished run.")

@@ -377,6 +377,22 @@ def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool)
 @click.argument("scheduler", metavar="ADDRESS")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to use.  [default: all]")
 @click.option(
+    "--runs-a-gpu",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Workers that share a GPU.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="GPUs that each worker takes.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
@@ -417,6 +433,8 @@ def scheduler(host: str, port: int, credentials: Path | None, unencrypted: bool)
 def worker(
     scheduler: str,
     gpus: int | None,
+    runs_a_gpu: int,
+    devices: int,
     workers: int,
     threads: int,
     memory: str | None,
@@ -431,7 +449,7 @@ def worker(
 ) -> None:
     """Compute the runs of the Dask scheduler at ADDRESS (tls://host:port), until Ctrl-C.
 
-    Each worker has one run at a time, and one GPU to itself if there are any. The machine must see the
+    Each worker has one run at a time, and one GPU, or its part of one, if there are any. The machine must see the
     work folder under the same path. If a worker ends, its run continues elsewhere from the last
     checkpoint. A worker waits for a scheduler that does not answer.
     """
@@ -444,7 +462,7 @@ def worker(
         raise Refused(f"ADDRESS is {scheduler!r}; give the address of a Dask scheduler, tls://host:port.")
     security = _credentials(scheduler, credentials, unencrypted, patience)
     try:
-        asked = worker_options(gpus, workers, threads, memory, name)
+        asked = worker_options(gpus, workers, threads, memory, name, runs_a_gpu, devices)
     except ValueError as error:
         raise Refused(str(error)) from error
     where = {"local_directory": local_directory and str(local_directory), "interface": interface}

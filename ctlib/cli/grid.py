@@ -141,10 +141,10 @@ def protocols(places: Places, profile: str | None, as_json: bool) -> None:
     "--no-calibration", is_flag=True, help="Measure nothing: assume all times that are not known yet."
 )
 @click.option(
-    "--throughput",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="T",
-    help="Speed of the assumed GPU where nothing is measured, 10^12 multiply-adds per second.",
+    "--gpu",
+    "named",
+    metavar="NAME",
+    help="GPU of the times that are not measured: A100 or H200.  [default: A100]",
 )
 @click.option(
     "--budget", metavar="TIME", help="Propose the part of the profile that takes so long: 300h, 300 or 12d."
@@ -163,7 +163,7 @@ def plan(
     workers: int | None,
     as_json: bool,
     no_calibration: bool,
-    throughput: float | None,
+    named: str | None,
     budget: str | None,
     written: str | None,
 ) -> None:
@@ -174,7 +174,8 @@ def plan(
     ctlib plan paper --budget 300h
 
     Each network is timed for some seconds on this device, with the size, clip and batch of the profile. A
-    network that is too large for this device is estimated from its multiply-adds, for an assumed GPU.
+    network that is too large for this device is estimated for a GPU, from what it computes, reads and writes; of
+    networks of full size, the hours of an A100 and of an H200 are stated in any case.
     Public data are not needed: published numbers of exams and patients are used. Your own data must have
     been read by 01_explore_data.
 
@@ -187,9 +188,11 @@ def plan(
         raise Refused("--write is the profile of a proposal: give --budget, too.")
     values, workspace = _values(profile, overrides, places)
     from ctlib.datasets import CohortError
-    from ctlib.grid import GPU_MULTIPLY_ADDS, CalibrationError, estimate_text, plan_of_profile
+    from ctlib.grid import ASSUMED, GPUS, CalibrationError, estimate_text, plan_of_profile
 
-    rate = GPU_MULTIPLY_ADDS if throughput is None else throughput * 1e12
+    gpu = ASSUMED if named is None else GPUS.get(named.upper())
+    if gpu is None:
+        raise Refused(f"--gpu is {named!r}; known are {', '.join(GPUS)}.")
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
@@ -197,10 +200,10 @@ def plan(
     try:
         if budget is not None:
             proposal.propose(
-                profile, overrides, places, budget, written, as_json, (not no_calibration, rate, tell)
+                profile, overrides, places, budget, written, as_json, (not no_calibration, gpu, tell)
             )
             return
-        made = plan_of_profile(workspace, profile, values, workers, not no_calibration, rate, tell)
+        made = plan_of_profile(workspace, profile, values, workers, not no_calibration, gpu, tell)
     except (ValueError, FileNotFoundError, CohortError, CalibrationError) as error:
         raise Refused(str(error)) from error
     click.echo(json.dumps(estimate_text.as_object(made)) if as_json else estimate_text.as_text(made))

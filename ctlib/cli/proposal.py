@@ -206,12 +206,22 @@ def _plan_of(
         tasks=left(asked.tasks, changed[GRID]["tasks"]),
         fractions=left(asked.fractions, kept["fractions"]),
         seeds=left(asked.seeds, kept["seeds"]),
+        fixed=[_still(text, changed) for text in asked.fixed],
         questions=[
             question
             for question in asked.questions
             if question.fraction in kept["fractions"] and set(question.inits) <= set(kept["inits"])
         ],
     )
+
+
+def _still(text: str, changed: Mapping[str, Mapping[str, Any]]) -> str:
+    """A fixed parameter; of exceptions, those whose network is left."""
+    name, value = preregistration.fixed(text)
+    if name not in ("exceptions", "pretrain_exceptions"):
+        return text
+    there = [entry for given in changed.values() for entry in given.get(name, [])]
+    return f"{name}=[{', '.join(entry for entry in value if entry in there)}]"
 
 
 def _plan_text(made: budgets.Proposal, plan: preregistration.Prespecified, name: str) -> str:

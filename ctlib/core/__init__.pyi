@@ -14,9 +14,12 @@ from .locks import Busy as Busy
 from .locks import Claim as Claim
 from .locks import ClaimLost as ClaimLost
 from .locks import claimed as claimed
+from .parallel import GPU_SHARE as GPU_SHARE
 from .parallel import THREAD_VARIABLES as THREAD_VARIABLES
+from .parallel import GpuError as GpuError
 from .parallel import Map as Map
 from .parallel import in_order as in_order
+from .parallel import listed_gpus as listed_gpus
 from .parallel import pin_threads as pin_threads
 from .parallel import pinned_threads as pinned_threads
 from .parameters import ParameterError as ParameterError

@@ -95,16 +95,16 @@ class Contract:
         at = dict(zip(map(_line, self.axes), self.spacing_mm, strict=True))
         return tuple(at[_line(letter)] for letter in OURS)
 
-    def turned(self, clip: NDArray[Any]) -> NDArray[Any]:
+    def oriented(self, clip: NDArray[Any]) -> NDArray[Any]:
         """A clip `[C, D, H, W]` of our axes in those of the contract; a view where that is enough.
 
-        >>> Contract("SAR").turned(np.arange(4).reshape(1, 1, 2, 2)).ravel().tolist()
+        >>> Contract("SAR").oriented(np.arange(4).reshape(1, 1, 2, 2)).ravel().tolist()
         [3, 2, 1, 0]
         """
         lines = [_line(letter) for letter in OURS]
-        turned = clip.transpose(0, *(1 + lines.index(_line(letter)) for letter in self.axes))
+        seen = clip.transpose(0, *(1 + lines.index(_line(letter)) for letter in self.axes))
         flipped = [1 + i for i, letter in enumerate(self.axes) if letter not in OURS]
-        return np.flip(turned, tuple(flipped)) if flipped else turned
+        return np.flip(seen, tuple(flipped)) if flipped else seen
 
     def __str__(self) -> str:
         parts = [f"axes {self.axes}"]

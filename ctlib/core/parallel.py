@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Read by the numeric libraries when they are loaded, so they are set before a worker starts."""
+
+
+GPU_SHARE = "CTLIB_GPU_SHARE"
+"""Variable of a worker that shares its GPU: the part of the GPU's memory that its tensors may fill; 0 or '' is all."""
+
+
+class GpuError(ValueError):
+    """A GPU that cannot be used, or not any more: a sentence. `ctlib.grid.engine` gives the work to another."""
+
+
+def listed_gpus() -> tuple[str, ...] | None:
+    """Names in CUDA_VISIBLE_DEVICES, up to the first -1; none for SLURM's NoDevFiles; None where it is not set.
+
+    Raises:
+        GpuError: it holds anything else.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return None
+    names = [name for part in listed.split(",") if (name := part.strip())]
+    names = names[: next((i for i, name in enumerate(names) if name in ("-1", "NoDevFiles")), None)]
+    for name in names:
+        if not re.fullmatch(r"\d+|(GPU|MIG)-\S+", name):
+            raise GpuError(
+                f"CUDA_VISIBLE_DEVICES is {listed!r}; {name!r} is no number and no UUID of a GPU (`nvidia-smi -L` "
+                "lists them). Correct it, or set it to '' to compute without."
+            )
+    return tuple(names)
 
 
 class Map(Protocol):

@@ -159,7 +159,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if (seed := self.settings.shuffle_seed) is not None:
             clip = clip[:, slice_order(seed, series_uid, start, self.settings.length)]
         if asked := self.settings.asked:
-            clip = np.ascontiguousarray(asked.turned(clip))
+            clip = np.ascontiguousarray(asked.oriented(clip))
         return {"clip": torch.from_numpy(clip), "label": self._labels[index], "index": int(index)}
 
     def _run(self, series_uid: str, start: int, stop: int) -> tuple[NDArray[np.int16], int, int]:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ctlib import io
 from ctlib.core import HU_WINDOWS, Identity, Workspace, printable, tables
 from ctlib.datasets.store import Store, StoreError
-from ctlib.io import SeriesError, Volume, open_series, read_series
+from ctlib.io import SeriesError, Volume
 
 TABLES = ("series", "slices", "problems", "marks")
 """Tables of a cohort, keys of `tables.SCHEMAS`."""
@@ -231,7 +232,7 @@ class Cohort:
         if series_uid not in self.files:
             raise CohortError(f"series {series_uid} has no files here; read the cohort first.")
         try:
-            return replace(read_series(self.files[series_uid]), series_uid=series_uid)
+            return replace(io.read_series(self.files[series_uid]), series_uid=series_uid)
         except SeriesError as error:  # whose text names files
             raise CohortError(f"series {series_uid} cannot be read any more: {error.reason}.") from None
 
@@ -389,7 +390,7 @@ def store_series(item: tuple[str, str, tuple[str, ...]], store: Store) -> str:
     uid, source, files = item
     try:
         if not store.has(uid, source):
-            store.put(replace(open_series(files), series_uid=uid), source)
+            store.put(replace(io.open_series(files), series_uid=uid), source)
     except SeriesError as error:
         return f"Refused: {error.reason}."
     except StoreError as error:

@@ -90,8 +90,8 @@ class Preparation:
     @property
     def readers(self) -> dict[str, Any]:
         """Arguments of the `Engine` that reads the files: a scheduler, if there is one, and who may reach it."""
-        asked = {name: self.values[name] for name in ("workers", "scheduler", "unencrypted")}
-        return asked | {"credentials": self.work.credentials}
+        asked = {name: self.values[name] for name in ("workers", "unencrypted")}
+        return asked | {"cluster": self.values["scheduler"] or "local", "credentials": self.work.credentials}
 
     def store(self, name: str) -> Store:
         """Where the volumes of a cohort lie."""

@@ -42,7 +42,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -53,7 +53,9 @@ from numpy.typing import NDArray
 from ctlib.core import HU_MIN, Map, in_order, replacing
 from ctlib.datasets.store_codecs import CODECS, Codec, Part, StoreError, content, digests
 from ctlib.datasets.volume_checks import examine
-from ctlib.io import OpenSeries, Volume
+
+if TYPE_CHECKING:
+    from ctlib.io import OpenSeries, Volume
 
 Stamp = tuple[int, int, int]
 """Size, time of change in ns, inode: a file with the same three is taken to be the same."""

@@ -10,8 +10,11 @@ from .estimate_profile import expected as expected
 from .estimate_profile import plan_of as plan_of
 from .estimate_profile import plan_of_profile as plan_of_profile
 from .execute import pretrain_all as pretrain_all
-from .step_timing import GPU_MULTIPLY_ADDS as GPU_MULTIPLY_ADDS
+from .gpus import visible_gpus as visible_gpus
+from .roofline import ASSUMED as ASSUMED
+from .roofline import GPUS as GPUS
 from .step_timing import CalibrationError as CalibrationError
+from .step_timing import calibrate as calibrate
 from .worker import serve_scheduler as serve_scheduler
 from .worker import serve_worker as serve_worker
 from .worker import worker_options as worker_options

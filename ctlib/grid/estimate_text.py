@@ -25,6 +25,7 @@ def as_object(made: Plan) -> dict[str, Any]:
     return {
         "profile": made.profile,
         "workers": made.workers,
+        "runs_a_gpu": made.runs_a_gpu,
         "n_runs": made.count("runs"),
         **{f"n_{state}": made.count(state) for state in ("finished", "failed", "begun", "missing")},
         "n_todo": made.n_todo,
@@ -32,6 +33,7 @@ def as_object(made: Plan) -> dict[str, Any]:
         "wall_s": made.wall_s,
         "runs": _rows(made.runs),
         "costs": _rows(made.costs),
+        "gpus": _rows(made.gpus),
         "disk": _rows(made.disk),
         "power": _rows(made.power),
         "power_assumed": asdict(made.design),
@@ -50,6 +52,13 @@ def _wrapped(text: str, bullet: str = "") -> str:
 def as_text(made: Plan) -> str:
     """A plan for people: tables, notes, and one sentence of total."""
     parts = [("Runs", _table(runs(made))), ("Time and memory of a run, upper estimates", _table(costs(made)))]
+    if len(made.gpus):
+        parts.append(
+            (
+                "A training step on a GPU, by its peaks (ctlib/grid/roofline.py), not measured",
+                _table(gpus(made)),
+            )
+        )
     disk = made.disk.assign(n_bytes=made.disk["n_bytes"].map(size)).rename(columns={"n_bytes": "size"})
     parts.append(("Disk, when all runs are done", _table(disk)))
     if len(made.power):
@@ -113,6 +122,25 @@ def costs(made: Plan) -> pd.DataFrame:
     )
 
 
+def gpus(made: Plan) -> pd.DataFrame:
+    """A training step of each network, and the hours of its runs, on each GPU."""
+    wide = made.gpus.pivot(index=["backbone", "batch_size"], columns="gpu").sort_index(level=0)
+    table = pd.DataFrame(index=wide.index)
+    for name in made.gpus["gpu"].unique():
+        table[f"{name}, ms"] = wide["step_ms", name].map("{:,.0f}".format)
+        table[f"{name}, h"] = wide["hours", name].map("{:,.1f}".format)
+    return table.reset_index().rename(columns={"batch_size": "batch"})
+
+
+def gpu_hours(made: Plan) -> str:
+    """Hours of all runs on each GPU, words; "" where no network is of full size.
+
+    The figures are by the GPUs' peaks (`ctlib.grid.roofline`).
+    """
+    hours = made.gpus.groupby("gpu", sort=False)["hours"].sum() if len(made.gpus) else {}
+    return " or ".join(f"{taken:,.0f} hours of an {name}" for name, taken in hours.items())
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, as a plan knows them.
 
@@ -130,11 +158,13 @@ def total(made: Plan) -> str:
     failed = made.count("failed")
     retried = f" (`{command('retry', made.profile)}` tries them again)" if failed else ""
     workers = "1 worker" if made.workers == 1 else f"{made.workers} workers"
+    workers += f" ({made.runs_a_gpu} on a GPU)" if made.runs_a_gpu > 1 else ""
     memory, disk = 1e6 * made.costs["peak_mb"].max(), int(made.disk["n_bytes"].sum())
+    elsewhere = f" By the peaks of GPUs they take at most {gpu_hours(made)}." if len(made.gpus) else ""
     return (
         f"{made.count('runs'):,} runs: {made.count('finished'):,} finished, {failed:,} failed{retried}, "
         f"{made.n_todo:,} to compute. They take at most {duration(made.work_s)} one after the other, "
-        f"{duration(made.wall_s)} on {workers}, {size(memory)} of memory a run and {size(disk)} of disk."
+        f"{duration(made.wall_s)} on {workers}, {size(memory)} of memory a run and {size(disk)} of disk.{elsewhere}"
     )
 
 

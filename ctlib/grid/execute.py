@@ -5,6 +5,7 @@ Which runs there are says `ctlib.grid.expand`, what one of them is `ctlib.traini
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from ctlib.core import Workspace, command, tables, write_text
 from ctlib.grid import maintenance
+from ctlib.grid.estimate_profile import share_gpus
 from ctlib.grid.expand import (
     Arm,
     arms,
@@ -24,6 +26,7 @@ from ctlib.grid.expand import (
     settings_of,
 )
 from ctlib.grid.lr_search import accuracies_of, chosen, fixed, of_table, require_lr_by, tried
+from ctlib.grid.step_timing import clip_shape
 from ctlib.models import headed, lacking
 from ctlib.training import (
     CSV,
@@ -42,6 +45,8 @@ from ctlib.training import (
     made_here,
     pretrain,
     require,
+    require_devices,
+    require_shared_memory,
 )
 
 if TYPE_CHECKING:
@@ -226,7 +231,7 @@ def run_grid(
         logger: see `execute`.
 
     Raises:
-        ValueError: the logger is unknown, or its package is missing.
+        ValueError: the logger is unknown, or its package is missing; a GPU cannot be used, or a run does not fit on it.
     """
     require(logger)
     found = maintenance.states(workspace.runs, [run.run_id for run in runs])
@@ -246,6 +251,11 @@ def run_grid(
             f"{n_failed} failed before and would again; `{command('retry', workspace.root.name)}` lets "
             "them be computed."
         )
+    if told := share_gpus(workspace, todo, engine, loader_workers):  # before workers start
+        echo(told)
+    if todo and engine.here:
+        batch_mb = max(4e-6 * run.batch_size * math.prod(clip_shape(run)) for run in todo)
+        require_shared_memory(batch_mb, loader_workers, max(1, engine.workers))
     if todo and engine.dashboard:
         echo(f"Dask's dashboard: {engine.client().dashboard_link}")
 
@@ -279,6 +289,7 @@ def pretrain_all(
     engine: Engine,
     echo: Callable[[str], Any] = print,
     loader_workers: int = 0,
+    devices: int = 1,
 ) -> pd.DataFrame:
     """Pretrain networks and write table `pretraining`; a network that fails stops no other.
 
@@ -290,6 +301,7 @@ def pretrain_all(
         engine: where they execute.
         echo: takes one line a network.
         loader_workers: see `pretrain`.
+        devices: see `pretrain`.
 
     Returns:
         Table `pretraining`.
@@ -297,9 +309,10 @@ def pretrain_all(
     Raises:
         RuntimeError: a network failed; the message has its traceback. The others are finished.
         ValueError: an init is not made here, or begins from one that comes after it; or an exception is of
-            no network.
+            no network; or a batch cannot be divided over the devices.
     """
     plan.require(backbones)
+    require_devices(devices, plan.settings.batch_size)
     data = {}
     for name in inits:
         made = made_here(name)
@@ -309,7 +322,7 @@ def pretrain_all(
             )  # frames are decoded once, by all workers
         data[name] = plan.fingerprint(workspace, made)
     records: dict[tuple[str, str], dict[str, Any]] = {}
-    work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers)
+    work = partial(pretrain, str(workspace.root), plan=plan, loader_workers=loader_workers, devices=devices)
     for wave in waves(inits):
         jobs = [
             job(workspace, name, key, plan, data[name])

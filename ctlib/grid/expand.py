@@ -27,6 +27,7 @@ from ctlib.models import (
     headed,
     lacking,
     origin,
+    require_extra,
     split,
 )
 from ctlib.training import (
@@ -213,6 +214,8 @@ def _made(
         for arm in asked
         if arm in rates
     }
+    for backbone in backbones:
+        require_extra(backbone)
     code = {backbone: code_of(backbone) for backbone in backbones}
     runs = [
         Run(

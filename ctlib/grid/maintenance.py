@@ -43,10 +43,12 @@ MAX_TOLD = 12
 
 COLUMNS = (
     *("run_id", "task", "backbone", "init", "fraction", "seed", "lr"),
-    *("status", "val_auroc", "seconds", "error"),
+    *("status", "val_auroc", "seconds", "peak_memory_mb", "peak_gpu_mb", "error"),
 )
 """Of `listed`."""
-_SETTINGS, _FIGURES = COLUMNS[1:7], ("val_auroc", "seconds")
+MEMORY = ("peak_memory_mb", "peak_gpu_mb")
+"""Columns that are empty where no run has finished, or none on a GPU."""
+_SETTINGS, _FIGURES = COLUMNS[1:7], ("val_auroc", "seconds", *MEMORY)
 
 
 class HousekeepingError(ValueError):
@@ -114,7 +116,7 @@ def listed(workspace: Workspace, only_failed: bool = False) -> pd.DataFrame:
 
     Returns:
         Columns `COLUMNS`, sorted by task, network, init, fraction and seed. `error` is the reason of a
-        failure, or what makes the folder unreadable. val_auroc and seconds are empty where there are none.
+        failure, or what makes the folder unreadable. val_auroc, seconds and memory are empty where there are none.
     """
     import pandas as pd  # here, for the command line imports this module
 

@@ -5,9 +5,8 @@ of the profile, through `ctlib.training.device` as in a run, with one thread as 
 the process's own CPU time, which other processes do not change; on a GPU it is the wall's, and a process of its
 own measures, so that a notebook's kernel keeps no memory of the GPU on which workers are to train.
 
-A network whose step is too long or too large for that is not measured. Its time then is that of a GPU: its
-multiply-adds (`ctlib.models.cost`), three times the forward pass for a step, since the backward pass takes
-two products for each of the forward, by a stated throughput. Such figures are assumptions and say so.
+A network whose step is too long or too large for that is not measured. Its time then is that of a GPU by what it
+computes, reads and writes (`ctlib.grid.roofline`). Such figures are assumptions and say so.
 
 What was measured is kept in `calibration.json`, by device, torch's version and settings.
 """
@@ -19,8 +18,6 @@ import gc
 import os
 import platform
 import re
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -31,12 +28,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from ctlib.core import pinned_threads, read_json, write_json
 from ctlib.datasets import cut
-from ctlib.models import Cost, Network, build, network_cost, saved_mb_in_bf16, spec
-from ctlib.training import Compute, FitSettings, Run, choose, clip_settings, digest, optimizer_of
+from ctlib.grid.roofline import ASSUMED, GPUS, PASSES, Gpu
+from ctlib.models import Cost, GpuWork, gpu_work, network_cost, spec
+from ctlib.training import (
+    Compute,
+    Run,
+    Step,
+    choose,
+    clip_settings,
+    compute_of,
+    digest,
+    median_seconds,
+    step_seconds,
+)
 
 SETTINGS = (
     *("backbone", "code", "size", "matrix_px", "clip_length", "crop_px", "rotation_deg", "channels"),
@@ -46,19 +53,11 @@ SETTINGS = (
 kind = attrgetter(*SETTINGS)
 """The values of these fields of a run, a tuple."""
 
-GPU_MULTIPLY_ADDS = 15e12
-"""A second, sustained, in mixed precision, where nothing was measured: an assumption. It is a tenth of the
-dense bf16 peak of an NVIDIA A100 (312 TFLOP/s in its data sheet, so 156e12 multiply-adds); 3D convolutions
-stay far below the peak, and depthwise ones (CSN, X3D) may stay below this."""
-PASSES = 3
-"""Forward passes that a training step costs."""
 CUT_S_A_VOXEL = 0.12e-3 / (16 * 48 * 48)
 """To read and cut a voxel of a training clip where that was not measured, s (`ctlib.datasets.clips`, CPU time)."""
 BYTES_A_PARAMETER = 16
 """Weight, gradient and Adam's two moments, fp32."""
 
-N_STEPS = 3
-"""Steps that are timed, after one that warms up; their median counts."""
 MOST_S = 1.0
 """A step that would take longer than this on a CPU is not measured, s."""
 MOST_MEMORY = 0.5
@@ -85,6 +84,7 @@ class Timing:
         multiply_adds: of the forward pass of a clip.
         is_measured: False where time and memory are assumptions.
         device: what it holds for.
+        busy: share of a training step in which a GPU computes; 1 on a CPU, or where it was not measured.
     """
 
     train_s: float
@@ -96,13 +96,14 @@ class Timing:
     multiply_adds: int
     is_measured: bool
     device: str
+    busy: float = 1.0
 
 
 def calibrate(
     runs: Iterable[Run],
     path: Path,
     measuring: bool = True,
-    throughput: float = GPU_MULTIPLY_ADDS,
+    gpu: Gpu = ASSUMED,
     tell: Callable[[str], Any] = lambda line: None,
 ) -> dict[tuple[Any, ...], Timing]:
     """What a step of each kind of run takes; what was measured before is not measured again.
@@ -111,7 +112,7 @@ def calibrate(
         runs: of any number; each `kind` is looked at once.
         path: `calibration.json`, read and written.
         measuring: False measures nothing: what was not measured before is assumed.
-        throughput: multiply-adds a second of a GPU, where nothing is measured.
+        gpu: of which the times are, where nothing is measured.
         tell: takes one line a network that is measured.
 
     Returns:
@@ -126,9 +127,28 @@ def calibrate(
         book = _Book(path, apart)
         found = {
             values: book.measured(run, computes[values], tell if measuring else None)
-            or assume(run, book.on_gpu(run), throughput)
+            or assume(run, book.on_gpu(run), book.work(run), gpu)
             for values, run in kinds.items()
         }
+    book.write()
+    return found
+
+
+def on_gpus(runs: Iterable[Run], path: Path) -> dict[str, dict[tuple[Any, ...], Timing]]:
+    """What a step of each kind of run would take on each of `GPUS`, whatever was measured here; by name.
+
+    Args:
+        runs: see `calibrate`.
+        path: see `calibrate`.
+
+    Raises:
+        CalibrationError: see `calibrate`.
+    """
+    kinds, book = {kind(run): run for run in runs}, _Book(path, lambda function, *given: function(*given))
+    found = {
+        name: {values: assume(run, book.on_gpu(run), book.work(run), gpu) for values, run in kinds.items()}
+        for name, gpu in GPUS.items()
+    }
     book.write()
     return found
 
@@ -157,14 +177,14 @@ class _Book:
 
     def __init__(self, path: Path, apart: Apart) -> None:
         self.path, self.apart = path, apart
-        self.known: dict[str, dict[str, Any]] = {"costs": {}, "timings": {}, "saved_mb_in_bf16": {}}
+        self.known: dict[str, dict[str, Any]] = {"costs": {}, "timings": {}, "gpu_work": {}}
         if path.is_file():
             self.known |= read_json(path)
         self.before = digest(self.known)
         self.counted: dict[tuple[Any, ...], Any] = {}  # batch and optimizer do not change what a clip costs
 
     def _counted(self, what: str, run: Run, count: Callable[[Run], Any]) -> Any:
-        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, _clip(run))
+        key, shape = digest(_settings(run)), (what, run.backbone, run.code, run.size, clip_shape(run))
         if key not in self.known[what]:
             if shape not in self.counted:
                 self.counted[shape] = count(run)
@@ -175,22 +195,27 @@ class _Book:
         """Of the network of a run, in fp32."""
         return Cost(**self._counted("costs", run, lambda run: asdict(_cost_of(run))))
 
+    def work(self, run: Run) -> GpuWork:
+        """Of a GPU, in bf16."""
+        return GpuWork(**self._counted("gpu_work", run, lambda run: asdict(_work_of(run))))
+
     def on_gpu(self, run: Run) -> Cost:
-        """The same, with the memory that bf16 keeps on a GPU."""
-        saved_mb = self._counted("saved_mb_in_bf16", run, _saved_mb_of)
-        return replace(self.cost(run), saved_mb=saved_mb)
+        """As `cost`, with the memory that bf16 keeps on a GPU."""
+        return replace(self.cost(run), saved_mb=self.work(run).saved_mb)
 
     def measured(self, run: Run, compute: Compute, tell: Callable[[str], Any] | None) -> Timing | None:
         """What a step takes here: known, or measured now if somebody is told; None where it is neither."""
         on_gpu = compute.accelerator == "gpu"
         apart: Apart = self.apart if on_gpu else lambda function, *arguments: function(*arguments)
         device = apart(device_name, compute)
-        here = digest(_settings(run) | {"device": device})
-        if here not in self.known["timings"] and tell is not None:
-            costs = self.on_gpu(run) if on_gpu and compute.precision != "32-true" else self.cost(run)
-            if apart(is_measurable, costs, run.batch_size, compute):
-                tell(f"{run.backbone}: measured on {device}")
-                self.known["timings"][here] = asdict(apart(measure, run, costs))
+        costs = self.on_gpu(run) if on_gpu and compute.precision != "32-true" else self.cost(run)
+        measuring = tell is not None and apart(is_measurable, costs, run.batch_size, compute)
+        with _named(run):
+            compute = apart(compute_of, self.path.parent, Step.of(run), measuring)
+        here = digest(_settings(run) | {"device": device} | ({"compute": str(compute)} if on_gpu else {}))
+        if here not in self.known["timings"] and tell is not None and measuring:
+            tell(f"{run.backbone}: measured on {device}")
+            self.known["timings"][here] = asdict(apart(measure, run, costs, compute))
         timing = self.known["timings"].get(here)
         return Timing(**timing) if timing else None
 
@@ -204,21 +229,21 @@ def _settings(run: Run) -> dict[str, Any]:
     return dict(zip(SETTINGS, kind(run), strict=True)) | {"torch": torch.__version__}
 
 
-def _clip(run: Run) -> tuple[int, int, int, int]:
+def clip_shape(run: Run) -> tuple[int, int, int, int]:
     """Shape of a clip, C first."""
     return clip_settings(run).n_channels, run.clip_length, run.crop_px, run.crop_px
 
 
 def _cost_of(run: Run) -> Cost:
-    channels, *clip = _clip(run)
+    channels, *clip = clip_shape(run)
     with _named(run):
         return network_cost(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
 
-def _saved_mb_of(run: Run) -> float:
-    channels, *clip = _clip(run)
+def _work_of(run: Run) -> GpuWork:
+    channels, *clip = clip_shape(run)
     with _named(run):
-        return saved_mb_in_bf16(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
+        return gpu_work(run.backbone, run.size, tuple(clip), channels)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -227,7 +252,7 @@ def _named(run: Run) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        clips = f"{run.batch_size} clips {list(_clip(run))}"
+        clips = f"{run.batch_size} clips {list(clip_shape(run))}"
         raise CalibrationError(
             f"{run.backbone} ({run.size}) does not compute {clips}: {str(error).splitlines()[0]}; change "
             "crop_px, clip_length or batch_size, or leave the network out."
@@ -257,84 +282,42 @@ def is_measurable(costs: Cost, batch_size: int, compute: Compute) -> bool:
     return needed < MOST_MEMORY * 1e6 * memory_mb() and seconds < MOST_S
 
 
-def assume(run: Run, costs: Cost, throughput: float = GPU_MULTIPLY_ADDS) -> Timing:
-    """What a step would take on a GPU of this throughput, in mixed precision.
+def assume(run: Run, costs: Cost, work: GpuWork, gpu: Gpu = ASSUMED) -> Timing:
+    """What a step would take on a GPU, in mixed precision.
 
     Args:
         run: of the kind.
         costs: of its network, with the memory that bf16 keeps.
-        throughput: multiply-adds a second.
+        work: of a forward pass.
+        gpu: the GPU.
     """
-    forward = costs.multiply_adds * run.batch_size / throughput
-    cutting = CUT_S_A_VOXEL * float(np.prod(_clip(run)))
+    cutting = CUT_S_A_VOXEL * float(np.prod(clip_shape(run)))
     memory = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
-    device = f"GPU, assumed: {throughput / 1e12:g}e12 multiply-adds a second"
     network = (costs.parameters, costs.multiply_adds)
-    return Timing(PASSES * forward, forward, cutting, cutting, memory, *network, False, device)
+    taken = gpu.step_s(work, run.batch_size)
+    return Timing(*taken, cutting, cutting, memory, *network, False, f"GPU, assumed: {gpu.name}")
 
 
-def measure(run: Run, costs: Cost) -> Timing:
+def measure(run: Run, costs: Cost, compute: Compute) -> Timing:
     """What a step takes on this device.
 
     Args:
         run: of the kind.
         costs: of its network.
+        compute: how runs of the kind compute.
 
     Raises:
         CalibrationError: it does not compute.
     """
-    compute = choose(run.precision, spec(run.backbone))
-    with _named(run), pinned_threads(1), torch.random.fork_rng(devices=[]):
+    with _named(run), pinned_threads(1):
         _reset_peak(compute)
-        taken = _steps(run, compute)
+        train_s, predict_s, busy = step_seconds(Step.of(run), compute)
         peak_mb = _peak_mb(compute)
         cutting = _cutting(run)
     if peak_mb is None:  # the system does not tell the peak of a part of a process's life
         peak_mb = costs.saved_mb * run.batch_size + BYTES_A_PARAMETER * costs.parameters / 1e6
     network = (costs.parameters, costs.multiply_adds)
-    return Timing(*taken, *cutting, peak_mb, *network, True, device_name(compute))
-
-
-def _steps(run: Run, compute: Compute) -> tuple[float, float]:
-    """Seconds of a training step, and of a forward pass, of one batch."""
-    shape = (run.batch_size, *_clip(run))
-    made = Network(build(run.backbone, run.size, shape[1]), 1, (0.45,), (0.225,))  # type: ignore[arg-type]
-    network = made.to(compute.device)
-    compute.prepare(network.backbone)
-    # the rate has no part in what a step takes; it may still be to be searched
-    settings = FitSettings(1, run.batch_size, 1e-6, 0.0, run.optimizer)
-    optimizer = optimizer_of(network.parameters(), settings)
-    clips = torch.rand(shape, device=compute.device)
-    labels = torch.zeros(run.batch_size, device=compute.device)
-
-    def train() -> None:
-        network.train()
-        with compute.autocast():
-            logits = network(clips).float().squeeze(1)
-            loss = functional.binary_cross_entropy_with_logits(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    def predict() -> None:
-        network.eval()
-        with torch.inference_mode(), compute.autocast():
-            network(clips).float().cpu()
-
-    return _seconds(train, compute), _seconds(predict, compute)
-
-
-def _seconds(function: Callable[[], Any], compute: Compute) -> float:
-    """Median seconds of a call, after one that warms up."""
-    on_gpu = compute.accelerator == "gpu"
-    clock, taken = (time.perf_counter if on_gpu else time.process_time), []
-    for _ in range(N_STEPS + 1):
-        started = clock()
-        function()
-        if on_gpu:
-            torch.cuda.synchronize()
-        taken.append(clock() - started)
-    return statistics.median(taken[1:])
+    return Timing(train_s, predict_s, *cutting, peak_mb, *network, True, device_name(compute), busy)
 
 
 def _cutting(run: Run) -> tuple[float, float]:
@@ -342,8 +325,8 @@ def _cutting(run: Run) -> tuple[float, float]:
     rng, settings = np.random.default_rng(0), clip_settings(run)
     hu = rng.integers(-1000, 400, (run.clip_length, run.matrix_px, run.matrix_px)).astype(np.int16)
     here = Compute("cpu", "32-true")
-    train_s = _seconds(lambda: cut(hu, 0, run.clip_length, settings, rng), here)
-    return train_s, _seconds(lambda: cut(hu, 0, run.clip_length, settings), here)
+    train_s = median_seconds(lambda: cut(hu, 0, run.clip_length, settings, rng), here)
+    return train_s, median_seconds(lambda: cut(hu, 0, run.clip_length, settings), here)
 
 
 def _reset_peak(compute: Compute) -> None:

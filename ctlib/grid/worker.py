@@ -27,8 +27,8 @@ from distributed import Nanny, Scheduler
 from distributed.comm import connect
 from tornado.ioloop import PeriodicCallback
 
-from ctlib.core import THREAD_VARIABLES
-from ctlib.grid.clusters import GPU, visible_gpus
+from ctlib.core import GPU_SHARE, THREAD_VARIABLES
+from ctlib.grid import gpus as devices
 
 DASK_CONFIG = {
     "distributed.worker.multiprocessing-method": "spawn",  # fork copies locks held by torch's threads
@@ -52,25 +52,24 @@ LOOK_S = 0.1
 _log = logging.getLogger(__name__)
 
 
-def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dict[str, Any]:
+def options(threads: int, on: devices.Share, memory_mb: float = 0.0) -> dict[str, Any]:
     """What a nanny is asked for: one item at a time, threads pinned, one GPU or none in sight.
 
     Args:
         threads: of the numeric libraries.
-        gpu: the GPU the worker has to itself, one of `visible_gpus`; '' hides all,
-            None leaves them as they are.
+        on: the GPU of the worker, or its part of it.
         memory_mb: memory that a worker may hold, MB; 0 is no limit.
 
     Returns:
         Arguments of `WatchingNanny`. The environment is set before torch is loaded.
     """
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    if on.gpu is not None:
+        environment |= {"CUDA_VISIBLE_DEVICES": on.gpu, GPU_SHARE: str(on.part or "")}
     return {
         "nthreads": 1,
         "env": environment,
-        "resources": {GPU: 1} if gpu else None,
+        "resources": {devices.GPU: 1, devices.GPU_MB: on.mb} if on.gpu else None,
         "memory_limit": None,  # Dask's own limit counts mapped files
         "limit_mb": memory_mb,
         "preload": ["ctlib.grid.worker"],
@@ -80,9 +79,15 @@ def options(threads: int, gpu: str | None = None, memory_mb: float = 0.0) -> dic
 
 
 def worker_options(
-    gpus: int | None, workers: int, threads: int, memory: str | None, name: str | None
+    gpus: int | None,
+    workers: int,
+    threads: int,
+    memory: str | None,
+    name: str | None,
+    runs: int = 1,
+    each: int = 1,
 ) -> list[dict[str, Any]]:
-    """What the nannies of a machine are asked for: one a GPU, or so many where no GPU is used.
+    """What the nannies of a machine are asked for: so many a GPU, or so many where no GPU is used.
 
     Args:
         gpus: GPUs to use, the first of `visible_gpus`; None is all, and 0 hides them.
@@ -90,22 +95,28 @@ def worker_options(
         threads: of each.
         memory: of each, with a unit, as a queue has it: a worker may hold 95 % of it.
         name: of the workers; None names them by host and process.
+        runs: workers that share a GPU.
+        each: GPUs that a worker takes.
 
     Raises:
-        ValueError: there are fewer GPUs, or the memory is not a size.
+        ValueError: there are fewer GPUs, one cannot be used or shared, or the memory is not a size.
     """
-    visible = visible_gpus()
+    visible = devices.visible_gpus()
     if gpus is not None and gpus > len(visible):
         raise ValueError(f"--gpus is {gpus}, and {len(visible)} are in sight here.")
     try:
         limit_mb = 0.95 * parse_bytes(memory) / 2**20 if memory else 0.0
     except ValueError as error:
         raise ValueError(f"--memory is {memory!r}; give a size, as 16GB.") from error
-    pinned: list[str | None] = list(visible[:gpus])
-    pinned = pinned or [None if gpus is None else ""] * workers
+    pinned = [devices.Share(None if gpus is None else "")] * workers
+    if used := visible[:gpus]:
+        if len(used) < each:
+            raise ValueError(f"--devices is {each}, and GPUs to use here are {len(used)}.")
+        found = devices.probe(used, runs)
+        pinned = devices.shares(found, devices.runs_a_gpu(runs, found, ()), each)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     names = [name] if len(pinned) == 1 else [f"{name}-{i}" for i in range(len(pinned))]
-    return [options(threads, gpu, limit_mb) | {"name": one} for gpu, one in zip(pinned, names, strict=True)]
+    return [options(threads, on, limit_mb) | {"name": one} for on, one in zip(pinned, names, strict=True)]
 
 
 class WatchingNanny(Nanny):
@@ -133,6 +144,7 @@ class WatchingNanny(Nanny):
         os.kill(pid, signal.SIGSTOP)  # it fills no more while the scheduler is told why it ends
         try:
             why = f"it held {held_mb:.0f} MB, its limit is {self.limit_mb:.0f} MB"
+            why = f"OutOfMemory: the worker process was ended, for {why}"
             await self.scheduler.log_event(topic=address, msg={"why": why})
         except OSError as error:
             _log.warning("the scheduler was not told that %s holds too much memory: %s", address, error)

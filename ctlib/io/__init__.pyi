@@ -1,12 +1,12 @@
+from .deidentify import SeriesError as SeriesError
 from .deidentify import quoted as quoted
 from .formats import FORMATS as FORMATS
 from .formats import format_of as format_of
+from .geometry import Volume as Volume
+from .geometry import upright as upright
 from .geometry import upright_points as upright_points
 from .listing import scan_under_pseudonyms as scan_under_pseudonyms
 from .volume import OpenSeries as OpenSeries
-from .volume import SeriesError as SeriesError
-from .volume import Volume as Volume
 from .volume import open_series as open_series
 from .volume import read_series as read_series
 from .volume import scan as scan
-from .volume import upright as upright

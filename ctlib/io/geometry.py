@@ -3,22 +3,24 @@
 Slices are ordered by their position along the slice normal. Planes must be straight and axial:
 mirrored and turned ones are brought `upright`; tilted, sagittal and coronal ones are refused.
 Distances come from positions, never from SliceThickness, and neither SliceLocation,
-InstanceNumber nor file names are looked at.
+InstanceNumber nor file names are looked at. No pydicom here: what trains on volumes needs none.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctlib.io.deidentify import SeriesError
-from ctlib.io.dicom_header import Slice
+
+if TYPE_CHECKING:
+    from ctlib.io.dicom_header import Slice
 
 MIN_SLICES = 3
 """Of two slices, nobody can tell whether one is missing between."""
@@ -34,6 +36,57 @@ SAME_POSITION_MM = 0.01
 RESAMPLE = "resample it to axial planes, for instance in 3D Slicer, and store it as NIfTI"
 SPACING_DIFFERENCE = 1e-4
 """Largest relative difference of pixel spacings in a series: 0.05 px over 512."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT series as one array.
+
+    Args:
+        hu: int16 `[D, H, W]` in HU within [-1024, 3071]; axes point to Superior, Posterior, Left.
+        spacing_mm: distance of voxels along (z, y, x), mm.
+        series_uid: SeriesInstanceUID.
+        origin_mm: patient coordinates (z, y, x) = (S, P, L) of voxel [0, 0, 0], mm.
+
+    >>> volume = Volume(np.full((3, 4, 5), -1000, np.int16), (2.5, 0.7, 0.7), "1.2.3", (-80.0, 0.0, 0.0))
+    >>> volume
+    Volume 1.2.3: 3 x 4 x 5 voxels (z, y, x), 2.5 x 0.7 x 0.7 mm, -1000 to -1000 HU, 0.0 MB
+    >>> volume.z_mm.tolist()
+    [-80.0, -77.5, -75.0]
+    """
+
+    hu: NDArray[np.int16]
+    spacing_mm: tuple[float, float, float]
+    series_uid: str
+    origin_mm: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.hu.ndim != 3 or self.hu.dtype != np.int16 or not self.hu.size:
+            raise ValueError(f"Volume: hu is {self.hu.dtype} {self.hu.shape}; give int16 [D, H, W].")
+        if len(self.spacing_mm) != 3 or not all(0 < step < math.inf for step in self.spacing_mm):
+            raise ValueError(f"Volume: spacing_mm is {self.spacing_mm}; give three distances above 0.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, H, W)."""
+        return self.hu.shape
+
+    def planes(self) -> Iterator[NDArray[np.int16]]:
+        """Slices, int16 `[H, W]`, HU, from the most inferior."""
+        return iter(self.hu)
+
+    @property
+    def z_mm(self) -> NDArray[np.float64]:
+        """Patient coordinate along Superior of each slice, float64 `[D]`, mm, increasing."""
+        return self.origin_mm[0] + self.spacing_mm[0] * np.arange(len(self.hu), dtype=np.float64)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(str(n) for n in self.hu.shape)
+        spacing = " x ".join(f"{step:.3g}" for step in self.spacing_mm)
+        return (
+            f"Volume {self.series_uid}: {shape} voxels (z, y, x), {spacing} mm, "
+            f"{self.hu.min()} to {self.hu.max()} HU, {self.hu.nbytes / 1e6:.1f} MB"
+        )
 
 
 def upright(planes: NDArray[Any], orientation: str) -> NDArray[Any]:

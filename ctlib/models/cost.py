@@ -11,7 +11,7 @@ and little time.
   what operations store for themselves, each storage once. Weights, their gradients and the optimizer come on
   top, once and not for each clip (16 bytes a parameter with Adam), and so does what a pass needs for a
   moment. Mixed precision halves what convolutions keep; CUDA's autocast leaves LayerNorm, softmax and GroupNorm in
-  fp32 and casts around them, so that a transformer keeps as much, and PENet more (`saved_mb_in_bf16`).
+  fp32 and casts around them, so that a transformer keeps as much, and PENet more (`gpu_work`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ctlib.models.registry import Size, build
 
@@ -61,10 +63,11 @@ def network_cost(key: str, size: Size, clip: tuple[int, int, int], in_channels: 
     >>> network_cost("resnet18", "full", (1, 224, 224), in_channels=3).multiply_adds
     1813561344
     """
-    return cost_of(_without_values(key, size, in_channels), (in_channels, *clip))
+    return cost_of(without_values(key, size, in_channels), (in_channels, *clip))
 
 
-def _without_values(key: str, size: Size, in_channels: int) -> nn.Module:
+def without_values(key: str, size: Size, in_channels: int = 1) -> nn.Module:
+    """The network of a key on torch's `meta` device, or on the CPU if it looks at values while it is built."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):  # from the beginning: to draw them takes longer than to count
@@ -73,11 +76,33 @@ def _without_values(key: str, size: Size, in_channels: int) -> nn.Module:
             return build(key, size, in_channels)
 
 
-def saved_mb_in_bf16(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> float:
-    """Million bytes that autograd keeps of one clip on a GPU, under bf16 autocast.
+@dataclass(frozen=True)
+class GpuWork:
+    """What a GPU does in the forward pass of one clip, in training and under bf16 autocast.
+
+    Args:
+        saved_mb: million bytes that autograd keeps for the backward pass.
+        flops: of operations that arithmetic limits: those with more than `RIDGE` a byte.
+        n_bytes: that all other operations read and write.
+        kernels: operations, each of which a CPU launches, of a batch.
+    """
+
+    saved_mb: float
+    flops: float
+    n_bytes: float
+    kernels: int
+
+
+RIDGE = 175.0
+"""Floating point operations for each byte of memory, above which arithmetic limits an operation: between the A100's
+(312e12 a second in bf16 and 2.04e12 bytes, 153) and the H200's (989e12 and 4.8e12, 206), of their data sheets."""
+
+
+def gpu_work(key: str, size: Size, clip: tuple[int, int, int], in_channels: int = 1) -> GpuWork:
+    """What a GPU does in the forward pass of one clip.
 
     The network runs on fake tensors of device `cuda`: their operations, casts and shapes are those of a GPU, and no GPU
-    is needed. A recurrent layer, which keeps little, runs on none and counts nothing.
+    is needed.
 
     Args:
         key, size, clip, in_channels: see `network_cost`.
@@ -86,12 +111,63 @@ def saved_mb_in_bf16(key: str, size: Size, clip: tuple[int, int, int], in_channe
         ValueError: unknown key or size.
 
     >>> clip = (8, 64, 64)
-    >>> [round(saved_mb_in_bf16(key, "tiny", clip) / network_cost(key, "tiny", clip).saved_mb, 1)
+    >>> [round(gpu_work(key, "tiny", clip).saved_mb / network_cost(key, "tiny", clip).saved_mb, 1)
     ...  for key in ("slow_r50", "mvit_b")]
-    [0.6, 0.9]
+    [0.5, 0.8]
     """
-    network = _without_values(key, size, in_channels)
-    with FakeTensorMode(), _bf16_on_cuda():
+    network = without_values(key, size, in_channels)
+    found = []
+    with fake_gpu(network):
+        for n in (
+            1,
+            2,
+        ):  # what is there for any number of clips is kept and read once: copies of weights in bf16
+            clips, operations = torch.empty(n, in_channels, *clip, device="cuda"), _Operations()
+            torch.clear_autocast_cache()
+            with operations:
+                found.append((_saved(network.train(), clips), operations))
+    (one_mb, one), (two_mb, two) = found
+    return GpuWork(two_mb - one_mb, two.flops - one.flops, two.n_bytes - one.n_bytes, two.kernels)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts what `GpuWork` has, of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops, self.n_bytes, self.kernels = 0.0, 0.0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        is_view = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
+        tensors = [t for t in tree_leaves((args, kwargs, made)) if isinstance(t, torch.Tensor)]
+        # what is in `prim` asks where a tensor lies
+        if func.namespace == "prim" or is_view or not any(t.device.type == "cuda" for t in tensors):
+            return made
+        n_bytes = sum(t.numel() * t.element_size() for t in tensors)
+        count = flop_registry.get(func.overloadpacket)
+        flops = count(*args, **kwargs, out_val=made) if count else 0
+        self.kernels += 1
+        if flops > RIDGE * n_bytes:
+            self.flops += flops
+        else:
+            self.n_bytes += n_bytes
+        return made
+
+
+@contextlib.contextmanager
+def fake_gpu(network: nn.Module, bf16: bool = True) -> Iterator[None]:
+    """Within the block a network without values lies on a GPU that is not there, under CUDA's autocast.
+
+    Its tensors are fake: shapes, precisions and devices are those of a GPU. A recurrent layer stands for its product
+    with what comes in, since torch knows no fake gradients of one.
+
+    Args:
+        network: changed in place.
+        bf16: whether autocast is on.
+    """
+    with FakeTensorMode(), _bf16_on_cuda() if bf16 else contextlib.nullcontext():
         for module in network.modules():
             for held in (module._parameters, module._buffers):
                 for name, tensor in held.items():
@@ -100,7 +176,7 @@ def saved_mb_in_bf16(key: str, size: Size, clip: tuple[int, int, int], in_channe
                         held[name] = nn.Parameter(fake) if held is module._parameters else fake  # type: ignore[assignment]
             if isinstance(module, nn.RNNBase):
                 module.forward = _no_recurrence(module)
-        return _saved(network.train(), torch.empty(1, in_channels, *clip, device="cuda"))
+        yield
 
 
 @contextlib.contextmanager
@@ -118,8 +194,9 @@ def _bf16_on_cuda() -> Iterator[None]:
 
 
 def _no_recurrence(module: nn.RNNBase) -> Callable[..., tuple[torch.Tensor, None]]:
-    width = module.hidden_size * (2 if module.bidirectional else 1)
-    return lambda features, *_: (features.new_zeros(*features.shape[:-1], width), None)
+    names = ("weight_ih_l0", "weight_ih_l0_reverse") if module.bidirectional else ("weight_ih_l0",)
+    ways = [getattr(module, name)[: module.hidden_size] for name in names]
+    return lambda features, *_: (torch.cat([functional.linear(features, way) for way in ways], -1), None)
 
 
 def cost_of(network: nn.Module, clip: tuple[int, ...]) -> Cost:

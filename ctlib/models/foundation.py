@@ -41,14 +41,22 @@ EXTRA = "foundation"
 """The extra of this project that installs transformers."""
 
 
-def _transformers() -> Any:
-    """The library, which is an extra.
+def require_extra(key: str) -> None:
+    """Refuse a network whose extra is not installed.
+
+    Args:
+        key: of any network.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: transformers is missing.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise ValueError(f"this network needs the package transformers: pip install -e '.[{EXTRA}]'.")
+    needed = key.startswith(HF) or any(entry.key == key and entry.extra for entry in ENTRIES)
+    if needed and importlib.util.find_spec("transformers") is None:
+        raise ValueError(f"{key} needs the package transformers: pip install -e '.[{EXTRA}]'.")
+
+
+def _transformers() -> Any:
+    """The library, which is an extra, loaded when a network of it is built."""
     import transformers
 
     return transformers
@@ -250,6 +258,7 @@ def opened(model: str) -> Any:
     Raises:
         ValueError: the extra or the model is missing, or it is of no class that is known here.
     """
+    require_extra(HF + model)
     library = _transformers()
     try:
         config = library.AutoConfig.from_pretrained(str(Path(model).expanduser()))

@@ -113,7 +113,7 @@ class SliceTransformer(SliceNamed):
 def sines(n_slices: int, n_features: int) -> torch.Tensor:
     """Sines, then cosines, of the numbers of slices: `[n_slices, n_features]` (Vaswani et al. 2017).
 
-    >>> sines(2, 2).round(decimals=2).tolist()
+    >>> [[round(value, 2) for value in row] for row in sines(2, 2).tolist()]
     [[0.0, 1.0], [0.84, 0.54]]
     """
     half = n_features // 2

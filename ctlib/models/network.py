@@ -12,6 +12,9 @@ from torch.nn import functional
 class Network(nn.Module):
     """A backbone and a linear head: clips in [0, 1] to logits.
 
+    The head computes in fp32 under autocast too: bf16 has 8 bits of precision, so that of a thousand clips up to nine
+    in ten would share their logit with another, and ranks (AUROC) would suffer from ties.
+
     Mean and std are buffers, so they follow the network to its device, but no part of its state:
     the state holds what is learnt, and mean and std stand in the init's record.
 
@@ -44,11 +47,12 @@ class Network(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]`."""
+        """Clips `[N, 1 or C, D, H, W]` float32 in [0, 1] to logits `[N, n_outputs]` float32."""
         features = self.features(clip)
         if self.dropout:
             features = functional.dropout(features, self.dropout, self.training)
-        return self.head(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float())
 
     def features(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips as `forward` takes them to what the head sees, `[N, n_features]`."""

@@ -23,6 +23,7 @@ from ctlib.models import (
     transformers,
 )
 from ctlib.models.custom import OwnNetworkError, code_of, file_name, is_own, record
+from ctlib.models.foundation import require_extra
 from ctlib.models.record import SIZES, Backbone, Size
 from ctlib.models.slicewise import TIMM, timm_backbone
 
@@ -35,6 +36,7 @@ __all__ = [
     "build",
     "code_of",
     "file_name",
+    "require_extra",
     "spec",
 ]
 
@@ -62,6 +64,7 @@ def spec(key: str) -> Backbone:
         return foundation.hub_backbone(key)
     if is_own(key):
         return record(key)
+    require_extra(key)
     if key not in BACKBONES:
         raise ValueError(
             f"backbone is {key!r}{nearest_name(key, BACKBONES)}; known are {', '.join(BACKBONES)}, timm:NAME, "

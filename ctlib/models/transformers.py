@@ -28,6 +28,7 @@ deviation 0.02, biases 0, layer norm 1 and 0, convolutions as torch draws them (
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -123,8 +124,10 @@ class MViT2(nn.Module):
         cells = self.conv_proj(clip)
         grid = tuple(cells.shape[2:])
         tokens = self.pos_encoding(cells.flatten(2).transpose(1, 2))
-        for block in self.blocks.values():
-            tokens, grid = block(tokens, grid)
+        # torchvision's blocks count distances on torch's default device: on the CPU, so that a GPU would wait for each
+        with contextlib.nullcontext() if clip.device.type == "cpu" else clip.device:
+            for block in self.blocks.values():
+                tokens, grid = block(tokens, grid)
         return self.norm(tokens)[:, 0]
 
 

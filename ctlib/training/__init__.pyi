@@ -5,10 +5,15 @@ from .device import choose as choose
 from .finetune import drawn as drawn
 from .finetune import execute as execute
 from .finetune import trained as trained
+from .loaders import ending as ending
+from .loaders import loader as loader
+from .loaders import require_shared_memory as require_shared_memory
+from .loaders import set_epoch as set_epoch
 from .loggers import CSV as CSV
 from .loggers import require as require
 from .loop import WEIGHTS as WEIGHTS
 from .loop import FitError as FitError
+from .multi_device import require_devices as require_devices
 from .negative_controls import CONTROLS as CONTROLS
 from .negative_controls import NONE as NONE
 from .negative_controls import PERMUTED_LABELS as PERMUTED_LABELS
@@ -52,3 +57,7 @@ from .run import read_table as read_table
 from .run import refuse_unmet as refuse_unmet
 from .run import splits_of as splits_of
 from .run import store_of as store_of
+from .step import Step as Step
+from .step import compute_of as compute_of
+from .step import median_seconds as median_seconds
+from .step import step_seconds as step_seconds

@@ -1,7 +1,8 @@
 """Where and how exactly a network computes: device, precision, memory format. The one place.
 
-On a GPU: bf16 autocast, or fp16 where the GPU has no bf16. On a CPU: what is recorded as faster
-for the network in `ctlib.models.registry`, and bf16 only where the CPU has instructions for it.
+On a GPU: bf16 autocast, or fp16 where the GPU has no bf16, unless another way was measured to be faster
+(`ctlib.training.step`). On a CPU: what is recorded as faster for the network in `ctlib.models.registry`, and bf16
+only where the CPU has instructions for it.
 Results are the same, bit for bit, on the same machine with the same number of threads. On a
 GPU some kernels have no deterministic form (the gradients of adaptive and 3D pooling, for
 instance); torch then warns and the last bits may differ from run to run.
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from ctlib.core import GPU_SHARE, GpuError, listed_gpus
 from ctlib.models import Backbone
 
 if TYPE_CHECKING:
@@ -58,35 +60,47 @@ class Compute:
         accelerator: `gpu` or `cpu`.
         precision: in Lightning's words: `32-true`, `bf16-mixed` or `16-mixed`.
         memory_format: of the network's convolutions.
+        devices: of one fit, a process each (`ctlib.training.multi_device.together`).
     """
 
     accelerator: Literal["gpu", "cpu"]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     memory_format: torch.memory_format = torch.contiguous_format
+    devices: int = 1
 
     @property
     def device(self) -> torch.device:
         """The device of tensors."""
         return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
 
-    def fabric(self) -> Fabric:
-        """Lightning Fabric for this device and precision.
+    def set_up(self) -> None:
+        """Choose kernels.
 
         On a GPU all kernels of this process are from now on those that are deterministic, where there are such, and
         fp32 is fp32 (by default cuDNN convolves in TF32); on a CPU all that are used here are so as they are.
         """
-        from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
-
         if self.accelerator == "gpu":
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
             # else each fresh tensor is filled with NaN first, up to hundreds of kernels a step
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # docs.nvidia.com/cuda/cublas, reproducibility
-        plugin = _plugin(self.precision, self.device.type)
+            if share := float(os.environ.get(GPU_SHARE) or 0):  # others compute on this GPU, too
+                torch.cuda.set_per_process_memory_fraction(share)
+
+    def fabric(self) -> Fabric:
+        """Lightning Fabric for this device and precision, after `set_up`."""
+        from lightning.fabric import Fabric  # takes seconds, which only a fit is worth
+        from lightning.fabric.plugins.environments import LightningEnvironment
+
+        self.set_up()
+        # else a SLURM job's environment would be asked how many processes there are
+        plugins: list[Any] = [_plugin(self.precision, self.device.type), LightningEnvironment()]
         with _quiet():
-            fabric = Fabric(accelerator=self.accelerator, devices=1, plugins=plugin)
+            fabric = Fabric(
+                accelerator=self.accelerator, devices=self.devices, plugins=plugins, **_shared(self.devices)
+            )
             fabric.launch()
         return fabric
 
@@ -111,7 +125,8 @@ class Compute:
 
     def __str__(self) -> str:
         layout = "" if self.memory_format is torch.contiguous_format else ", channels last"
-        return f"{self.accelerator}, {self.precision}{layout}"
+        many = "" if self.devices == 1 else f", {self.devices} devices"
+        return f"{self.accelerator}, {self.precision}{layout}{many}"
 
 
 class _SmallInFp32:
@@ -136,7 +151,7 @@ def _small_in_fp32(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def choose(asked: str, backbone: Backbone) -> Compute:
-    """Where and how the network of a key computes on this machine.
+    """Where and how the network of a key usually computes on this machine; `ctlib.training.step` times other ways.
 
     Args:
         asked: `auto`, the fastest of sufficient precision; `fp32`; or `bf16` (autocast), even
@@ -145,9 +160,15 @@ def choose(asked: str, backbone: Backbone) -> Compute:
 
     Raises:
         ValueError: unknown precision.
+        GpuError: CUDA_VISIBLE_DEVICES names a GPU that torch cannot use: it would compute on the CPU, unnoticed.
     """
     if asked not in PRECISIONS:
         raise ValueError(f"precision is {asked!r}; known are {', '.join(PRECISIONS)}.")
+    if (names := listed_gpus()) and not torch.cuda.is_available():
+        raise GpuError(
+            f"CUDA_VISIBLE_DEVICES is {','.join(names)}, and torch can use no such GPU. `nvidia-smi -L` lists the GPUs "
+            "and `ctlib gpu-check` looks at them; CUDA_VISIBLE_DEVICES='' computes without."
+        )
     if torch.cuda.is_available():
         if asked == "fp32":
             return Compute("gpu", "32-true")
@@ -157,6 +178,28 @@ def choose(asked: str, backbone: Backbone) -> Compute:
     faster = backbone.cpu_precision == "bf16" and cpu_has_bf16()
     bf16 = asked == "bf16" or (asked == "auto" and faster)
     return Compute("cpu", "bf16-mixed" if bf16 else "32-true", layout)
+
+
+@contextlib.contextmanager
+def watching_gpu() -> Iterator[None]:
+    """Say so where something failed because the GPU of this process does not answer any more.
+
+    Raises:
+        GpuError: in place of what was raised, which says little then: the GPU was lost, or CUDA refuses everything in
+            this process after an error of a kernel.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not torch.cuda.is_initialized():
+            raise
+        try:
+            torch.cuda.synchronize()
+        except Exception as told:
+            name = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+            lines = str(told).strip().splitlines() or [type(told).__name__]
+            raise GpuError(f"GPU {name} does not answer any more: {lines[0].rstrip('.')}.") from error
+        raise
 
 
 def cpu_has_bf16() -> bool:
@@ -179,6 +222,17 @@ def _plugin(precision: str, device: str) -> Precision:
             return torch.autocast(device, dtype=_DTYPES[precision], cache_enabled=False)
 
     return Autocast(precision, device) if precision in _DTYPES else Precision()  # type: ignore[arg-type]
+
+
+def _shared(devices: int) -> dict[str, Any]:
+    """What Fabric needs to know where several processes were started for one fit.
+
+    Some networks have parameters that a clip does not use, and batch norm's statistics are the same in all.
+    """
+    from lightning.fabric.strategies import DDPStrategy
+
+    ddp = DDPStrategy(find_unused_parameters=True)
+    return {"strategy": ddp} if devices > 1 else {}
 
 
 @contextlib.contextmanager

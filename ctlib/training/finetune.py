@@ -16,22 +16,23 @@ comes out is the same, to the last bit, whatever the number of workers (on a CPU
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
+import os
 import time
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ctlib.core import (
+    GPU_SHARE,
     Busy,
     Claim,
     ClaimLost,
+    GpuError,
     Workspace,
     claimed,
     display_path,
@@ -55,13 +56,14 @@ from ctlib.models import (
     spec,
 )
 from ctlib.training import heads, loggers
-from ctlib.training.device import choose
+from ctlib.training.device import choose, watching_gpu
 from ctlib.training.features import features
 from ctlib.training.heads import Sample
 from ctlib.training.loaders import EpochSampler
 from ctlib.training.loggers import CSV
-from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, Metric, fit, predict
+from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict, while_mine
 from ctlib.training.losses import LOSSES
+from ctlib.training.memory import PeakMemory
 from ctlib.training.negative_controls import PERMUTED_LABELS, with_permuted_labels
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
@@ -77,6 +79,7 @@ from ctlib.training.run import (
     splits_of,
     store_of,
 )
+from ctlib.training.step import Step, compute_of
 
 
 def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV) -> dict[str, Any]:
@@ -92,7 +95,8 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV)
         The content of `result.json`.
 
     Raises:
-        Exception: whatever went wrong; `error.txt` has the traceback.
+        GpuError: the GPU of this process cannot be used any more; the run goes on elsewhere.
+        Exception: whatever else went wrong; `error.txt` has the traceback.
     """
     workspace = Workspace.at(work_dir)
     folder = workspace.runs / run.run_id
@@ -110,31 +114,41 @@ def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, 
     folder = workspace.runs / run.run_id
     write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
     try:
-        result = _finetune(workspace, run, claim, loader_workers, logger)
+        with watching_gpu():
+            result = _finetune(workspace, run, claim, loader_workers, logger)
         claim.require()
-    except (Busy, ClaimLost):  # another computes it, or the features that it needs
+    except (Busy, ClaimLost, GpuError):  # another computes it, or the features that it needs
         raise
-    except torch.OutOfMemoryError as error:
-        told = _too_large(run)
+    except Exception as error:
+        # of a CPU's memory torch has no error of its own
+        on_gpu, on_cpu = isinstance(error, torch.OutOfMemoryError), "DefaultCPUAllocator: " in str(error)
+        if not on_gpu and not on_cpu:
+            write_text(folder / ERROR, traceback.format_exc())
+            raise
+        told = _too_large(run, on_gpu)
         told.__cause__ = error
         write_text(folder / ERROR, "".join(traceback.format_exception(told)))
         raise told from error
-    except Exception:
-        write_text(folder / ERROR, traceback.format_exc())
-        raise
     (folder / ERROR).unlink(missing_ok=True)
     write_json(folder / RESULT, result)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _too_large(run: Run) -> FitError:
-    """A run that does not fit on its GPU, in a sentence with what to do."""
-    free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+def _too_large(run: Run, on_gpu: bool) -> FitError:
+    """A run that does not fit on its GPU, or into the memory of this machine, in a sentence with what to do."""
+    where = "in the memory of this machine"
+    if on_gpu:
+        free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+        share = float(os.environ.get(GPU_SHARE) or 0)
+        where = f"on {torch.cuda.get_device_name()}: {free:.1f} of {held:.1f} GB are free"
+        where += (
+            f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)" if share else ""
+        )
     half, parts = max(1, run.batch_size // 2), run.accumulate * 2
     lines = f'"{run.backbone}.batch_size={half}", "{run.backbone}.accumulate={parts}"'
     return FitError(
-        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} on {torch.cuda.get_device_name()}: "
-        f"{free:.1f} of {held:.1f} GB are free; the same batch in parts: put {lines} into exceptions."
+        f"{run.backbone} ({run.size}) does not fit with batch_size {run.batch_size} {where}; "
+        f"the same batch in parts: put {lines} into exceptions."
     )
 
 
@@ -147,7 +161,7 @@ def _finetune(
         return _on_features(workspace, run, (rows, used, chosen_by), claim, loader_workers)
     folder, store, cut = workspace.runs / run.run_id, store_of(workspace, run), clip_settings(run)
     model, ledger, seen_before = _network(workspace, run, rows)
-    compute = choose(run.precision, spec(run.backbone))
+    memory = PeakMemory(compute := compute_of(workspace.root, Step.of(run)))
     n_drawn = batches_an_epoch(run, len(used)) * run.batch_size
     sampler = SAMPLERS[run.sampling](used["label"].tolist(), n_drawn, run.seed)
     fitted = fit(
@@ -155,7 +169,7 @@ def _finetune(
         ClipDataset(store, used, cut, train=True, seed=run.seed),
         sampler,
         ClipDataset(store, chosen_by, cut, train=False),
-        _while_mine(study_auroc(chosen_by), claim),
+        memory.watched(while_mine(study_auroc(chosen_by), claim)),
         FitSettings(**field_values(FitSettings, vars(run))),
         compute,
         folder,
@@ -171,8 +185,7 @@ def _finetune(
     curves = fitted.curves.rename(columns={"val_metric": "val_auroc"}).assign(run_id=run.run_id)
     claim.require()
     seen = _drawn(sampler, len(curves))
-    for name, table in (("curves", curves), ("predictions", scored), ("ledger", ledger)):
-        tables.write(table, name, folder / f"{name}.parquet")
+    _write(folder, curves=curves, predictions=scored, ledger=ledger)
     return {
         "run_id": run.run_id,
         "n_patients": int(used["patient_id"].nunique()),
@@ -183,7 +196,7 @@ def _finetune(
         "best_epoch": fitted.best_epoch,
         "val_auroc": float(curves["val_auroc"][fitted.best_epoch - 1]),
         "seconds": fitted.seconds + time.perf_counter() - started,
-        "peak_memory_mb": _peak_memory_mb(),
+        **memory.peaks(),
         "compute": str(compute),
         "torch": torch.__version__,
         "seen": seen_before,
@@ -202,6 +215,11 @@ def _clips(workspace: Workspace, run: Run) -> tuple[pd.DataFrame, pd.DataFrame, 
     return rows, used, chosen_by
 
 
+def _write(folder: Path, **made: pd.DataFrame) -> None:
+    for name, table in made.items():
+        tables.write(table, name, folder / f"{name}.parquet")
+
+
 def _on_features(
     workspace: Workspace,
     run: Run,
@@ -214,6 +232,7 @@ def _on_features(
     Clips are all, those whose labels are used, and those that choose.
     """
     (every, used, chosen_by), started, name = clips, time.perf_counter(), headed(run.init)[0]
+    memory = PeakMemory(choose(run.precision, spec(run.backbone)))
     found = features(workspace, run, every, partial(_network, workspace, run, every), loader_workers)
     learnt, judging = (Sample(rows, found.of(rows)) for rows in (used, chosen_by))
     head = heads.fit(name, learnt, judging, run.seed)
@@ -229,12 +248,12 @@ def _on_features(
         scored.append(predictions(run.run_id, heads.scored(name, rows), of_part))
     curve = {"run_id": run.run_id, "epoch": 1, "train_loss": losses[0], "val_loss": losses[1]}
     claim.require()
-    for table, rows in (
-        ("curves", pd.DataFrame([curve | {"val_auroc": auroc}])),
-        ("predictions", pd.concat(scored)),
-        ("ledger", found.ledger.assign(init=run.init)),
-    ):
-        tables.write(rows, table, workspace.runs / run.run_id / f"{table}.parquet")
+    _write(
+        workspace.runs / run.run_id,
+        curves=pd.DataFrame([curve | {"val_auroc": auroc}]),
+        predictions=pd.concat(scored),
+        ledger=found.ledger.assign(init=run.init),
+    )
     return {
         "run_id": run.run_id,
         "n_patients": int(used["patient_id"].nunique()),
@@ -245,7 +264,7 @@ def _on_features(
         "best_epoch": 1,
         "val_auroc": float(auroc),
         "seconds": time.perf_counter() - started,
-        "peak_memory_mb": _peak_memory_mb(),
+        **memory.peaks(),
         "compute": found.record["compute"],
         "torch": found.record["torch"],
         "seen": found.record["seen"],
@@ -342,16 +361,6 @@ def trained(workspace: Workspace, run: Run) -> Network:
     return made
 
 
-def _while_mine(metric: Metric, claim: Claim) -> Metric:
-    """A metric that is asked before the files of an epoch are written; only while the run is ours."""
-
-    def asked(logits: NDArray[np.float32]) -> float:
-        claim.require()
-        return metric(logits)
-
-    return asked
-
-
 def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
     """Rows of the distinct training clips that the epochs saw."""
     seen: set[int] = set()
@@ -359,9 +368,3 @@ def _drawn(sampler: EpochSampler, epochs: int) -> list[int]:
         sampler.set_epoch(epoch)
         seen.update(map(int, sampler))
     return sorted(seen)
-
-
-def _peak_memory_mb() -> float:
-    """Most memory this process has had so far, MB: in a worker, over all of its runs."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

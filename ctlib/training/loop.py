@@ -12,7 +12,7 @@ import contextlib
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from ctlib.core import display_path
+from ctlib.core import Claim, display_path
 from ctlib.models import Network, load_weights, save_weights
 from ctlib.training.device import Compute
-from ctlib.training.loaders import Clips, EpochSampler, ending, loader, set_epoch
+from ctlib.training.loaders import Clips, EpochSampler, ending, held_out, loader, set_epoch
 from ctlib.training.losses import LOSSES
+from ctlib.training.multi_device import Share, share_statistics, whole
 from ctlib.training.optimizer import SCHEDULES, FitSettings, optimizer_of
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def fit(
         val: clips that decide which epoch is the best.
         metric: how good the logits of `val` are.
         settings: how to train.
-        compute: where, and in which precision.
+        compute: where, and in which precision; of several devices, all processes call this, and the first writes.
         folder: of this fit alone; a checkpoint of other settings in it would be continued.
         seed: of whatever the network draws in training.
         loader_workers: processes that read clips ahead; worth it on a GPU. They do not change the result.
@@ -140,8 +141,14 @@ def fit(
     fabric, history = compute.fabric(), _History(settings)
     started = time.perf_counter()
     network.to(fabric.device)
-    batches = loader(train, settings.batch_size, compute, loader_workers, sampler)
-    val_batches = loader(val, settings.batch_size, compute, loader_workers)
+    model: Any = network  # or what averages its gradients over all processes
+    own_size = settings.batch_size // fabric.world_size
+    rows = slice(fabric.global_rank, len(val), fabric.world_size)
+    if fabric.world_size > 1:
+        sampler = Share(sampler, settings.batch_size, fabric.global_rank, fabric.world_size)
+        model = fabric.setup_module(share_statistics(network, compute.accelerator))
+    held = (val, range(*rows.indices(len(val))))
+    batches = loader(train, own_size, compute, loader_workers, sampler, held)
     plain = optimizer_of(network.parameters(), settings)
     n_steps = math.ceil(len(batches) / settings.accumulate) * settings.epochs
     schedule = SCHEDULES[settings.schedule].make(plain, settings, n_steps)
@@ -149,16 +156,13 @@ def fit(
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     parts |= {"precision": fabric.strategy.precision, "history": history}  # of fp16, the scale of the loss
     _restore(fabric, folder / CHECKPOINT, parts)
-    with _logging(loggers, history), ending(batches), ending(val_batches):
+    with _logging(loggers, history), ending(batches):
         while not history.ended:
             epoch = len(history.rows)
             set_epoch(batches, epoch)
-            torch.manual_seed(_epoch_seed(seed, epoch))
-            train_loss = _learn(fabric, network, batches, optimizer, schedule, settings)
-            modes = {module: module.training for module in network.modules()}
-            logits, labels = _outputs(fabric, network, val_batches)
-            for module, mode in modes.items():  # a network of the user's own may train some parts only
-                module.training = mode
+            torch.manual_seed(_epoch_seed(seed, epoch, fabric.global_rank))
+            train_loss = _learn(fabric, model, batches, optimizer, schedule, settings)
+            logits, labels = _validate(fabric, network, batches, rows, len(val))
             row = {"epoch": epoch + 1, "train_loss": train_loss}
             row["val_loss"] = float(LOSSES[settings.loss](logits, labels))
             _require_finite(row, settings)
@@ -167,14 +171,9 @@ def fit(
                 schedule.step(row["val_loss"])  # type: ignore[arg-type]
             history.rows.append(row)
             _log(loggers, row)
-            if history.best_epoch == row["epoch"]:
-                history.best_logits = logits
-                about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
-                save_weights(network, folder / WEIGHTS, about)
             now = time.perf_counter()
             history.seconds, started = history.seconds + now - started, now
-            fabric.save(folder / f".{CHECKPOINT}", parts)
-            (folder / f".{CHECKPOINT}").replace(folder / CHECKPOINT)
+            _keep(fabric, parts, folder, logits)
     load_weights(network.cpu(), folder / WEIGHTS)
     return FitResult(
         curves=pd.DataFrame(history.rows).astype({"epoch": "int64"}),
@@ -184,24 +183,48 @@ def fit(
     )
 
 
+def _keep(fabric: Fabric, parts: Mapping[str, Any], folder: Path, logits: torch.Tensor) -> None:
+    """Write what the last epoch left: its weights, if it is the best so far, and the checkpoint.
+
+    Of several processes the first writes, and all wait for it.
+    """
+    history, row = parts["history"], parts["history"].rows[-1]
+    if history.best_epoch == row["epoch"]:
+        history.best_logits = logits
+        if fabric.is_global_zero:
+            about = {"epoch": row["epoch"], "val_metric": row["val_metric"]}
+            save_weights(parts["network"], folder / WEIGHTS, about)
+    fabric.save(folder / f".{CHECKPOINT}", dict(parts))
+    if fabric.is_global_zero:
+        (folder / f".{CHECKPOINT}").replace(folder / CHECKPOINT)
+
+
 def _learn(
     fabric: Fabric,
-    network: Network,
+    network: Any,
     batches: DataLoader[Any],
     optimizer: Any,
     schedule: LRScheduler,
     settings: FitSettings,
 ) -> float:
     """All steps of an epoch; the mean loss of its clips."""
-    n_clips, losses = len(batches.sampler), []  # type: ignore[arg-type]
+    n, rank = fabric.world_size, fabric.global_rank
+    n_clips, losses = n * len(batches.sampler), []  # type: ignore[arg-type]
     for index, batch in enumerate(batches, 1):
         clip, label = fabric.to_device((batch["clip"], batch["label"]))
-        with fabric.autocast():
-            loss = LOSSES[settings.loss](network(clip), label)
-        losses.append(loss.detach() * len(label))
-        weight = settings.weight(index - 1, len(label), n_clips)
-        fabric.backward(loss * weight / settings.accumulate)
-        if index % settings.accumulate == 0 or index == len(batches):
+        is_step = index % settings.accumulate == 0 or index == len(batches)
+        alone = fabric.no_backward_sync(network) if n > 1 and not is_step else contextlib.nullcontext()
+        with alone:
+            with fabric.autocast():
+                output = network(clip)
+                if n > 1:  # the loss is of the whole batch
+                    rows = slice(rank * len(label), (rank + 1) * len(label))
+                    output, label = (whole(part, rows, n * len(label)) for part in (output, label))
+                loss = LOSSES[settings.loss](output, label)
+            losses.append(loss.detach() * len(label))
+            weight = settings.weight(index - 1, len(label), n_clips)
+            fabric.backward(loss * weight / settings.accumulate)
+        if is_step:
             optimizer.step()
             optimizer.zero_grad()
             if SCHEDULES[settings.schedule].each == "step":
@@ -209,13 +232,27 @@ def _learn(
     return float(torch.stack(losses).sum() / n_clips)
 
 
-def _outputs(fabric: Fabric, network: Network, batches: DataLoader[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def _validate(
+    fabric: Fabric, network: Network, batches: DataLoader[Any], rows: slice, n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_outputs` of the held-out clips, of which this process has some rows; the network is then as it was."""
+    modes = {module: module.training for module in network.modules()}
+    found = _outputs(fabric, network, held_out(batches))
+    for module, mode in modes.items():  # a network of the user's own may train some parts only
+        module.training = mode
+    if fabric.world_size == 1:
+        return found
+    logits, labels = (whole(part.to(fabric.device), rows, n).cpu() for part in found)
+    return logits, labels
+
+
+def _outputs(fabric: Fabric, network: Network, batches: Iterable[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits `[n, outputs]` and labels `[n]` of all clips, on the CPU; the network is then in evaluation mode."""
     network.eval()
     logits, labels = [], []
     with torch.inference_mode(), fabric.autocast():
         for batch in batches:
-            logits.append(network(fabric.to_device(batch["clip"])).float())
+            logits.append(network(fabric.to_device(batch["clip"])))
             labels.append(batch["label"])
     return torch.cat(logits).cpu(), torch.cat(labels)
 
@@ -238,9 +275,20 @@ def predict(
     return logits.numpy()
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for torch from the experiment's seed and the epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def while_mine(metric: Metric, claim: Claim) -> Metric:
+    """A metric that is asked before the files of an epoch are written; only while its folder is ours."""
+
+    def asked(logits: NDArray[np.float32]) -> float:
+        claim.require()
+        return metric(logits)
+
+    return asked
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """A seed for torch from the experiment's seed, the epoch, and which of several processes it is."""
+    stream = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _require_finite(row: Mapping[str, float], settings: FitSettings) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from ctlib.core import Workspace, field_values, read_json
+from ctlib.core import Busy, Claim, ClaimLost, Workspace, claimed, field_values, read_json
 from ctlib.datasets import BalancedSampler
 from ctlib.models import (
     KNOWN,
@@ -43,9 +43,10 @@ from ctlib.models import (
     save_weights,
     spec,
 )
-from ctlib.training.device import choose
+from ctlib.training.device import choose, watching_gpu
 from ctlib.training.loaders import Clips
-from ctlib.training.loop import Metric, fit
+from ctlib.training.loop import Metric, fit, while_mine
+from ctlib.training.multi_device import together
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.run import PROTOCOL_VERSION, digest, exceptions_of, own_settings
 from ctlib.training.vicreg import EMBEDDING, Paired, Views, expander, found_again
@@ -328,22 +329,29 @@ def job(workspace: Workspace, init_name: str, backbone: str, plan: Plan, data: s
     return Job(init_name, backbone, digest(changes))
 
 
-def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> dict[str, Any]:
+@watching_gpu()
+def pretrain(
+    work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0, devices: int = 1
+) -> dict[str, Any]:
     """Pretrain one network, or what is left of it. This is what a worker does.
 
     Args:
         work_dir: root of the workspace.
         todo: what is made.
         plan: how.
-        loader_workers: processes that read clips ahead; worth it on a GPU.
+        loader_workers: processes that read clips ahead, for each device; worth it on a GPU.
+        devices: GPUs that train it together, or processes on a CPU; each has a share of every batch.
 
     Returns:
         The record: settings, source, held-out metric, curves, and what `ctlib.models.weights.load.save_weights` adds.
 
     Raises:
         FitError: it diverged, or there is nothing to learn from.
+        DevicesError: one of several processes failed.
         VideoError: there are no classes, or a class has no video.
-        ValueError: an unknown name, or a setting out of range.
+        ValueError: an unknown name, a setting out of range, or more devices than there are.
+        Busy: another process pretrains it.
+        GpuError: the GPU of this process cannot be used any more; the network goes on elsewhere.
     """
     workspace = Workspace.at(work_dir)
     path = workspace.weights(todo.init, file_name(todo.backbone))
@@ -351,17 +359,55 @@ def pretrain(work_dir: str, todo: Job, plan: Plan, loader_workers: int = 0) -> d
         return record
     folder = path.parent / f".{path.stem}-{todo.made_from[:12]}"
     made = made_here(todo.init)
-    how, pretrain_task = plan.settings_of(made, todo.backbone), plan.pretrain_task(workspace, made)
-    is_needed = needs_cohort(made.start, todo.backbone, workspace)
-    measured = pretrain_task.intensity() if is_needed else NO_COHORT
-    start = find(made.start, todo.backbone, workspace, measured, pretrain_task.n_channels)
-    fitted, about = _fit(todo, pretrain_task, start, how, folder, loader_workers)
-    settings = {"settings": dataclasses.asdict(how), "made_from": todo.made_from}
-    chain = (*start.seen, TrainedOn(pretrain_task.about["source"], made.kind))
-    about["seen"] = [dataclasses.asdict(each) for each in chain]
-    save_weights(fitted, path, {"init": todo.init, "backbone": todo.backbone, **settings, **about})
-    shutil.rmtree(folder)
+    try:
+        with claimed(folder, lambda: known(workspace, todo) is not None) as claim:
+            if claim is not None:
+                task = plan.pretrain_task(workspace, made)
+                is_needed = needs_cohort(made.start, todo.backbone, workspace)
+                measured = task.intensity() if is_needed else NO_COHORT
+                start = find(made.start, todo.backbone, workspace, measured, task.n_channels)
+                work = _Work(todo, plan, start, claim, folder, loader_workers, devices)
+                if devices == 1:
+                    work.do(workspace, task)
+                else:
+                    together(_member, (work_dir, work), devices)
+    except ClaimLost as lost:
+        raise Busy(str(lost)) from lost
+    shutil.rmtree(folder, ignore_errors=True)
     return read_json(path.with_suffix(".json"))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `pretrain` does itself, or each of its processes; all but `start` and `claim` as there."""
+
+    todo: Job
+    plan: Plan
+    start: Init
+    claim: Claim
+    folder: Path
+    loader_workers: int
+    devices: int
+
+    def do(self, workspace: Workspace, task: PretrainTask, is_first: bool = True) -> None:
+        """Train, and write the weights; of several processes, the first writes."""
+        todo, start = self.todo, self.start
+        how = self.plan.settings_of(made_here(todo.init), todo.backbone)
+        fitted, about = _fit(self, task, how)
+        self.claim.require()
+        if not is_first:
+            return
+        settings = {"settings": dataclasses.asdict(how), "made_from": todo.made_from}
+        chain = (*start.seen, TrainedOn(task.about["source"], made_here(todo.init).kind))
+        about["seen"] = [dataclasses.asdict(each) for each in chain]
+        path = workspace.weights(todo.init, file_name(todo.backbone))
+        save_weights(fitted, path, {"init": todo.init, "backbone": todo.backbone, **settings, **about})
+
+
+def _member(rank: int, work_dir: str, work: _Work) -> None:
+    """One of several processes; each has the clips open for itself."""
+    workspace = Workspace.at(work_dir)
+    work.do(workspace, work.plan.pretrain_task(workspace, made_here(work.todo.init)), is_first=rank == 0)
 
 
 def known(workspace: Workspace, todo: Job) -> dict[str, Any] | None:
@@ -374,16 +420,10 @@ def known(workspace: Workspace, todo: Job) -> dict[str, Any] | None:
     return None
 
 
-def _fit(
-    todo: Job,
-    task: PretrainTask,
-    start: Init,
-    settings: PretrainSettings,
-    folder: Path,
-    loader_workers: int,
-) -> tuple[Network, dict[str, Any]]:
+def _fit(work: _Work, task: PretrainTask, settings: PretrainSettings) -> tuple[Network, dict[str, Any]]:
     """The trained network, and what is known of its training."""
-    model, _ = build_network(todo.backbone, settings.size, start, settings.seed, task.n_outputs)
+    start, backbone = work.start, work.todo.backbone
+    model, _ = build_network(backbone, settings.size, start, settings.seed, task.n_outputs)
     views = 2 if task.paired else 1
     if task.paired:
         generator = torch.Generator().manual_seed(settings.seed)
@@ -391,18 +431,18 @@ def _fit(
     n_draws = settings.steps_per_epoch * settings.batch_size
     drawn = BalancedSampler(task.labels, n_draws, settings.seed, classes=sorted(set(task.labels)))
     chosen = field_values(FitSettings, vars(settings))
-    compute = choose(settings.precision, spec(todo.backbone))
+    compute = dataclasses.replace(choose(settings.precision, spec(backbone)), devices=work.devices)
     fitted = fit(
         model,
         task.train,
         Paired(drawn) if task.paired else drawn,
         task.heldout,
-        task.metric,
+        while_mine(task.metric, work.claim),
         FitSettings(**chosen | {"batch_size": views * settings.batch_size, "loss": task.loss}),
         compute,
-        folder,
+        work.folder,
         settings.seed,
-        loader_workers,
+        work.loader_workers,
     )
     curves = fitted.curves.rename(columns={"val_loss": "heldout_loss", "val_metric": "heldout_metric"})
     begun = "" if start.name == "random" else f"{start.source}; then "

@@ -240,7 +240,21 @@ def test_the_result_has_the_rows_of_the_first_claim_and_of_the_plan(monkeypatch)
         {"text": "More?", "statistic": "slope", "task": "rspect_pe", "fraction": 1.0, "effect": 0.1, "low": -0.1,
          "high": 0.3, "word": "not decided", "wanted": "rising", "verdict": "not as wanted", "reason": ""},
     ])  # fmt: skip
-    findings.show_result(study, tested, claims)
+    rest = {"task": "rspect_pe", "fraction": 1.0, "reason": "", "n_patients": 9, "auroc_second": 0.9}
+    nearest = [
+        rest | {"exams": exams, "init": init, "label": f"{init} − {told}", "effect": effect, "low": low, "high": -0.01}
+        for exams, init, told, effect, low in (
+            ("all test exams", "video", "size", -0.02, -0.04), ("all test exams", "video", "kernel", 0.2, 0.1),
+            ("all test exams", "random", "size", -0.3, -0.4), ("part", "video", "size", -0.5, -0.6),
+        )
+    ]  # fmt: skip
+    asked = findings.QUESTIONS["beyond_metadata"]
+    findings.show_result(study, tested, claims, findings.Answer(asked, study, "", pd.DataFrame(nearest)))
+    assert shown["f"].iloc[-1].to_list() == [
+        "Do the networks see more than what is known without an image?", "video − size", "rspect_pe at 100 %",
+        "−0.020 (−0.040 to −0.010)", "they are worse",
+    ]  # fmt: skip
+    shown["f"] = shown["f"].iloc[:-1]
     means = study.mean_gains.to_dict("records")
     assert shown["f"]["difference"].to_list() == [*map(words.interval, means), "+0.100 (−0.100 to +0.300)"]
     assert shown["f"]["answer"].to_list() == ["gain"] * len(means) + ["inconclusive"]
@@ -249,7 +263,7 @@ def test_the_result_has_the_rows_of_the_first_claim_and_of_the_plan(monkeypatch)
     assert [claim["verdict"] for claim in shown["m"]["claims"]] == ["supported"] * 3
     assert shown["m"]["caveats"][0].startswith("Weakest point: ") and len(shown["m"]["caveats"]) <= 2
     claims, study = told("runs that failed")
-    findings.show_result(study, pd.DataFrame(), claims)
+    findings.show_result(study, pd.DataFrame(), claims, findings.answer("beyond_metadata", study))
     assert shown["f"]["difference"].str.startswith("no answer: slow_r50 from video, seed 1: run").all()
     assert shown["m"]["tiles"][0]["word"] == "not asked"
 

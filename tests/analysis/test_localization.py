@@ -1,5 +1,7 @@
 """Maps are scored where the disease is, gains are over random weights, and a trained network has one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,6 +197,31 @@ def test_a_trained_network_looks_where_the_disease_is_and_random_weights_do_not(
 
 
 @pytest.mark.slow
+def test_a_cap_draws_exams_before_it_looks_and_the_report_states_it(finished):
+    workspace, runs = finished
+    every = localization.looked(workspace, runs, ["resnet18"], ["random"], echo=str)
+    n = every["study"].nunique()
+    asked = {"there": workspace, "runs": runs[:1], "cam_backbones": ["resnet18"], "how": HOW}
+    study = SimpleNamespace(**asked, baseline="random", compared="random", gradcam_exams=n)
+    assert "of_exams" not in localization.compute_looks(study)  # all of them: a table as ever
+    study.gradcam_exams = 2
+    table = localization.compute_looks(study)
+    assert set(table["n_exams"]) == {2}
+    assert f"lidc_nodule: 2 of {n} test exams with disease were looked at, drawn" in localization.say_looks(
+        table
+    )
+    draws = [
+        set(
+            localization.looked(workspace, runs[:1], ["resnet18"], ["random"], echo=str, at_most=2, seed=s)[
+                "study"
+            ]
+        )
+        for s in (0, 0, 1, 2, 3)
+    ]
+    assert draws[0] == draws[1] < set(every["study"]) and any(draws[0] != other for other in draws)
+
+
+@pytest.mark.slow
 def test_runs_that_cannot_be_looked_at_are_named(finished):
     workspace, runs = finished
     said: list[str] = []
@@ -204,7 +231,7 @@ def test_runs_that_cannot_be_looked_at_are_named(finished):
     assert "seed 0 is not looked at: run" in said[0] and said[0].endswith("is failed.")
     assert set(table["seed"]) == {1}
     none = localization.looked(workspace, runs[:1], ["resnet18"], ["random"], echo=said.append)
-    assert none.empty and list(none) == localization.COLUMNS
+    assert none.empty and list(none) == [*localization.COLUMNS, "of_exams"]
 
 
 @pytest.mark.slow

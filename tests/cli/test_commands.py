@@ -341,6 +341,13 @@ def test_runs_that_look_alike_are_told_apart(tmp_path, capsys):
     assert called(places, "runs", "small") == 0
     assert "epochs" not in capsys.readouterr().out and called(places, "runs", "small", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["run_id"] == "a"
+    figures = {"val_auroc": 0.7, "seconds": 3.0, "peak_memory_mb": 1500.5, "peak_gpu_mb": None}
+    write_json(work_of(places).runs / "a" / "result.json", figures)  # on a CPU
+    assert called(places, "runs", "small") == 0
+    told = capsys.readouterr().out
+    assert "1500.5" in told and told.split("\n")[0].endswith("seconds  peak_memory_mb")
+    write_json(work_of(places).runs / "a" / "result.json", figures | {"peak_gpu_mb": 20480.0})
+    assert called(places, "runs", "small") == 0 and "20480" in capsys.readouterr().out
 
 
 def test_a_second_run_executes_nothing_until_something_changes(tmp_path, capsys):

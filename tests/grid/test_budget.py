@@ -122,9 +122,9 @@ def test_pretraining_is_counted_where_it_is_still_needed(paper, whole, grid):
     timing = next(t for key, t in grid.setting.timings.items() if key[0] == run.backbone)
     (seconds,) = {m.seconds for m in grid.made if (m.backbone, m.init) == (run.backbone, "ct_rspect")}
     drawn = how["pretrain_steps_per_epoch"] * how["pretrain_batch_size"]
-    passes = 3 * drawn + grid.setting.sizes["rspect"].clips["val"]
-    # no less than its multiply-adds take; more only where clips are cut slower than that
-    least = how["pretrain_epochs"] * passes * timing.multiply_adds / 15e12
+    heldout = grid.setting.sizes["rspect"].clips["val"]
+    # no less than its steps take; more only where clips are cut slower than that
+    least = how["pretrain_epochs"] * (drawn * timing.train_s + heldout * timing.predict_s) / run.batch_size
     assert least * (1 - 1e-9) <= seconds < 2 * least
 
 
@@ -372,6 +372,14 @@ def test_questions_that_lose_their_inits_leave_the_plan(elsewhere, capsys):
     assert sum(line.startswith("Question of its plan: ") for line in found["given_up"]) == 4 - len(
         fixed.questions
     )
+
+
+def test_a_fixed_exception_goes_with_its_network():
+    text = "pretrain_exceptions=[csn_r101.lr=0.006, penet.lr=0.002]"
+    for left in (["csn_r101.lr=0.006", "penet.lr=0.002"], ["penet.lr=0.002"], []):
+        told = proposal._still(text, {"02_pretrain": {"pretrain_exceptions": left}, "03": {"exceptions": []}})
+        assert preregistration.fixed(told) == ("pretrain_exceptions", left)
+    assert proposal._still("epochs=4", {}) == "epochs=4"
 
 
 def test_what_is_set_is_in_the_profile_that_is_written(elsewhere, capsys):

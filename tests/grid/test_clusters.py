@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from dask_site import Site, wait_for
 
 from ctlib.grid import clusters, credentials
 from ctlib.grid import worker as worker_process
-from ctlib.grid.clusters import Cluster, ClusterError, visible_gpus
+from ctlib.grid.clusters import Cluster, ClusterError
 from ctlib.grid.engine import Engine
 from ctlib.grid.worker import own_memory_mb
 
@@ -64,8 +63,6 @@ def test_what_cannot_be_meant_is_one_sentence(cluster, options, said):
 def test_a_cluster_needs_workers_and_one_name():
     with pytest.raises(ValueError, match="cluster is 'slurm', workers is 0; give at least 1 worker"):
         Engine(0, cluster="slurm", cluster_options=OPTIONS)
-    with pytest.raises(ValueError, match="give one of them"):
-        Engine(1, scheduler="tls://a:1", cluster="tls://b:1")
     with pytest.raises(ValueError, match="cluster is 'tls://a:1'; give the file of its credentials"):
         Engine(1, cluster="tls://a:1")
     with pytest.raises(ClusterError, match="has credentials, and unencrypted is true"):
@@ -76,104 +73,7 @@ def test_a_cluster_needs_workers_and_one_name():
     assert "3 worker processes at slurm, a GPU each" in str(Engine(3, cluster="slurm", **asked))
 
 
-def test_as_many_workers_as_fit(monkeypatch):
-    monkeypatch.setattr(clusters, "_free_mb", lambda: 10_000)
-    assert Engine(8, peak_mb=3000).workers == 3
-    assert Engine(2, peak_mb=3000).workers == 2
-    assert Engine(8, peak_mb=30_000).workers == 1
-    assert Engine(8).workers == 8
-    assert Engine(0, peak_mb=30_000).workers == 0  # this process computes whatever it is asked to
-
-
-# ---- GPUs --------------------------------------------------------------------------------
-
-
-def gpus(monkeypatch, listed: str) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-
-
-def surroundings(_: int) -> tuple[str | None, bool]:
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), "torch" in sys.modules
-
-
-def test_gpus_are_what_is_in_sight(monkeypatch, tmp_path):
-    for listed, seen in (
-        ("0,2", ("0", "2")),
-        ("", ()),
-        ("-1", ()),
-        ("GPU-a, GPU-b", ("GPU-a", "GPU-b")),
-        ("1,-1,2", ("1",)),
-    ):
-        gpus(monkeypatch, listed)
-        assert visible_gpus() == seen
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert visible_gpus() == ()
-    tool = tmp_path / "nvidia-smi"
-    told = tmp_path / "told"
-    tool.write_text(f'#!/bin/sh\nwhile read line; do echo "$line"; done < {told}\n')
-    tool.chmod(0o755)
-    told.write_text(
-        "GPU 0: NVIDIA H200 (UUID: GPU-1-a)\n  MIG 1g.18gb Device  0: (UUID: MIG-b-1)\n"
-        "  MIG 1g.18gb Device  1: (UUID: MIG-b-2)\nGPU 1: NVIDIA H200 (UUID: GPU-2-c)\n"
-    )
-    assert visible_gpus() == ("MIG-b-1", "MIG-b-2", "GPU-2-c")
-    tool.write_text("#!/bin/sh\necho no driver\nexit 9\n")
-    assert visible_gpus() == ()
-
-
-def test_gpus_without_nvidia_smi_are_counted_by_torch_elsewhere(monkeypatch, tmp_path):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(clusters, "DEVICES", tmp_path)
-    asked = []
-
-    def run(command, **_):
-        asked.append(command)
-        return subprocess.CompletedProcess(command, 0, stdout="3\n")
-
-    monkeypatch.setattr(clusters.subprocess, "run", run)
-    assert visible_gpus() == () and not asked  # no GPU, and no seconds for torch
-    (tmp_path / "nvidia0").touch()
-    assert visible_gpus() == ("0", "1", "2") and asked[0][0] == sys.executable
-
-
-def test_a_worker_has_a_gpu_to_itself_and_an_item_asks_for_one(monkeypatch):
-    gpus(monkeypatch, "3,5")
-    with Engine(8, gpu=True) as engine:
-        assert (engine.workers, engine.on_gpus) == (2, True)
-        asked = []
-        submit = engine.client().submit
-        monkeypatch.setattr(
-            engine.client(), "submit", lambda *a, **k: asked.append(k["resources"]) or submit(*a, **k)
-        )
-        seen = {tuple(value) for value in engine.map(surroundings, range(6))}
-        told = engine.client().scheduler_info(n_workers=-1)["workers"].values()
-        assert [worker["resources"] for worker in told] == [{"GPU": 1}] * 2
-    assert seen == {("3", False), ("5", False)}
-    assert asked == [{"GPU": 1}] * 6
-    assert Engine(8).workers == 8 and not Engine(8).on_gpus  # work that wants none may have all processes
-
-
-def test_the_workers_of_a_machine(monkeypatch):
-    gpus(monkeypatch, "3,5")
-    one, two = worker_process.worker_options(None, 1, 2, "10GB", "here")
-    assert [one["name"], two["name"]] == ["here-0", "here-1"]
-    assert one["env"] == {
-        **dict.fromkeys(worker_process.THREAD_VARIABLES, "2"),
-        "CUDA_VISIBLE_DEVICES": "3",
-    }
-    assert one["limit_mb"] == pytest.approx(0.95 * 1e10 / 2**20) and one["nthreads"] == 1
-    hidden = worker_process.worker_options(0, 3, 1, None, None)
-    assert len(hidden) == 3 and len({options["name"] for options in hidden}) == 3
-    assert all(o["env"]["CUDA_VISIBLE_DEVICES"] == "" and o["resources"] is None for o in hidden)
-    with pytest.raises(ValueError, match="--gpus is 3, and 2 are in sight here"):
-        worker_process.worker_options(3, 1, 1, None, None)
-    with pytest.raises(ValueError, match="--memory is 'much'; give a size"):
-        worker_process.worker_options(None, 1, 1, "much", None)
-    gpus(monkeypatch, "")
-    [only] = worker_process.worker_options(None, 1, 1, None, "here")
-    assert only["name"] == "here" and "CUDA_VISIBLE_DEVICES" not in only["env"]
+# ---- memory ------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another way of counting there")
@@ -252,7 +152,10 @@ def test_what_a_queue_is_asked_for(kind, tmp_path):
     command = script.strip().splitlines()[-1]
     assert address.startswith("tls://") and "BEGIN" not in script
     assert command.startswith(f"{sys.executable} -m ctlib worker {address} --name ")
-    assert "--threads 2 --gpus 1 --lifetime 86280" in command and "--memory-limit 7.45GiB" in command
+    assert (
+        "--threads 2 --gpus 1 --runs-a-gpu 1 --lifetime 86280" in command
+        and "--memory-limit 7.45GiB" in command
+    )
     assert "--death-timeout 60" in command and "\nmodule load cuda\n" in script
     from click.testing import CliRunner
 
@@ -260,6 +163,27 @@ def test_what_a_queue_is_asked_for(kind, tmp_path):
 
     refused = CliRunner().invoke(worker, [*shlex.split(command)[4:], "--gpus", "99"], standalone_mode=False)
     assert "--gpus is 99" in str(refused.exception)  # all the other words were understood
+
+
+def test_runs_that_share_the_gpu_of_a_job_are_its_workers(tmp_path):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is missing: pip install -e '.[cluster]'")
+    asked = {"cluster_options": [*OPTIONS, "gpus=1", "interface=lo"], "gpu": True, "unencrypted": True}
+    engine = Engine(4, cluster="slurm", runs_a_gpu=3, **asked)
+    assert engine.workers == 12 and str(engine).startswith("Engine(12 worker processes at slurm, 3 on a GPU")
+    with clusters.queue(engine.cluster, threads=1, dashboard=False, runs=3) as made:
+        command = made.job_script().strip().splitlines()[-1]
+    assert "--runs-a-gpu 3" in command and "--memory-limit 2.48GiB" in command and "--gpus 1" in command
+    asked["cluster_options"][-2] = "gpus=4"
+    with pytest.raises(ClusterError, match="gpus is 4; give 1, a worker has one GPU, or 0"):
+        Engine(4, cluster="slurm", **asked)
+    engine = Engine(2, cluster="slurm", devices=4, **asked)  # one network at a time on all GPUs of a job
+    with clusters.queue(engine.cluster, threads=1, dashboard=False, devices=4) as made:
+        assert (
+            "--gpus 4 --runs-a-gpu 1 --lifetime 86280 --devices 4" in made.job_script()
+            and engine.workers == 2
+        )
+    asked["cluster_options"][-2] = "gpus=1"
+    assert Engine(4, cluster="slurm", runs_a_gpu=0, **asked).workers == 4  # nothing was measured there
 
 
 def test_a_queue_that_is_not_installed_is_one_sentence(monkeypatch):

@@ -237,7 +237,7 @@ def test_workers_of_a_scheduler_elsewhere_are_used_and_left_alone():
 
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
         for _ in range(2):
-            with Engine(2, scheduler=cluster.scheduler_address, unencrypted=True) as engine:
+            with Engine(2, cluster=cluster.scheduler_address, unencrypted=True) as engine:
                 assert engine.map(square, [1, 2, 3]) == [1, 4, 9]
                 pids = engine.map(process_id, [0, 0, 0, 0])
                 assert os.getpid() not in pids
@@ -245,7 +245,7 @@ def test_workers_of_a_scheduler_elsewhere_are_used_and_left_alone():
                 assert [outcome.error is None for outcome in outcomes] == [True, False]
         assert len(cluster.scheduler.workers) == 2
     with pytest.raises(ValueError, match="workers is 0; give at least 1"):
-        Engine(0, scheduler="tls://127.0.0.1:1")
+        Engine(0, cluster="tls://127.0.0.1:1")
 
 
 def process_id(_: int) -> int:

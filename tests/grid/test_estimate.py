@@ -139,6 +139,18 @@ def test_a_plan_adds_up():
     assert len(made.costs) == 4  # two networks, two fractions
 
 
+def test_runs_that_share_a_gpu_take_as_long_as_it_computes():
+    runs = grid()
+    light, full = (dataclasses.replace(TIMING, busy=busy) for busy in (0.2, 1.0))
+    (alone, shared, crowded) = (
+        make(setting(runs, timing, workers=4, runs_a_gpu=n), runs, [MISSING] * 24)
+        for timing, n in ((light, 1), (light, 4), (full, 4))
+    )
+    assert shared.wall_s == alone.wall_s and shared.work_s == alone.work_s == crowded.work_s
+    assert crowded.wall_s == pytest.approx(4 * 0.2 / (0.2 + 4 * 0.004) * alone.wall_s)  # it waits for clips
+    assert "4 workers (4 on a GPU)" in words.total(shared) and words.as_object(shared)["runs_a_gpu"] == 4
+
+
 def test_runs_that_search_a_learning_rate_are_counted_apart():
     runs = grid()
     search = [(run_of(lr=lr), MISSING) for lr in (1e-2, 1e-3)] + [(run_of(lr=1e-4), FINISHED)]
@@ -200,11 +212,11 @@ def test_a_test_split_of_one_class_has_no_power_and_stops_no_plan():
 
 def test_what_was_assumed_is_said():
     runs = [run_of(patience=5)]
-    far = dataclasses.replace(TIMING, is_measured=False, device="GPU, assumed: 15e12 multiply-adds a second")
+    far = dataclasses.replace(TIMING, is_measured=False, device="GPU, assumed: A100")
     known = dataclasses.replace(SIZE, assumed="rspect: as published")
     made = make(dataclasses.replace(setting(runs, far), sizes={"rspect": known}), runs, [MISSING])
     notes = "\n".join(made.notes)
-    for part in ("Assumed of rspect: as published.", "resnet18 were not measured", "15e12", "stop early"):
+    for part in ("Assumed of rspect: as published.", "resnet18 were not measured", "A100", "stop early"):
         assert part in notes
     assert make(setting([run_of()]), [run_of()], [MISSING]).notes == ()
 
@@ -227,6 +239,20 @@ def test_people_and_machines_read_the_same():
     assert told.startswith("24 runs: 0 finished, 1 failed (`ctlib retry small`")
     assert f"{words.duration(made.wall_s)} on 3 workers" in told
     assert max(map(len, text.splitlines())) < 120
+
+
+def test_hours_are_stated_for_two_gpus_whatever_was_measured_here():
+    runs = grid()
+    fast = dataclasses.replace(TIMING, train_s=TIMING.train_s / 2, is_measured=False)
+    there = {"A100": {kind(run): TIMING for run in runs}, "H200": {kind(run): fast for run in runs}}
+    made = make(dataclasses.replace(setting(runs), on_gpus=there), runs, [FINISHED, *[MISSING] * 23])
+    hours = made.gpus.groupby("gpu")["hours"].sum()
+    assert hours["A100"] == pytest.approx(made.work_s / 3600) and hours["H200"] < hours["A100"]
+    assert words.gpu_hours(made) in " ".join(words.as_text(made).split()) and "A100, ms" in words.as_text(
+        made
+    )
+    assert {row["gpu"] for row in words.as_object(made)["gpus"]} == {"A100", "H200"}
+    assert make(setting(runs), runs, [MISSING] * 24).gpus.empty
 
 
 def test_what_was_taken_stands_beside_what_was_estimated():
@@ -341,12 +367,12 @@ def test_the_plan_of_a_profile_counts_what_is_there(places, workspace, capsys):
 
 
 def test_a_plan_needs_no_data(places, tmp_path, capsys):
-    found = planned(places, capsys, "--no-calibration", "--throughput", "2")
+    found = planned(places, capsys, "--no-calibration", "--gpu", "h200")
     assert (found["n_runs"], found["n_missing"]) == (4, 4)
     assert found["power"][0]["patients"] == 1092
     notes = " ".join(found["notes"])
     assert "series.parquet is missing; notebook 01_explore_data writes it" in notes
-    assert "7,279 labelled studies" in notes and "2e12 multiply-adds" in notes
+    assert "7,279 labelled studies" in notes and "H200" in notes and found["gpus"] == []
     assert not (tmp_path / "work" / "tables").exists()
 
 

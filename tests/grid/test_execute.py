@@ -17,17 +17,21 @@ from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
 from ctlib import metrics
-from ctlib.core import tables
+from ctlib.core import GpuError, tables
 from ctlib.core.locks import Busy, claimed
 from ctlib.core.workspace import MissingInput, Workspace
 from ctlib.datasets.store import Store
-from ctlib.grid import maintenance
+from ctlib.grid import maintenance, step_timing
 from ctlib.grid.engine import Engine, Outcome
+from ctlib.grid.estimate_profile import plan_of
 from ctlib.grid.execute import expand, run_grid
 from ctlib.grid.expand import arms
+from ctlib.grid.gpus import Gpu
+from ctlib.grid.step_timing import Timing, kind
 from ctlib.io.volume import Volume
 from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import finetune
+from ctlib.training.device import Compute
 from ctlib.training.finetune import execute
 from ctlib.training.loop import FitError
 from ctlib.training.results import collect, finished, predictions, study_auroc
@@ -42,6 +46,7 @@ from ctlib.training.run import (
     labelled_clips,
     store_of,
 )
+from ctlib.training.step import Step
 
 SETTINGS = SHORT | {"rotation_deg": 10.0, "epochs": 3, "optimizer": "adamw", "schedule": "one_cycle"}
 
@@ -391,6 +396,8 @@ def test_results_do_not_depend_on_workers_or_on_interruptions(workspace, tmp_pat
 
 def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace, monkeypatch):
     [run] = runs_of(workspace, tasks=["lidc_nodule"], inits=["video"])
+    kept = Compute("cpu", "32-true", torch.channels_last)
+    monkeypatch.setattr(finetune, "compute_of", lambda root, step: kept if step == Step.of(run) else None)
     result = execute(str(workspace.root), run)
     folder = workspace.runs / run.run_id
     assert {path.name for path in folder.iterdir()} == {
@@ -403,9 +410,7 @@ def test_a_run_folder_holds_what_is_promised_and_is_not_computed_again(workspace
     patients = train["patient_id"].nunique() // 2
     assert result["n_patients"] == patients and 0 < result["n_clips"] <= 6 * 4
     assert result["epochs"] == 3 and 1 <= result["best_epoch"] <= 3
-    assert (
-        result["seconds"] > 0 and result["peak_memory_mb"] > 100 and result["compute"].startswith("cpu, 32")
-    )
+    assert result["seconds"] > 0 and result["peak_memory_mb"] > 100 and result["compute"] == str(kept)
     tables_of = collect(workspace, [run])
     predictions = tables_of["predictions"]
     held = rows[rows["split"] != "train"]
@@ -500,6 +505,69 @@ def test_a_run_that_does_not_fit_on_its_gpu_says_what_to_do(workspace, monkeypat
     assert (
         f'put "{run.backbone}.batch_size={run.batch_size // 2}", "{run.backbone}.accumulate=2" into' in last
     )
+
+
+def test_a_run_whose_gpu_is_lost_is_not_a_failed_run(workspace, monkeypatch):
+    [run] = runs_of(workspace, tasks=["lidc_nodule"], inits=["random"], epochs=1)
+
+    def lost(*_):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with more words.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune, "fit", lost)
+        patched.setattr(torch.cuda, "is_initialized", lambda: True)
+        patched.setattr(torch.cuda, "synchronize", lost)
+        patched.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+        patched.setattr(torch.cuda, "is_available", lambda: True)
+        patched.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+        told = "GPU GPU-a does not answer any more: CUDA error: unspecified launch failure.$"
+        with pytest.raises(GpuError, match=told):
+            execute(str(workspace.root), run)
+    assert maintenance.states(workspace.runs, [run.run_id]) == [maintenance.BEGUN]
+    run_grid(workspace, [run], Engine(0), echo=lambda line: None)
+    assert finished(workspace, run)
+
+
+class Sharing(Engine):
+    """An engine whose two GPUs are made up."""
+
+    def __init__(self, asked: int) -> None:
+        super().__init__(8, gpu=True, runs_a_gpu=asked)
+        self.found = [Gpu(name, "NVIDIA Pretended", 80_000, 80_000) for name in self.gpus]
+
+    def client(self, timeout_s: float = 60.0) -> None:
+        raise RuntimeError("the workers begin")
+
+
+@pytest.mark.parametrize(
+    ("asked", "peak_mb", "busy", "said"),
+    [
+        (0, 10_000, 0.3, "GPUs: 2 of NVIDIA Pretended; runs at once on each: 3."),
+        (0, 10_000, 0.95, "GPUs: 2 of NVIDIA Pretended; runs at once on each: 1."),
+        (0, 30_000, 0.3, "GPUs: 2 of NVIDIA Pretended; runs at once on each: 2."),
+        (3, 10_000, 0.95, "GPUs: 2 of NVIDIA Pretended; runs at once on each: 3."),
+        (3, 30_000, 0.3, r"runs_a_gpu is 3, and resnet18 (tiny) with batch_size 4 needs 33.3 GB, more than"),
+        (0, 90_000, 0.3, r"resnet18 (tiny) with batch_size 4 needs 90.0 GB of NVIDIA Pretended (0)"),
+    ],
+)
+def test_runs_share_a_gpu_as_made_up_timings_say_or_are_refused_before_the_first(
+    workspace, monkeypatch, asked, peak_mb, busy, said
+):
+    timing = Timing(0.2, 0.05, 0.0, 0.0, peak_mb, 10**7, 10**9, True, "NVIDIA Pretended", busy)
+    monkeypatch.setattr(step_timing, "calibrate", lambda runs, *_: {kind(run): timing for run in runs})
+    monkeypatch.setattr("dask.system.cpu_count", lambda: 16)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    runs = runs_of(workspace, seeds=[0, 1, 2, 3])
+    before, lines = [run.run_id for run in runs], []
+    engine = Sharing(asked)
+    with pytest.raises((RuntimeError, ValueError), match=re.escape(said) if "needs" in said else "begin"):
+        run_grid(workspace, runs, engine, echo=lines.append)
+    assert "needs" in said or lines[1:] == [said]
+    assert [run.run_id for run in runs] == before
+    if "needs" not in said:
+        made = plan_of(workspace, runs, 8, engine=engine)
+        assert (made.workers, made.runs_a_gpu) == (engine.workers, engine.runs_a_gpu)
+        assert said in made.notes
 
 
 def test_mean_and_std_are_measured_once_a_cohort_and_cut(workspace, monkeypatch):

@@ -197,5 +197,7 @@ def test_heads_say_what_the_command_found(profile):
 
 @pytest.mark.slow
 def test_the_head_of_the_pretraining_says_what_the_command_found():
-    told = re.search(r"at most (\d+) GPU hours", (PROJECT / "params/paper/02_pretrain.yaml").read_text())[1]
+    told = re.search(
+        r"at most (\d+) hours of an A100", (PROJECT / "params/paper/02_pretrain.yaml").read_text()
+    )[1]
     assert int(told) == round(pretraining_hours("paper"))

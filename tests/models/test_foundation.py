@@ -15,10 +15,11 @@ from monai.networks.nets.vista3d import vista3d132
 from safetensors.torch import save_file
 
 from ctlib.core.workspace import Workspace
-from ctlib.models import foundation
+from ctlib.models import check, foundation
 from ctlib.models.lrcn import NAMED
 from ctlib.models.registry import build, file_name, spec
 from ctlib.models.weights import catalog
+from ctlib.models.weights.ablations import ControlError
 from ctlib.models.weights.load import InitError, build_network, find
 from ctlib.models.weights.read import _renamed
 
@@ -194,6 +195,11 @@ def gone(kind):
     ("kind", "message"),
     [
         (errors.GatedRepoError, "facebook/vjepa2-vitl-fpc64-256 is gated: accept its terms"),
+        (
+            errors.EntryNotFoundError,
+            r"vjepa2-vitl-fpc64-256 has no file pytorch_model\.bin; correct the record",
+        ),
+        (ConnectionError, r"was not downloaded .*elsewhere and put it there"),
         (errors.RepositoryNotFoundError, "is no repository of the hub that you may see"),
         (
             errors.LocalEntryNotFoundError,
@@ -252,6 +258,9 @@ def test_a_model_of_the_hub_is_a_network_by_its_name(workspace, tmp_path):
         wanted = net.eval()(pixel_values_videos=clip.transpose(1, 2), skip_predictor=True).last_hidden_state
         torch.testing.assert_close(made.backbone.eval()(clip), wanted.mean(dim=1), rtol=1e-5, atol=1e-6)
     assert set(ledger["status"]) == {"loaded", "head"}
+    torch.save(net.state_dict(), folder / "pytorch_model.bin")  # as older models have it
+    (folder / "model.safetensors").unlink()
+    assert find("hf", key, workspace, COHORT).path == folder / "pytorch_model.bin"
     (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
     foundation.opened.cache_clear()
     with pytest.raises(ValueError, match="a vit; known are vjepa2, videomae, timesformer"):
@@ -264,5 +273,16 @@ def test_a_model_of_the_hub_is_a_network_by_its_name(workspace, tmp_path):
 
 def test_the_extra_is_asked_for_by_name(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[foundation\]'"):
-        build("videomae_s")
+    for key in ("videomae_s", "hf:facebook/vjepa2-vith-fpc64-256"):
+        with pytest.raises(
+            ValueError, match=f"{key} needs the package transformers: pip install -e '.\\[foundation"
+        ):
+            build(key)
+    assert spec("medicalnet_r18").extra == "" and "videomae_s" in check.uninstalled()
+
+
+def test_controls_along_the_slices_need_them_first(workspace):
+    with pytest.raises(
+        ControlError, match=r"the slices are not the first axis .*axes RAS.*along which flat works"
+    ):
+        find("flat:ct_vista3d", "segresnet_vista3d", workspace, COHORT)

@@ -174,11 +174,12 @@ def code_lines(text):
     return found - told
 
 
-MOST = {"modules": 193, "code lines": 25_900, "code lines of tests": 25_300, "lines of a function": 50}
+MOST = {"modules": 206, "code lines": 29_100, "code lines of tests": 27_300, "lines of a function": 50}
 """What there is at most. The aim is 140, 16,000, 15,000 and 50: lower a number when the code allows it.
 Protocols, chains of weights and `plan --budget` brought 900 lines; MetaImage, NRRD and DICOM as archives give it,
 labels in every form, three public cohorts, and what tells the label without an image 2,150; a viewer of its own planes,
-reports that answer, a terminal that hides nothing and credentials 1,100."""
+reports that answer, a terminal that hides nothing and credentials 1,100; GPUs that are checked, shared and joined 1,700,
+frozen features, networks of 2026 and input contracts 1,500."""
 
 
 def test_the_house_does_not_grow():

@@ -3,12 +3,16 @@
 import math
 import multiprocessing
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -17,8 +21,9 @@ from ctlib.datasets.clips import BalancedSampler
 from ctlib.models.network import Network
 from ctlib.models.registry import spec
 from ctlib.models.weights.load import Init, build_network
+from ctlib.training import loaders
 from ctlib.training.device import Compute, choose
-from ctlib.training.loaders import loader, set_epoch
+from ctlib.training.loaders import held_out, loader, require_shared_memory, set_epoch
 from ctlib.training.loop import CHECKPOINT, WEIGHTS, FitError, fit, predict
 from ctlib.training.losses import LOSSES
 from ctlib.training.optimizer import FitSettings
@@ -254,13 +259,20 @@ class Readers(Cubes):
         return {"process": os.getpid(), "threads": threads, "seed": torch.initial_seed(), "epoch": self.epoch}
 
 
-def test_readers_have_one_thread_each_and_outlive_an_epoch():
-    batches = loader(Readers(8, train=True), 2, CPU, 2, BalancedSampler([0, 1] * 4, 8, seed=0))
+def test_readers_have_one_thread_each_and_outlive_an_epoch_and_read_what_is_held_out():
+    drawn, held = BalancedSampler([0, 1] * 4, 8, seed=0), Readers(5, train=False)
+    batches = loader(Readers(8, train=True), 2, CPU, 2, drawn, (held, range(0, 5, 2)))
     seen = []
     for epoch in (0, 4):
         set_epoch(batches, epoch)
         seen.append(list(batches))
         assert {int(e) for batch in seen[-1] for e in batch["epoch"]} == {epoch}
+        between = list(held_out(batches))
+        assert [len(batch["epoch"]) for batch in between] == [2, 1] and len(batches.sampler) == 8
+        assert {int(e) for batch in between for e in batch["epoch"]} == {held.epoch}
+        assert {int(p) for b in between for p in b["process"]} <= {
+            int(p) for b in seen[0] for p in b["process"]
+        }
     processes, seeds = ({int(v) for b in seen[0] for v in b[name]} for name in ("process", "seed"))
     assert len(processes) == 2 and os.getpid() not in processes and len(seeds) == 2
     assert processes == {int(p) for batch in seen[1] for p in batch["process"]}
@@ -269,9 +281,63 @@ def test_readers_have_one_thread_each_and_outlive_an_epoch():
     assert [b["seed"].tolist() for b in again[0]] == [b["seed"].tolist() for b in again[1]]
 
 
+KILLED = """
+import sys, time
+import torch
+from test_loop import CPU, Cubes
+from ctlib.training.loaders import loader
+
+class Stalls(Cubes):
+    def __getitem__(self, index):
+        if index > 3:
+            time.sleep(600)
+        return super().__getitem__(index)
+
+if __name__ == "__main__":
+    torch.multiprocessing.set_start_method(sys.argv[1])
+    batches = iter(loader(Stalls(64, train=False), 2, CPU, 2))
+    next(batches)
+    print(*(reader.pid for reader in batches._workers), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere readers share no pipes that keep them alive")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_readers_end_with_a_process_that_is_killed(tmp_path, method):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, str(script), method],
+        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": {**os.environ, "PYTHONPATH": paths}},
+    )
+    readers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+    assert len(readers) == 2 and all(reader.ppid() == process.pid for reader in readers)
+    process.kill()
+    process.wait()
+    psutil.wait_procs(readers, timeout=30)
+    zombies = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # in a container nobody may wait for them
+    assert not [one for one in readers if one.is_running() and one.status() not in zombies]
+
+
+def test_readers_without_shared_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda path: SimpleNamespace(free=64e6))
+    require_shared_memory(25.0, 0, 4)
+    require_shared_memory(12.0, 2, 1)
+    told = r"loader_workers is 2, for 4 runs at once: their batches need 240 MB of /dev/shm, which has 64 MB free"
+    with pytest.raises(ValueError, match=told):
+        require_shared_memory(12.0, 2, 4)
+
+
 def test_memory_is_pinned_for_a_gpu_only():
     clips = Cubes(4, train=False)
     assert not loader(clips, 2, CPU).pin_memory
+    # spawned, as in a worker they would be by default, each imports torch
+    assert (
+        loader(clips, 2, CPU, 1).multiprocessing_context.get_start_method() == "fork"
+        or sys.platform != "linux"
+    )
     assert loader(clips, 2, Compute("gpu", "bf16-mixed")).pin_memory
 
 

@@ -195,6 +195,17 @@ def _nothing_to_compare(study: Study) -> str:
     )
 
 
+def strongest(table: pd.DataFrame) -> pd.DataFrame:
+    """What comes nearest to the networks: a row for each part of the exams, init, task and fraction.
+
+    Args:
+        table: from `compute_beyond`.
+    """
+    known = table[table["effect"].notna()]
+    rows = known.groupby(["exams", "init", "task", "fraction"], sort=False)["effect"].idxmin()
+    return known.loc[rows]
+
+
 def say_beyond(table: pd.DataFrame) -> str:
     """For each part of the exams and each init, what comes nearest, and whether the networks are above it.
 
@@ -202,25 +213,23 @@ def say_beyond(table: pd.DataFrame) -> str:
         table: from `compute_beyond`.
     """
     lines = []
-    for (exams, init), part in table.groupby(["exams", "init"], sort=False):
-        known = part[part["effect"].notna()]
-        for _, rows in known.groupby(["task", "fraction"], sort=False):
-            row = rows.loc[rows["effect"].idxmin()].to_dict()
-            where = f"{place(row)}, {exams} ({row['n_patients']:,} patients)"
-            if not init:  # of all exams it is the result of the page
-                lines += [f"{where}: {row['label']}: {interval(row)}."] if exams != ALL else []
-                continue
-            lines.append(
-                f"{where}: networks from {init} minus the best without an image, {row['told']} "
-                f"(AUROC {row['auroc_second']:.3f}): {interval(row)}: {_word(row)}."
-            )
+    for row in strongest(table).to_dict("records"):
+        where = f"{place(row)}, {row['exams']} ({row['n_patients']:,} patients)"
+        if not row["init"]:  # of all exams it is the result of the page
+            lines += [f"{where}: {row['label']}: {interval(row)}."] if row["exams"] != ALL else []
+            continue
+        lines.append(
+            f"{where}: networks from {row['init']} minus the best without an image, {row['told']} "
+            f"(AUROC {row['auroc_second']:.3f}): {interval(row)}: {vision(row)}."
+        )
     compared = table[table["init"] != ""]
     return "\n".join(
         [*lines, f"Networks against what needs no image: {conclusions(compared)}.", *unanswered(table)]
     )
 
 
-def _word(row: dict[str, Any]) -> str:
+def vision(row: dict[str, Any]) -> str:
+    """Whether networks are above what needs no image, in words; of a row of `compute_beyond`."""
     if np.isnan(row["low"]):
         return "no answer"
     if row["low"] > 0:
@@ -231,7 +240,7 @@ def _word(row: dict[str, Any]) -> str:
 def _draw(study: Study, table: pd.DataFrame) -> Any:
     """The strongest of each part, task and fraction, all of it together, and the starting weights themselves."""
     exams = table["exams"].map(lambda name: "" if name == ALL else " (part)")
-    least = table.groupby(["exams", "init", "task", "fraction"])["effect"].transform("min") == table["effect"]
+    least = table.index.isin(strongest(table).index)
     drawn = table.assign(label=table["label"] + exams)
     drawn = drawn[least | table["told"].isin((FILES_ALONE, TOGETHER)) | (table["init"] == "")]
     return figures.contrast_forest(drawn, "networks − what is named", table["margin"].iloc[0])

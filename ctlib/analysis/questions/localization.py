@@ -118,6 +118,8 @@ def looked(
     inits: Sequence[str],
     min_readers: int = MIN_READERS,
     echo: Callable[[str], Any] = print,
+    at_most: int = 0,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Score the maps of finished runs, and of their networks with random weights, on test exams with disease.
 
@@ -128,17 +130,22 @@ def looked(
         inits: inits that are looked at.
         min_readers: readers who must have marked a nodule.
         echo: takes one line a run that cannot be looked at, and one a task and network.
+        at_most: exams of a task (of a cross-validation, of each turn) that are looked at; 0 for all. They are drawn
+            before anything is looked at, the same for all networks.
+        seed: of that draw.
 
     Returns:
         Columns task, backbone, init (`UNTRAINED` for random weights), seed, draw (of random weights, from
-        0), run_id, patient_id, study, measure, value, reason; a row for each exam and measure.
+        0), run_id, patient_id, study, measure, value, reason, of_exams (exams with disease that there are); a row
+        for each exam and measure.
     """
-    from ctlib.analysis.gradcam import why_unseen
+    from ctlib.analysis.gradcam import exams_with_disease, why_unseen
     from ctlib.training import read_run
 
     chosen = runs[runs["backbone"].isin(list(backbones)) & runs["init"].isin(list(inits))]
     chosen = chosen[chosen["fraction"] == chosen.groupby("task")["fraction"].transform("max")]
     rows: list[dict[str, Any]] = []
+    there_are: dict[tuple[str, int], int] = {}
     for (name, backbone), part in chosen.groupby(["task", "backbone"], sort=False):
         there = []
         for row in part.itertuples():
@@ -148,21 +155,30 @@ def looked(
                 there.append(read_run(workspace, str(row.run_id)))
         for turn in sorted({run.fold for run in there}):  # each has test exams of its own
             own = [run for run in there if run.fold == turn]
+            exams = exams_with_disease(workspace, own[0])
+            there_are[name, turn] = len(exams)
+            if 0 < at_most < len(exams):
+                drawn = np.random.default_rng(seed).permutation(len(exams))[:at_most]
+                exams = [exams[place] for place in sorted(drawn)]
             about = {"task": name, "backbone": backbone}
-            rows += [about | row for row in _looked(workspace, own, min_readers)]
+            rows += [about | row for row in _looked(workspace, own, exams, min_readers)]
         echo(f"{name}, {backbone}: {len(there)} of {len(part)} runs looked at.")
-    return pd.DataFrame(rows, columns=COLUMNS)
+    of_exams = {name: sum(n for (one, _), n in there_are.items() if one == name) for name, _ in there_are}
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    return found.assign(of_exams=found["task"].map(of_exams))
 
 
-def _looked(workspace: Workspace, runs: Sequence[Run], min_readers: int) -> Iterator[dict[str, Any]]:
+def _looked(
+    workspace: Workspace, runs: Sequence[Run], exams: Sequence[Exam], min_readers: int
+) -> Iterator[dict[str, Any]]:
     """The other columns of `looked`, of runs of one task, network and turn of the cross-validation."""
-    from ctlib.analysis.gradcam import activation_of, exams_with_disease
+    from ctlib.analysis.gradcam import activation_of
 
     activations = [(run, run.init, 0, activation_of(workspace, run)) for run in runs]
     for run in {run.seed: run for run in runs}.values():  # the same for all inits of a seed
         for draw in range(DRAWS):
             activations.append((run, UNTRAINED, draw, activation_of(workspace, run, draw)))
-    for exam in exams_with_disease(workspace, runs[0]):
+    for exam in exams:
         inside = exam.inside(min_readers)
         for run, init, draw, activation in activations:
             made = scores(exam.map_of(activation, run), exam.labels, inside, exam.spacing_mm)
@@ -266,10 +282,14 @@ def mean_estimate(values: Array, patients: NDArray[np.int64], how: Bootstrap) ->
 
 
 def compute_looks(study: Study) -> pd.DataFrame:
-    """`gains` of both inits, at the largest fraction of each task."""
-    inits = [study.baseline, study.compared]
-    scored = looked(study.there, study.runs, study.cam_backbones, inits, echo=lambda _: None)
-    return gains(scored, study.how).assign(level=study.how.level)
+    """`gains` of both inits, at the largest fraction of each task; where exams were drawn, `of_exams` of them."""
+    inits, rule = [study.baseline, study.compared], {"at_most": study.gradcam_exams, "seed": study.how.seed}
+    scored = looked(study.there, study.runs, study.cam_backbones, inits, echo=lambda _: None, **rule)
+    table = gains(scored, study.how).assign(level=study.how.level)
+    drawn, there_are = scored.groupby("task")["study"].nunique(), scored.groupby("task")["of_exams"].first()
+    if (drawn < there_are).any():
+        table = table.assign(n_drawn=table["task"].map(drawn), of_exams=table["task"].map(there_are))
+    return table
 
 
 def _is_marked(study: Study, name: str) -> bool:
@@ -315,6 +335,12 @@ def say_looks(table: pd.DataFrame) -> str:
                 f"{name}: of {counted(len(known), 'score')} of maps, {above} lie above that of random weights, {below} "
                 f"below it, {len(known) - above - below} are {word('not decided')}; test patients with disease: "
                 f"{spanned(known['n_patients'])}."
+            )
+        if "of_exams" in part and part["n_drawn"].iloc[0] < part["of_exams"].iloc[0]:
+            n, total = part[["n_drawn", "of_exams"]].iloc[0]
+            lines.append(
+                f"{name}: {n} of {total} test exams with disease were looked at, drawn by seed before any map was made "
+                "(`gradcam_exams` of 04_analyze)."
             )
         for reason, rows in part[part["gain_low"].isna()].groupby("reason", sort=False):
             measures = listed(rows["measure"].str.replace("_", " ").unique())

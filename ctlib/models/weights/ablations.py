@@ -32,9 +32,9 @@ UNTOUCHED = (FROZEN, *HEADS)
 FIRST = re.compile(r"first_([1-9])")
 STAGE = re.compile(r"\b(?:blocks\.|layer|features\.)(\d+)\.")
 """Number of a stage in the names of pytorchvideo's and torchvision's tensors; the stem may have none."""
-TIMM_STAGE = re.compile(r"^backbone\.net\.(?:blocks|stages|layers)\.(\d+)\.")
-"""Number of a stage in timm's names, from 0 behind the stem."""
-LAST = re.compile(r"^backbone\.(norm|norm_embed|net\.(conv_head|bn2|norm|fc_norm|head))\.")
+TIMM_STAGE = re.compile(r"^backbone\.net\.(?:encoder\.)?(?:blocks|stages|layers?)\.(\d+)\.")
+"""Number of a stage in the names of timm, transformers and MONAI, from 0 behind the stem."""
+LAST = re.compile(r"^backbone\.(norm|norm_embed|fc_norm|net\.(conv_head|bn2|norm|fc_norm|head|layernorm))\.")
 """What is behind all blocks: EfficientNet's last convolution, the transformers' last norm."""
 BEHIND_ALL = 99
 """Stage of what is behind all numbered ones; no `first_K` reaches it."""
@@ -124,8 +124,8 @@ def stage(name: str) -> int:
     (3, 2)
     >>> stage("backbone.conv1.weight"), stage("backbone.net.blocks.0.0.bn1.weight")
     (0, 1)
-    >>> stage("backbone.norm.weight")
-    99
+    >>> stage("backbone.net.encoder.layer.2.output.dense.bias"), stage("backbone.norm.weight")
+    (3, 99)
     """
     if block := TIMM_STAGE.match(name):
         return 1 + int(block[1])

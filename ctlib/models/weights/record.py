@@ -147,6 +147,10 @@ def find(
         raise ValueError(f"clips of {channels} channels; they have {' or '.join(map(str, CHANNELS))}.")
     controls, base = split(init_name)
     if controls and base != "random":
+        asked = asked_of_clips(base, backbone, workspace)
+        if asked and asked.axes[0] not in "SI" and (along := {"reversed", "flat"} & set(controls)):
+            told = f"the slices are not the first axis of what {base} asks for ({asked})"
+            raise ControlError(f"init is {init_name!r}; {told}, along which {along.pop()} works.")
         return replace(find(base, backbone, workspace, cohort_mean_std, channels), name=init_name)
     if changing := [control for control in controls if control not in UNTOUCHED]:
         raise ControlError(f"init is {init_name!r}; random weights have nothing for {changing[0]} to take.")
@@ -160,8 +164,8 @@ def find(
         weights, path, sha256 = found
         taken = replace(weights, channels=max(weights.channels, channels))
         mean, std = (weights.mean, weights.std) if weights.mean else tuple(map(tuple, cohort_mean_std))
-        asked = weights.contract.text if weights.contract else ""
-        read = (taken, weights.channels, weights.features, weights.seen, asked)
+        text = weights.contract.text if weights.contract else ""
+        read = (taken, weights.channels, weights.features, weights.seen, text)
         return Init(
             init_name, weights.source, weights.licence, mean, std, taken.channels, path, sha256, *read
         )
