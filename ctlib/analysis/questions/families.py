@@ -110,7 +110,9 @@ def say_frozen(table: pd.DataFrame) -> str:
         rows = part.to_dict("records")
         told = "; ".join(f"{row['label']} {interval(row)}" for row in rows)
         lines.append(f"{place(rows[0])}: {told}.")
-    return "\n".join([*lines, f"Frozen against finetuned: {conclusions(table)}.", *unanswered(table)])
+    return "\n".join(
+        [*lines, f"Frozen against finetuned (exploratory): {conclusions(table)}.", *unanswered(table)]
+    )
 
 
 FROZEN = Question(
@@ -318,7 +320,9 @@ def say_families(table: pd.DataFrame) -> str:
     for text in dict.fromkeys(table["overlap"]):
         lines += [f"Overlap: {text}."] if text else []
     means = table[table["kind"] == "mean"]
-    return "\n".join([*lines, f"Video, CT or images: {conclusions(means)}.", *unanswered(table)])
+    return "\n".join(
+        [*lines, f"Video, CT or images (exploratory): {conclusions(means)}.", *unanswered(table)]
+    )
 
 
 VIDEO_CT_IMAGES = Question(
