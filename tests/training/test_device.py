@@ -46,13 +46,13 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, asked, bf16, expected):
     for place, name in (
         (torch.utils.deterministic, "fill_uninitialized_memory"),
         (torch.backends.cudnn, "allow_tf32"),
-        (torch.backends.cuda.matmul, "allow_tf32"),
     ):
         monkeypatch.setattr(place, name, True)
+    torch.backends.cuda.matmul.allow_tf32 = True  # as some other code may have it; False is torch's default
     compute.fabric()
     assert not torch.utils.deterministic.fill_uninitialized_memory and not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
-    plugin = requested.pop("plugins")
+    plugin, _ = requested.pop("plugins")
     assert requested == {"accelerator": "gpu", "devices": 1} and plugin.precision == expected
     assert flags == [((True,), {"warn_only": True})] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert (getattr(plugin, "scaler", None) is not None) == (expected == "16-mixed")
