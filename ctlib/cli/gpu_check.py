@@ -31,7 +31,8 @@ from typing import Any, Literal
 import click
 
 from ctlib import __version__
-from ctlib.core import doing, pin_threads, write_json
+from ctlib.cli.data import Refused
+from ctlib.core import display_path, doing, pin_threads, write_json
 
 YES, NO, NOT_HERE, NOT_REACHED = "yes", "NO", "not here (no GPU)", "not reached"
 SHARED_MEMORY = Path("/dev/shm")
@@ -57,7 +58,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Finding:
     """A line of a check.
 
     Args:
@@ -81,7 +82,7 @@ class Check:
 
     Args:
         title: what people read.
-        routine: its function, `module:name`; it takes a `Site` and yields `Seen`.
+        routine: its function, `module:name`; it takes a `Site` and yields `Finding`.
         seconds: it takes on a GPU.
         needs_gpu: whether there is nothing to see on a CPU.
         is_apart: whether it begins a process of its own, with one GPU in sight, as a worker's.
@@ -124,7 +125,7 @@ class Outcome:
     verdict: str = NOT_REACHED
     seconds: float = 0.0
     limit_s: float = 0.0
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[Finding] = field(default_factory=list)
 
 
 class Runner:
@@ -184,14 +185,16 @@ class Runner:
             else:
                 self.end(is_stuck=True)
                 if until < end_s:
-                    outcome.seen.append(Seen("time", f"not done in {outcome.limit_s:.0f} s", "done", False))
+                    outcome.seen.append(
+                        Finding("time", f"not done in {outcome.limit_s:.0f} s", "done", False)
+                    )
                 if any(one.good is False for one in outcome.seen):
                     outcome.verdict = NO
         except (EOFError, ConnectionError):
             self.process.join(5)
             code = self.process.exitcode
             outcome.verdict = NO
-            outcome.seen.append(Seen("process", f"ended with status {code}", "stays", False))
+            outcome.seen.append(Finding("process", f"ended with status {code}", "stays", False))
             self.end()
         outcome.seconds = time.monotonic() - began
 
@@ -203,8 +206,9 @@ def _serve(pipe: Connection, site: Site, is_apart: bool) -> None:
     pin_threads(1)  # as a worker
     from ctlib.grid import visible_gpus
 
-    if is_apart and (gpus := visible_gpus()):
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
+    with contextlib.suppress(ValueError):  # which check 1 tells
+        if is_apart and (gpus := visible_gpus()):
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
     with contextlib.suppress(EOFError):
         while routine := pipe.recv():
             try:
@@ -213,7 +217,7 @@ def _serve(pipe: Connection, site: Site, is_apart: bool) -> None:
             except Exception as error:
                 frames = traceback.extract_tb(error.__traceback__)[-3:]
                 where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
-                pipe.send(Seen("error", f"{type(error).__name__}: {error} ({where})", "none", False))
+                pipe.send(Finding("error", f"{type(error).__name__}: {error} ({where})", "none", False))
             pipe.send(None)
 
 
@@ -239,8 +243,10 @@ def checked(site: Site, seconds: float = SECONDS) -> Iterator[Outcome]:
             if number == 1:
                 on_gpu = any((one.what, one.value) == ("accelerator", "gpu") for one in outcome.seen)
             yield outcome
-    finally:
-        runner.end()
+    except BaseException:  # Ctrl-C comes to this process alone
+        runner.end(is_stuck=True)
+        raise
+    runner.end()
 
 
 def without_names(text: str) -> str:
@@ -300,6 +306,8 @@ def gpu_check(seconds: int, file: Path | None, data: Path | None) -> None:
     afterwards. The file holds versions, numbers and verdicts; no name of a user, a host or a path.
     """
     on_stdout = file == Path("-")
+    if file is not None and not file.parent.is_dir():
+        raise Refused(f"--json {display_path(file)}: its folder is missing; make it, or give another.")
     outcomes: list[Outcome] = []
     with (
         tempfile.TemporaryDirectory(prefix="ctlib-gpu-check-") as scratch,

@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from ctlib.cli.gpu_check import Seen, Site
+from ctlib.cli.gpu_check import Finding, Site
 from ctlib.core import Workspace, read_json, tables
 from ctlib.datasets import SAMPLERS, ClipDataset, Store, clip_table
 from ctlib.grid import calibrate, visible_gpus
@@ -83,7 +83,7 @@ SLURM = ("NTASKS", "CPUS_PER_TASK", "GPUS_ON_NODE")
 PLANTED_HU = 60
 """Added to slices with disease."""
 
-Seeing = Iterator[Seen]
+Seeing = Iterator[Finding]
 
 
 # ---- 1: what is here ----------------------------------------------------------------------------
@@ -94,36 +94,40 @@ def machine(site: Site) -> Seeing:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         here = torch.cuda.is_available()
-    yield Seen("accelerator", "gpu" if here else "cpu")
-    yield Seen("Python, torch", f"{platform.python_version()}, {torch.__version__}")
-    yield Seen("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
-    counted, named = torch.cuda.device_count(), len(visible_gpus())
+    yield Finding("accelerator", "gpu" if here else "cpu")
+    yield Finding("Python, torch", f"{platform.python_version()}, {torch.__version__}")
+    yield Finding("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    counted: int = torch.cuda.device_count()
+    try:
+        named: Any = len(visible_gpus())
+    except ValueError as error:
+        named = error
     listed = "CUDA_VISIBLE_DEVICES" in os.environ
     why = f" ({told[0].message})" if told else ""
     value = f"{counted} and {named}{', CUDA_VISIBLE_DEVICES is set' if listed else ''}{why}"
-    yield Seen("GPUs that torch and ctlib count", value, "the same number", counted == named)
+    yield Finding("GPUs that torch and ctlib count", value, "the same number", counted == named)
     if here:
         yield from _gpu()
     yield from _shared_memory(here)
     asked = [name for name in SLURM if f"SLURM_{name}" in os.environ]
     if asked:
-        yield Seen("SLURM", ", ".join(f"{name} {os.environ[f'SLURM_{name}']}" for name in asked))
+        yield Finding("SLURM", ", ".join(f"{name} {os.environ[f'SLURM_{name}']}" for name in asked))
 
 
 def _gpu() -> Seeing:
     found = torch.cuda.get_device_properties(0)
-    yield Seen("GPU", f"{found.name}, {found.total_memory / 1e9:.1f} GB, sm_{found.major}{found.minor}")
+    yield Finding("GPU", f"{found.name}, {found.total_memory / 1e9:.1f} GB, sm_{found.major}{found.minor}")
     asked = "--query-gpu=driver_version,compute_mode,mig.mode.current"
     driver, mode, mig = _nvidia_smi(asked) or ("unknown",) * 3
     version = torch.backends.cudnn.version() or 0
     cudnn = (version // 10_000, version // 100 % 100)
-    yield Seen("driver, CUDA", f"{driver}, {torch.version.cuda}")
-    yield Seen("cuDNN", ".".join(map(str, cudnn)), f"{CUDNN[0]}.{CUDNN[1]} or newer", cudnn >= CUDNN)
-    yield Seen("MIG", mig)
+    yield Finding("driver, CUDA", f"{driver}, {torch.version.cuda}")
+    yield Finding("cuDNN", ".".join(map(str, cudnn)), f"{CUDNN[0]}.{CUDNN[1]} or newer", cudnn >= CUDNN)
+    yield Finding("MIG", mig)
     alone = mode in ("Default", "unknown") or not _nvidia_smi("--query-compute-apps=pid")
-    yield Seen("compute mode", mode, "Default, or no other process holds the GPU", alone)
+    yield Finding("compute mode", mode, "Default, or no other process holds the GPU", alone)
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    yield Seen("bf16", "yes" if bf16 else "no: fp16 is used")
+    yield Finding("bf16", "yes" if bf16 else "no: fp16 is used")
 
 
 def _nvidia_smi(query: str) -> list[str]:
@@ -144,7 +148,9 @@ def _shared_memory(on_gpu: bool) -> Seeing:
     folder = Path("/dev/shm")
     if folder.is_dir():
         free = shutil.disk_usage(folder).free / 1e9
-        yield Seen("/dev/shm, GB free", round(free, 2), f"{needed:.2g} for {workers} readers", free >= needed)
+        yield Finding(
+            "/dev/shm, GB free", round(free, 2), f"{needed:.2g} for {workers} readers", free >= needed
+        )
 
 
 # ---- 2 and 3: the same numbers ------------------------------------------------------------------
@@ -240,16 +246,18 @@ def low_precision(site: Site) -> Seeing:
         )
         other += [key] * (low.dtypes != (torch.float32,) * 2)
     yield _worst("cosine with fp32", cosines, "above 0.98", lambda cosine: cosine > 0.98, min)
-    yield Seen("logits and loss not in fp32", ", ".join(other) or "none", "none", not other)
+    yield Finding("logits and loss not in fp32", ", ".join(other) or "none", "none", not other)
 
 
-def _worst(what: str, values: dict[str, float], limit: str, good: Callable[[float], bool], pick: Any) -> Seen:
+def _worst(
+    what: str, values: dict[str, float], limit: str, good: Callable[[float], bool], pick: Any
+) -> Finding:
     """One line of all networks; the worst, and those that fail, by name. What is not finite fails."""
     failing = [key for key, value in values.items() if not good(value)]
     endless = [key for key, value in values.items() if not np.isfinite(value)]
     worst = endless[0] if endless else pick(values, key=values.__getitem__)
     names = ", ".join(failing) or f"{worst}, the worst of {len(values)}"
-    return Seen(what, f"{values[worst]:.3g} ({names})", limit, not failing, values)
+    return Finding(what, f"{values[worst]:.3g} ({names})", limit, not failing, values)
 
 
 # ---- 4 and 5: fits ------------------------------------------------------------------------------
@@ -364,14 +372,14 @@ def uninterrupted(site: Site, precision: str) -> loop.FitResult:
 def learns(site: Site) -> Seeing:
     """4: 150 steps in fp32 and in bf16 (fp16) come to the same loss."""
     full, low = (float(uninterrupted(site, p).curves["train_loss"].iloc[-1]) for p in ("fp32", "bf16"))
-    yield Seen(
+    yield Finding(
         "loss after 150 steps, fp32 and bf16",
         f"{full:.3f}, {low:.3f}",
         "both below 0.35",
         max(full, low) < 0.35,
     )
     apart = abs(full - low) / max(full, low)
-    yield Seen("their difference", f"{100 * apart:.1f} %", "at most 10 %", apart <= 0.1)
+    yield Finding("their difference", f"{100 * apart:.1f} %", "at most 10 %", apart <= 0.1)
 
 
 class _Ended(Exception):
@@ -393,7 +401,7 @@ def goes_on(site: Site) -> Seeing:
     first, second = uninterrupted(site, "bf16").curves, fitted(site, "resumed", compute).curves
     apart = float((first["val_loss"] - second["val_loss"]).abs().max())
     equal = "the same bits" if first["val_loss"].equals(second["val_loss"]) else "not the same bits"
-    yield Seen("largest difference of val_loss", f"{apart:.2g}, {equal}", "at most 1e-3", apart <= 1e-3)
+    yield Finding("largest difference of val_loss", f"{apart:.2g}, {equal}", "at most 1e-3", apart <= 1e-3)
 
 
 # ---- 6, 7 and 9: full size ----------------------------------------------------------------------
@@ -433,7 +441,7 @@ def full_size(site: Site) -> Seeing:
         except torch.OutOfMemoryError:
             free = torch.cuda.mem_get_info()[0] / 1e6
             value = f"batch {run.batch_size} does not fit; {planned.peak_mb / 1e3:.1f} GB are planned"
-            yield Seen(run.backbone, value, "fits, if the plan says so", planned.peak_mb > free)
+            yield Finding(run.backbone, value, "fits, if the plan says so", planned.peak_mb > free)
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -446,7 +454,7 @@ class _Filling(Compute):
         torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
 
 
-def _step_of(run: Run, planned_mb: float, multiply_adds: int, folder: Path) -> Seen:
+def _step_of(run: Run, planned_mb: float, multiply_adds: int, folder: Path) -> Finding:
     """A network's line. Ways are timed and the fastest is kept as the first run of a work folder does it."""
     step = Step.of(run)
     chosen = compute_of(folder, step)
@@ -472,7 +480,9 @@ def _step_of(run: Run, planned_mb: float, multiply_adds: int, folder: Path) -> S
         "peak_gb": peak_mb / 1e3,
     }
     details |= {"planned_gb": planned_mb / 1e3, "tflops": flops / 1e12, "seconds_of_ways": ways}
-    return Seen(run.backbone, value, "memory within 15 % of the plan, the fastest way is used", good, details)
+    return Finding(
+        run.backbone, value, "memory within 15 % of the plan, the fastest way is used", good, details
+    )
 
 
 def waiting(site: Site) -> Seeing:
@@ -497,7 +507,7 @@ def waiting(site: Site) -> Seeing:
             steps.append(time.perf_counter() - came)
     share = sum(waits[5:]) / sum(waits[5:] + steps[5:])  # the first fill the queues
     value = f"{100 * share:.1f} % of 20 steps of {1e3 * statistics.mean(steps[5:]):.0f} ms, {LOADER_WORKERS} readers"
-    yield Seen("waiting for clips", value, "below 5 %", share < 0.05)
+    yield Finding("waiting for clips", value, "below 5 %", share < 0.05)
 
 
 def sharing(site: Site) -> Seeing:
@@ -510,8 +520,10 @@ def sharing(site: Site) -> Seeing:
     value = ", ".join(f"{rate:.0f}" for rate in rates)
     details = {"clips_a_second": rates}
     good = min(rates[1:]) > 0.9 * rates[0]
-    yield Seen("clips a second of 1, 2, 3 processes", value, "more do not slow it by a tenth", good, details)
-    yield Seen("most clips a second", f"{best} process{'es' * (best > 1)} (runs_a_gpu)")
+    yield Finding(
+        "clips a second of 1, 2, 3 processes", value, "more do not slow it by a tenth", good, details
+    )
+    yield Finding("most clips a second", f"{best} process{'es' * (best > 1)} (runs_a_gpu)")
 
 
 _meeting: list[Any] = []
@@ -546,7 +558,7 @@ def whole_path(site: Site) -> Seeing:
     run = planted.run(seed=1)
     result = execute(str(planted.root), run, loader_workers=2)
     chosen = compute_of(planted.root, Step.of(run), measuring=False)
-    yield Seen("a run computed on", result["compute"], str(chosen), result["compute"] == str(chosen))
+    yield Finding("a run computed on", result["compute"], str(chosen), result["compute"] == str(chosen))
     clips = planted.clips(run, "test")
     metric, ways = study_auroc(clips.table), (chosen, Compute("cpu", "32-true"))
     here, there = (loop.predict(trained(planted.workspace, run), clips, BATCH, way) for way in ways)
@@ -554,15 +566,15 @@ def whole_path(site: Site) -> Seeing:
     value = (
         f"{metric(here):.3f}, {metric(there):.3f}; logits differ by at most {np.abs(here - there).max():.2g}"
     )
-    yield Seen("AUROC here and on the CPU", value, "within 0.01", apart <= 0.01)
+    yield Finding("AUROC here and on the CPU", value, "within 0.01", apart <= 0.01)
 
 
 def memory_returned(site: Site) -> Seeing:
     """10: measuring steps leaves nothing of the GPU with the process that asked."""
     (timing,) = calibrate([small(site).run()], site.folder / "calibration.json").values()
-    yield Seen("a step, measured", f"{1e3 * timing.train_s:.1f} ms", "measured", timing.is_measured)
+    yield Finding("a step, measured", f"{1e3 * timing.train_s:.1f} ms", "measured", timing.is_measured)
     held = torch.cuda.memory_reserved() / 1e9
-    yield Seen("GB held afterwards", round(held, 2), "below 0.1", held < 0.1)
+    yield Finding("GB held afterwards", round(held, 2), "below 0.1", held < 0.1)
 
 
 def out_of_memory(site: Site) -> Seeing:
@@ -579,7 +591,9 @@ def out_of_memory(site: Site) -> Seeing:
             except Exception as error:
                 told = str(error)
     good = "batch_size" in told and "accumulate" in told
-    yield Seen(f"reason at batch {batch}", told or "none: it fitted", "names batch_size and accumulate", good)
+    yield Finding(
+        f"reason at batch {batch}", told or "none: it fitted", "names batch_size and accumulate", good
+    )
 
 
 @contextlib.contextmanager

@@ -99,15 +99,16 @@ def visible_gpus() -> tuple[str, ...]:
     """Names of the GPUs that this process may use: what CUDA_VISIBLE_DEVICES lists, or all of the machine.
 
     All of the machine are named by their UUIDs, which mean the same in any order (CUDA_DEVICE_ORDER), and those that
-    are cut into MIG instances by these. Where there are GPUs and no nvidia-smi, torch counts them, in a process of
-    its own. Tasks that SLURM started on one machine with the same GPUs in sight take turns in them.
+    are cut into MIG instances by these. Where there are GPUs and no nvidia-smi that lists them, torch counts them, in
+    a process of its own. Tasks that SLURM started on one machine with the same GPUs in sight take turns in them.
 
     Raises:
-        GpuError: CUDA_VISIBLE_DEVICES holds no names, or this is a task too many.
+        GpuError: CUDA_VISIBLE_DEVICES holds no names, no GPU of the machine can be used, or this is a task too many.
     """
     names = listed_gpus()
     if names is None:
-        names = _of_nvidia_smi(tool) if (tool := shutil.which("nvidia-smi")) else _of_torch()
+        tool = shutil.which("nvidia-smi")
+        names = (_of_nvidia_smi(tool) if tool else ()) or _of_torch()
     return _of_task(names)
 
 
@@ -142,7 +143,10 @@ def _tasks_here(tasks_per_node: str, node: int) -> int:
 
 def _of_nvidia_smi(tool: str) -> tuple[str, ...]:
     """GPUs as `nvidia-smi -L` lists them; under one that is cut, its instances stand."""
-    done = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
+    try:
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):  # a GPU that hangs lets it hang, too
+        return ()
     found: dict[str, list[str]] = {}
     for kind, uuid in re.findall(r"UUID: (GPU|MIG)(-[^)\s]+)\)", done.stdout) if not done.returncode else ():
         if kind == "GPU":
@@ -157,7 +161,13 @@ def _of_torch() -> tuple[str, ...]:
         return ()
     count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
     done = subprocess.run(count, capture_output=True, text=True, check=False, timeout=300)
-    return tuple(map(str, range(int(done.stdout)))) if done.stdout.strip().isdigit() else ()
+    names = tuple(map(str, range(int(done.stdout)))) if done.stdout.strip().isdigit() else ()
+    if not names:
+        raise GpuError(
+            f"{DEVICES} has files of GPUs, and neither nvidia-smi nor torch can use one: look at the driver "
+            "(`nvidia-smi`). CUDA_VISIBLE_DEVICES='' computes without."
+        )
+    return names
 
 
 # ---- whether they answer -----------------------------------------------------------------
@@ -293,6 +303,11 @@ def shares(found: Sequence[Gpu], runs: int, devices: int = 1) -> list[Share]:
     >>> [share.gpu for share in shares([Gpu(name, "", 8_000, 7_000) for name in "abcde"], 1, devices=2)]
     ['a,b', 'c,d']
     """
+    if devices > 1:
+        groups = [found[i : i + devices] for i in range(0, len(found) - devices + 1, devices)]
+        return [
+            Share(",".join(gpu.name for gpu in one), 0.0, min(gpu.free_mb for gpu in one)) for one in groups
+        ]
     if runs == 1:
         groups = [found[i : i + devices] for i in range(0, len(found) - devices + 1, devices)]
         return [

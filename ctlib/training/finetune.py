@@ -138,9 +138,11 @@ def _too_large(run: Run, on_gpu: bool) -> FitError:
     where = "in the memory of this machine"
     if on_gpu:
         free, held = (n / 1e9 for n in torch.cuda.mem_get_info())
+        share = float(os.environ.get(GPU_SHARE) or 0)
         where = f"on {torch.cuda.get_device_name()}: {free:.1f} of {held:.1f} GB are free"
-        if share := float(os.environ.get(GPU_SHARE) or 0):
-            where += f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)"
+        where += (
+            f", and {share * held:.1f} GB are this run's part (fewer runs_a_gpu give more)" if share else ""
+        )
     half, parts = max(1, run.batch_size // 2), run.accumulate * 2
     lines = f'"{run.backbone}.batch_size={half}", "{run.backbone}.accumulate={parts}"'
     return FitError(

@@ -18,7 +18,7 @@ from fake_gpu import Kept, Watch
 
 from ctlib.cli import gpu_check, gpu_checks
 from ctlib.cli.__main__ import cli
-from ctlib.cli.gpu_check import Check, Seen, Site, checked, without_names
+from ctlib.cli.gpu_check import Check, Finding, Site, checked, without_names
 from ctlib.core.parameters import load_profile
 from ctlib.core.workspace import PROJECT
 from ctlib.models import cost
@@ -36,9 +36,8 @@ LACKING = (
     "nibabel",
     "SimpleITK",
     "monai",
-    "psutil",
 )
-"""What the machine that is lent for a GPU does not have, and psutil."""
+"""What the machine that is lent for a GPU does not have."""
 
 
 @pytest.fixture
@@ -73,16 +72,16 @@ def test_a_cpu_passes_what_it_can_without_what_such_a_machine_lacks(tmp_path):
 
 
 def passes(site):
-    yield Seen("site", site.clip[0], "8", site.clip[0] == 8)
+    yield Finding("site", site.clip[0], "8", site.clip[0] == 8)
 
 
 def hangs(site):
-    yield Seen("begun", 1)
+    yield Finding("begun", 1)
     time.sleep(600)
 
 
 def dies(site):
-    yield Seen("begun", 1)
+    yield Finding("begun", 1)
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
@@ -114,6 +113,8 @@ def test_what_is_not_reached_is_told_and_one_no_ends_with_1(tmp_path, monkeypatc
     assert [check["verdict"] for check in told["checks"]] == ["NO", "not reached", "not reached"]
     assert done.exit_code == 1 and "1 NO, 2 not reached" in done.stderr and str(tmp_path) not in done.stdout
     assert list(tmp_path.iterdir()) == []
+    refused = CliRunner().invoke(cli, ["gpu-check", "--json", str(tmp_path / "no" / "file.json")])
+    assert refused.exit_code == 2 and "its folder is missing; make it" in refused.stderr
 
 
 def test_names_and_paths_are_left_out(monkeypatch):
@@ -238,8 +239,10 @@ def test_a_pass_of_checks_2_and_3_stays_on_a_gpu_that_is_not_there(key):
 
 
 @pytest.mark.slow
-def test_waiting_and_sharing_are_measured(site):
+@pytest.mark.usefixtures("one_thread")
+def test_waiting_and_sharing_are_measured(site, monkeypatch):
     """Of tiny networks on this CPU: readers and three processes are begun, as on a GPU; their speed is of no matter."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (waits,) = gpu_checks.waiting(site)
     assert "6 readers" in waits.value and waits.good is not None
     rates, best = gpu_checks.sharing(site)

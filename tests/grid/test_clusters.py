@@ -173,6 +173,16 @@ def test_runs_that_share_the_gpu_of_a_job_are_its_workers(tmp_path):
     with clusters.queue(engine.cluster, threads=1, dashboard=False, runs=3) as made:
         command = made.job_script().strip().splitlines()[-1]
     assert "--runs-a-gpu 3" in command and "--memory-limit 2.48GiB" in command and "--gpus 1" in command
+    asked["cluster_options"][-2] = "gpus=4"
+    with pytest.raises(ClusterError, match="gpus is 4; give 1, a worker has one GPU, or 0"):
+        Engine(4, cluster="slurm", **asked)
+    engine = Engine(2, cluster="slurm", devices=4, **asked)  # one network at a time on all GPUs of a job
+    with clusters.queue(engine.cluster, threads=1, dashboard=False, devices=4) as made:
+        assert (
+            "--gpus 4 --runs-a-gpu 1 --lifetime 86280 --devices 4" in made.job_script()
+            and engine.workers == 2
+        )
+    asked["cluster_options"][-2] = "gpus=1"
     assert Engine(4, cluster="slurm", runs_a_gpu=0, **asked).workers == 4  # nothing was measured there
 
 

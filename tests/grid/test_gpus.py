@@ -109,12 +109,23 @@ def test_gpus_without_nvidia_smi_are_counted_by_torch_elsewhere(monkeypatch, tmp
 
     def run(command, **_):
         asked.append(command)
-        return subprocess.CompletedProcess(command, 0, stdout="3\n")
+        return subprocess.CompletedProcess(command, 0, stdout=counted)
 
     monkeypatch.setattr(gpus.subprocess, "run", run)
     assert visible_gpus() == () and not asked  # no GPU, and no seconds for torch
     (tmp_path / "nvidia0").touch()
+    counted = "3\n"
     assert visible_gpus() == ("0", "1", "2") and asked[0][0] == sys.executable
+    counted = "0\n"  # the driver is broken: that must not look like a machine without a GPU
+    with pytest.raises(ValueError, match=r"has files of GPUs, and neither nvidia-smi nor torch can use one"):
+        visible_gpus()
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\necho 'Unable to determine the device handle for GPU0000:3B:00.0: Unknown Error'\nexit 15\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setattr(gpus, "_of_torch", lambda: ("0", "1"))
+    assert visible_gpus() == ("0", "1")  # those that are left
 
 
 @pytest.mark.parametrize(
@@ -249,6 +260,20 @@ def test_three_runs_a_gpu_are_pinned_and_refused_where_they_cannot_fit(pretend):
     )
     pids = {name: {one[2] for one in seen if one[0] == name} for name in ("GPU-a", "GPU-b")}
     assert [len(of) for of in pids.values()] == [3, 3]
+
+
+def test_a_worker_takes_several_gpus(pretend):
+    pretend(**{f"GPU_{name}": {} for name in "abcde"})
+    engine = Engine(8, gpu=True, devices=2)
+    assert engine.workers == 2 and Engine(1, gpu=True, devices=2).workers == 1
+    asked = worker_process.worker_options(4, 1, 1, None, "here", 1, 2)
+    assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in asked] == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+    with engine:
+        assert {one[0] for one in engine.map(surroundings, range(4))} == {"GPU-a,GPU-b", "GPU-c,GPU-d"}
+    with pytest.raises(ValueError, match="devices is 6, and GPUs here are 5; give at most that"):
+        Engine(1, gpu=True, devices=6)
+    with pytest.raises(ValueError, match="--devices is 2, and GPUs to use here are 1"):
+        worker_process.worker_options(1, 1, 1, None, None, 1, 2)
 
 
 def test_a_number_that_is_chosen_is_that_of_the_workers(pretend):

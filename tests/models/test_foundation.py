@@ -195,6 +195,11 @@ def gone(kind):
     ("kind", "message"),
     [
         (errors.GatedRepoError, "facebook/vjepa2-vitl-fpc64-256 is gated: accept its terms"),
+        (
+            errors.EntryNotFoundError,
+            r"vjepa2-vitl-fpc64-256 has no file pytorch_model\.bin; correct the record",
+        ),
+        (ConnectionError, r"was not downloaded .*elsewhere and put it there"),
         (errors.RepositoryNotFoundError, "is no repository of the hub that you may see"),
         (
             errors.LocalEntryNotFoundError,
@@ -253,6 +258,9 @@ def test_a_model_of_the_hub_is_a_network_by_its_name(workspace, tmp_path):
         wanted = net.eval()(pixel_values_videos=clip.transpose(1, 2), skip_predictor=True).last_hidden_state
         torch.testing.assert_close(made.backbone.eval()(clip), wanted.mean(dim=1), rtol=1e-5, atol=1e-6)
     assert set(ledger["status"]) == {"loaded", "head"}
+    torch.save(net.state_dict(), folder / "pytorch_model.bin")  # as older models have it
+    (folder / "model.safetensors").unlink()
+    assert find("hf", key, workspace, COHORT).path == folder / "pytorch_model.bin"
     (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
     foundation.opened.cache_clear()
     with pytest.raises(ValueError, match="a vit; known are vjepa2, videomae, timesformer"):

@@ -48,7 +48,7 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch, asked, bf16, expected):
         (torch.backends.cudnn, "allow_tf32"),
     ):
         monkeypatch.setattr(place, name, True)
-    torch.backends.cuda.matmul.allow_tf32 = True  # as some other code may have it; False is torch's default
+    torch.backends.cuda.matmul.allow_tf32 = True  # torch's default is False, to which fabric() returns
     compute.fabric()
     assert not torch.utils.deterministic.fill_uninitialized_memory and not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32

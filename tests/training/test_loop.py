@@ -333,6 +333,11 @@ def test_readers_without_shared_memory_are_refused(monkeypatch):
 def test_memory_is_pinned_for_a_gpu_only():
     clips = Cubes(4, train=False)
     assert not loader(clips, 2, CPU).pin_memory
+    # spawned, as in a worker they would be by default, each imports torch
+    assert (
+        loader(clips, 2, CPU, 1).multiprocessing_context.get_start_method() == "fork"
+        or sys.platform != "linux"
+    )
     assert loader(clips, 2, Compute("gpu", "bf16-mixed")).pin_memory
 
 

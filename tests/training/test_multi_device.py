@@ -3,7 +3,10 @@
 import dataclasses
 import os
 import signal
+import stat
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from noise_cohort import SIDE, write_cohort
@@ -83,6 +86,23 @@ def test_killed_and_resumed_is_as_uninterrupted(workspace, monkeypatch):  # noqa
     found, resumed = made(workspace, how, "video", 2)
     assert_same(resumed, tensors)
     assert found["curves"] == expected["curves"] and not left.exists()
+
+
+def listening(rank: int) -> None:
+    """Fails where it can be reached from elsewhere, or its meeting file by others."""
+    torch.distributed.barrier()
+    there = [c.laddr.ip for c in psutil.Process().net_connections() if c.status == psutil.CONN_LISTEN]
+    store = torch.distributed.distributed_c10d._get_default_store()
+    while isinstance(store, torch.distributed.PrefixStore):
+        store = store.underlying_store
+    meeting = Path(store.path)
+    assert there and set(there) <= {"127.0.0.1"}, there
+    assert stat.S_IMODE(meeting.parent.stat().st_mode) == 0o700
+    torch.distributed.barrier()
+
+
+def test_nobody_else_reaches_the_processes():
+    together(listening, (), 2)
 
 
 def failing(rank: int) -> None:

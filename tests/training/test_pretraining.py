@@ -10,7 +10,7 @@ import torch
 from noise_cohort import SIDE, write_cohort
 from safetensors.torch import load_file
 
-from ctlib.core import tables
+from ctlib.core import Busy, claimed, tables
 from ctlib.core.workspace import Workspace
 from ctlib.datasets.clips import BalancedSampler
 from ctlib.datasets.store import Store
@@ -149,6 +149,14 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_weights(workspace, monke
     monkeypatch.setattr(pretraining, "fit", fit)
     made(workspace, plan(workspace))
     assert_same(weights(workspace), expected)
+
+
+def test_two_processes_do_not_pretrain_the_same_network(workspace):
+    how = plan(workspace)
+    folder = workspace.root / "weights" / "video" / f".resnet18-{wanted(workspace, how).made_from[:12]}"
+    with claimed(folder, lambda: False), pytest.raises(Busy, match=r"is computed by process \d+ on "):
+        made(workspace, how)
+    assert made(workspace, how) and not folder.exists()
 
 
 def test_the_table_holds_every_network_and_a_failure_is_said(workspace):

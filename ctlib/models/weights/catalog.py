@@ -44,6 +44,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -78,6 +79,8 @@ __all__ = [
 TIMM_INIT = "timm"
 """The init of what timm's authors publish."""
 
+NEW, OLD = "model.safetensors", "pytorch_model.bin"
+"""Files of a model of the hub with its tensors."""
 HF_INIT = "hf"
 """The init of what a repository of the Hugging Face hub has for a network `hf:MODEL`."""
 ON_HUB = {TIMM_INIT: TIMM, HF_INIT: HF}
@@ -114,7 +117,7 @@ def find(init_name: str, backbone: str, workspace: Workspace) -> tuple[Weights, 
     here = folder(workspace)
     if init_name in ON_HUB:
         refuse_shadow(init_name, backbone, workspace, "published")
-        return of_timm(backbone, here) if init_name == TIMM_INIT else _checked(of_hub(backbone), here)
+        return of_timm(backbone, here) if init_name == TIMM_INIT else _checked(of_hub(backbone, here), here)
     if (weights := known(init_name, backbone, workspace)) is None:
         return None
     accept(init_name, weights, here)
@@ -170,8 +173,12 @@ def accept(init_name: str, weights: Weights, here: Path) -> None:
     write_text(kept, "\n".join((*accepted, init_name, "")))
 
 
-def of_hub(backbone: str) -> Weights:
+def of_hub(backbone: str, here: Path) -> Weights:
     """The record of what a repository of the hub has for a network `hf:MODEL`.
+
+    Args:
+        backbone: `hf:MODEL`.
+        here: folder of the files.
 
     Raises:
         InitError: it is no such network.
@@ -182,8 +189,9 @@ def of_hub(backbone: str) -> Weights:
     model = backbone.removeprefix(HF)
     family = FAMILIES[opened(model).model_type]
     local = Path(model).expanduser()
+    file = _file_of_model(model, local, here)
     return Weights(
-        file=str(local.absolute() / "model.safetensors") if local.is_dir() else "model.safetensors",
+        file=str(local.absolute() / file) if local.is_dir() else file,
         source=f"{model} on the Hugging Face hub",
         licence="as its model card states",
         mean=family.mean,
@@ -245,6 +253,21 @@ def of_timm(backbone: str, here: Path) -> tuple[Weights, Path, str]:
         else (),
     )
     return weights, path, sha256(path)
+
+
+def _file_of_model(model: str, local: Path, here: Path) -> str:
+    """The file with a model's tensors: safetensors, or the older `.bin` where there is nothing but that."""
+    import huggingface_hub
+
+    def is_here(file: str) -> bool:
+        cached = "" if local.is_dir() else huggingface_hub.try_to_load_from_cache(model, file)
+        return (
+            (local / file).is_file()
+            or (here / model / file).is_file()
+            or (bool(cached) and isinstance(cached, str))
+        )
+
+    return OLD if is_here(OLD) and not is_here(NEW) else NEW
 
 
 def absent(init_name: str, backbone: str) -> str:
@@ -326,8 +349,8 @@ def _from_hub(weights: Weights, here: Path) -> Path:
     """The file in the cache of huggingface-hub, fetched where it is not; a large one is checked by its SHA-256."""
     import huggingface_hub
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -346,7 +369,11 @@ def _from_hub(weights: Weights, here: Path) -> Path:
         raise InitError(
             f"{weights.hub} is no repository of the hub that you may see; correct its name."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of whichever client the library uses
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            if weights.file == NEW:
+                return _from_hub(replace(weights, file=OLD), here)
+            raise InitError(f"{weights.hub} has no file {weights.file}; correct the record.") from error
         raise InitError(
             f"{weights.file} of {weights.hub} is not in the cache of huggingface-hub and was not downloaded "
             f"({' '.join(str(error).split())[:200]}); {by_hand}."
