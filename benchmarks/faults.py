@@ -237,10 +237,18 @@ TRAINING = (
     Fault(
         "other batches for another init",
         "ctlib/training/finetune.py",
-        "n_batches * run.batch_size, run.seed)",
-        "n_batches * run.batch_size, run.seed + len(run.init))",
+        "n_drawn, run.seed)",
+        "n_drawn, run.seed + len(run.init))",
         "two arms of a seed differ by luck and not by their weights alone",
         (ARMS_OF_A_SEED,),
+    ),
+    Fault(
+        "features of other weights are taken",
+        "ctlib/training/features.py",
+        '"size", "weights", "matrix_px"',
+        '"size", "matrix_px"',
+        "a head learns from the features of the weights that were there before",
+        ("tests/training/test_frozen.py",),
     ),
     Fault(
         "another head for another init",
@@ -277,8 +285,8 @@ TRAINING = (
     Fault(
         "the epoch chosen on test patients",
         "ctlib/training/finetune.py",
-        'chosen_by = in_split["val"]',
-        'chosen_by = in_split["test"]',
+        """in_split["train"]), in_split["val"]""",
+        """in_split["train"]), in_split["test"]""",
         "the test flatters every arm",
         ("tests/grid/test_execute.py::test_a_run_folder_holds_what_is_promised_and_is_not_computed_again",),
     ),

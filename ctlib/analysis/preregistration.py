@@ -268,7 +268,7 @@ def require(profile: str, places: Places = HOME) -> None:
     if plan is None or not (plan.questions or plan.fixed):
         return
     values = load_profile(profile, (), places)
-    grid = values.get(GRID, {})
+    grid = values.get(GRID, {}) | {"inits": inits_of(values.get(GRID, {}))}
     problems = []
     if plan.questions:
         wanted: list[tuple[str, Any]] = [("backbones", name) for name in plan.averaged]
@@ -283,6 +283,16 @@ def require(profile: str, places: Places = HOME) -> None:
     problems += [problem for text in plan.fixed for problem in _unfixed(text, values, where)]
     if problems:
         raise ParameterError(problems)
+
+
+def inits_of(grid: Mapping[str, Any]) -> list[str]:
+    """Inits that a grid has runs from, by its parameters; those of frozen networks begin with their head.
+
+    >>> inits_of({"inits": ["random"], "modes": ["frozen", "finetuned"], "heads": ["linear"]})
+    ['random', 'linear:random']
+    """
+    inits, heads = grid.get("inits", []), grid.get("heads", []) if "frozen" in grid.get("modes", []) else []
+    return [*inits, *(f"{head}:{init}" for head in heads for init in inits)]
 
 
 def _unfixed(text: str, values: Mapping[str, Mapping[str, Any]], where: str) -> list[str]:

@@ -190,10 +190,7 @@ def outline(
     runs = _made(asked, of, lr, nothing, nothing, exceptions, settings)
     if not finetune_best:
         return runs
-    first = [
-        arm for name in tasks for arm in [arm for arm in _rivals(runs) if arm[0] == name][:finetune_best]
-    ]
-    return [run for run in runs if headed(run.init)[0] or arm_of(run) in first]
+    return _only_best(runs, _rivals(runs), finetune_best)
 
 
 def _made(
@@ -312,9 +309,14 @@ def best_frozen(workspace: Workspace, runs: Sequence[Run], number: int) -> list[
     for (arm, _), values in reached.items():
         best[arm] = max(best.get(arm, 0.0), sum(values) / len(values))
     ranked = sorted((arm for arm in _rivals(runs) if arm in best), key=best.__getitem__, reverse=True)
-    chosen = [arm for name in dict.fromkeys(arm[0] for arm in ranked) for arm in
-              [arm for arm in ranked if arm[0] == name][:number]]  # fmt: skip
-    chosen += [(name, backbone, "random") for name, backbone, _ in chosen]
+    return _only_best(runs, ranked, number)
+
+
+def _only_best(runs: Sequence[Run], ranked: Sequence[Arm], number: int) -> list[Run]:
+    """The frozen runs; of the finetuned, the first arms of each task, and their networks from random weights."""
+    of_task = {name: [arm for arm in ranked if arm[0] == name][:number] for name, *_ in ranked}
+    chosen = {arm for arms_of_task in of_task.values() for arm in arms_of_task}
+    chosen |= {(name, backbone, "random") for name, backbone, _ in chosen}
     return [run for run in runs if headed(run.init)[0] or arm_of(run) in chosen]
 
 

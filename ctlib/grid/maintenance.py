@@ -30,6 +30,8 @@ CHECKPOINT, WEIGHTS, WEIGHTS_RECORD = "last.ckpt", "weights.safetensors", "weigh
 """Files of a run's folder (`ctlib.training.finetune`); named here too, for torch is not needed. A test compares."""
 PREVIOUS = "error.previous.txt"
 """The traceback of a run that is tried again."""
+FEATURES = "features"
+"""Folder of the features of frozen networks (`ctlib.training.features`)."""
 CLAIM = "claim."
 """How the file of a process that computes a run begins (`ctlib.core.locks`)."""
 
@@ -319,6 +321,11 @@ def waste(
             weights += [] if keep_weights else files
         elif needed is not None and folder.name not in needed:
             stale += [*parts, *files]
+    if needed and set(states(workspace.runs, list(needed))) == {FINISHED}:
+        files = sorted((workspace.root / FEATURES).glob("*/*"))
+        busy = {path.parent for path in files if path.name.startswith(CLAIM)}
+        what = "features of frozen networks, computed again for another head"
+        found[what] = [path for path in files if path.parent not in busy]
     return [kind for kind in (Waste.of(*item) for item in found.items()) if kind.paths]
 
 

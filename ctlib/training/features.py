@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ctlib.core import Claim, Workspace, claimed, read_json, replacing, tables, write_json
 from ctlib.datasets import ClipDataset, task
-from ctlib.models import Network, headed, spec, split
+from ctlib.models import Network, headed, needs_cohort, spec, split
 from ctlib.training.device import choose
 from ctlib.training.loaders import ending, loader
 from ctlib.training.loop import FitError
@@ -78,7 +78,7 @@ def key_of(workspace: Workspace, run: Run, clips: pd.DataFrame, rows: pd.DataFra
     controls, base = split(bare)
     store, named = store_of(workspace, run), ["series_uid", "start", "stop"]
     is_drawn = base == "random" or bool(controls)
-    needs_mean = base == "random" or ONE_MEAN in run.flaws
+    needs_mean = ONE_MEAN in run.flaws or needs_cohort(bare, run.backbone, workspace)
     return digest(
         {
             name: getattr(run, name)
@@ -118,7 +118,9 @@ def features(
     clips = clips_of(workspace, task(run.task).cohort)
     key = key_of(workspace, run, clips, rows)
     folder = workspace.root / FOLDER / key[:16]
-    with claimed(folder, (folder / RECORD).is_file) as claim:
+    with claimed(
+        folder, lambda: all((folder / name).is_file() for name in (VALUES, LEDGER, RECORD))
+    ) as claim:
         if claim is not None:
             started = time.perf_counter()
             network, ledger, seen = making()

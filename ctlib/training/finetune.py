@@ -156,16 +156,10 @@ def _finetune(
     workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str
 ) -> dict[str, Any]:
     """Train, predict, write the tables; returns the figures of the run."""
-    if fingerprint(workspace, cohort := task(run.task).cohort, fold=run.fold) != run.data:
-        raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
-    folder, store = workspace.runs / run.run_id, store_of(workspace, run)
-    rows, cut = clips_of_run(workspace, run), clip_settings(run)
-    in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
-    used, chosen_by = _learnt(workspace, run, in_split["train"]), in_split["val"]
-    if run.control == PERMUTED_LABELS:
-        used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
+    rows, used, chosen_by = _clips(workspace, run)
     if headed(run.init)[0]:
         return _on_features(workspace, run, (rows, used, chosen_by), claim, loader_workers)
+    folder, store, cut = workspace.runs / run.run_id, store_of(workspace, run), clip_settings(run)
     model, ledger, seen_before = _network(workspace, run, rows)
     memory = PeakMemory(compute := compute_of(workspace.root, Step.of(run)))
     n_drawn = batches_an_epoch(run, len(used)) * run.batch_size
@@ -184,6 +178,7 @@ def _finetune(
         loggers.of_run(logger, folder, workspace.root),
     )
     started = time.perf_counter()
+    in_split = {name: rows[rows["split"] == name].reset_index(drop=True) for name in ("val", "test")}
     test = ClipDataset(store, in_split["test"], cut, train=False)
     logits = {"val": fitted.val_logits, "test": predict(model, test, run.batch_size, compute, loader_workers)}
     scored = pd.concat([predictions(run.run_id, in_split[name], logits[name]) for name in logits])
@@ -211,6 +206,18 @@ def _finetune(
 def _write(folder: Path, **made: pd.DataFrame) -> None:
     for name, table in made.items():
         tables.write(table, name, folder / f"{name}.parquet")
+
+
+def _clips(workspace: Workspace, run: Run) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The clips of a run: all, those that it learns from, and those that choose."""
+    if fingerprint(workspace, cohort := task(run.task).cohort, fold=run.fold) != run.data:
+        raise FitError(f"cohort {cohort} has changed since this run was planned; run 03_finetune_grid again.")
+    rows = clips_of_run(workspace, run)
+    in_split = {name: part.reset_index(drop=True) for name, part in rows.groupby("split")}
+    used, chosen_by = _learnt(workspace, run, in_split["train"]), in_split["val"]
+    if run.control == PERMUTED_LABELS:
+        used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
+    return rows, used, chosen_by
 
 
 def _on_features(

@@ -21,7 +21,17 @@ from ctlib.core.workspace import PROJECT, Places, Workspace
 from ctlib.grid import estimate_profile as profile
 from ctlib.grid import estimate_text as words
 from ctlib.grid import maintenance, step_timing
-from ctlib.grid.estimate import CohortSize, Setting, against, batches, design_of, make, schedule, seconds
+from ctlib.grid.estimate import (
+    CohortSize,
+    Setting,
+    against,
+    batches,
+    design_of,
+    make,
+    run_seconds,
+    schedule,
+    seconds,
+)
 from ctlib.grid.maintenance import BEGUN, FAILED, FINISHED, MISSING
 from ctlib.grid.step_timing import Timing, kind
 from ctlib.metrics.power import ASSUMED, smallest_difference
@@ -83,6 +93,14 @@ def test_clips_are_cut_beside_the_network_or_in_turn():
 def test_what_a_run_asks_for_changes_its_time(change, longer):
     found = seconds(run_of(**change), SIZE, TIMING) / seconds(run_of(), SIZE, TIMING)
     assert found == pytest.approx(longer, rel=0.25) and (found == 1) == (longer == 1)
+
+
+def test_features_are_paid_for_once_and_heads_take_a_second():
+    heads = [run_of(init=f"{head}:video", seed=seed) for seed in (1, 2) for head in ("linear", "knn")]
+    first, *others = run_seconds(setting(heads), heads)
+    assert first > 10 * others[0] and others == [1.5] * 3
+    drawn = [run_of(init="linear:random", seed=seed) for seed in (1, 1, 2)]
+    assert run_seconds(setting(drawn), drawn) == [first, 1.5, first]
 
 
 def test_an_epoch_without_a_number_of_steps_is_the_fraction():

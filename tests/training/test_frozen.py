@@ -10,16 +10,21 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from noise_cohort import SETTINGS, write_cohort
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
+from ctlib.analysis import findings
 from ctlib.core import Busy, claimed, tables
 from ctlib.core.workspace import PROJECT, Workspace
 from ctlib.grid import maintenance
 from ctlib.grid.engine import Engine
 from ctlib.grid.execute import expand, frozen_first, run_grid
 from ctlib.grid.expand import in_modes
+from ctlib.metrics import Bootstrap
 from ctlib.models import Network
+from ctlib.models.weights import catalog
 from ctlib.models.weights.load import Init, build_network, save_weights
 from ctlib.training import features, finetune, heads
 from ctlib.training.finetune import execute, trained
@@ -130,6 +135,10 @@ def test_a_run_whose_features_another_process_computes_is_asked_for_again(worksp
         execute(str(workspace.root), run)
     assert not (workspace.runs / run.run_id / "error.txt").exists()
     assert execute(str(workspace.root), run)["features"] == key
+    other, _ = build_network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=10)
+    save_weights(other, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})
+    (again,) = runs_of(workspace)  # of other weights
+    assert features.key_of(workspace, again, clips, clips) != key
 
 
 def test_features_that_are_not_finite_end_the_run_in_a_sentence(workspace, monkeypatch):
@@ -230,6 +239,35 @@ def test_validation_of_frozen_runs_chooses_what_is_finetuned(workspace):
     assert "finetuned are slow_r50 from" in line
 
 
+def test_three_families_frozen_and_finetuned_from_files_to_answers(workspace):
+    """Weights of a user's own say what they saw; the analysis reads it from the runs."""
+    network, _ = build_network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=5)
+    state = {name.removeprefix("backbone."): value for name, value in network.state_dict().items()}
+    record = {"source": "a test", "licence": "none", "mean": [0.4], "std": [0.2], "size": "tiny"}
+    for name, kind, what in (("scans", "CT", "LUNA16"), ("photos", "photographs", "ImageNet-1K")):
+        folder = catalog.folder(workspace) / name
+        folder.mkdir(parents=True)
+        save_file(
+            {key: value for key, value in state.items() if not key.startswith("head.")},
+            folder / "w.safetensors",
+        )
+        about = record | {"file": "w.safetensors", "seen": [{"what": what, "kind": kind}]}
+        (folder / "resnet18.yaml").write_text(yaml.safe_dump(about))
+    both = {"modes": ["finetuned", "frozen"], "inits": ["video", "scans", "photos"], "seeds": [0, 1]}
+    runs = runs_of(workspace, **both)
+    run_grid(workspace, runs, Engine(0), echo=lambda line: None)
+    for name, table in collect(workspace, runs).items():
+        tables.write(table, name, workspace.table(name))
+    named = {"baseline": "scans", "compared": "video", "averaged": ["resnet18"], "how": Bootstrap(100)}
+    study = findings.Study.of(workspace, plan=None, **named)
+    found = findings.answer("families", study)
+    assert {"video − CT, finetuned", "video − images, linear", "CT − images, linear"} <= set(
+        found.table["label"]
+    )
+    assert "weights scans have seen scans of lidc: LUNA16 is 888 scans" in found.sentence
+    assert len(findings.answer("frozen", study).table) >= 3
+
+
 def test_a_frozen_run_is_a_run_for_tables_retry_and_controls(workspace, monkeypatch):
     (run,) = runs_of(workspace)
     monkeypatch.setattr(finetune.heads, "fit", lambda *given, **named: 1 / 0)
@@ -240,5 +278,8 @@ def test_a_frozen_run_is_a_run_for_tables_retry_and_controls(workspace, monkeypa
     run_grid(workspace, [run], Engine(0), echo=lambda line: None)
     found = collect(workspace, [run])
     assert found["runs"]["status"].tolist() == ["finished"]
+    wasted = [kind for needed in (None, {run.run_id, "another"}, {run.run_id}) for kind in
+              maintenance.waste(workspace, needed=needed) if "features" in kind.what]  # fmt: skip
+    assert len(wasted) == 1 and len(wasted[0].paths) == 3  # none while a run of the grid is not finished
     for name in ("runs", "curves", "predictions", "ledger"):
         tables.check(found[name], name)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from ctlib.analysis.text import conclusions, forest_caption, interval, place, un
 from ctlib.datasets import same_patients, task
 from ctlib.metrics import MEAN_OF, Arm, Contrast
 from ctlib.visualization import figures
+
+if TYPE_CHECKING:
+    from ctlib.models import TrainedOn
 
 NOTHING = "random"
 FAMILIES = {"video": "video", "CT": "CT", "photographs": "images"}
@@ -142,11 +145,20 @@ def families(study: Study) -> dict[str, dict[str, list[Arm]]]:
         made = origin(bare)
         if split(bare)[0] or (made and made.variant == PLACEBO):
             continue
-        chain = study.chain(backbone, init)
-        family = FAMILIES.get(chain[-1].kind, "") if chain else NOTHING
-        if family:
+        if family := family_of(study.chain(backbone, init)):
             found.setdefault(head or FINETUNED, {}).setdefault(family, []).append((backbone, init))
     return found
+
+
+def family_of(chain: Sequence[TrainedOn]) -> str:
+    """The family of what weights were trained on last; photographs after or beside video count as video.
+
+    Video models take photographs for videos that stand still (V-JEPA 2). "" where the kind is none of the three.
+    """
+    if not chain:
+        return NOTHING
+    kinds = [FAMILIES.get(step.kind, "") for step in chain]
+    return "video" if kinds[-1] == "images" and "video" in kinds else kinds[-1]
 
 
 def _pairs(of: dict[str, list[Arm]]) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ def _register() -> dict[str, tuple[Overlap, ...]]:
 
 
 def overlap(chain: Iterable[TrainedOn], source: str) -> Overlap | None:
-    """How weights have seen test data, as far as the register knows; a documented overlap goes before others.
+    """How weights have seen test data, as far as the register knows: its first entry that fits.
 
     Args:
         chain: what the weights were trained on.
@@ -49,5 +49,5 @@ def overlap(chain: Iterable[TrainedOn], source: str) -> Overlap | None:
     True
     """
     seen = [step.what.lower() for step in chain]
-    entries = [one for one in _register().get(source, ()) if any(one.match.lower() in what for what in seen)]
-    return min(entries, key=lambda one: not one.sure, default=None)
+    entries = _register().get(source, ())
+    return next((one for one in entries if any(one.match.lower() in what for what in seen)), None)
