@@ -6,6 +6,8 @@ from .convnets import SlowFast as SlowFast
 from .cost import Cost as Cost
 from .cost import network_cost as network_cost
 from .cost import saved_mb_in_bf16 as saved_mb_in_bf16
+from .foundation import MedicalNet as MedicalNet
+from .foundation import SegRes as SegRes
 from .network import Network as Network
 from .penet import PENet as PENet
 from .pytorchvideo import Trunk as Trunk
