@@ -24,6 +24,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,15 +41,18 @@ from ctlib.models import (
     R3D,
     S3D,
     I3ResNet,
+    MedicalNet,
     MViT,
     MViT2,
     Network,
     PENet,
+    SegRes,
     SliceEfficientNet,
     SliceResNet,
     Slices,
     SlowFast,
     Trunk,
+    build,
     spec,
 )
 from ctlib.training import (
@@ -159,6 +163,10 @@ def stages(backbone: nn.Module) -> Stages:
             return Stages(blocks("layer", range(1, backbone.n_stages + 1)))
         case I3ResNet():
             return Stages(blocks("layer", range(1, backbone.n_stages + 1)), is_turned=True)
+        case MedicalNet():
+            return Stages(blocks("net.layer", range(1, 5)))
+        case SegRes():
+            return Stages(blocks("net.layers.", range(len(backbone.net.layers)), ".blocks"))
         case S3D():  # up to its last pooling, whose kernel of two cells is centred on neither
             return Stages(blocks("features.", range(S3D_LAST_POOLING)))
         case MViT() | MViT2():
@@ -175,6 +183,16 @@ def stages(backbone: nn.Module) -> Stages:
         f"Grad-CAM: nothing is known of the stages of a {type(backbone).__name__}; ctlib.analysis.gradcam.stages has "
         "those of the networks of ctlib.models.registry, add yours there."
     )
+
+
+@cache
+def has_maps(key: str) -> bool:
+    """Whether `stages` knows a network: not those of transformers, nor what joins slices of timm's."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return bool(stages(build(key, "tiny")))
+        except ValueError:
+            return False
 
 
 CPU = torch.device("cpu")
@@ -405,6 +423,8 @@ def why_unseen(workspace: Workspace, row: Any) -> str:
     if not (workspace.runs / row.run_id / WEIGHTS).is_file():
         return f"run {row.run_id} has no weights any more"
     run = read_run(workspace, row.run_id)
+    if not has_maps(run.backbone):
+        return f"Grad-CAM knows no stages of {run.backbone}"
     if run.control != NONE:
         return f"run {row.run_id} is a negative control"
     if (asked := clip_settings(run).asked) and (asked.axes != OURS or asked.spacing_mm):

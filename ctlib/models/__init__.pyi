@@ -7,6 +7,9 @@ from .cost import Cost as Cost
 from .cost import GpuWork as GpuWork
 from .cost import gpu_work as gpu_work
 from .cost import network_cost as network_cost
+from .foundation import MedicalNet as MedicalNet
+from .foundation import SegRes as SegRes
+from .lrcn import OVER_SLICES as OVER_SLICES
 from .network import Network as Network
 from .penet import PENet as PENet
 from .pytorchvideo import Trunk as Trunk

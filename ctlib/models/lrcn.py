@@ -259,3 +259,6 @@ ENTRIES = (
         )
     ),
 )
+
+OVER_SLICES = frozenset(entry.key for entry in ENTRIES)
+"""Networks of which published weights leave a part to be drawn by the seed: what is along the slices."""

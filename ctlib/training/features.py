@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ctlib.core import Claim, Workspace, claimed, read_json, replacing, tables, write_json
 from ctlib.datasets import ClipDataset, task
-from ctlib.models import Network, headed, needs_cohort, spec, split
+from ctlib.models import OVER_SLICES, Network, headed, needs_cohort, spec, split
 from ctlib.training.device import choose
 from ctlib.training.loaders import ending, loader
 from ctlib.training.loop import FitError
@@ -77,7 +77,7 @@ def key_of(workspace: Workspace, run: Run, clips: pd.DataFrame, rows: pd.DataFra
     _, bare = headed(run.init)
     controls, base = split(bare)
     store, named = store_of(workspace, run), ["series_uid", "start", "stop"]
-    is_drawn = base == "random" or bool(controls)
+    is_drawn = base == "random" or bool(controls) or run.backbone in OVER_SLICES
     needs_mean = ONE_MEAN in run.flaws or needs_cohort(bare, run.backbone, workspace)
     return digest(
         {

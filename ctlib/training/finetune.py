@@ -203,6 +203,11 @@ def _finetune(
     }
 
 
+def _write(folder: Path, **made: pd.DataFrame) -> None:
+    for name, table in made.items():
+        tables.write(table, name, folder / f"{name}.parquet")
+
+
 def _clips(workspace: Workspace, run: Run) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The clips of a run: all, those that it learns from, and those that choose."""
     if fingerprint(workspace, cohort := task(run.task).cohort, fold=run.fold) != run.data:
@@ -213,11 +218,6 @@ def _clips(workspace: Workspace, run: Run) -> tuple[pd.DataFrame, pd.DataFrame, 
     if run.control == PERMUTED_LABELS:
         used, chosen_by = (with_permuted_labels(part, run.seed) for part in (used, chosen_by))
     return rows, used, chosen_by
-
-
-def _write(folder: Path, **made: pd.DataFrame) -> None:
-    for name, table in made.items():
-        tables.write(table, name, folder / f"{name}.parquet")
 
 
 def _on_features(

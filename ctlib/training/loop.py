@@ -92,6 +92,11 @@ class _History:
         since_better = len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
         return len(metrics) >= self.settings.epochs or (0 < patience <= since_better)
 
+    def result(self) -> FitResult:
+        """Of a fit that has ended."""
+        curves = pd.DataFrame(self.rows).astype({"epoch": "int64"})
+        return FitResult(curves, self.best_epoch, self.best_logits.numpy(), self.seconds)
+
     def state_dict(self) -> dict[str, Any]:
         """What the checkpoint keeps."""
         return {"rows": self.rows, "best_logits": self.best_logits, "seconds": self.seconds}
@@ -142,13 +147,12 @@ def fit(
     started = time.perf_counter()
     network.to(fabric.device)
     model: Any = network  # or what averages its gradients over all processes
-    own_size = settings.batch_size // fabric.world_size
     rows = slice(fabric.global_rank, len(val), fabric.world_size)
     if fabric.world_size > 1:
         sampler = Share(sampler, settings.batch_size, fabric.global_rank, fabric.world_size)
         model = fabric.setup_module(share_statistics(network, compute.accelerator))
     held = (val, range(*rows.indices(len(val))))
-    batches = loader(train, own_size, compute, loader_workers, sampler, held)
+    batches = loader(train, settings.batch_size // fabric.world_size, compute, loader_workers, sampler, held)
     plain = optimizer_of(network.parameters(), settings)
     n_steps = math.ceil(len(batches) / settings.accumulate) * settings.epochs
     schedule = SCHEDULES[settings.schedule].make(plain, settings, n_steps)
@@ -175,12 +179,7 @@ def fit(
             history.seconds, started = history.seconds + now - started, now
             _keep(fabric, parts, folder, logits)
     load_weights(network.cpu(), folder / WEIGHTS)
-    return FitResult(
-        curves=pd.DataFrame(history.rows).astype({"epoch": "int64"}),
-        best_epoch=history.best_epoch,
-        val_logits=history.best_logits.numpy(),
-        seconds=history.seconds,
-    )
+    return history.result()
 
 
 def _keep(fabric: Fabric, parts: Mapping[str, Any], folder: Path, logits: torch.Tensor) -> None:

@@ -178,7 +178,7 @@ MOST = {"modules": 206, "code lines": 29_100, "code lines of tests": 27_300, "li
 """What there is at most. The aim is 140, 16,000, 15,000 and 50: lower a number when the code allows it.
 Protocols, chains of weights and `plan --budget` brought 900 lines; MetaImage, NRRD and DICOM as archives give it,
 labels in every form, three public cohorts, and what tells the label without an image 2,150; a viewer of its own planes,
-reports that answer, a terminal that hides nothing and credentials 1,100; GPUs that are checked, shared and joined 1,700,
+reports that answer, a terminal that hides nothing and credentials 1,100; GPUs checked, shared and joined 1,700,
 frozen features, networks of 2026 and input contracts 1,500."""
 
 
