@@ -268,7 +268,7 @@ def require(profile: str, places: Places = HOME) -> None:
     if plan is None or not (plan.questions or plan.fixed):
         return
     values = load_profile(profile, (), places)
-    grid = values.get(GRID, {}) | {"inits": inits_of(values.get(GRID, {}))}
+    grid = values.get(GRID, {}) | {"inits": inits_with_heads(values.get(GRID, {}))}
     problems = []
     if plan.questions:
         wanted: list[tuple[str, Any]] = [("backbones", name) for name in plan.averaged]
@@ -285,10 +285,10 @@ def require(profile: str, places: Places = HOME) -> None:
         raise ParameterError(problems)
 
 
-def inits_of(grid: Mapping[str, Any]) -> list[str]:
+def inits_with_heads(grid: Mapping[str, Any]) -> list[str]:
     """Inits that a grid has runs from, by its parameters; those of frozen networks begin with their head.
 
-    >>> inits_of({"inits": ["random"], "modes": ["frozen", "finetuned"], "heads": ["linear"]})
+    >>> inits_with_heads({"inits": ["random"], "modes": ["frozen", "finetuned"], "heads": ["linear"]})
     ['random', 'linear:random']
     """
     inits, heads = grid.get("inits", []), grid.get("heads", []) if "frozen" in grid.get("modes", []) else []

@@ -34,7 +34,7 @@ def test_every_profile_that_is_analyzed_has_a_plan_that_fits_its_parameters(prof
     if "03_finetune_grid" in values:
         grid = values["03_finetune_grid"]
         assert set(plan.averaged) | set(plan.two_d) <= set(grid["backbones"])
-        assert {plan.baseline_init, plan.compared_init} <= set(preregistration.inits_of(grid))
+        assert {plan.baseline_init, plan.compared_init} <= set(preregistration.inits_with_heads(grid))
         for name in ("tasks", "fractions", "seeds"):
             assert getattr(plan, name) == grid[name], name
 
