@@ -214,10 +214,20 @@ def computed(key: str, compute: Compute) -> Computed:
     return Computed(features[0].float().cpu(), torch.cat(gradients), (logits.dtype, loss.dtype))
 
 
+def _here() -> list[str]:
+    """Networks whose packages are here: such a machine may lack MONAI and transformers."""
+    found = []
+    for key in BACKBONES:
+        with contextlib.suppress(ImportError):
+            build(key, "tiny")
+            found.append(key)
+    return found
+
+
 def same_numbers(site: Site) -> Seeing:
     """2: fp32 here against fp32 on the CPU, channels in order."""
     errors = {}
-    for key in BACKBONES:
+    for key in _here():
         here, there = computed(key, choose("fp32", spec(key))), computed(key, Compute("cpu", "32-true"))
         errors[key] = max(
             float((a - b).abs().max() / b.abs().max())
@@ -231,7 +241,7 @@ def same_numbers(site: Site) -> Seeing:
 def low_precision(site: Site) -> Seeing:
     """3: bf16 (fp16 where there is none) against fp32, both here."""
     cosines, other = {}, []
-    for key in BACKBONES:
+    for key in _here():
         low, full = (computed(key, choose(precision, spec(key))) for precision in ("bf16", "fp32"))
         cosines[key] = min(
             float(functional.cosine_similarity(a, b, dim=0))

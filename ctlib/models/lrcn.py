@@ -106,18 +106,19 @@ class SliceTransformer(SliceNamed):
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Clips `[N, C, D, H, W]` to features `[N, F]`."""
         features = self.slice_features(clip)
-        places = sines(features.shape[1], self.n_features).to(features)
+        places = sines(features.shape[1], self.n_features, features.device).to(features)
         return (self.get_submodule(self.over_slices[:-1])(features + places) - places).mean(dim=1)
 
 
-def sines(n_slices: int, n_features: int) -> torch.Tensor:
+def sines(n_slices: int, n_features: int, device: torch.device | None = None) -> torch.Tensor:
     """Sines, then cosines, of the numbers of slices: `[n_slices, n_features]` (Vaswani et al. 2017).
 
     >>> [[round(value, 2) for value in row] for row in sines(2, 2).tolist()]
     [[0.0, 1.0], [0.84, 0.54]]
     """
     half = n_features // 2
-    turns = torch.arange(n_slices)[:, None] / 10_000 ** (torch.arange(half) / half)
+    every, wave = (torch.arange(n, device=device) for n in (n_slices, half))
+    turns = every[:, None] / 10_000 ** (wave / half)
     return torch.cat([turns.sin(), turns.cos()], dim=1)
 
 

@@ -51,7 +51,8 @@ class Network(nn.Module):
         features = self.features(clip)
         if self.dropout:
             features = functional.dropout(features, self.dropout, self.training)
-        with torch.autocast(features.device.type, enabled=False):
+        kind = features.device.type  # autocast does not know `meta`
+        with torch.autocast(kind if torch.amp.is_autocast_available(kind) else "cpu", enabled=False):
             return self.head(features.float())
 
     def features(self, clip: torch.Tensor) -> torch.Tensor:

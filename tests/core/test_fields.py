@@ -15,6 +15,9 @@ from ctlib.training.run import Run
 LOOKED_UP = {"data", "weights", "code", "contract", "control"}
 """Fields of a run that come from what lies in the workspace, or from its list of negative controls."""
 
+OF_MODES = {"modes", "heads", "finetune_best", "frozen_backbones"}
+"""Which runs there are; a run knows itself by its init."""
+
 
 def values_of(notebook):
     return parameters.load_profile("demo")[notebook]
@@ -27,7 +30,7 @@ def names(kind):
 def test_every_setting_of_a_run_is_a_parameter_of_the_grid():
     values = values_of("03_finetune_grid")
     settings = settings_of(values)
-    assert set(settings) == names(Run) - AXES - LOOKED_UP | {"exceptions", "leave_out"}
+    assert set(settings) == names(Run) - AXES - LOOKED_UP | {"exceptions", "leave_out"} | OF_MODES
     assert settings.pop("flaws") == ()
     assert settings == {name: values[name] for name in settings}
 

@@ -44,7 +44,8 @@ from ctlib.training.run import Run
 
 loaded = parameters.load_profile("demo")
 settings = settings_of(loaded["03_finetune_grid"])
-settings.pop("exceptions"), settings.pop("leave_out")
+for name in ("exceptions", "leave_out", "modes", "heads", "finetune_best", "frozen_backbones"):
+    settings.pop(name)
 def run(**changes):
     given = {**settings, **changes}
     return Run("lidc_nodule", "slow_r50", "video", 1.0, 0, lr=0.1, data="d", weights="w", **given)

@@ -159,7 +159,7 @@ def test_series_are_stored_once_from_the_same_files(tmp_path, monkeypatch):
     path = tmp_path / "store" / "e1s.npy"
     before = path.stat().st_mtime_ns
     with monkeypatch.context() as patch:  # not even read again
-        patch.setattr("ctlib.datasets.cohort.read_series", None)
+        patch.setattr("ctlib.io.read_series", None)
         assert function(item(cohort, "e1s")) == "" and path.stat().st_mtime_ns == before
     os.utime(cohort.files["e1s"][2], ns=(0, 0))
     again = rspect.load(tmp_path / "data")

@@ -368,7 +368,8 @@ def test_questions_that_lose_their_inits_leave_the_plan(elsewhere, capsys):
     fixed = preregistration.read("less", elsewhere)
     assert len(fixed.questions) < len(preregistration.read("demo", elsewhere).questions)
     assert all(set(asked.inits) <= set(found["kept"]["inits"]) for asked in fixed.questions)
-    assert fixed.fixed == preregistration.read("demo", elsewhere).fixed
+    asked = preregistration.read("demo", elsewhere).fixed  # exceptions go with the networks that are cut
+    assert [t.split("=")[0] for t in fixed.fixed] == [t.split("=")[0] for t in asked]
     assert sum(line.startswith("Question of its plan: ") for line in found["given_up"]) == 4 - len(
         fixed.questions
     )

@@ -554,7 +554,7 @@ def test_runs_share_a_gpu_as_made_up_timings_say_or_are_refused_before_the_first
     workspace, monkeypatch, asked, peak_mb, busy, said
 ):
     timing = Timing(0.2, 0.05, 0.0, 0.0, peak_mb, 10**7, 10**9, True, "NVIDIA Pretended", busy)
-    monkeypatch.setattr(step_timing, "calibrate", lambda runs, *_: {kind(run): timing for run in runs})
+    monkeypatch.setattr(step_timing, "calibrate", lambda runs, *_, **__: {kind(run): timing for run in runs})
     monkeypatch.setattr("dask.system.cpu_count", lambda: 16)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     runs = runs_of(workspace, seeds=[0, 1, 2, 3])

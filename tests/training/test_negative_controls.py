@@ -142,7 +142,7 @@ def test_a_run_learns_from_permuted_labels_and_is_judged_by_true_ones(workspace,
 
 def test_the_epoch_is_chosen_by_permuted_labels(workspace, seen, monkeypatch):
     """Scores that know the truth of the validation split get no AUROC for it."""
-    monkeypatch.setattr(finetune, "_while_mine", lambda metric, claim: metric)
+    monkeypatch.setattr(finetune, "while_mine", lambda metric, claim: metric)
     found = {}
     for control in ("none", "permuted_labels"):
         run = run_of(workspace, control)
