@@ -208,19 +208,17 @@ def computed(key: str, compute: Compute) -> Computed:
     one.network.backbone.register_forward_hook(lambda module, given, out: features.append(out.detach()))
     clips = torch.rand(2, 1, 16, 48, 48, generator=torch.Generator().manual_seed(1))
     logits, loss = one.pass_through(clips, torch.ones(2))  # of two labels, gradients would cancel out
-    gradients = [
-        p.grad.detach().flatten().float().cpu() for p in one.network.parameters() if p.grad is not None
-    ]
+    known = [p.grad for p in one.network.parameters() if p.grad is not None]
+    gradients = [gradient.detach().flatten().float().cpu() for gradient in known]
     return Computed(features[0].float().cpu(), torch.cat(gradients), (logits.dtype, loss.dtype))
 
 
 def _here() -> list[str]:
     """Networks whose packages are here: such a machine may lack MONAI and transformers."""
-    found = []
+    found: list[str] = []
     for key in BACKBONES:
         with contextlib.suppress(ImportError):
-            build(key, "tiny")
-            found.append(key)
+            found += [key] * (build(key, "tiny") is not None)
     return found
 
 
@@ -233,9 +231,7 @@ def same_numbers(site: Site) -> Seeing:
             float((a - b).abs().max() / b.abs().max())
             for a, b in ((here.features, there.features), (here.gradients, there.gradients))
         )
-    yield _worst(
-        "error against the CPU, of the largest", errors, "below 1e-3", lambda error: error < 1e-3, max
-    )
+    yield _worst("error against the CPU, of the largest", errors, "below 1e-3", lambda x: x < 1e-3, max)
 
 
 def low_precision(site: Site) -> Seeing:
@@ -243,10 +239,8 @@ def low_precision(site: Site) -> Seeing:
     cosines, other = {}, []
     for key in _here():
         low, full = (computed(key, choose(precision, spec(key))) for precision in ("bf16", "fp32"))
-        cosines[key] = min(
-            float(functional.cosine_similarity(a, b, dim=0))
-            for a, b in ((low.features.flatten(), full.features.flatten()), (low.gradients, full.gradients))
-        )
+        pairs = ((low.features.flatten(), full.features.flatten()), (low.gradients, full.gradients))
+        cosines[key] = min(float(functional.cosine_similarity(a, b, dim=0)) for a, b in pairs)
         other += [key] * (low.dtypes != (torch.float32,) * 2)
     yield _worst("cosine with fp32", cosines, "above 0.98", lambda cosine: cosine > 0.98, min)
     yield Finding("logits and loss not in fp32", ", ".join(other) or "none", "none", not other)
@@ -471,14 +465,10 @@ def _step_of(run: Run, planned_mb: float, multiply_adds: int, folder: Path) -> F
     value += f"{peak_mb / 1e3:.1f} GB of {planned_mb / 1e3:.1f} planned"
     is_fastest = ways.get(str(chosen), 0.0) <= 1.06 * min(ways.values(), default=1.0)
     good = abs(peak_mb / planned_mb - 1) <= 0.15 and is_fastest
-    details: dict[str, Any] = {
-        "batch": run.batch_size,
-        "ms": 1e3 * seconds,
-        "ms_filled": 1e3 * filled,
-        "busy": busy,
-        "peak_gb": peak_mb / 1e3,
-    }
-    details |= {"planned_gb": planned_mb / 1e3, "tflops": flops / 1e12, "seconds_of_ways": ways}
+    details = {
+        "batch": run.batch_size, "ms": 1e3 * seconds, "ms_filled": 1e3 * filled, "busy": busy, "tflops": flops / 1e12,
+        "peak_gb": peak_mb / 1e3, "planned_gb": planned_mb / 1e3, "seconds_of_ways": ways,
+    }  # fmt: skip
     return Finding(
         run.backbone, value, "memory within 15 % of the plan, the fastest way is used", good, details
     )
