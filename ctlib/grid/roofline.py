@@ -28,7 +28,7 @@ PASSES = 3
 """Forward passes that a training step costs."""
 ARITHMETIC, BANDWIDTH = 0.4, 0.8
 """Shares of the peaks that are reached: assumptions, chosen so that the table comes near an earlier estimate. cuDNN's
-3D convolutions in bf16 stay well below the peak, and large element by element kernels come near the bandwidth. Depthwise
+3D convolutions in bf16 stay well below the peak, and large element by element kernels near the bandwidth. Depthwise
 convolutions (CSN, X3D) may stay below both."""
 LAUNCH_S = 10e-6
 """Of a CPU, for each operation of a step, s: an assumption, of torch without a compiler."""
