@@ -136,7 +136,7 @@ def test_the_lines_about_nodules_are_findings_of_the_committed_report():
     for said in ("reader-rated malignancy of cropped nodules, estimated HU", "CC BY 3.0", "reports/nodules"):
         assert said in about
     lines = re.findall(r"^- (.+?)(?=^- |\Z)", about, re.MULTILINE | re.DOTALL)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         intervals = re.findall(r"[+−]\d\.\d{3} \([+−]\d\.\d{3} to [+−]\d\.\d{3}\)", " ".join(line.split()))
         assert intervals and all(interval in page for interval in intervals), line
