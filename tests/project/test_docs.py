@@ -125,11 +125,11 @@ def test_extras_that_the_readme_installs_exist():
 def test_inits_that_the_readme_lists_are_known():
     from ctlib.models.weights import ablations, catalog
 
-    table = section("Your own weights")
+    table, controls = section("All values of `inits`"), section("Your own weights")
     named = set(re.findall(r"`([a-z]+\w*)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.M)[1:])))
     here = {"random", "video", "video_ssl", "efficientnet_lite0", "timm"}
     assert catalog.PUBLIC.keys() == named - here
-    for prefix in re.findall(r"`(\w+):`", table):
+    for prefix in re.findall(r"`(\w+):`", controls):
         ablations.split(f"{prefix}:video")
 
 

@@ -81,7 +81,7 @@ def test_the_readme_is_read_in_one_sitting():
 def test_commands_are_those_of_the_command_line():
     from ctlib.cli.__main__ import cli
 
-    for name in re.findall(r"(?:^|`)ctlib (\w+)", README, re.MULTILINE):
+    for name in re.findall(r"(?:^|`)ctlib (\w[\w-]*)", README, re.MULTILINE):
         assert name in cli.commands, name
 
 
