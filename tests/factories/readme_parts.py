@@ -5,7 +5,14 @@ import shlex
 
 from ctlib.core.workspace import PROJECT
 
-FILES = ("README.md", "docs/data.md", "docs/networks.md", "docs/growing.md", "docs/cluster.md", "docs/weights.md")
+FILES = (
+    "README.md",
+    "docs/data.md",
+    "docs/networks.md",
+    "docs/growing.md",
+    "docs/cluster.md",
+    "docs/weights.md",
+)
 README = "\n".join((PROJECT / name).read_text(encoding="utf-8") for name in FILES)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
