@@ -202,8 +202,8 @@ def run(
                 _report(profile, name, values, places, work.reports)
         say(f"Read {display_path(_index(profile, values, places, work.reports))}")
         return
-    if grid.GRID in names[1:]:  # as the first it says so itself
-        grid.check_names(values[grid.GRID])
+    if later := {name: values[name] for name in names[1:] if name in grid.NAMED}:  # the first says so itself
+        grid.check_names(later)
     bar = Bar(len(names))
     for position, name in enumerate(names, start=1):
         failed: notebooks.NotebookFailed | None = None

@@ -18,6 +18,8 @@ from ctlib.grid import maintenance
 
 DATA, GRID = "01_explore_data", "03_finetune_grid"
 """Notebooks whose parameters decide the runs of a grid."""
+NAMED = ("02_pretrain", GRID)
+"""Notebooks whose parameters name networks and starting weights."""
 
 
 def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dict[str, Any], Workspace]:
@@ -29,33 +31,22 @@ def _values(profile: str, overrides: Sequence[str], places: Places) -> tuple[dic
     return both, Workspace.at(both["work_dir"])
 
 
-ARMS = """
-import json, sys
-from ctlib.grid.expand import arms
-from ctlib.models import spec
-tasks, networks, inits = json.loads(sys.argv[1])
-try:
-    for network in networks:
-        spec(network)
-    arms(tasks, networks, inits)
-except ValueError as error:
-    print(error)
-    sys.exit(2)
-"""
+_REFUSED = "import json, sys; from ctlib.grid import refused; print(refused(json.load(sys.stdin)))"
 
 
-def check_names(values: Mapping[str, Any]) -> None:
-    """Refuse tasks, networks and starting weights that notebook 03 would refuse, before the notebooks before it run.
+def check_names(values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse tasks, networks, starting weights and exceptions that notebooks would refuse, before any of them runs.
 
     In a process of its own: what the names are compared with needs torch, which stays in memory.
+
+    Args:
+        values: parameters by notebook.
     """
-    networks = [*values.get("backbones", []), *values.get("frozen_backbones", [])]
-    asked = json.dumps([values.get("tasks", []), networks, values.get("inits", [])])
     with doing("Comparing tasks, networks and starting weights with those that there are"):
-        words = [sys.executable, "-c", ARMS, asked]
-        done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=False)
-    if done.returncode == 2:
-        raise Refused(f"{GRID}: {done.stdout.strip()}")
+        words, asked = [sys.executable, "-c", _REFUSED], json.dumps(values)
+        done = subprocess.run(words, cwd=PROJECT, input=asked, capture_output=True, text=True, check=False)
+    if not done.returncode and (why := done.stdout.strip()):
+        raise Refused(why)
 
 
 # ---- plan ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from .estimate_profile import expected as expected
 from .estimate_profile import plan_of as plan_of
 from .estimate_profile import plan_of_profile as plan_of_profile
 from .execute import pretrain_all as pretrain_all
+from .expand import refused as refused
 from .gpus import visible_gpus as visible_gpus
 from .roofline import ASSUMED as ASSUMED
 from .roofline import GPUS as GPUS

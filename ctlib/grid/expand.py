@@ -28,6 +28,7 @@ from ctlib.models import (
     lacking,
     origin,
     require_extra,
+    spec,
     split,
 )
 from ctlib.training import (
@@ -37,6 +38,8 @@ from ctlib.training import (
     NONE,
     OF_TRAINING,
     RESULT,
+    Plan,
+    PretrainSettings,
     Run,
     control_of,
     exceptions_of,
@@ -398,6 +401,36 @@ def arms(tasks: Sequence[str], backbones: Sequence[str], inits: Sequence[str]) -
                     raise ValueError(f"{why}; take another cohort's, or another task.")
                 raise InitError(lacking(init, backbone))
     return kept
+
+
+def refused(values: Mapping[str, Mapping[str, Any]]) -> str:
+    """What 02 and 03 would refuse of tasks, networks, inits and exceptions, a sentence; '' where nothing.
+
+    Args:
+        values: parameters by notebook; others than these two are passed over.
+    """
+    for notebook, look in (("02_pretrain", _require_pretraining), ("03_finetune_grid", _require_grid)):
+        try:
+            look(values.get(notebook, {}))
+        except ValueError as error:
+            return f"{notebook}: {error}"
+    return ""
+
+
+def _require_pretraining(values: Mapping[str, Any]) -> None:
+    if values:
+        exceptions = tuple(values["pretrain_exceptions"])
+        Plan(PretrainSettings.of(values), exceptions=exceptions).require(values["backbones"])
+
+
+def _require_grid(values: Mapping[str, Any]) -> None:
+    if values:
+        tasks, networks = values["tasks"], [*values["backbones"], *values["frozen_backbones"]]
+        for network in networks:
+            spec(network)
+        arms(tasks, networks, values["inits"])
+        own = field_values(Run, values).keys() - AXES - STORED | {"lr"}
+        exceptions_of(values["exceptions"], tasks, networks, own)
 
 
 def skipped(tasks: Sequence[str], backbones: Sequence[str], inits: Sequence[str]) -> list[str]:

@@ -113,6 +113,9 @@ def test_a_network_that_does_not_exist_is_refused_before_the_notebooks_that_come
     assert called(HOME, "run", "smoke", "--set", f"work_dir={work}", "--set", "backbones=['resnext5']") == 2
     told = capsys.readouterr()
     assert "backbone is 'resnext5'; the nearest name is 'resnext101'" in told.err and told.out == ""
+    other = "02_pretrain.pretrain_exceptions=['s3d.lr=0.1']"
+    assert called(HOME, "run", "smoke", "--set", f"work_dir={work}", "--set", other) == 2
+    assert "02_pretrain: exceptions has 's3d.lr=0.1'; give" in capsys.readouterr().err
     assert not work.exists()
 
 
