@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 import torch
 from torch import distributed, nn
-from torch.multiprocessing.spawn import ProcessException, ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessException, start_processes
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctlib.core import pin_threads
@@ -89,7 +89,8 @@ def together(work: Callable[..., None], args: Sequence[Any], devices: int) -> No
             while not processes.join(timeout=1.0):
                 pass
         except ProcessException as error:
-            raise DevicesError(_told(error, devices, failures)) from error
+            codes = [process.exitcode for process in processes.processes]
+            raise DevicesError(_told(error, codes, failures)) from error
         finally:
             for process in processes.processes:
                 if process.is_alive():
@@ -97,17 +98,21 @@ def together(work: Callable[..., None], args: Sequence[Any], devices: int) -> No
                 process.join()
 
 
-def _told(error: ProcessException, devices: int, failures: Any) -> str:
-    """What failed first: the others fail because it is gone."""
+def _told(error: ProcessException, codes: Sequence[int | None], failures: Any) -> str:
+    """What failed first: the others fail because it is gone, or are ended by SIGTERM then."""
+    devices, (rank, code) = len(codes), (error.error_index, getattr(error, "exit_code", None))
+    killed = [(i, sent) for i, sent in enumerate(codes) if sent and sent < 0 and sent != -signal.SIGTERM]
     after = "the others were ended with it. Run it again to go on from the last epoch."
-    if not failures.empty():
+    if killed:
+        rank, code = killed[0]
+    elif not failures.empty():
         rank, reason = failures.get()
         return f"process {rank + 1} of {devices} failed: {reason.rstrip('.')}; {after}"
-    how = f"ended with code {error.exit_code}" if isinstance(error, ProcessExitedException) else "ended"
-    if isinstance(error, ProcessExitedException) and error.exit_code < 0:
-        name = signal.Signals(-error.exit_code).name
+    how = "ended" if code is None else f"ended with code {code}"
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
         how = f"was killed by {name}" + (" (the system may have wanted memory)" if name == "SIGKILL" else "")
-    return f"process {error.error_index + 1} of {devices} {how}; {after}"
+    return f"process {rank + 1} of {devices} {how}; {after}"
 
 
 def _member(

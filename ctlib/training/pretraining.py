@@ -41,14 +41,14 @@ from ctlib.models import (
     origin,
     refuse_contract,
     save_weights,
-    spec,
 )
-from ctlib.training.device import choose, watching_gpu
+from ctlib.training.device import watching_gpu
 from ctlib.training.loaders import Clips
 from ctlib.training.loop import Metric, fit, while_mine
 from ctlib.training.multi_device import together
 from ctlib.training.optimizer import FitSettings
 from ctlib.training.run import PROTOCOL_VERSION, digest, exceptions_of, own_settings
+from ctlib.training.step import Step, compute_of
 from ctlib.training.vicreg import EMBEDDING, Paired, Views, expander, found_again
 
 OWN = ("lr", "weight_decay", "epochs", "steps_per_epoch")
@@ -393,7 +393,7 @@ class _Work:
         """Train, and write the weights; of several processes, the first writes."""
         todo, start = self.todo, self.start
         how = self.plan.settings_of(made_here(todo.init), todo.backbone)
-        fitted, about = _fit(self, task, how)
+        fitted, about = _fit(workspace.root, self, task, how)
         self.claim.require()
         if not is_first:
             return
@@ -420,8 +420,10 @@ def known(workspace: Workspace, todo: Job) -> dict[str, Any] | None:
     return None
 
 
-def _fit(work: _Work, task: PretrainTask, settings: PretrainSettings) -> tuple[Network, dict[str, Any]]:
-    """The trained network, and what is known of its training."""
+def _fit(
+    root: Path, work: _Work, task: PretrainTask, settings: PretrainSettings
+) -> tuple[Network, dict[str, Any]]:
+    """The trained network, and what is known of its training; `root` is the work folder."""
     start, backbone = work.start, work.todo.backbone
     model, _ = build_network(backbone, settings.size, start, settings.seed, task.n_outputs)
     views = 2 if task.paired else 1
@@ -431,7 +433,12 @@ def _fit(work: _Work, task: PretrainTask, settings: PretrainSettings) -> tuple[N
     n_draws = settings.steps_per_epoch * settings.batch_size
     drawn = BalancedSampler(task.labels, n_draws, settings.seed, classes=sorted(set(task.labels)))
     chosen = field_values(FitSettings, vars(settings))
-    compute = dataclasses.replace(choose(settings.precision, spec(backbone)), devices=work.devices)
+    n_clips = views * settings.batch_size // work.devices
+    clips = (n_clips, task.n_channels, settings.clip_length, settings.crop_px, settings.crop_px)
+    how = (settings.size, clips, settings.optimizer, settings.precision)
+    compute = dataclasses.replace(
+        compute_of(root, Step(backbone, code_of(backbone), *how)), devices=work.devices
+    )
     fitted = fit(
         model,
         task.train,

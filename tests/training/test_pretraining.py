@@ -23,10 +23,12 @@ from ctlib.models.weights import load
 from ctlib.models.weights.init_names import Origin
 from ctlib.models.weights.record import NO_COHORT
 from ctlib.training import pretraining, run
+from ctlib.training.device import Compute
 from ctlib.training.loop import FitError
 from ctlib.training.pretrain_ct import CtSource
 from ctlib.training.pretrain_video import VideoSource
 from ctlib.training.pretraining import Plan, PretrainSettings, job, made_here, pretrain
+from ctlib.training.step import Step
 from ctlib.training.vicreg import Paired, Views, expander, found_again
 
 SETTINGS = PretrainSettings(
@@ -98,6 +100,14 @@ def test_the_weights_are_an_init_with_the_mean_and_std_of_the_videos(workspace):
     assert torch.equal(network.backbone.conv1.weight, weights(workspace)["backbone.conv1.weight"])
     assert weights(workspace)["head.weight"].shape[0] == 3  # one logit a class
     assert [path.name for path in (workspace.root / "weights" / "video").iterdir() if path.is_dir()] == []
+
+
+def test_it_computes_as_was_measured_for_its_network_and_batch(workspace, monkeypatch):
+    asked = []
+    here = Compute("cpu", "32-true")
+    monkeypatch.setattr(pretraining, "compute_of", lambda *given: asked.append(given) or here)
+    made(workspace, plan(workspace))
+    assert asked == [(workspace.root, Step("resnet18", "", "tiny", (4, 1, 4, 12, 12), "adamw", "fp32"))]
 
 
 def test_the_same_settings_and_videos_are_not_trained_on_again(workspace, monkeypatch):
