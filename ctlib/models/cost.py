@@ -167,7 +167,10 @@ def fake_gpu(network: nn.Module, bf16: bool = True) -> Iterator[None]:
         network: changed in place.
         bf16: whether autocast is on.
     """
-    with FakeTensorMode(), _bf16_on_cuda() if bf16 else contextlib.nullcontext():
+    with FakeTensorMode(), contextlib.ExitStack() as stack:
+        if bf16:
+            stack.enter_context(_bf16_on_cuda())
+            stack.enter_context(_attending(_flash))
         for module in network.modules():
             for held in (module._parameters, module._buffers):
                 for name, tensor in held.items():
@@ -233,6 +236,29 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__:
     return _Attention.apply(q, k, v)
 
 
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: Any = None, *_: Any, **__: Any
+) -> Any:
+    """The kernel that a GPU takes in bf16, to which autocast brings all; torch takes another where there is no GPU."""
+    if attn_mask is not None:
+        return _PLAIN(q, k, v, attn_mask)
+    return torch.ops.aten._scaled_dot_product_flash_attention(q.bfloat16(), k.bfloat16(), v.bfloat16())[0]
+
+
+_PLAIN = functional.scaled_dot_product_attention
+
+
+@contextlib.contextmanager
+def _attending(attention: Callable[..., Any]) -> Iterator[None]:
+    """Another function in the place of torch's attention."""
+    before = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = before
+
+
 def _saved(network: nn.Module, clip: torch.Tensor) -> float:
     """Million bytes that autograd keeps of a clip `[1, C, D, H, W]`; no weight of the network counts."""
     own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
@@ -243,13 +269,8 @@ def _saved(network: nn.Module, clip: torch.Tensor) -> float:
             kept[_storage(tensor)] = tensor  # held, so that no other storage gets its place
         return tensor
 
-    plain = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = _attention  # type: ignore[assignment]
-    try:
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            network(clip)
-    finally:
-        functional.scaled_dot_product_attention = plain
+    with _attending(_attention), saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(clip)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 1e6
 
 
