@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -136,16 +137,16 @@ class LabPage:
         self.until_idle()
         assert self.failures() == []
 
-    def start(self, source):
-        """Start a source in the last cell of the notebook, in place of what it held."""
+    def start(self, source, cell=-1):
+        """Start a source in a cell of the notebook, the last one unless told, in place of what it held."""
         self.tab.evaluate(
-            """(source) => { const book = window.jupyterapp.shell.currentWidget.content;
-            book.activeCellIndex = book.widgets.length - 1;
+            """([source, cell]) => { const book = window.jupyterapp.shell.currentWidget.content;
+            book.activeCellIndex = book.widgets.length + cell;
             book.activeCell.model.sharedModel.setSource(source);
             window.ran = null;
             const done = () => { window.ran = 'done'; };
             window.jupyterapp.commands.execute('notebook:run-cell').then(done); }""",
-            source,
+            [source, cell],
         )
 
     def run(self, source, timeout_ms=WAIT_MS):
@@ -157,6 +158,24 @@ class LabPage:
         for number in range(self.canvases.count()):
             drawn = self.until(lambda pixels: pixels.max() > 100, number)
             assert drawn.max() > 100, "nothing is drawn: " + " | ".join(self.said[-20:])
+
+    @contextlib.contextmanager
+    def busy(self):
+        """While the kernel computes and hears nothing of the page; the outputs stay."""
+        with tempfile.TemporaryDirectory() as folder:
+            started, ended = Path(folder, "started"), Path(folder, "ended")
+            code = (
+                f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\n"
+                f"while not pathlib.Path({str(ended)!r}).exists():\n    time.sleep(0.05)"
+            )
+            self.start(code, cell=-2)
+            while not started.exists():
+                time.sleep(0.05)
+            try:
+                yield
+            finally:
+                ended.touch()
+                self.tab.wait_for_function("() => window.ran !== null")
 
     def failures(self):
         """Texts of the outputs that are errors."""

@@ -121,7 +121,7 @@ class Planes(anywidget.AnyWidget):
     layers: Any = traitlets.List().tag(sync=True)
     first: Any = traitlets.Dict({"planes": [], "buffers": []}).tag(sync=True)
     view = traitlets.Unicode("all").tag(sync=True)
-    tool = traitlets.Unicode("HU window").tag(sync=True)
+    tool = traitlets.Int(0).tag(sync=True)
     slab_mm = traitlets.Float(0.0).tag(sync=True)
     height_px = traitlets.Int(HEIGHT_PX).tag(sync=True)
 
@@ -266,8 +266,8 @@ class Panel:
         for slider in (self.centre, self.width):
             slider.observe(self._on_hu_window, "value")
         self.planes.observe(self._on_view, "value")
-        for control, name in ((self.tool, "tool"), (self.slab, "slab_mm")):
-            control.observe(lambda change, name=name: setattr(self.picture, name, change["new"]), "value")
+        widgets.jslink((self.tool, "index"), (self.picture, "tool"))  # in the page: a kernel may be busy
+        self.slab.observe(lambda change: setattr(self.picture, "slab_mm", change["new"]), "value")
         self.snapshot.on_click(lambda button: (self.rendering or self.picture).snapshot())
         self.picture.observe(self._on_place, "place")
         self.picture.observe(self._on_limits, "limits")
