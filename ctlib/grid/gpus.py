@@ -303,15 +303,10 @@ def shares(found: Sequence[Gpu], runs: int, devices: int = 1) -> list[Share]:
     >>> [share.gpu for share in shares([Gpu(name, "", 8_000, 7_000) for name in "abcde"], 1, devices=2)]
     ['a,b', 'c,d']
     """
-    if devices > 1:
+    if devices > 1 or runs == 1:
         groups = [found[i : i + devices] for i in range(0, len(found) - devices + 1, devices)]
         return [
             Share(",".join(gpu.name for gpu in one), 0.0, min(gpu.free_mb for gpu in one)) for one in groups
-        ]
-    if runs == 1:
-        groups = [found[i : i + devices] for i in range(0, len(found) - devices + 1, devices)]
-        return [
-            Share(",".join(g.name for g in group), 0.0, min(g.free_mb for g in group)) for group in groups
         ]
     parts = [(gpu, round(max(0.01, 1 / runs - CONTEXT_MB / gpu.total_mb), 4)) for gpu in found]
     return [Share(gpu.name, part, part * gpu.total_mb / SPARE) for gpu, part in parts] * runs

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from noise_cohort import SETTINGS, write_cohort
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from ctlib.analysis import findings
 from ctlib.core import Busy, claimed, tables
 from ctlib.core.workspace import PROJECT, Workspace
+from ctlib.datasets import ClipDataset
 from ctlib.grid import maintenance
 from ctlib.grid.engine import Engine
 from ctlib.grid.execute import expand, frozen_first, run_grid
@@ -31,7 +33,7 @@ from ctlib.training.finetune import execute, trained
 from ctlib.training.heads import Sample
 from ctlib.training.loop import FitError
 from ctlib.training.results import collect
-from ctlib.training.run import clips_of
+from ctlib.training.run import clip_settings, clips_of, store_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEADS = ["linear", "attention", "knn"]
@@ -55,12 +57,16 @@ execute(sys.argv[1], pickle.loads(sys.stdin.buffer.read()))
 """
 
 
+def trained_on_videos(backbone="resnet18", seed=9):
+    return build_network(backbone, "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed)[0].eval()
+
+
 @pytest.fixture
 def workspace(tmp_path):
     made = Workspace(tmp_path / "work")
     write_cohort(made, "lidc", n_folds=5)
     for backbone in ("resnet18", "slow_r50"):
-        network, _ = build_network(backbone, "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=9)
+        network = trained_on_videos(backbone)
         save_weights(network, made.weights("video", backbone), {"source": "a test", "licence": "none"})
     return made
 
@@ -125,6 +131,11 @@ def test_features_are_those_of_the_network_and_a_killed_process_goes_on(workspac
     (workspace.runs / run.run_id / "result.json").unlink()
     execute(str(workspace.root), run)
     assert np.array_equal(np.load(folder / "features.npy"), values)
+    dataset = ClipDataset(store_of(workspace, run), clips, clip_settings(run), train=False)
+    network = trained_on_videos()
+    with torch.inference_mode():  # of each clip alone: no other one, and no chance, changes them
+        alone = [network.features(dataset[i]["clip"][None]) for i in range(len(dataset))]
+    assert np.allclose(np.concatenate(alone), values, atol=0.02 * np.abs(values).max())
 
 
 def test_a_run_whose_features_another_process_computes_is_asked_for_again(workspace):
@@ -135,7 +146,7 @@ def test_a_run_whose_features_another_process_computes_is_asked_for_again(worksp
         execute(str(workspace.root), run)
     assert not (workspace.runs / run.run_id / "error.txt").exists()
     assert execute(str(workspace.root), run)["features"] == key
-    other, _ = build_network("resnet18", "tiny", Init("random", "drawn", "none", (0.4,), (0.2,)), seed=10)
+    other = trained_on_videos(seed=10)
     save_weights(other, workspace.weights("video", "resnet18"), {"source": "a test", "licence": "none"})
     (again,) = runs_of(workspace)  # of other weights
     assert features.key_of(workspace, again, clips, clips) != key
