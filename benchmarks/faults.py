@@ -267,12 +267,22 @@ TRAINING = (
         ("tests/training/test_frozen.py",),
     ),
     Fault(
-        "features with dropout",
+        "features of other clips",
         "ctlib/training/features.py",
-        "compute.prepare(network.to(fabric.device).eval().backbone)",
-        "compute.prepare(network.to(fabric.device).train().backbone)",
-        "features depend on the batch and on chance",
+        'return self.values[self.clips.get_indexer(pd.MultiIndex.from_frame(rows[["series_uid", "start"]]))]',
+        "return self.values[: len(rows)]",
+        "heads learn the labels of other patients",
         ("tests/training/test_frozen.py",),
+    ),
+    Fault(
+        "features that begin again at the first clip",
+        "ctlib/training/features.py",
+        "clips.iloc[first:]",
+        "clips.iloc[: len(clips) - first]",
+        "after a killed process all features behind that place are those of other patients",
+        (
+            "tests/training/test_frozen.py::test_features_are_those_of_the_network_and_a_killed_process_goes_on",
+        ),
     ),
     Fault(
         "a head that training patients choose",
