@@ -12,7 +12,7 @@ import pandas as pd
 
 from ctlib import metrics
 from ctlib.analysis.preregistration import Prespecified
-from ctlib.core import Workspace, read_json, tables
+from ctlib.core import Workspace, read_contract, read_json, tables
 
 if TYPE_CHECKING:
     from ctlib.models import Size, TrainedOn
@@ -126,12 +126,28 @@ class Study:
         from ctlib.models import TrainedOn, chain_by_name  # here: they load torch
         from ctlib.training import RESULT
 
+        seen = self._recorded(backbone, init, RESULT, "seen")
+        return chain_by_name(init, backbone) if seen is None else tuple(TrainedOn(**each) for each in seen)
+
+    def contract(self, backbone: str, init: str) -> str:
+        """The input contract by which clips were cut for the starting weights of a network; empty without one.
+
+        Args:
+            backbone: network.
+            init: init.
+        """
+        from ctlib.training import SETTINGS_FILE
+
+        return str(read_contract(self._recorded(backbone, init, SETTINGS_FILE, "contract") or "") or "")
+
+    def _recorded(self, backbone: str, init: str, file: str, name: str) -> Any:
+        """What the first run of an arm that has it has recorded under a name; None where none is at hand."""
         arm = (self.runs["backbone"] == backbone) & (self.runs["init"] == init)
-        for name in self.runs.loc[arm, "run_id"] if self.work else ():
-            path = self.there.runs / name / RESULT
-            if path.is_file() and "seen" in (result := read_json(path)):
-                return tuple(TrainedOn(**each) for each in result["seen"])
-        return chain_by_name(init, backbone)
+        for run_id in self.runs.loc[arm, "run_id"] if self.work else ():
+            path = self.there.runs / run_id / file
+            if path.is_file() and name in (record := read_json(path)):
+                return record[name]
+        return None
 
     @cached_property
     def run_aurocs(self) -> pd.DataFrame:
@@ -231,12 +247,12 @@ def network_costs(work: Workspace, runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `NETWORK_COSTS`.
     """
-    from ctlib.training import clip_settings, read_run  # here: they load torch
+    from ctlib.training import SETTINGS_FILE, clip_settings, read_run  # here: they load torch
     from ctlib.visualization import summary_tables
 
     rows = []
     for key, part in runs[runs["status"] == "finished"].groupby("backbone", sort=False):
-        there = [name for name in part["run_id"] if (work.runs / name / "run.json").is_file()]
+        there = [name for name in part["run_id"] if (work.runs / name / SETTINGS_FILE).is_file()]
         if there:
             run = read_run(work, there[0])
             clip, size = clip_settings(run), cast("Size", run.size)

@@ -42,6 +42,7 @@ from .run import FINETUNED as FINETUNED
 from .run import FROZEN_MODE as FROZEN_MODE
 from .run import MODES as MODES
 from .run import OF_TRAINING as OF_TRAINING
+from .run import SETTINGS_FILE as SETTINGS_FILE
 from .run import WRITER as WRITER
 from .run import Run as Run
 from .run import batches_an_epoch as batches_an_epoch

@@ -69,6 +69,7 @@ from ctlib.training.optimizer import FitSettings
 from ctlib.training.protocol import FRESH_FRACTION, ONE_MEAN
 from ctlib.training.results import ERROR, RESULT, finished, predictions, study_auroc
 from ctlib.training.run import (
+    SETTINGS_FILE,
     Run,
     batches_an_epoch,
     clip_settings,
@@ -112,7 +113,7 @@ def execute(work_dir: str, run: Run, loader_workers: int = 0, logger: str = CSV)
 def _compute(workspace: Workspace, run: Run, claim: Claim, loader_workers: int, logger: str) -> None:
     """Compute a run whose folder is claimed, and write its result."""
     folder = workspace.runs / run.run_id
-    write_json(folder / "run.json", {**dataclasses.asdict(run), "run_id": run.run_id})
+    write_json(folder / SETTINGS_FILE, {**dataclasses.asdict(run), "run_id": run.run_id})
     try:
         with watching_gpu():
             result = _finetune(workspace, run, claim, loader_workers, logger)

@@ -47,6 +47,9 @@ LATER: dict[str, Any] = {
 }
 """Settings that came after the first results, with the value those had: their ids stay what they were."""
 
+SETTINGS_FILE = "run.json"
+"""Of a run's folder: what it was asked."""
+
 WRITER = "01_explore_data"
 """The notebook that writes a cohort's tables and volumes."""
 
@@ -206,7 +209,7 @@ def read_run(workspace: Workspace, run_id: str) -> Run:
     Raises:
         FileNotFoundError: it has none.
     """
-    settings = read_json(workspace.runs / run_id / "run.json")
+    settings = read_json(workspace.runs / run_id / SETTINGS_FILE)
     return Run(
         **{field.name: settings[field.name] for field in dataclasses.fields(Run) if field.name in settings}
     )

@@ -17,6 +17,7 @@ from test_comparisons import BAD, spoilt, still, two_inits
 from ctlib import metrics
 from ctlib.analysis import findings, text
 from ctlib.analysis.questions import calibration, effect, speed_and_cost
+from ctlib.core import Contract
 from ctlib.core.workspace import Workspace, write_json
 from ctlib.visualization.html import figure_html
 
@@ -224,6 +225,18 @@ def test_weights_that_have_seen_the_test_data_are_named_and_left_out_beside():
     apart = table.loc["video − CT, finetuned, without overlap"]
     assert apart["kind"] == "apart" and apart["effect"] < table.loc["video − CT, finetuned", "effect"] - 0.02
     assert table.loc["video − random, finetuned", "effect"] > 0.05
+
+
+def test_how_clips_were_cut_for_weights_is_said_beside_what_they_are_worth(tmp_path):
+    study = dataclasses.replace(with_heads(), work=Workspace(tmp_path))
+    arm = (study.runs["backbone"] == "slow_r50") & (study.runs["init"] == "video")
+    asked = {"contract": Contract("RAS", (1.5, 1.5, 1.5)).text}
+    write_json(study.there.runs / study.runs.loc[arm, "run_id"].iloc[0] / "run.json", asked)
+    said = (
+        "Clips were cut by the input contracts of weights, video of slow_r50: axes RAS; 1.5 x 1.5 x 1.5 mm."
+    )
+    assert said in findings.answer("families", study).sentence.splitlines()
+    assert "input contracts" not in answered("families").sentence
 
 
 def test_a_head_on_frozen_features_is_paired_with_its_network_finetuned():

@@ -202,8 +202,8 @@ def compute_families(study: Study) -> pd.DataFrame:
     Returns:
         As `Study.contrasts`, with init (of the first arm, for its colour), kind (mean, best, or apart: a mean without
         weights that may have seen the test data), mode, paired (on the same networks or on others), k (arms of each
-        family, of which the best is taken), chosen (the best, as validation chose them) and overlap (weights that may
-        have seen test data, and why).
+        family, of which the best is taken), chosen (the best, as validation chose them), overlap (weights that may
+        have seen test data, and why) and contract (how clips were cut for weights that ask for something).
     """
     modes = families(study)
     warned = {name: _warned(study, name, modes) for name in study.tasks}
@@ -224,6 +224,7 @@ def compute_families(study: Study) -> pd.DataFrame:
         table[column] = [getattr(each, column) for each in made]
     table["init"] = [each.contrast.first[0][1] for each in made]
     table["overlap"] = ["; ".join(dict.fromkeys(warned[name].values())) for name in table["task"]]
+    table["contract"] = "; ".join(_contracts(study, modes))
     kept = table[here].reset_index(drop=True)
     return by_family(kept, kept["kind"] == "mean")
 
@@ -245,6 +246,15 @@ def _warned(study: Study, name: str, modes: dict[str, dict[str, list[Arm]]]) -> 
             word = "have seen" if seen.sure else "may have seen"
             found[arm] = f"weights {headed(arm[1])[1]} {word} scans of {source}: {seen.why}"
     return found
+
+
+def _contracts(study: Study, modes: dict[str, dict[str, list[Arm]]]) -> list[str]:
+    """The input contracts by which clips were cut, each with its weights, in the grid's order."""
+    from ctlib.models import headed  # here: it loads torch
+
+    arms = itertools.chain(*(arms for of in modes.values() for arms in of.values()))
+    asked = [(f"{headed(init)[1]} of {backbone}", study.contract(backbone, init)) for backbone, init in arms]
+    return list(dict.fromkeys(f"{weights}: {contract}" for weights, contract in asked if contract))
 
 
 def _apart(
@@ -319,6 +329,8 @@ def say_families(table: pd.DataFrame) -> str:
             lines.append(f"{head}{label}{_on(rows[0])}: {told}.")
     for text in dict.fromkeys(table["overlap"]):
         lines += [f"Overlap: {text}."] if text else []
+    if asked := table["contract"].iloc[0]:
+        lines.append(f"Clips were cut by the input contracts of weights, {asked}.")
     means = table[table["kind"] == "mean"]
     return "\n".join(
         [*lines, f"Video, CT or images (exploratory): {conclusions(means)}.", *unanswered(table)]
