@@ -112,8 +112,9 @@ CHECKS = (
 )
 SECONDS = 240
 """For all of them."""
-PATIENCE, LEAST_S = 3, 40
-"""A check is ended after so many times its seconds, but not before `LEAST_S`: that a process starts counts."""
+PATIENCE, ON_CPU, LEAST_S = 3, 9, 40
+"""A check is ended after so many times its seconds, on a CPU later, for much is not asked there; but not before
+`LEAST_S`: that a process starts counts."""
 
 
 @dataclass
@@ -231,7 +232,9 @@ def checked(site: Site, seconds: float = SECONDS) -> Iterator[Outcome]:
     runner, end_s, on_gpu = Runner(site), time.monotonic() + seconds, True
     try:
         for number, check in enumerate(CHECKS, 1):
-            limit_s = max(PATIENCE * check.seconds, LEAST_S) * max(1.0, seconds / SECONDS)
+            limit_s = max((PATIENCE if on_gpu else ON_CPU) * check.seconds, LEAST_S) * max(
+                1.0, seconds / SECONDS
+            )
             later_s = sum(one.seconds for one in CHECKS[number:] if on_gpu or not one.needs_gpu)
             last_s = max(end_s - later_s * seconds / SECONDS, time.monotonic() + check.seconds)
             outcome = Outcome(number, check.title, limit_s=limit_s)

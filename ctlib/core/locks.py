@@ -67,7 +67,7 @@ class Claim:
     def still_mine(self) -> bool:
         """Whether this process still owns the folder: nobody holds a higher number."""
         with contextlib.suppress(FileNotFoundError):
-            _clock(self.path.parent, self.token)  # a file made here: NFS then lists the folder anew
+            _clock(self.path.parent)  # a file made here: NFS then lists the folder anew
             return _read(self.path).get("token") == self.token and _highest(self.path.parent) == self.path
         return False
 
@@ -135,7 +135,7 @@ def _take(folder: Path, stale_s: float) -> Claim | None:
     """One try to own a folder."""
     token = uuid.uuid4().hex
     before = _highest(folder)
-    if before is not None and not _stale(before, token, stale_s):
+    if before is not None and not _stale(before, stale_s):
         return None
     path = folder / f"{_PREFIX}{0 if before is None else _number(before) + 1}"
     try:
@@ -174,19 +174,22 @@ def _beat(claim: Claim, every_s: float, ended: threading.Event) -> None:
             _log.warning("%s could not be touched: %s", claim.path, error)
 
 
-def _stale(path: Path, token: str, stale_s: float) -> bool:
+def _stale(path: Path, stale_s: float) -> bool:
     """Whether an owner is gone, or gave no sign of life for too long."""
     try:
         if _gone(_read(path)):
             return True
-        return _clock(path.parent, token) - path.stat().st_mtime > stale_s
+        return _clock(path.parent) - path.stat().st_mtime > stale_s
     except FileNotFoundError:  # let go meanwhile
         return False
 
 
-def _clock(folder: Path, token: str) -> float:
-    """What the file system holds for now, s: the time of a file that was just made."""
-    path = folder / f".now.{token}"
+def _clock(folder: Path) -> float:
+    """What the file system holds for now, s: the time of a file that was just made, which is nobody else's.
+
+    Several processes may look after one claim, and one of them must not take the file of another away.
+    """
+    path = folder / f".now.{uuid.uuid4().hex}"
     path.touch()
     try:
         return path.stat().st_mtime

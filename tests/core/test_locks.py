@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,13 @@ def test_of_many_threads_that_find_a_stale_claim_one_takes_it(tmp_path):
         assert taken[0].path.name == f"claim.{trial % 3 + 1}" and taken[0].still_mine()
         locks._release(taken[0])
         assert list(folder.iterdir()) == []
+
+
+def test_several_that_look_after_one_claim_at_once_keep_it(tmp_path):
+    """As the processes of one pretraining do, one on each GPU."""
+    with claimed(tmp_path, lambda: False) as claim, ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: claim.still_mine(), range(2000)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_owner_on_this_machine_is_noticed_at_once(tmp_path, owner):
