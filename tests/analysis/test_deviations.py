@@ -146,6 +146,6 @@ def test_a_fixed_parameter_with_another_value_is_a_change(tmp_path):
     for name, given in (("01_explore_data", {"phantom_seed": 7}), ("03_finetune_grid", {"epochs": 4})):
         copy = {"metadata": {"papermill": {"parameters": given}}}
         (work.notebooks / f"{name}.ipynb").write_text(json.dumps(copy))
-    plan = dataclasses.replace(PLAN, fixed=["phantom_seed=300", "epochs=4", "lr='0.1'"])
+    plan = dataclasses.replace(PLAN, fixed=["phantom_seed=400", "epochs=4", "lr='0.1'"])
     found = listed(dataclasses.replace(followed(), plan=plan, work=work))
-    assert found == {"phantom_seed of 01_explore_data": ("changed", "300", "7")}
+    assert found == {"phantom_seed of 01_explore_data": ("changed", "400", "7")}
