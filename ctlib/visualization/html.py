@@ -26,6 +26,8 @@ SIGNED = ("effect", "difference")
 SHARES = ("fraction", "prevalence", "share", "accuracy")
 """Columns whose name holds one of these words are shares of 1, shown in percent."""
 NOTHING = "–"
+LEFT = ' style="text-align:left"'
+"""Of cells of text: JupyterLab has all cells of tables on the right."""
 LONG = 30
 """Characters from which on the text of a cell is given some width."""
 
@@ -156,7 +158,7 @@ def table_html(
     if frame.empty:
         return f'<p class="ct-table"><strong>{html.escape(caption)}</strong>: none.</p>'
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
-    kinds = [' class="num"' if number else "" for number in numeric]
+    kinds = [' class="num"' if number else LEFT for number in numeric]
     signed = any(word in str(name) for name in frame for word in SIGNED)
     formatters = [(formats or {}).get(str(name)) or usual_format(frame[name], signed) for name in frame]
     head = "".join(
@@ -243,7 +245,7 @@ def usual_format(column: pd.Series, signed: bool = False) -> str:
 def _td(value: Any, kind: str, how: str) -> str:
     """A cell; where its text is rounded, the value stands beside it, to sort by and to take along."""
     text = _cell(value, how)
-    kind = kind or (' class="long"' if len(text) > LONG else "")
+    kind += ' class="long"' if kind == LEFT and len(text) > LONG else ""
     exact = str(value) if "num" in kind and not pd.isna(value) else text
     beside = "" if exact == text else f' data-v="{html.escape(exact)}"'
     return f"<td{kind}{beside}>{html.escape(text)}</td>"

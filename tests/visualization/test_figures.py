@@ -286,11 +286,13 @@ def test_a_table_rounds_to_what_matters():
         "5",
     ]
     assert (
-        "<caption>A &amp; B</caption>" in html and '<td class="num">–</td>' in html and "<td>c</td>" in html
+        "<caption>A &amp; B</caption>" in html
+        and '<td class="num">–</td>' in html
+        and '<td style="text-align:left">c</td>' in html
     )
     rounded = table_html(frame, "", {"seconds": "{:.1f}"})
     assert '<td class="num" data-v="5.4673">5.5</td>' in rounded  # what is rounded is there to take along
-    assert '<td class="num" data-v="12345">12,345</td>' in html and '<th scope="col">task</th>' in html
+    assert '<td class="num" data-v="12345">12,345</td>' in html and 'align:left">task</th>' in html
 
 
 def test_ends_of_a_difference_are_signed_and_an_empty_table_says_so():
