@@ -159,12 +159,14 @@ def total(made: Plan) -> str:
     retried = f" (`{command('retry', made.profile)}` tries them again)" if failed else ""
     workers = "1 worker" if made.workers == 1 else f"{made.workers} workers"
     workers += f" ({made.runs_a_gpu} on a GPU)" if made.runs_a_gpu > 1 else ""
+    beside = ", longer where these share a core or its memory" if made.workers > 1 else ""
     memory, disk = 1e6 * made.costs["peak_mb"].max(), int(made.disk["n_bytes"].sum())
     elsewhere = f" By the peaks of GPUs they take at most {gpu_hours(made)}." if len(made.gpus) else ""
     return (
         f"{made.count('runs'):,} runs: {made.count('finished'):,} finished, {failed:,} failed{retried}, "
-        f"{made.n_todo:,} to compute. They take at most {duration(made.work_s)} one after the other, "
-        f"{duration(made.wall_s)} on {workers}, {size(memory)} of memory a run and {size(disk)} of disk.{elsewhere}"
+        f"{made.n_todo:,} to compute. With all epochs they take {duration(made.work_s)} one after the other, "
+        f"{duration(made.wall_s)} on {workers}{beside}; {size(memory)} of memory a run, "
+        f"{size(disk)} of disk.{elsewhere}"
     )
 
 
