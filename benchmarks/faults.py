@@ -544,7 +544,7 @@ FILES = (
     Fault(
         "a claim ignored",
         "ctlib/core/locks.py",
-        "if before is not None and not _stale(before, token, stale_s):",
+        "if before is not None and not _stale(before, stale_s):",
         "if before is not None and not folder.is_dir():",
         "two processes compute one run and write over each other",
         (
