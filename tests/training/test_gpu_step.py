@@ -8,7 +8,6 @@ import torch
 from fake_gpu import Kept, Watch
 from noise_cohort import SETTINGS
 
-from ctlib.core.parameters import load_profile
 from ctlib.grid.step_timing import calibrate, kind
 from ctlib.models.cost import fake_gpu, without_values
 from ctlib.models.network import Network
@@ -18,15 +17,11 @@ from ctlib.training.optimizer import FitSettings, optimizer_of
 from ctlib.training.run import Run
 
 pytestmark = pytest.mark.slow  # seconds each
-PAPER = load_profile("paper")["03_finetune_grid"]["backbones"]
-NETWORKS = [
-    pytest.param(key, marks=[] if key in (*PAPER, "mvit_v2_s") else pytest.mark.nightly) for key in BACKBONES
-]
 SHAPE = {"size": "full", "matrix_px": 256, "clip_length": 32, "crop_px": 224, "batch_size": 8}
 
 
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
-@pytest.mark.parametrize("key", NETWORKS)
+@pytest.mark.parametrize("key", BACKBONES)
 def test_a_step_stays_on_the_gpu_waits_for_nothing_and_takes_what_is_planned(key, tmp_path):
     run = Run("rspect_pe", key, "random", 1.0, 0, lr=1e-3, data="", weights="", **SETTINGS | SHAPE)
     network = Network(without_values(key, "full"), 1, (0.45,), (0.225,))
