@@ -329,8 +329,8 @@ def say_families(table: pd.DataFrame) -> str:
             lines.append(f"{head}{label}{_on(rows[0])}: {told}.")
     for text in dict.fromkeys(table["overlap"]):
         lines += [f"Overlap: {text}."] if text else []
-    if asked := table["contract"].iloc[0]:
-        lines.append(f"Clips were cut by the input contracts of weights, {asked}.")
+    for text in dict.fromkeys(table["contract"]):
+        lines += [f"Clips were cut by the input contracts of weights, {text}."] if text else []
     means = table[table["kind"] == "mean"]
     return "\n".join(
         [*lines, f"Video, CT or images (exploratory): {conclusions(means)}.", *unanswered(table)]

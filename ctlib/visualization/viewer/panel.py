@@ -121,6 +121,7 @@ class Planes(anywidget.AnyWidget):
     layers: Any = traitlets.List().tag(sync=True)
     first: Any = traitlets.Dict({"planes": [], "buffers": []}).tag(sync=True)
     view = traitlets.Unicode("all").tag(sync=True)
+    tools: Any = traitlets.List(list(TOOLS)).tag(sync=True)
     tool = traitlets.Int(0).tag(sync=True)
     slab_mm = traitlets.Float(0.0).tag(sync=True)
     height_px = traitlets.Int(HEIGHT_PX).tag(sync=True)

@@ -2,7 +2,6 @@
 // and draws them at the volume's own rows and columns; HU window, colours and ruler need no kernel.
 const NAMES = ["axial", "coronal", "sagittal"], STEPPED = ["slice", "row", "column"];
 const ACROSS = [[1, 2], [0, 2], [0, 1]];  // axes of the volume along a plane's rows and columns
-const TOOLS = ["HU window", "ruler", "pan"];  // what a drag does, in the order of their buttons
 const EDGE = 18, GAP = 4;  // px: around a plane, for its letters; between planes
 const AHEAD = 6, KEPT_BYTES = 256e6, PATIENCE_MS = 8000, SAVE_MS = 80, NOTCH = 40;
 const CURSOR = "rgba(255, 82, 70, 0.85)", RULER = "#ffd866", GAP_PX = 10;
@@ -296,7 +295,7 @@ function render({ model, el }) {
       active = tile.index;
       const pans = event.button !== 0 || event.shiftKey;
       drag = { x: event.clientX, y: event.clientY, limits: get("limits"), centre: tile.centre,
-        from: under(tile, event), kind: pans ? "pan" : TOOLS[get("tool")] };
+        from: under(tile, event), kind: pans ? "pan" : get("tools")[get("tool")] };
       if (status.dataset.kind === "ruler") say("");
       event.preventDefault();
     });
